@@ -1,0 +1,141 @@
+"""The configuration of one trial: typed, validated, frozen, flat.
+
+`TrialConfig` holds what every system shares; each system adds its own fields by subclassing it in its own file
+(`llmemf.models.llm_emf.LLMEMFConfig`). The keys stay flat so that `--set key=value`, the search space and MLflow
+params all use the same short names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from llmemf.errors import InputError, nearest
+
+
+class TrialConfig(BaseModel):
+    """Settings that every system shares. Defaults are the paper's (section 4.1.4) where it names one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    model: str = "llm_emf"
+    """The system, a name from `llmemf.models.MODELS`."""
+    seed: int = Field(0, ge=0)
+    """Seed of initialisation, shuffling, dropout and sampled negatives."""
+    epochs: int = Field(100, ge=1)
+    """Epochs at most."""
+    patience: int = Field(10, ge=0)
+    """Stop after this many epochs without a better monitored value; 0 never stops early."""
+    monitor: Literal["val_mrr", "val_loss"] = "val_mrr"
+    """What early stopping and the choice of the checkpoint look at: mean validation MRR of both domains, or loss."""
+    selection: Literal["joint", "per_domain"] = "joint"
+    """One checkpoint for both domains, or the best of each domain (the literal reading of published tables)."""
+    batch_size: int = Field(256, ge=1)
+    """Sequences per training step."""
+    eval_batch_size: int = Field(256, ge=1)
+    """Cases per scoring step."""
+    valid_cases: int = Field(0, ge=0)
+    """Score only this many validation cases (a seeded sample, the same in every trial); 0 scores all of them."""
+    max_length: int = Field(15, ge=2)
+    """Latest items of a history that the model sees."""
+    lr: float = Field(1e-3, gt=0)
+    """Learning rate of Adam."""
+    l2: float = Field(5e-5, ge=0)
+    """L2 strength; see `l2_mode`."""
+    l2_mode: Literal["adam", "adamw", "embedding_rows", "off"] = "adam"
+    """Where L2 acts: coupled weight decay (not on norms, biases, scales), AdamW, or the id rows of the batch only."""
+    dropout: float = Field(0.3, ge=0, lt=1)
+    """Dropout of embeddings, attention weights and feed-forward layers."""
+    clip_norm: float = Field(0.0, ge=0)
+    """Clip the gradient to this norm; 0 does not clip."""
+    ties: Literal["mean", "optimistic", "pessimistic"] = "mean"
+    """Rank among equal scores: the mean rank, before all of them (literal C2DSR), or after all of them."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of encoders during training on a GPU; ranking is always fp32, a CPU always uses fp32."""
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:N."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON, YAML and MLflow."""
+        return json.loads(self.model_dump_json())
+
+
+def build_config(config_class: type[TrialConfig], values: Mapping[str, Any], *, where: str = "configuration") -> Any:
+    """Validate `values` into `config_class`.
+
+    Raises:
+        InputError: every problem on one line each: the key, its value, what is valid; a misspelt key gets the
+            nearest valid name.
+    """
+    problems = unknown_keys(values, config_class.model_fields, where)
+    if problems:
+        raise InputError("; ".join(problems))
+    try:
+        return config_class(**values)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            key = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {key} = {item['input']!r}: {message}" if key else f"{where}: {message}")
+        raise InputError("; ".join(lines)) from None
+
+
+def unknown_keys(values: Iterable[str], valid: Iterable[str], where: str) -> list[str]:
+    """One sentence per key of `values` that is not in `valid`, with the nearest valid one."""
+    valid = list(valid)
+    return [f"{where}: unknown key {key!r}: {nearest(key, valid)}" for key in values if key not in valid]
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split `key=value` of a `--set` option; the value is read as YAML (`1e-3` is a number).
+
+    Raises:
+        InputError: there is no `=`, or the value is not YAML.
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise InputError(f"--set {text!r}: write key=value")
+    return key.strip(), parse_value(value, where=f"--set {key.strip()}")
+
+
+def parse_value(text: str, *, where: str) -> Any:
+    """Read one value as YAML, with exponents such as `1e-3` as numbers and `a,b` as a list."""
+    if "," in text and not text.strip().startswith(("[", "{")):
+        return [parse_value(part, where=where) for part in text.split(",")]
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(f"{where}: {text!r} cannot be read as a value") from None
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        InputError: no such file, broken YAML (with the line), or something else than a mapping.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a mapping of keys to values is expected")
+    return content
+

@@ -1,0 +1,166 @@
+"""A frozen feature matrix on disk: one row per item, memory-mapped, bound to the item table it was made from.
+
+Layout, below a scenario's folder (written to a temporary name and renamed):
+
+    features/<kind>.<encoder>/     kind: text or image; encoder: offline, imported, clip, ...
+        rows.npy                   (num_items, width) float32 or float16, row i belongs to global item id i
+        has.npy                    (num_items,) bool; False rows are zero and leave the mixture
+        manifest.json              kind, encoder, width, hashes, and what the encoder wants to say of itself
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from llmemf.errors import InputError
+from llmemf.scenarios.scenario import Scenario
+
+KINDS = ("text", "image")
+
+
+@dataclass(frozen=True)
+class FeatureMatrix:
+    """Frozen features of every item of a scenario.
+
+    Attributes:
+        kind: "text" or "image".
+        encoder: name of what made it ("offline", "imported", ...); shown wherever results are shown.
+        rows: (num_items, width) float; zero where `has` is False.
+        has: (num_items,) bool.
+        items_hash: `Scenario.items_hash()` of the table it was made from.
+        details: plain facts about the encoder (settings, package versions, counts).
+    """
+
+    kind: str
+    encoder: str
+    rows: np.ndarray
+    has: np.ndarray
+    items_hash: str
+    details: dict = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        return self.rows.shape[1]
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}.{self.encoder}"
+
+    def hash(self) -> str:
+        """SHA-256 over rows and mask."""
+        digest = hashlib.sha256(f"{self.rows.shape}|{self.rows.dtype}".encode())
+        for start in range(0, len(self.rows), 65536):
+            digest.update(np.ascontiguousarray(self.rows[start : start + 65536]).tobytes())
+        digest.update(np.ascontiguousarray(self.has, dtype=bool).tobytes())
+        return digest.hexdigest()
+
+    def check(self, scenario: Scenario) -> None:
+        """Raise InputError unless the matrix fits the scenario: kind, rows, item table, finite values."""
+        if self.kind not in KINDS:
+            raise InputError(f"feature matrix {self.name}: kind must be one of {KINDS}, got {self.kind!r}")
+        if self.rows.ndim != 2 or len(self.rows) != scenario.num_items or self.has.shape != (scenario.num_items,):
+            raise InputError(
+                f"feature matrix {self.name}: shape {self.rows.shape} does not fit scenario {scenario.name!r}, "
+                f"which has {scenario.num_items} items; one row per item in global id order is needed"
+            )
+        if self.items_hash != scenario.items_hash():
+            raise InputError(
+                f"feature matrix {self.name} was made for another item table than that of scenario "
+                f"{scenario.name!r}; make it again"
+            )
+        for start in range(0, len(self.rows), 65536):
+            finite = np.isfinite(self.rows[start : start + 65536]).all(axis=1)
+            if not finite.all():
+                row = start + int((~finite).argmax())
+                raise InputError(
+                    f"feature matrix {self.name}: row {row} (item {scenario.items.external_id[row]!r}) holds NaN or "
+                    "infinity; repair it, or mark the row as missing in has.npy"
+                )
+
+    def save(self, scenario: Scenario, *, overwrite: bool = False) -> Path:
+        """Write below the scenario's folder; appears whole or not at all.
+
+        Raises:
+            InputError: it does not fit the scenario, exists already, or cannot be written.
+        """
+        self.check(scenario)
+        if scenario.folder is None:
+            raise InputError(f"scenario {scenario.name!r} must be saved before its features")
+        target = scenario.folder / "features" / self.name
+        if target.exists() and not overwrite:
+            raise InputError(f"features {self.name} of scenario {scenario.name!r} exist already; give --overwrite")
+        temporary = target.with_name(f".{self.name}.{os.getpid()}.tmp")
+        try:
+            temporary.mkdir(parents=True)
+            np.save(temporary / "rows.npy", self.rows)
+            np.save(temporary / "has.npy", self.has.astype(bool))
+            manifest = {
+                "kind": self.kind,
+                "encoder": self.encoder,
+                "width": self.width,
+                "rows": len(self.rows),
+                "items_with_feature": int(self.has.sum()),
+                "items_hash": self.items_hash,
+                "hash": self.hash(),
+                "details": self.details,
+            }
+            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+        except OSError as error:
+            raise InputError(f"cannot write features to {target}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return target
+
+    @classmethod
+    def load(cls, folder: str | Path, *, mmap: bool = True) -> FeatureMatrix:
+        """Read a matrix; rows are memory-mapped unless `mmap` is off.
+
+        Raises:
+            InputError: files are missing or damaged.
+        """
+        folder = Path(folder)
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            return cls(
+                kind=manifest["kind"],
+                encoder=manifest["encoder"],
+                rows=np.load(folder / "rows.npy", mmap_mode="r" if mmap else None),
+                has=np.load(folder / "has.npy"),
+                items_hash=manifest["items_hash"],
+                details=manifest["details"],
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"feature matrix in {folder} cannot be read ({error}); make it again") from error
+
+
+def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> FeatureMatrix:
+    """Load the features of one kind; `auto` takes the only one there is.
+
+    Raises:
+        InputError: there is none, or `auto` finds several.
+    """
+    root = (scenario.folder or Path()) / "features"
+    present = sorted(path.parent.name.split(".", 1)[1] for path in root.glob(f"{kind}.*/manifest.json"))
+    if encoder == "auto" and len(present) == 1:
+        encoder = present[0]
+    if encoder in present:
+        matrix = FeatureMatrix.load(root / f"{kind}.{encoder}")
+        matrix.check(scenario)
+        return matrix
+    if encoder == "auto" and present:
+        raise InputError(f"scenario {scenario.name!r} has {kind} features from {present}: choose with --set {kind}_encoder=…")
+    wanted = "" if encoder == "auto" else f" from encoder {encoder!r}"
+    raise InputError(
+        f"scenario {scenario.name!r} has no {kind} features{wanted} (present: {present or 'none'}); run "
+        f"`llmemf features offline {scenario.name}`, or leave the modality out with --set modalities=…"
+    )
