@@ -1,0 +1,195 @@
+"""Reader of plain histories: one line per user, oldest item first, and a table of the items.
+
+histories    USER <TAB> ITEM,ITEM,...     (spaces, commas or tabs between the items)
+items.tsv    ID <TAB> DOMAIN <TAB> EXTERNAL_ID [<TAB> TITLE <TAB> DESCRIPTION <TAB> IMAGE]     (see `item_table`)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from llmemf.errors import InputError, nearest
+from llmemf.scenarios.item_table import ItemTable, read_item_table
+from llmemf.scenarios.leave_last_out import leave_last_out
+from llmemf.scenarios.lines import numbered_lines, quoted
+from llmemf.scenarios.names import check_names
+from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.scenario import ITEM_COLUMNS, Scenario, Sequences
+
+REPEATS = ("keep", "last", "first")
+SEPARATOR = re.compile(r"\s*,\s*|\s+")
+
+
+def read_histories(
+    path: str | Path,
+    items: str | Path,
+    name: str,
+    domains: tuple[str, str] | None = None,
+    labels: tuple[str, str] | None = None,
+    repeats: Literal["keep", "last", "first"] = "keep",
+    min_length: int = 4,
+    candidates: int = 999,
+    candidate_seed: int = 0,
+) -> Scenario:
+    """Read plain histories and split them leave-last-out.
+
+    Every user's last item is the test target, the one before it the validation target, all before that is training.
+    Histories stay whole, however long. There are no times.
+
+    Args:
+        path: the histories.
+        items: the item table.
+        name: name of the new scenario.
+        domains: names of X and Y; by default the item table's labels in lower case, X being the first one there.
+        labels: what the item table calls X and Y, where that is not their names (upper and lower case are the same).
+        repeats: of an item that a history holds several times, `keep` all, or only the `last` or the `first`.
+        min_length: skip the users with fewer items (after `repeats`); 4 leaves everybody two training items.
+        candidates: negatives per case.
+        candidate_seed: seed of the negatives.
+
+    Raises:
+        InputError: a file is missing or broken, with file and line where there is one.
+    """
+    path, items = Path(path), Path(items)
+    if repeats not in REPEATS:
+        raise InputError(f"repeats {repeats!r}: choose one of {', '.join(REPEATS)} (--repeats)")
+    if min_length < 2:
+        raise InputError(f"minimum length {min_length}: a history needs at least 2 items (--min-length)")
+    table = read_item_table(items)
+    domains, labels = _domains(table, domains, labels)
+    check_names(name, domains)
+    in_x = (table.frame["domain"].str.lower() == labels[0].lower()).to_numpy()
+    order = np.concatenate([np.flatnonzero(in_x), np.flatnonzero(~in_x)])
+    frame = table.frame.iloc[order].reset_index(drop=True)
+    global_id = {item: index for index, item in enumerate(frame["id"])}
+
+    users, rows, facts = _read_rows(path, items, global_id, repeats, min_length)
+    if not rows:
+        raise InputError(f"{path}: no history has {min_length} items or more; lower --min-length or check the file")
+    train, valid, test = leave_last_out(Sequences.from_rows(np.arange(len(rows)), rows))
+    for part, sequences in (("train", train), ("valid", valid)):
+        if len(sequences) == 0:
+            raise InputError(f"{path}: no history is long enough for {part}; 4 items are needed for all three splits")
+    num_x = int(in_x.sum())
+    return Scenario(
+        name=name,
+        domains=domains,
+        num_x=num_x,
+        items=pd.DataFrame(frame[list(ITEM_COLUMNS)]),
+        user_ids=np.asarray(users, dtype=object),
+        train=train,
+        valid=valid,
+        test=test,
+        candidates={
+            part: draw_candidates(sequences.targets, num_x, len(frame), candidates, candidate_seed, part)
+            for part, sequences in (("valid", valid), ("test", test))
+        },
+        source={
+            "reader": "histories",
+            "files": {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, items)},
+            "split": "leave_last_out",
+            "labels": list(labels),
+            "repeats": repeats,
+            "min_length": min_length,
+            "candidates": candidates,
+            "candidate_seed": candidate_seed,
+            **facts,
+        },
+    )
+
+
+def _read_rows(
+    path: Path, items: Path, global_id: dict[str, int], repeats: str, min_length: int
+) -> tuple[list[str], list[list[int]], dict[str, int]]:
+    """Users, their global item ids, and counts of what was read, repeated and skipped."""
+    users: list[str] = []
+    rows: list[list[int]] = []
+    seen: dict[str, int] = {}
+    interactions = repeated = 0
+    for number, text in numbered_lines(path):
+        tokens = _tokens(text)
+        if len(tokens) < 2 or not all(tokens):
+            raise InputError(f"{path}:{number}: expected USER<TAB>ITEM,ITEM,..., got {quoted(text)}")
+        user, *history = tokens
+        if user in seen:
+            raise InputError(f"{path}:{number}: user {user!r} stands already on line {seen[user]}; one line per user")
+        seen[user] = number
+        try:
+            row = [global_id[item] for item in history]
+        except KeyError as error:
+            raise InputError(_unknown_item(path, number, error.args[0], items, global_id)) from None
+        interactions += len(row)
+        distinct = list(dict.fromkeys(row))
+        repeated += len(row) - len(distinct)
+        if repeats == "first":
+            row = distinct
+        elif repeats == "last":
+            row = list(dict.fromkeys(reversed(row)))[::-1]
+        if len(row) >= min_length:
+            users.append(user)
+            rows.append(row)
+    facts = {
+        "users_read": len(seen),
+        "interactions": interactions,
+        "repeated_interactions": repeated,
+        "skipped_short_users": len(seen) - len(users),
+    }
+    return users, rows, facts
+
+
+def _tokens(text: str) -> list[str]:
+    """The user, then the items; an empty token where a separator has nothing beside it."""
+    if "\t" not in text:
+        return SEPARATOR.split(text.strip())
+    user, _, rest = text.partition("\t")
+    return [user.strip(), *SEPARATOR.split(rest.strip())]
+
+
+def _unknown_item(path: Path, number: int, item: str, items: Path, global_id: dict[str, int]) -> str:
+    """What to say of an id that the item table does not have."""
+    if all(known.isdecimal() for known in global_id):
+        known = [int(known) for known in global_id]
+        return (
+            f"{path}:{number}: item id {item} is out of range {min(known)}..{max(known)} of {items}, or missing there"
+        )
+    return f"{path}:{number}: item id {item!r} is not in {items}"
+
+
+def _domains(
+    table: ItemTable, domains: Sequence[str] | None, labels: Sequence[str] | None
+) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Names of X and Y, and their labels in the item table."""
+    lower = table.frame["domain"].str.lower()
+    first_row = lower.drop_duplicates()
+    present = dict(zip(first_row, table.frame["domain"][first_row.index]))
+    if len(present) > 2:
+        line = table.lines[first_row.index[2]]
+        raise InputError(
+            f"{table.path}:{line}: a third domain {list(present.values())[2]!r}; expected two in the whole table"
+        )
+    if labels is None:
+        if domains is None and len(present) == 2:
+            labels = tuple(present.values())
+        else:
+            labels = tuple(domains or present.values())
+    if len(labels) != 2 or labels[0].lower() == labels[1].lower():
+        only = f"{table.path} has items of {list(present.values())} only"
+        raise InputError(f"two different domains are needed, got {','.join(labels)!r}: {only}")
+    for found, written in present.items():
+        if found not in (labels[0].lower(), labels[1].lower()):
+            line = table.lines[int((lower == found).to_numpy().argmax())]
+            raise InputError(
+                f"{table.path}:{line}: domain {written!r} is none of {','.join(labels)}: "
+                f"{nearest(found, [label.lower() for label in labels])} (name the table's own labels with --labels)"
+            )
+    for label in labels:
+        if label.lower() not in present:
+            raise InputError(f"domain {label!r} is empty: {table.path} lists no item of it; both domains need items")
+    return tuple(domains or (label.lower() for label in labels)), tuple(labels)

@@ -1,0 +1,21 @@
+"""What a scenario and its domains may be called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from llmemf.errors import InputError
+
+
+def check_names(name: str, domains: Sequence[str]) -> None:
+    """Raise InputError unless `name` can be a folder and `domains` are two names fit for metric names."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise InputError(
+            f"scenario name {name!r}: use letters, digits, '_', '-' and '.', beginning with a letter or digit"
+        )
+    if len(domains) != 2 or domains[0] == domains[1]:
+        raise InputError(f"two different domain names are needed, got {','.join(domains)!r}: for example movie,book")
+    for domain in domains:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", domain):
+            raise InputError(f"domain name {domain!r}: use lower-case letters, digits and '_', beginning with a letter")

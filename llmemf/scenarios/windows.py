@@ -1,0 +1,206 @@
+"""Reader of the published windows: each is one stretch of a user's history (`window_files` has the layout).
+
+The last two items of a published window are the last X and the last Y item, pulled out of the order in time; a stable
+sort on the seconds restores it. Times have the granularity of a day, so that Y comes last whenever both share the day:
+see `tie_break`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from llmemf.errors import InputError
+from llmemf.scenarios.leave_last_out import leave_last_out, shorten
+from llmemf.scenarios.names import check_names
+from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.window_files import describe_items, find_files, read_item_list, read_sequence_file, read_user_list
+
+SPLITTINGS = ("published", "leave_last_out")
+TIE_BREAKS = ("file", "random", "drop")
+
+
+def read_windows(
+    folder: str | Path,
+    name: str,
+    domains: tuple[str, str] = ("x", "y"),
+    split: Literal["published", "leave_last_out"] = "published",
+    tie_break: Literal["file", "random", "drop"] = "file",
+    seed: int = 0,
+    candidates: int = 999,
+    candidate_seed: int = 0,
+) -> Scenario:
+    """Read a folder of published windows.
+
+    Args:
+        folder: where the files are.
+        name: name of the new scenario.
+        domains: names of X and Y.
+        split: `published` takes the three files as they are. `leave_last_out` takes the windows of all files that
+            exist and cuts every user's latest one: its last item is the test target, the one before it the validation
+            target; what precedes these two, and the user's earlier windows, are training.
+        tie_break: order of items of the same time. `file` keeps the order of the file (the literal protocol), `random`
+            shuffles them, `drop` keeps the order of the file but leaves out the cases whose target shares its time
+            with an item of the other domain, because there the file's layout alone decides the target's domain.
+        seed: seed of `random`.
+        candidates: negatives per case.
+        candidate_seed: seed of the negatives.
+
+    Raises:
+        InputError: a file is missing or broken, with file and line where there is one.
+    """
+    folder = Path(folder)
+    check_names(name, domains)
+    if split not in SPLITTINGS:
+        raise InputError(f"split {split!r}: choose one of {', '.join(SPLITTINGS)} (--split)")
+    if tie_break not in TIE_BREAKS:
+        raise InputError(f"tie break {tie_break!r}: choose one of {', '.join(TIE_BREAKS)} (--tie-break)")
+    paths = find_files(folder, split)
+    external = [read_item_list(paths[key], domain) for key, domain in zip(("x", "y"), domains)]
+    num_x, num_items = len(external[0]), len(external[0]) + len(external[1])
+    items = describe_items(external[0] + external[1], paths.get("items"))
+
+    user_ids, user_index = read_user_list(paths["users"]) if "users" in paths else (None, None)
+    raw = {
+        part: read_sequence_file(paths[part], num_items, user_index)
+        for part in ("train", "valid", "test")
+        if part in paths
+    }
+    if user_ids is None:
+        numbers = np.unique(np.concatenate([sequences.users for sequences in raw.values()]))
+        raw = {
+            part: Sequences(np.searchsorted(numbers, sequences.users).astype(np.int32), *_columns(sequences))
+            for part, sequences in raw.items()
+        }
+        user_ids = numbers.astype(str).astype(object)
+    generator = np.random.default_rng(seed) if tie_break == "random" else None
+    ordered = {part: in_time_order(sequences, generator) for part, sequences in raw.items()}
+    counts = {"windows": sum(map(len, ordered.values())), "interactions": sum(len(s.items) for s in ordered.values())}
+
+    if split == "published":
+        parts, dropped = _published(ordered, num_x, tie_break == "drop")
+    else:
+        parts, dropped = _leave_last_out(_join(list(ordered.values())), num_x, tie_break == "drop")
+    for part, sequences in zip(("train", "valid", "test"), parts):
+        if len(sequences) == 0:
+            raise InputError(
+                f"{folder}: no window is left for {part} ({_in_words(dropped)}); check the files and --split"
+            )
+    train, valid, test = parts
+    return Scenario(
+        name=name,
+        domains=tuple(domains),
+        num_x=num_x,
+        items=items,
+        user_ids=user_ids,
+        train=train,
+        valid=valid,
+        test=test,
+        candidates={
+            part: draw_candidates(sequences.targets, num_x, num_items, candidates, candidate_seed, part)
+            for part, sequences in (("valid", valid), ("test", test))
+        },
+        source={
+            "reader": "windows",
+            "folder": str(folder),
+            "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()},
+            "split": split,
+            "tie_break": tie_break,
+            "seed": seed,
+            "candidates": candidates,
+            "candidate_seed": candidate_seed,
+            **counts,
+            "dropped": dropped,
+        },
+    )
+
+
+def in_time_order(sequences: Sequences, generator: np.random.Generator | None = None) -> Sequences:
+    """Sort every sequence by time; ties keep their order, or are shuffled if there is a generator."""
+    row = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    tie = np.arange(len(row)) if generator is None else generator.random(len(row))
+    order = np.lexsort((tie, sequences.times, row))
+    return Sequences(sequences.users, sequences.offsets, sequences.items[order], sequences.times[order])
+
+
+def tied_across_domains(sequences: Sequences, num_x: int, from_end: int = 1) -> np.ndarray:
+    """(S,) bool: does the item `from_end` places from the end share its time with an item of the other domain?
+
+    The sequences are in time order; rows shorter than `from_end` give False.
+    """
+    row = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    is_new = np.ones(len(row), dtype=bool)
+    is_new[1:] = (row[1:] != row[:-1]) | (sequences.times[1:] != sequences.times[:-1])
+    group = np.cumsum(is_new) - 1
+    share_of_y = np.bincount(group, weights=sequences.items >= num_x) / np.bincount(group)
+    mixed = (share_of_y > 0) & (share_of_y < 1)
+    long_enough = sequences.lengths >= from_end
+    result = np.zeros(len(sequences), dtype=bool)
+    result[long_enough] = mixed[group[sequences.offsets[1:][long_enough] - from_end]]
+    return result
+
+
+def _published(
+    ordered: dict[str, Sequences], num_x: int, drop_ties: bool
+) -> tuple[tuple[Sequences, Sequences, Sequences], dict[str, int]]:
+    """The three files as they are, less what cannot be used; and the counts of that."""
+    parts, dropped = [], {}
+    for part, sequences in ordered.items():
+        tied = (
+            tied_across_domains(sequences, num_x) if drop_ties and part != "train" else np.zeros(len(sequences), bool)
+        )
+        short = sequences.lengths < 2
+        dropped[f"{part}_short"] = int(short.sum())
+        dropped[f"{part}_ties"] = int((tied & ~short).sum())
+        parts.append(shorten(sequences, np.where(tied, 0, sequences.lengths)))
+    return tuple(parts), dropped
+
+
+def _leave_last_out(
+    windows: Sequences, num_x: int, drop_ties: bool
+) -> tuple[tuple[Sequences, Sequences, Sequences], dict[str, int]]:
+    """Cut every user's latest window; and the counts of what cannot be used."""
+    last_time = windows.times[windows.offsets[1:] - 1]
+    order = np.lexsort((np.arange(len(windows)), last_time, windows.users))
+    users = windows.users[order]
+    is_latest = np.concatenate([users[1:] != users[:-1], [True]])
+    cut = np.zeros(len(windows), dtype=bool)
+    cut[order[is_latest]] = True
+
+    nothing = np.zeros(len(windows), dtype=bool)
+    tied_test = tied_across_domains(windows, num_x, 1) if drop_ties else nothing
+    tied_valid = tied_across_domains(windows, num_x, 2) if drop_ties else nothing
+    lengths = windows.lengths
+    dropped = {
+        "train_short": int((lengths - 2 * cut < 2).sum()),
+        "valid_short": int((cut & (lengths < 3)).sum()),
+        "test_short": int((cut & (lengths < 2)).sum()),
+        "valid_ties": int((cut & (lengths >= 3) & tied_valid).sum()),
+        "test_ties": int((cut & (lengths >= 2) & tied_test).sum()),
+    }
+    return leave_last_out(windows, cut, ~tied_valid, ~tied_test), dropped
+
+
+def _join(parts: list[Sequences]) -> Sequences:
+    """One after the other."""
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Sequences(
+        np.concatenate([part.users for part in parts]),
+        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        np.concatenate([part.items for part in parts]),
+        np.concatenate([part.times for part in parts]),
+    )
+
+
+def _columns(sequences: Sequences) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Everything but the users."""
+    return sequences.offsets, sequences.items, sequences.times
+
+
+def _in_words(dropped: dict[str, int]) -> str:
+    """The counts that are not zero."""
+    return ", ".join(f"{count} dropped as {reason}" for reason, count in dropped.items() if count) or "none was read"
