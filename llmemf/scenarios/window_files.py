@@ -32,7 +32,7 @@ FILES = {
     "items": ("items.tsv",),
 }
 NUMBER = re.compile(r"[0-9]{1,9}")
-FIELD = re.compile(r"([0-9]{1,9})\|([0-9]{1,15})\|[^|]*\|")
+FIELD = re.compile(r"([0-9]{1,9})\|([0-9]{1,11})\|[^|]*\|")
 
 
 def find_files(folder: Path, split: str) -> dict[str, Path]:
@@ -146,7 +146,7 @@ def read_sequence_file(path: Path, num_items: int, user_index: dict[str, int] | 
         for field in fields:
             found = match(field)
             if found is None:
-                raise InputError(f"{path}:{number}: expected ITEM|UNIXTIME|DATE|, got {quoted(field)}")
+                raise InputError(f"{path}:{number}: expected ITEM|UNIXTIME|DATE| (seconds), got {quoted(field)}")
             item = int(found[1])
             if item >= num_items:
                 raise InputError(

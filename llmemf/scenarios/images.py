@@ -1,0 +1,49 @@
+"""Item images on their way into a prepared scenario."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from llmemf.errors import InputError
+from llmemf.scenarios.scenario import Scenario
+
+
+def save_with_images(
+    scenario: Scenario, data_root: str | Path, image_folder: str | Path, *, overwrite: bool = False
+) -> Path:
+    """Save a scenario together with a copy of the images that its item table names.
+
+    Args:
+        scenario: its `image` column holds paths relative to `image_folder`, empty where there is none; on disk they
+            become `images/<global id><suffix>`.
+        data_root: folder that holds the prepared scenarios.
+        image_folder: where the images are.
+        overwrite: replace a scenario of the same name.
+
+    Raises:
+        InputError: a named image does not exist, or the scenario cannot be saved.
+    """
+    folder = Path(image_folder).resolve()
+    written = scenario.items["image"].to_numpy(dtype=object)
+    named = [index for index, image in enumerate(written) if image]
+    missing = [written[index] for index in named if not (folder / written[index]).is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of {len(named)} images named by the item table do not exist, the first is {missing[0]!r} "
+            f"(below {folder}): add them, or empty their cells"
+        )
+    if not named:
+        return scenario.save(data_root, overwrite=overwrite)
+    stored = np.full(len(written), "", dtype=object)
+    with tempfile.TemporaryDirectory() as staging:
+        # Links suffice here: saving copies what they point to.
+        (Path(staging) / "images").mkdir()
+        for index in named:
+            stored[index] = f"images/{index}{Path(written[index]).suffix.lower()}"
+            (Path(staging) / stored[index]).symlink_to(folder / written[index])
+        items = scenario.items.assign(image=stored)
+        return dataclasses.replace(scenario, items=items).save(data_root, overwrite=overwrite, extra=Path(staging))
