@@ -1,0 +1,238 @@
+"""Encoders that need no weights: text by TF-IDF and truncated SVD, images by pixels and PCA (scikit-learn).
+
+Both are fitted on the content of all items of a scenario. Content is known without any interaction, so no evaluation
+case leaks into the features. Rows are L2-normalised; a catalogue too small for the asked width is padded with zero
+columns, and the rank that is really there stands in the details. The encoder is named "offline" wherever results are
+shown: it stands in for pretrained encoders, it does not equal them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from llmemf.errors import InputError
+from llmemf.features.matrix import KINDS, FeatureMatrix
+from llmemf.scenarios.scenario import Scenario
+
+ENCODER = "offline"
+PIXELS = 32
+"""Images are read as PIXELS x PIXELS RGB."""
+FIT_IMAGES = 50_000
+"""The PCA is fitted on at most this many images (a seeded sample); all images are then projected."""
+LISTED_PROBLEMS = 50
+"""The details list at most this many unreadable images by name; all are counted."""
+CHUNK = 8192
+
+
+def encode(scenario: Scenario, kind: str, width: int = 512) -> FeatureMatrix | None:
+    """Encode one kind, "text" or "image"; None if no item of the scenario has any content of that kind.
+
+    Raises:
+        InputError: unknown kind, width below 1, or content of which nothing is usable.
+    """
+    if kind not in KINDS:
+        raise InputError(f"feature kind {kind!r}: must be one of {', '.join(KINDS)}")
+    return encode_text(scenario, width) if kind == "text" else encode_images(scenario, width)
+
+
+def write_offline(scenario: Scenario, kind: str, width: int = 512, *, overwrite: bool = False) -> FeatureMatrix | None:
+    """Encode one kind and write it below the scenario's folder; None if there is no content of that kind.
+
+    Raises:
+        InputError: as `encode`; or the features exist and `overwrite` is off (told before the work, not after).
+    """
+    if not overwrite and has_offline(scenario, kind):
+        raise InputError(f"features {kind}.{ENCODER} of scenario {scenario.name!r} exist already; give --overwrite")
+    matrix = encode(scenario, kind, width)
+    if matrix is not None:
+        matrix.save(scenario, overwrite=overwrite)
+    return matrix
+
+
+def write_missing(scenario: Scenario) -> None:
+    """Write the offline features that the scenario does not have yet."""
+    for kind in KINDS:
+        if not has_offline(scenario, kind):
+            write_offline(scenario, kind, overwrite=True)
+
+
+def has_offline(scenario: Scenario, kind: str) -> bool:
+    """Whether offline features of that kind lie below the scenario's folder."""
+    return (
+        scenario.folder is not None and (scenario.folder / "features" / f"{kind}.{ENCODER}" / "manifest.json").exists()
+    )
+
+
+def encode_text(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
+    """Encode title and description of every item by TF-IDF and truncated SVD.
+
+    TF-IDF: words of two letters or more without English stop words, sublinear term frequency, words of a single item
+    left out in catalogues of 100 texts or more (they make no two items alike). Items without text, or without one word
+    of the vocabulary, get a zero row and no mark in `has`.
+
+    Returns:
+        (num_items, width) float32 rows, or None if no item has any text.
+
+    Raises:
+        InputError: width below 1, or no text holds a usable word.
+    """
+    import sklearn
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    _check_width(width)
+    texts = (scenario.items.title.astype(str) + "\n" + scenario.items.description.astype(str)).str.strip().tolist()
+    filled = np.flatnonzero([bool(text) for text in texts])
+    if not len(filled):
+        return None
+    settings = {
+        "stop_words": "english",
+        "strip_accents": "unicode",
+        "sublinear_tf": True,
+        "min_df": 2 if len(filled) >= 100 else 1,
+        "max_features": 100_000,
+    }
+    try:
+        counts = TfidfVectorizer(dtype=np.float32, **settings).fit_transform([texts[item] for item in filled])
+    except ValueError as error:
+        raise InputError(f"scenario {scenario.name!r}: its texts hold no usable word for TF-IDF ({error})") from None
+    components = min(width, *counts.shape)
+    svd = TruncatedSVD(components, algorithm="randomized", n_iter=5, random_state=0)
+    rows = np.zeros((scenario.num_items, width), dtype=np.float32)
+    with np.errstate(invalid="ignore"):
+        rows[filled, :components] = svd.fit_transform(counts)
+    rank = _effective_rank(svd.singular_values_)
+    rows[:, rank:] = 0
+    has = _normalise(rows)
+    return FeatureMatrix(
+        kind="text",
+        encoder=ENCODER,
+        rows=rows,
+        has=has,
+        items_hash=scenario.items_hash(),
+        details={
+            "method": "TF-IDF of title and description, truncated SVD, L2-normalised",
+            "settings": settings | {"n_iter": 5, "random_state": 0},
+            "sklearn": sklearn.__version__,
+            "items_with_text": len(filled),
+            "items_with_text_but_no_word_of_the_vocabulary": int(len(filled) - has.sum()),
+            "vocabulary": counts.shape[1],
+            "effective_rank": rank,
+            "explained_variance": _explained(svd.explained_variance_ratio_[:rank]),
+        },
+    )
+
+
+def encode_images(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
+    """Encode the image of every item by its pixels (32 x 32 RGB) and PCA.
+
+    Images are read one at a time; only their small versions stay in memory (3 kB each). Images that are missing or
+    cannot be read get a zero row and no mark in `has`; they are counted and listed in the details.
+
+    Returns:
+        (num_items, width) float32 rows, or None if no item names an image.
+
+    Raises:
+        InputError: width below 1, the scenario lies in memory only, or no image can be read.
+    """
+    import sklearn
+    from sklearn.decomposition import PCA
+
+    _check_width(width)
+    named = np.flatnonzero(scenario.items.image.astype(str) != "")
+    if not len(named):
+        return None
+    if scenario.folder is None:
+        raise InputError(f"scenario {scenario.name!r} must be saved before its images can be read")
+    pixels, readable, problems = _read_images(scenario.folder, scenario.items.image.to_numpy()[named])
+    if not len(readable):
+        raise InputError(
+            f"scenario {scenario.name!r}: none of its {len(named)} images can be read; first: {problems[0]}"
+        )
+    items = named[readable]
+    rng = np.random.default_rng(0)
+    fitted = np.sort(rng.permutation(len(pixels))[:FIT_IMAGES])
+    components = min(width, len(fitted), pixels.shape[1])
+    pca = PCA(components, svd_solver="randomized", random_state=0)
+    with np.errstate(invalid="ignore"):
+        pca.fit(pixels[fitted].astype(np.float32) / 255)
+    rank = _effective_rank(pca.singular_values_)
+    if not rank:
+        raise InputError(
+            f"scenario {scenario.name!r}: its {len(items)} readable image(s) are all the same; leave the modality out "
+            "with --set modalities=id,text"
+        )
+    rows = np.zeros((scenario.num_items, width), dtype=np.float32)
+    for start in range(0, len(pixels), CHUNK):
+        part = slice(start, start + CHUNK)
+        rows[items[part], :components] = pca.transform(pixels[part].astype(np.float32) / 255)
+    rows[:, rank:] = 0
+    has = _normalise(rows)
+    return FeatureMatrix(
+        kind="image",
+        encoder=ENCODER,
+        rows=rows,
+        has=has,
+        items_hash=scenario.items_hash(),
+        details={
+            "method": f"pixels {PIXELS} x {PIXELS} RGB, PCA, L2-normalised",
+            "settings": {"pixels": PIXELS, "svd_solver": "randomized", "random_state": 0, "fit_images": len(fitted)},
+            "sklearn": sklearn.__version__,
+            "items_with_image": len(named),
+            "items_with_unreadable_image": len(problems),
+            "unreadable_images": problems[:LISTED_PROBLEMS],
+            "effective_rank": rank,
+            "explained_variance": _explained(pca.explained_variance_ratio_[:rank]),
+        },
+    )
+
+
+def _check_width(width: int) -> None:
+    if width < 1:
+        raise InputError(f"feature width {width}: must be 1 or more (512 is the default)")
+
+
+def _read_images(folder: Path, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Small RGB pixels of every readable image.
+
+    Returns:
+        pixels (R, PIXELS * PIXELS * 3) uint8, readable (R,) indices into `paths`, and one line per unreadable image.
+    """
+    from PIL import Image
+
+    pixels = np.empty((len(paths), PIXELS * PIXELS * 3), dtype=np.uint8)
+    readable, problems = [], []
+    for index, path in enumerate(paths):
+        try:
+            with Image.open(folder / path) as image:
+                image.draft("RGB", (2 * PIXELS, 2 * PIXELS))
+                small = image.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX)
+        except FileNotFoundError:
+            problems.append(f"{path}: no such file")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            problems.append(f"{path}: {error}")
+        else:
+            pixels[len(readable)] = np.asarray(small).reshape(-1)
+            readable.append(index)
+    return pixels[: len(readable)], np.array(readable, dtype=np.int64), problems
+
+
+def _normalise(rows: np.ndarray) -> np.ndarray:
+    """Give every row unit length in place; rows without length become zero. Returns (num_items,) bool: has length."""
+    lengths = np.linalg.norm(rows, axis=1)
+    has = lengths > 1e-6
+    rows[has] /= lengths[has, None]
+    rows[~has] = 0
+    return has
+
+
+def _effective_rank(singular_values: np.ndarray) -> int:
+    """Number of directions that carry anything beyond rounding."""
+    values = np.nan_to_num(singular_values)
+    return int((values > 1e-5 * values.max()).sum()) if values.max() > 1e-6 else 0
+
+
+def _explained(ratios: np.ndarray) -> float:
+    return round(float(np.nan_to_num(ratios).sum()), 4)

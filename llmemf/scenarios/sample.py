@@ -1,0 +1,144 @@
+"""The embedded sample: a generated two-domain scenario of films and books, the same on every machine.
+
+About 2,000 users, 700 films and 800 books with titles, descriptions and rendered covers. How items and histories come
+about, and which signal lies where, is described in `sample_process`. The hidden traits behind them never reach the disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llmemf.errors import InputError
+from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.sample_covers import render_cover
+from llmemf.scenarios.sample_process import (
+    NUM_FILMS,
+    NUM_ITEMS,
+    NUM_USERS,
+    TEST_SLOT,
+    VALID_SLOT,
+    Windows,
+    draw_traits,
+    draw_windows,
+)
+from llmemf.scenarios.sample_texts import write_texts
+from llmemf.scenarios.scenario import Scenario, Sequences
+
+NAME = "sample"
+GENERATOR_VERSION = 1
+GENERATOR_FILES = ("sample.py", "sample_process.py", "sample_texts.py", "sample_covers.py", "negatives.py")
+
+log = logging.getLogger(__name__)
+
+
+def make_sample(seed: int = 0) -> tuple[Scenario, dict[str, bytes]]:
+    """Generate the sample in memory.
+
+    Returns:
+        The scenario, and its cover images as JPEG by their path in the item table.
+    """
+    traits = draw_traits(seed)
+    windows = draw_windows(traits, seed)
+    rng = np.random.default_rng([seed, 3])
+    titles, descriptions = write_texts(traits.theme, traits.second_theme, NUM_FILMS, rng)
+    codes = [f"F{item:04d}" if item < NUM_FILMS else f"B{item - NUM_FILMS:04d}" for item in range(NUM_ITEMS)]
+    paths = [f"images/{code}.jpg" for code in codes]
+    covers = np.random.default_rng([seed, 4])
+    images = {path: render_cover(int(traits.style[i]), i < NUM_FILMS, covers) for i, path in enumerate(paths)}
+    items = pd.DataFrame({"external_id": codes, "title": titles, "description": descriptions, "image": paths})
+    splits = {
+        "train": _sequences(windows, windows.slot < VALID_SLOT),
+        "valid": _sequences(windows, windows.slot == VALID_SLOT),
+        "test": _sequences(windows, windows.slot == TEST_SLOT),
+    }
+    candidates = {
+        name: draw_candidates(splits[name].targets, NUM_FILMS, NUM_ITEMS, seed=seed, split=name)
+        for name in ("valid", "test")
+    }
+    scenario = Scenario(
+        name=NAME,
+        domains=("movie", "book"),
+        num_x=NUM_FILMS,
+        items=items,
+        user_ids=np.array([f"U{user:04d}" for user in range(NUM_USERS)]),
+        candidates=candidates,
+        source={"reader": "sample", "generated": True, "generator": _generator(seed)},
+        **splits,
+    )
+    return scenario, images
+
+
+def _sequences(windows: Windows, chosen: np.ndarray) -> Sequences:
+    rows = np.flatnonzero(chosen)
+    return Sequences.from_rows(
+        windows.user[rows],
+        [windows.items[row, : windows.length[row]] for row in rows],
+        [windows.times[row, : windows.length[row]] for row in rows],
+    )
+
+
+def _generator(seed: int) -> dict:
+    """What decides the sample's content: version, seed, and a hash of the generator's own code."""
+    digest = hashlib.sha256()
+    for name in GENERATOR_FILES:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return {"version": GENERATOR_VERSION, "seed": seed, "code": digest.hexdigest()[:16]}
+
+
+def prepare_sample(data_root: str | Path) -> Scenario:
+    """Load the sample below `data_root`, or make it there first: items, covers, windows and offline features.
+
+    A sample that another version of the generator made, or that was damaged, is made again, with a warning.
+
+    Raises:
+        InputError: the folder of that name holds something else, or cannot be written.
+    """
+    folder = Path(data_root) / NAME
+    scenario = _load_current(folder) if folder.exists() else None
+    if scenario is None:
+        scenario = _write(Path(data_root))
+    # Imported here because readers stay free of the feature encoders; only the sample brings its features along.
+    from llmemf.features.offline import write_missing
+
+    write_missing(scenario)
+    return scenario
+
+
+def _load_current(folder: Path) -> Scenario | None:
+    """The sample in `folder`, or None if it has to be made again."""
+    try:
+        source = json.loads((folder / "manifest.json").read_text())["source"]
+        generated = source["generated"] is True and source["reader"] == NAME
+    except (OSError, ValueError, KeyError, TypeError):
+        generated = False
+    if not generated:
+        raise InputError(
+            f"{folder} is not the generated sample, whose place it takes; move it away or choose another --data-root"
+        )
+    if source.get("generator") != _generator(0):
+        log.warning("the sample in %s is of another version of the generator: it is made again", folder)
+        return None
+    try:
+        return Scenario.load(folder)
+    except InputError as error:
+        log.warning("%s: it is made again", error)
+        return None
+
+
+def _write(data_root: Path) -> Scenario:
+    scenario, images = make_sample()
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            (Path(temporary) / "images").mkdir()
+            for path, content in images.items():
+                (Path(temporary) / path).write_bytes(content)
+        except OSError as error:
+            raise InputError(f"cannot write the sample's covers to {temporary}: {error.strerror}") from error
+        return Scenario.load(scenario.save(data_root, overwrite=True, extra=Path(temporary)))
