@@ -205,7 +205,7 @@ def scenario_list(manifests: dict[Path, dict | None]) -> Table:
     for column in ("items", "users", "cases"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("features", overflow="fold", min_width=13)
-    table.add_column("fingerprint", no_wrap=True)
+    table.add_column("hash", no_wrap=True)
     for folder, manifest in manifests.items():
         if manifest is None:
             table.add_row(folder.name, *[NOTHING] * 3, "cannot be read: import again", NOTHING)

@@ -297,12 +297,14 @@ class Scenario:
                 folder=folder,
                 **parts,
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise InputError(f"scenario in {folder} cannot be read ({error}); import it again") from error
         actual = scenario.hashes()
         for part, expected in manifest["hashes"].items():
             if actual.get(part) != expected:
                 raise InputError(f"scenario in {folder}: {part!r} was changed after it was written; import it again")
+        if fingerprint_of(scenario.domains, actual) != manifest["fingerprint"]:
+            raise InputError(f"scenario in {folder}: manifest.json was changed after it was written; import it again")
         return scenario
 
 
