@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +84,12 @@ class FeatureMatrix:
                     f"feature matrix {self.name}: row {row} (item {scenario.items.external_id[row]!r}) holds NaN or "
                     "infinity; repair it, or mark the row as missing in has.npy"
                 )
+            stray = self.rows[start : start + 65536].any(axis=1) & ~self.has[start : start + 65536]
+            if stray.any():
+                row = start + int(stray.argmax())
+                raise InputError(
+                    f"feature matrix {self.name}: row {row} is marked as missing but is not zero; make it again"
+                )
 
     def save(self, scenario: Scenario, *, overwrite: bool = False) -> Path:
         """Write below the scenario's folder; appears whole or not at all.
@@ -93,9 +100,9 @@ class FeatureMatrix:
         self.check(scenario)
         if scenario.folder is None:
             raise InputError(f"scenario {scenario.name!r} must be saved before its features")
+        if not overwrite:
+            check_absent(scenario, [self.name])
         target = scenario.folder / "features" / self.name
-        if target.exists() and not overwrite:
-            raise InputError(f"features {self.name} of scenario {scenario.name!r} exist already; give --overwrite")
         temporary = target.with_name(f".{self.name}.{os.getpid()}.tmp")
         try:
             temporary.mkdir(parents=True)
@@ -122,16 +129,21 @@ class FeatureMatrix:
         return target
 
     @classmethod
-    def load(cls, folder: str | Path, *, mmap: bool = True) -> FeatureMatrix:
+    def load(cls, folder: str | Path, *, mmap: bool = True, verify: bool = False) -> FeatureMatrix:
         """Read a matrix; rows are memory-mapped unless `mmap` is off.
 
+        Args:
+            folder: where it was saved.
+            mmap: leave the rows on disk until they are used.
+            verify: read all of it and compare with the hash in the manifest.
+
         Raises:
-            InputError: files are missing or damaged.
+            InputError: files are missing or damaged, or were changed after they were written.
         """
         folder = Path(folder)
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            return cls(
+            matrix = cls(
                 kind=manifest["kind"],
                 encoder=manifest["encoder"],
                 rows=np.load(folder / "rows.npy", mmap_mode="r" if mmap else None),
@@ -139,8 +151,43 @@ class FeatureMatrix:
                 items_hash=manifest["items_hash"],
                 details=manifest["details"],
             )
+            expected = manifest["hash"]
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"feature matrix in {folder} cannot be read ({error}); make it again") from error
+        if verify and matrix.hash() != expected:
+            raise InputError(f"feature matrix in {folder} was changed after it was written; make it again")
+        return matrix
+
+
+def feature_folders(scenario: Scenario) -> list[Path]:
+    """Folders of all feature matrices of a scenario, by name."""
+    if scenario.folder is None:
+        return []
+    return sorted(path.parent for path in (scenario.folder / "features").glob("[!.]*/manifest.json"))
+
+
+def check_absent(scenario: Scenario, names: Iterable[str]) -> None:
+    """Raise InputError if features of one of these names (`text.offline`) exist already."""
+    present = {folder.name for folder in feature_folders(scenario)}
+    taken = [name for name in names if name in present]
+    if taken:
+        raise InputError(
+            f"features {', '.join(taken)} of scenario {scenario.name!r} exist already; give --overwrite to replace them"
+        )
+
+
+def save_all(matrices: Sequence[FeatureMatrix], scenario: Scenario, *, overwrite: bool = False) -> None:
+    """Write several matrices; nothing is written if one of them exists already or does not fit the scenario.
+
+    Raises:
+        InputError: as `FeatureMatrix.save`.
+    """
+    for matrix in matrices:
+        matrix.check(scenario)
+    if not overwrite:
+        check_absent(scenario, [matrix.name for matrix in matrices])
+    for matrix in matrices:
+        matrix.save(scenario, overwrite=overwrite)
 
 
 def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> FeatureMatrix:
@@ -154,13 +201,15 @@ def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> Featu
     if encoder == "auto" and len(present) == 1:
         encoder = present[0]
     if encoder in present:
-        matrix = FeatureMatrix.load(root / f"{kind}.{encoder}")
+        matrix = FeatureMatrix.load(root / f"{kind}.{encoder}", verify=True)
         matrix.check(scenario)
         return matrix
     if encoder == "auto" and present:
-        raise InputError(f"scenario {scenario.name!r} has {kind} features from {present}: choose with --set {kind}_encoder=…")
+        raise InputError(
+            f"scenario {scenario.name!r} has {kind} features from {present}: choose with --set {kind}_encoder=..."
+        )
     wanted = "" if encoder == "auto" else f" from encoder {encoder!r}"
     raise InputError(
         f"scenario {scenario.name!r} has no {kind} features{wanted} (present: {present or 'none'}); run "
-        f"`llmemf features offline {scenario.name}`, or leave the modality out with --set modalities=…"
+        f"`llmemf features offline {scenario.name}`, or leave the modality out with --set modalities=..."
     )

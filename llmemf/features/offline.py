@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from llmemf.errors import InputError
-from llmemf.features.matrix import KINDS, FeatureMatrix
+from llmemf.features.matrix import KINDS, FeatureMatrix, check_absent, feature_folders
 from llmemf.scenarios.scenario import Scenario
 
 ENCODER = "offline"
@@ -43,8 +43,8 @@ def write_offline(scenario: Scenario, kind: str, width: int = 512, *, overwrite:
     Raises:
         InputError: as `encode`; or the features exist and `overwrite` is off (told before the work, not after).
     """
-    if not overwrite and has_offline(scenario, kind):
-        raise InputError(f"features {kind}.{ENCODER} of scenario {scenario.name!r} exist already; give --overwrite")
+    if not overwrite:
+        check_absent(scenario, [f"{kind}.{ENCODER}"])
     matrix = encode(scenario, kind, width)
     if matrix is not None:
         matrix.save(scenario, overwrite=overwrite)
@@ -53,16 +53,10 @@ def write_offline(scenario: Scenario, kind: str, width: int = 512, *, overwrite:
 
 def write_missing(scenario: Scenario) -> None:
     """Write the offline features that the scenario does not have yet."""
+    present = {folder.name for folder in feature_folders(scenario)}
     for kind in KINDS:
-        if not has_offline(scenario, kind):
-            write_offline(scenario, kind, overwrite=True)
-
-
-def has_offline(scenario: Scenario, kind: str) -> bool:
-    """Whether offline features of that kind lie below the scenario's folder."""
-    return (
-        scenario.folder is not None and (scenario.folder / "features" / f"{kind}.{ENCODER}" / "manifest.json").exists()
-    )
+        if f"{kind}.{ENCODER}" not in present:
+            write_offline(scenario, kind)
 
 
 def encode_text(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:

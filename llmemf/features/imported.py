@@ -1,0 +1,129 @@
+"""Import of ready feature matrices (`text_feat.npy`, `image_feat.npy`), one row per item in global id order."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+
+from llmemf.errors import InputError
+from llmemf.features.matrix import KINDS, FeatureMatrix
+from llmemf.scenarios.scenario import Scenario
+
+CHUNK = 65536
+RESERVED = ("auto", "offline")
+
+
+def import_matrix(
+    scenario: Scenario, kind: str, path: str | Path, mask: str | Path | None = None, *, encoder: str = "imported"
+) -> FeatureMatrix:
+    """Read a ready matrix; rows that are all zero, or that the mask leaves out, count as missing.
+
+    Args:
+        scenario: the scenario whose items the rows belong to, X first, then Y.
+        kind: "text" or "image".
+        path: .npy file, (num_items, width), floating point; float64 is stored as float32. Rows are kept as they are.
+        mask: .npy file, (num_items,) bool; rows that are False may hold anything and become zero.
+        encoder: the name under which the features are shown and found.
+
+    Raises:
+        InputError: no such file, no .npy file of numbers, wrong shape, NaN or infinity, an unusable encoder name, or
+            no row with any content.
+    """
+    if kind not in KINDS:
+        raise InputError(f"feature kind {kind!r}: must be one of {', '.join(KINDS)}")
+    if encoder in RESERVED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", encoder):
+        raise InputError(
+            f"encoder name {encoder!r}: use letters, digits, - and _, and none of {', '.join(RESERVED)} "
+            "(it names a folder and stands beside every result)"
+        )
+    source = _load(path)
+    if source.ndim != 2 or len(source) != scenario.num_items or source.shape[1] < 1:
+        raise InputError(f"{path}: shape {source.shape} does not fit {_expected(scenario, source)}")
+    if not np.issubdtype(source.dtype, np.floating):
+        raise InputError(f"{path}: values of type {source.dtype}; floating point numbers are needed")
+    has = np.ones(scenario.num_items, dtype=bool) if mask is None else _load_mask(scenario, mask)
+    rows = np.zeros(source.shape, dtype=np.float16 if source.dtype == np.float16 else np.float32)
+    for start in range(0, len(source), CHUNK):
+        part = slice(start, start + CHUNK)
+        keep = start + np.flatnonzero(has[part])
+        rows[keep] = _finite(scenario, path, keep, source[keep], rows.dtype)
+        has[keep] = rows[keep].any(axis=1)
+    if not has.any():
+        raise InputError(f"{path}: no row holds any value but zero; leave the modality out with --set modalities=...")
+    return FeatureMatrix(
+        kind=kind,
+        encoder=encoder,
+        rows=rows,
+        has=has,
+        items_hash=scenario.items_hash(),
+        details={
+            "method": "imported matrix",
+            "file": Path(path).name,
+            "sha256": _file_hash(path),
+            "mask": None if mask is None else Path(mask).name,
+            "mask_sha256": None if mask is None else _file_hash(mask),
+            "items_without_feature": int((~has).sum()),
+        },
+    )
+
+
+def _load(path: str | Path) -> np.ndarray:
+    """Open a .npy file, memory-mapped; nothing pickled is ever loaded."""
+    try:
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"{path} is not a .npy file of numbers ({error})") from None
+    if not isinstance(loaded, np.ndarray):
+        loaded.close()
+        raise InputError(f"{path} is an archive of several arrays; save the one matrix with numpy.save")
+    return loaded
+
+
+def _load_mask(scenario: Scenario, path: str | Path) -> np.ndarray:
+    mask = _load(path)
+    if mask.dtype != bool or mask.shape != (scenario.num_items,):
+        raise InputError(
+            f"{path}: {mask.dtype} of shape {mask.shape}; a mask is bool of shape ({scenario.num_items},), True where "
+            "the item has the feature"
+        )
+    return np.array(mask)
+
+
+def _expected(scenario: Scenario, source: np.ndarray) -> str:
+    """What scenario needs, and a hint where the number of rows tells what went wrong."""
+    first, second = scenario.domains
+    needed = (
+        f"scenario {scenario.name!r}: one row for each of its {scenario.num_items} items is needed, "
+        f"{scenario.num_x} of {first} first, then {scenario.num_y} of {second}"
+    )
+    if source.ndim != 2:
+        return needed
+    hints = {
+        scenario.num_items + 1: "the file seems to hold a row for padding; leave it out",
+        scenario.num_x: f"these seem to be the items of {first} alone; stack both domains",
+        scenario.num_y: f"these seem to be the items of {second} alone; stack both domains",
+    }
+    return f"{needed} ({hints[len(source)]})" if len(source) in hints else needed
+
+
+def _finite(scenario: Scenario, path: str | Path, items: np.ndarray, source: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        rows = np.asarray(source, dtype=dtype)
+    broken = ~np.isfinite(rows).all(axis=1)
+    if broken.any():
+        item = int(items[broken.argmax()])
+        raise InputError(
+            f"{path}: row {item} (item {scenario.items.external_id[item]!r}) holds NaN, infinity, or a value beyond "
+            f"{dtype}; repair it, or give a mask that leaves the row out"
+        )
+    return rows
+
+
+def _file_hash(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
