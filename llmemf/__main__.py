@@ -1,6 +1,7 @@
 """The `llmemf` command: everything about one scenario and one model.
 
 llmemf data --help        prepare and inspect scenarios
+    llmemf features --help    make, import and show the items' features
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from llmemf.commands import data
+from llmemf.commands import data, features
 from llmemf.errors import InputError
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
     help="LLM-EMF: cross-domain sequential recommendation, one scenario and one model at a time.",
 )
 app.add_typer(data.app, name="data")
+app.add_typer(features.app, name="features")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -131,6 +131,19 @@ def import_histories(
     _save(scenario, data_root, items.parent, overwrite, start)
 
 
+@import_app.command("sample")
+def import_sample(data_root: DataRoot = DEFAULT_ROOT) -> None:
+    """Make the embedded sample: two generated domains with texts, covers and offline features."""
+    from llmemf.commands.scenario_view import summary
+    from llmemf.scenarios.sample import prepare_sample
+
+    start = time.perf_counter()
+    scenario = prepare_sample(data_root)
+    _say(f"{scenario.name} is ready in {scenario.folder} after {time.perf_counter() - start:.1f} s")
+    Console().print(summary(scenario))
+    _say(f"next: llmemf data show {scenario.name}{_root_option(data_root)}")
+
+
 @app.command("list")
 def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
     """List the prepared scenarios."""
@@ -179,7 +192,7 @@ def _save(scenario, data_root: Path, image_folder: Path, overwrite: bool, start:
     target = save_with_images(scenario, data_root, image_folder, overwrite=overwrite)
     _say(f"{scenario.name} written to {target} in {time.perf_counter() - start:.1f} s")
     Console().print(summary(scenario))
-    root = "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
+    root = _root_option(data_root)
     steps = [f"llmemf data audit {scenario.name}{root}"]
     if (scenario.items[["title", "description", "image"]] != "").any(axis=None):
         steps.insert(0, f"llmemf features offline {scenario.name}{root}")
@@ -187,6 +200,11 @@ def _save(scenario, data_root: Path, image_folder: Path, overwrite: bool, start:
         _say("note: the items have neither text nor images; train with --set modalities=id")
     for step in steps:
         _say(f"next: {step}")
+
+
+def _root_option(data_root: Path) -> str:
+    """The option to repeat in a command that the user may copy."""
+    return "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
