@@ -94,7 +94,7 @@ def _history(scenario: Scenario, index: int) -> Table:
     table.add_column("item", no_wrap=True)
     table.add_column("title", overflow="fold")
     if shown > start:
-        table.add_row(*([NOTHING] if timed else []), NOTHING, NOTHING, f"{shown - start} earlier items", style="dim")
+        table.add_row(*([NOTHING] if timed else []), NOTHING, NOTHING, f"({shown - start} earlier)", style="dim")
     for place, external_id, title in zip(range(shown, end), described.external_id, described.title):
         cells = [_day(int(cases.times[place]))] if timed else []
         cells += [scenario.domains[scenario.domain_of(cases.items[place])], str(external_id), str(title) or NOTHING]

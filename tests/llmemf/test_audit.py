@@ -8,6 +8,7 @@ import pytest
 
 from llmemf.scenarios.audit import Lengths, audit
 from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.sample import make_sample
 from llmemf.scenarios.scenario import Scenario, Sequences
 
 DAY = 86400
@@ -153,6 +154,13 @@ def test_padding_of_a_small_domain_counts_neither_as_duplicate_nor_as_history():
     assert (facts.width, facts.fewest, facts.duplicates) == (39, 19, 0.0)
     # Histories by domain of the target: {0} of movies, {59} of books, {1, 2} of movies.
     assert facts.history == pytest.approx(4 / 3)
+
+
+def test_the_embedded_sample_is_clean_and_its_late_items_are_cold():
+    facts = audit(make_sample()[0])
+    assert facts.leaks == [] and facts.leak_facts["test"].later_training == 0
+    assert facts.splits["valid"].first_time > facts.splits["train"].last_time
+    assert facts.domains["movie"].cold_targets["test"] > 0 and facts.splits["test"].cold_users > 0
 
 
 def test_features_are_listed(tmp_path):

@@ -109,14 +109,18 @@ def test_images_of_the_item_table_are_taken_along(llmemf, raw, tmp_path):
     assert (tmp_path / "data/tiny/images/0.jpg").read_bytes() == b"picture"
 
 
-def test_the_sample_is_made_once_and_passes_its_audit(llmemf, tmp_path):
-    code, out, _ = llmemf("data", "import", "sample")
-    assert code == 0 and "next: llmemf data show sample\n" in out
-    written = (tmp_path / "data/sample/manifest.json").stat().st_mtime_ns
-    assert llmemf("data", "import", "sample")[0] == 0
-    assert (tmp_path / "data/sample/manifest.json").stat().st_mtime_ns == written
-    code, out, err = llmemf("data", "audit", "sample")
-    assert (code, err) == (0, "") and "image.offline" in out and "text.offline" in out
+def test_import_sample_says_where_the_sample_is(llmemf, raw, tmp_path, monkeypatch):
+    import_tiny(llmemf, raw)
+    roots = []
+
+    def ready_made(data_root) -> Scenario:
+        roots.append(data_root)
+        return Scenario.load(tmp_path / "data/tiny")
+
+    monkeypatch.setattr("llmemf.scenarios.sample.prepare_sample", ready_made)
+    code, out, err = llmemf("data", "import", "sample", "--data-root", "elsewhere")
+    assert (code, err, roots) == (0, "", [Path("elsewhere")])
+    assert out.startswith("tiny is ready in ") and "next: llmemf data show tiny --data-root elsewhere\n" in out
 
 
 def test_list_shows_every_scenario_also_a_damaged_one(llmemf, raw, tmp_path):
