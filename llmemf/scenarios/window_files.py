@@ -3,7 +3,7 @@
 A folder holds two item lists, up to three sequence files, a user list, and optionally `items.tsv`:
 
     Alist.txt, Blist.txt     OLD_INDEX <TAB> ASIN <TAB> LOCAL_ID     (also items_x/items_y, items_a/items_b)
-    traindata_new.txt ...    USER <TAB> WINDOW <TAB> ITEM|UNIXTIME|DATE| <TAB> ...     (also train_new, val_new, test_new)
+    traindata_new.txt ...    USER <TAB> WINDOW <TAB> ITEM|UNIXTIME|DATE| <TAB> ...   (also train_new, val_new, test_new)
     userlist.txt             REVIEWER <TAB> USER
 
 Items of Y carry global ids.

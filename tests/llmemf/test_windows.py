@@ -179,7 +179,8 @@ def test_time_order_and_ties_equal_a_plain_implementation():
 
 
 def test_titles_descriptions_and_images_come_from_the_item_table(tmp_path):
-    table = 'id\tdomain\tasin\ttitle\tsource\timage\tdescription\n5\tY\tY1\tA "quoted" title\tweb\tp/5.png\tlong\n0\tX\tX0\n'
+    table = "id\tdomain\tasin\ttitle\tsource\timage\tdescription\n"
+    table += '5\tY\tY1\tA "quoted" title\tweb\tp/5.png\tlong\n0\tX\tX0\n'
     items = read_windows(write_folder(tmp_path, items=table), "tiny").items
     assert items.title.tolist() == ["", "", "", "", "", 'A "quoted" title', "", "", ""]
     assert items.description[5] == "long" and items.image[5] == "p/5.png"
