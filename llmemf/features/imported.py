@@ -76,7 +76,7 @@ def _load(path: str | Path) -> np.ndarray:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise InputError(f"{path} is not a .npy file of numbers ({error})") from None
     if not isinstance(loaded, np.ndarray):
         loaded.close()

@@ -152,7 +152,7 @@ class FeatureMatrix:
                 details=manifest["details"],
             )
             expected = manifest["hash"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError) as error:
             raise InputError(f"feature matrix in {folder} cannot be read ({error}); make it again") from error
         if verify and matrix.hash() != expected:
             raise InputError(f"feature matrix in {folder} was changed after it was written; make it again")

@@ -326,7 +326,7 @@ def _title(theme: Theme, rng: np.random.Generator) -> str:
         "count": _pick(COUNTS, rng),
     }
     title = _pick(TITLES, rng).format(**words)
-    return f"An {title[2:]}" if title.startswith("A ") and title[2] in "AEIO" else title
+    return f"An {title[2:]}" if title.startswith("A ") and title[2] in "AEIOU" else title
 
 
 def _description(theme: Theme, other: Theme, kinds: tuple[str, ...], rng: np.random.Generator) -> str:
@@ -350,7 +350,7 @@ def _description(theme: Theme, other: Theme, kinds: tuple[str, ...], rng: np.ran
 
 
 def _article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def _capital(words: str) -> str:

@@ -1,0 +1,123 @@
+"""Import of ready matrices: rows arrive as they are, missing ones are marked, and every misfit is named."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from llmemf.errors import InputError
+from llmemf.features import imported
+from llmemf.features.imported import import_matrix
+from llmemf.features.matrix import find_features
+
+
+@pytest.fixture
+def scenario(tiny_scenario, tmp_path):
+    return tiny_scenario(tmp_path / "data")
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(array, name="text_feat.npy"):
+        np.save(tmp_path / name, array)
+        return tmp_path / name
+
+    return write
+
+
+def rows_of(count=7, width=3, dtype=np.float32):
+    return np.random.default_rng(1).standard_normal((count, width)).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored"), [(np.float16, np.float16), (np.float32, np.float32), (np.float64, np.float32)]
+)
+def test_rows_arrive_unchanged(scenario, save, dtype, stored):
+    rows = rows_of(dtype=dtype)
+    rows[5] = 0
+    path = save(rows)
+    matrix = import_matrix(scenario, "text", path, encoder="clip-b32")
+    assert matrix.rows.dtype == stored and np.array_equal(matrix.rows, rows.astype(stored))
+    assert matrix.has.tolist() == [True] * 5 + [False, True]
+    assert matrix.details["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert matrix.details["items_without_feature"] == 1
+    matrix.save(scenario)
+    assert find_features(scenario, "text", "clip-b32").hash() == matrix.hash()
+
+
+def test_a_mask_leaves_rows_out_whatever_they_hold(scenario, save):
+    rows = rows_of()
+    rows[2] = np.nan
+    mask = np.arange(7) > 2
+    matrix = import_matrix(scenario, "image", save(rows), save(mask, "mask.npy"))
+    assert np.array_equal(matrix.has, mask) and not matrix.rows[:3].any()
+    assert np.array_equal(matrix.rows[3:], rows[3:])
+    assert matrix.encoder == "imported" and matrix.details["mask"] == "mask.npy"
+
+
+def test_chunks_do_not_matter(scenario, save, monkeypatch):
+    rows = rows_of()
+    rows[[1, 4]] = 0
+    path, mask = save(rows), save(np.arange(7) != 6, "mask.npy")
+    whole = import_matrix(scenario, "text", path, mask)
+    monkeypatch.setattr(imported, "CHUNK", 2)
+    assert import_matrix(scenario, "text", path, mask).hash() == whole.hash()
+
+
+def test_values_that_do_not_fit_are_named(scenario, save):
+    broken = rows_of()
+    broken[4, 0] = np.inf
+    large = rows_of(dtype=np.float64)
+    large[3, 1] = 1e300
+    cases = [
+        (
+            rows_of(6),
+            r"shape \(6, 3\) does not fit scenario 'tiny': one row for each of its 7 items.*3 of film first, then 4 of book",
+        ),
+        (rows_of(8), "row for padding"),
+        (rows_of(3), "items of film alone"),
+        (rows_of(4), "items of book alone"),
+        (rows_of()[0], r"shape \(3,\)"),
+        (rows_of()[None], r"shape \(1, 7, 3\)"),
+        (np.zeros((7, 0), np.float32), r"shape \(7, 0\)"),
+        (np.ones((7, 3), int), "values of type int64"),
+        (broken, r"row 4 \(item 'i4'\) holds NaN, infinity"),
+        (large, r"row 3 \(item 'i3'\).*beyond float32"),
+        (np.zeros((7, 3), np.float32), "no row holds any value but zero"),
+    ]
+    for array, message in cases:
+        with pytest.raises(InputError, match=message) as caught:
+            import_matrix(scenario, "text", save(array))
+        assert "text_feat.npy" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_that_are_no_matrix_are_named(scenario, save, tmp_path):
+    (tmp_path / "text.npy").write_text("1 2 3")
+    (tmp_path / "empty.npy").write_bytes(b"")
+    np.savez(tmp_path / "several.npz", a=rows_of())
+    np.save(tmp_path / "objects.npy", np.array([{}] * 7, dtype=object), allow_pickle=True)
+    whole = save(rows_of()).read_bytes()
+    (tmp_path / "short.npy").write_bytes(whole[:-5])
+    for name, message in {
+        "text.npy": "not a .npy file",
+        "empty.npy": "not a .npy file",
+        "several.npz": "archive of several arrays",
+        "objects.npy": "not a .npy file of numbers",
+        "short.npy": "not a .npy file",
+        "gone.npy": "cannot be read: No such file",
+        "data": "cannot be read: Is a directory",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            import_matrix(scenario, "text", tmp_path / name)
+
+
+def test_wrong_masks_kinds_and_names(scenario, save):
+    path = save(rows_of())
+    for mask in (np.ones(6, bool), np.ones(7), np.ones((7, 1), bool)):
+        with pytest.raises(InputError, match=r"a mask is bool of shape \(7,\)"):
+            import_matrix(scenario, "text", path, save(mask, "mask.npy"))
+    for encoder in ("offline", "auto", "", "../x", "a b", ".hidden", "a.b"):
+        with pytest.raises(InputError, match="encoder name"):
+            import_matrix(scenario, "text", path, encoder=encoder)
+    with pytest.raises(InputError, match="feature kind 'sound'"):
+        import_matrix(scenario, "sound", path)
