@@ -1,0 +1,215 @@
+"""Batches that live on the device: the sequences of one split as padded tables, indexed, never rebuilt.
+
+Three views of every history are kept (baselines: the merged sequence S^{X+Y} and the two domains' own S^X, S^Y). All are
+padded on the left with the id `num_items`.
+
+Shapes: S sequences, B batch, L columns, C candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmemf.features.matrix import FeatureMatrix
+from llmemf.scenarios.scenario import Scenario, Sequences
+
+VIEWS = ("x", "y", "xy")
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """All that one trial may see, as plain NumPy: training and validation, never the test split.
+
+    Attributes:
+        domains: names of X and Y.
+        train, valid: sequences; the last item of a validation sequence is its target.
+        valid_candidates: (cases, C) int32 global ids, -1 padded.
+        text, image: frozen feature matrices in fp32 with rows of unit length, or None.
+        fingerprint: of the scenario it was taken from.
+    """
+
+    domains: tuple[str, str]
+    num_x: int
+    num_items: int
+    num_users: int
+    train: Sequences
+    valid: Sequences
+    valid_candidates: np.ndarray
+    text: FeatureMatrix | None
+    image: FeatureMatrix | None
+    fingerprint: str
+
+    @classmethod
+    def build(cls, scenario: Scenario, *, text: FeatureMatrix | None = None, image: FeatureMatrix | None = None) -> TrialData:
+        """Take what training needs from a scenario; features are checked against it.
+
+        Raises:
+            InputError: a feature matrix does not fit the scenario.
+        """
+        for matrix in (text, image):
+            if matrix is not None:
+                matrix.check(scenario)
+        text, image = (matrix and _unit_rows(matrix) for matrix in (text, image))
+        return cls(
+            domains=scenario.domains,
+            num_x=scenario.num_x,
+            num_items=scenario.num_items,
+            num_users=scenario.num_users,
+            train=scenario.train,
+            valid=scenario.valid,
+            valid_candidates=scenario.candidates["valid"],
+            text=text,
+            image=image,
+            fingerprint=scenario.fingerprint,
+        )
+
+
+def _unit_rows(matrix: FeatureMatrix) -> FeatureMatrix:
+    """The same features in fp32, every present row of unit length, absent rows zero; the original stays as it is."""
+    rows = np.array(matrix.rows, dtype=np.float32)
+    rows[~matrix.has] = 0
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return replace(matrix, rows=rows)
+
+
+@dataclass(frozen=True)
+class View:
+    """One sequence of a batch: S^X, S^Y, or S^{X+Y}.
+
+    Attributes:
+        items: (B, L) global ids, left-padded with `num_items`.
+        next_same: (B, L) the next item of the same view after each column, `num_items` where there is none.
+        next_merged: (B, L) the next item of the merged sequence, of either domain.
+    """
+
+    items: Tensor
+    next_same: Tensor
+    next_merged: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Histories of B users and, in training, the next item at every column.
+
+    Attributes:
+        users: (B,) dense user ids.
+        views: "x", "y", "xy".
+        targets: (B,) held-out item (evaluation only, else None). Models never read it.
+    """
+
+    users: Tensor
+    views: dict[str, View]
+    targets: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+class DeviceSequences:
+    """One split on the device.
+
+    Args:
+        sequences: the split.
+        held_out: the last item of every sequence is a target and not part of the history.
+        layout: "compact" keeps only a domain's own items in S^X and S^Y, "aligned" keeps the merged columns.
+
+    In training a sequence longer than `max_length + 1` is cut, from its end, into windows that share one item, so that
+    every next item is a target exactly once. In evaluation a history is cut to its last `max_length` items (in the
+    compact layout each domain's view to its own last `max_length`).
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        *,
+        num_x: int,
+        num_items: int,
+        max_length: int,
+        held_out: bool,
+        layout: Literal["compact", "aligned"] = "compact",
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.pad = num_items
+        if held_out:
+            starts, stops, users = sequences.offsets[:-1], sequences.offsets[1:] - 1, sequences.users
+        else:
+            starts, stops, users = _windows(sequences, max_length)
+        self.users = self._tensor(users)
+        self.targets = self._tensor(sequences.targets) if held_out else None
+        self.views = {}
+        items, row = _flatten(sequences.items, starts, stops)
+        next_merged = _next_in_row(items, row, num_items)
+        # In training the last item of a window is a target only; in evaluation the whole history is input.
+        is_input = (next_merged < num_items) | held_out
+        column = _column_from_end(row[is_input], len(users))
+        for name, member in (("xy", items >= 0), ("x", items < num_x), ("y", items >= num_x)):
+            kept = is_input[member]
+            parts = (items[member], _next_in_row(items[member], row[member], num_items), next_merged[member])
+            rows = row[member][kept]
+            where = column[member[is_input]] if layout == "aligned" else _column_from_end(rows, len(users))
+            tables = _left_pad([part[kept] for part in parts], rows, where, (len(users), max_length), num_items)
+            self.views[name] = View(*(self._tensor(table) for table in tables))
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The sequences at `index` (B,), as int64 tables on the device."""
+        views = {
+            name: View(view.items[index].long(), view.next_same[index].long(), view.next_merged[index].long())
+            for name, view in self.views.items()
+        }
+        return Batch(self.users[index], views, None if self.targets is None else self.targets[index].long())
+
+
+def _windows(sequences: Sequences, max_length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, stops and users of the training windows: at most `max_length + 1` items, consecutive ones share one."""
+    pieces = np.maximum(1, -(-(sequences.lengths - 1) // max_length))
+    owner = np.repeat(np.arange(len(sequences)), pieces)
+    back = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    stops = sequences.offsets[1:][owner] - back * max_length
+    starts = np.maximum(sequences.offsets[:-1][owner], stops - max_length - 1)
+    return starts, stops, sequences.users[owner]
+
+
+def _flatten(items: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items of the slices `starts:stops`, end to end, and the row that each belongs to."""
+    lengths = stops - starts
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return items[np.repeat(starts, lengths) + within], row
+
+
+def _next_in_row(items: np.ndarray, row: np.ndarray, pad: int) -> np.ndarray:
+    """The item after each one in the same row, `pad` at a row's end."""
+    following = np.full(len(items), pad, dtype=np.int32)
+    same = row[1:] == row[:-1]
+    following[:-1][same] = items[1:][same]
+    return following
+
+
+def _column_from_end(row: np.ndarray, num_rows: int) -> np.ndarray:
+    """How many items of the same row stand to the right of each one."""
+    return np.cumsum(np.bincount(row, minlength=num_rows))[row] - 1 - np.arange(len(row))
+
+
+def _left_pad(
+    parts: list[np.ndarray], row: np.ndarray, from_end: np.ndarray, shape: tuple[int, int], pad: int
+) -> list[np.ndarray]:
+    """One (rows, columns) int32 table per part, filled from the right; what does not fit on the left is cut."""
+    fits = from_end < shape[1]
+    tables = []
+    for part in parts:
+        table = np.full(shape, pad, dtype=np.int32)
+        table[row[fits], shape[1] - 1 - from_end[fits]] = part[fits]
+        tables.append(table)
+    return tables

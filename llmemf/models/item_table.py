@@ -1,0 +1,113 @@
+"""Item vectors of one modality: a learnable id table, or a frozen feature matrix with an optional projection."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmemf.features.matrix import FeatureMatrix
+
+Projection = Literal["none", "linear", "mlp"]
+Missing = Literal["renormalise", "domain_mean", "learned"]
+
+
+class IdTable(nn.Module):
+    """E_id: one learnable vector per item, the same for input and output unless untied.
+
+    Args:
+        num_items: N; ids from N on are padding and give a zero row.
+        width: q.
+        tied: one matrix for both sides.
+    """
+
+    has = None
+
+    def __init__(self, num_items: int, width: int, *, tied: bool = True) -> None:
+        super().__init__()
+        self.num_items, self.width = num_items, width
+        self.input = nn.Parameter(torch.empty(num_items, width).normal_(0, 0.02))
+        self.output = None if tied else nn.Parameter(torch.empty(num_items, width).normal_(0, 0.02))
+
+    def input_rows(self, ids: Tensor) -> Tensor:
+        """(..., D) vectors as the encoders read them; zero at padding."""
+        return F.embedding(ids.clamp(max=self.num_items - 1), self.input) * (ids < self.num_items).unsqueeze(-1)
+
+    def output_rows(self, ids: Tensor | None = None) -> Tensor:
+        """(n, D) unit vectors of the given items, or of all."""
+        table = self.input if self.output is None else self.output
+        return F.normalize(table if ids is None else F.embedding(ids, table), dim=-1)
+
+
+class FrozenTable(nn.Module):
+    """E_img or E_tex: frozen unit rows, read without a copy, optionally projected by a trained map.
+
+    Args:
+        features: from `TrialData`, rows of unit length.
+        num_x: number of items of domain X.
+        projection: `none` keeps the width of the encoder; `linear` and `mlp` map inputs and candidates alike.
+        width: width after a projection.
+        missing: what stands for an item without the modality: nothing (`renormalise`: a zero row that leaves the
+            mixture), the mean vector of its domain, or one learned vector.
+    """
+
+    def __init__(
+        self, features: FeatureMatrix, num_x: int, *, projection: Projection, width: int, missing: Missing
+    ) -> None:
+        super().__init__()
+        with warnings.catch_warnings():  # shared memory is read-only, and stays so: nothing here writes to it
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            rows, has = torch.from_numpy(features.rows), torch.from_numpy(features.has)
+        if missing == "domain_mean" and not bool(has.all()):
+            rows = rows.clone()
+            for part in (slice(None, num_x), slice(num_x, None)):
+                mean = rows[part][has[part]].mean(0) if bool(has[part].any()) else rows.new_zeros(rows.shape[1])
+                rows[part][~has[part]] = F.normalize(mean, dim=0)
+        self.register_buffer("rows", rows, persistent=False)
+        self.register_buffer("present", has, persistent=False)
+        self.masked = missing == "renormalise" and not bool(has.all())
+        self.missing = nn.Parameter(torch.empty(rows.shape[1]).normal_(0, 0.02)) if missing == "learned" else None
+        self.num_items, self.width = len(rows), rows.shape[1] if projection == "none" else width
+        self.projection = _projection(projection, rows.shape[1], width)
+
+    @property
+    def has(self) -> Tensor | None:
+        """(N,) bool, False for items that leave the mixture; None where no item does."""
+        return self.present if self.masked else None
+
+    def input_rows(self, ids: Tensor) -> Tensor:
+        """(..., D) vectors as the encoders read them; zero at padding and for missing items."""
+        safe = ids.clamp(max=self.num_items - 1)
+        rows = self._project(self._raw(safe))
+        real = ids < self.num_items
+        if self.masked:
+            real = real & self.present[safe]
+        return rows * real.unsqueeze(-1)
+
+    def output_rows(self, ids: Tensor | None = None) -> Tensor:
+        """(n, D) unit vectors of the given items, or of all."""
+        rows = self._raw(ids)
+        if self.projection is None and self.missing is None:
+            return rows
+        return F.normalize(self._project(rows), dim=-1)
+
+    def _raw(self, ids: Tensor | None) -> Tensor:
+        rows = self.rows if ids is None else F.embedding(ids, self.rows)
+        if self.missing is None:
+            return rows
+        present = self.present if ids is None else self.present[ids]
+        return torch.where(present.unsqueeze(-1), rows, F.normalize(self.missing, dim=0))
+
+    def _project(self, rows: Tensor) -> Tensor:
+        return rows if self.projection is None else F.normalize(self.projection(rows), dim=-1)
+
+
+def _projection(kind: Projection, width_in: int, width_out: int) -> nn.Module | None:
+    if kind == "none":
+        return None
+    if kind == "linear":
+        return nn.Linear(width_in, width_out, bias=False)
+    return nn.Sequential(nn.Linear(width_in, width_out), nn.GELU(), nn.Linear(width_out, width_out))

@@ -1,0 +1,347 @@
+"""LLM-EMF: LLM-enhanced multimodal fusion for cross-domain sequential recommendation (arXiv text, sections 3.1-3.5).
+
+Three modalities m in {id, image, text} and three sequences s in {X, Y, X+Y} give nine representations h_m^s. Every sequence
+has a mixture of cosine softmaxes over items (eqs. 3, 5-8); the loss adds them (eqs. 9, 10), the score adds them again for a
+target domain (eqs. 11, 12). Where the paper is silent a field of `LLMEMFConfig` says what was chosen and what else is
+possible; `preset: literal` is the closest reading of its letter.
+
+Shapes: B batch, L length, D width, N items, n items of one domain, M modalities, R rows with a target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from llmemf.batches import VIEWS, Batch, TrialData, View
+from llmemf.config import TrialConfig
+from llmemf.errors import InputError
+from llmemf.models.attention import SequenceEncoder
+from llmemf.models.item_table import FrozenTable, IdTable, Missing, Projection
+from llmemf.models.mixture import MixtureHead, MixtureSettings
+from llmemf.models.recommender import Recommender
+from llmemf.objective import CHUNK_ELEMENTS
+
+MODALITIES = ("id", "image", "text")
+LITERAL = {
+    "scale": "fixed",
+    "scale_init": 1.0,
+    "encoder": "bare",
+    "encoder_layers": 1,
+    "positions": False,
+    "score_roles": "x_first",
+    "monitor": "val_loss",
+}
+
+
+class LLMEMFConfig(TrialConfig):
+    """Settings of LLM-EMF; each field that fills a gap of the paper names the gap."""
+
+    preset: Literal["default", "literal"] = "default"
+    """`literal`: no temperature, one bare attention layer without positions, X-first scores, early stop on loss."""
+    modalities: tuple[Literal["id", "image", "text"], ...] = MODALITIES
+    """Modalities in the mixture; any subset (ablations). The weights of the rest are renormalised."""
+    sequences: tuple[Literal["x", "y", "xy"], ...] = VIEWS
+    """Sequences in loss and score; any subset (ablations)."""
+    text_encoder: str = "auto"
+    """Which text features: the encoder's name, or `auto` where there is only one."""
+    image_encoder: str = "auto"
+    """Which image features, likewise."""
+    alpha: float = Field(0.4, ge=0, le=1)
+    """Weight of the id modality (eq. 8); the paper names no value."""
+    beta: float = Field(0.3, ge=0, le=1)
+    """Weight of the image modality (eq. 8); the text modality has 1 - alpha - beta."""
+    learn_weights: bool = False
+    """Train the three weights from alpha and beta on instead of keeping them."""
+    mixture: Literal["prob", "logit"] = "prob"
+    """Mix probabilities (eq. 8), or logits before one softmax."""
+    lambda1: float = Field(0.3, ge=0)
+    """Weight of the other domain's sequence in loss (eq. 10) and score (eq. 11)."""
+    lambda2: float = Field(0.1, ge=0)
+    """Weight of the merged sequence in loss and score."""
+    eval_lambda1: float | None = Field(None, ge=0)
+    """lambda1 of the score alone; None keeps it tied to the loss."""
+    eval_lambda2: float | None = Field(None, ge=0)
+    """lambda2 of the score alone; None keeps it tied to the loss."""
+    loss_roles: Literal["literal", "symmetric", "per_target"] = "literal"
+    """Eq. 10 as printed (X 1, Y lambda1); both domains 1; or two separate models, one per target domain."""
+    score_roles: Literal["target_first", "x_first"] = "target_first"
+    """Weight 1 in the score goes to the target's domain, or always to X (the letter of eq. 11)."""
+    scale: Literal["learned", "shared", "fixed"] = "learned"
+    """Inverse temperature of the cosine: learned per modality, one learned for all, or fixed (1.0 is eq. 3's letter)."""
+    scale_init: float = Field(1 / 0.07, gt=0, le=100)
+    """Initial or fixed inverse temperature."""
+    scale_max: float = Field(100.0, gt=0)
+    """Upper bound of a learned scale."""
+    cross_softmax: Literal["target_items", "all_items", "drop"] = "target_items"
+    """P^Y(x) for x in X, undefined in eq. 11: softmax over the target's domain, over all items, or no such term."""
+    merged_softmax: Literal["all_items", "renormalise", "target_items"] = "all_items"
+    """P^{X+Y}: over all items; the same, renormalised in the target's domain at scoring; or over the domain throughout."""
+    loss_positions: Literal["all", "last", "last10"] = "all"
+    """Which positions count in eq. 9."""
+    next_target: Literal["same", "merged"] = "same"
+    """Target after an item of S^X: the next item of S^X, or the next of either domain (softmax over all items)."""
+    layout: Literal["compact", "aligned"] = "compact"
+    """S^X keeps only X items, or the merged columns with gaps."""
+    encoder: Literal["block", "bare"] = "block"
+    """Attention block with residual, norm and network, or softmax(QK^T/sqrt(d))V alone (eq. 4)."""
+    encoder_layers: int = Field(2, ge=1, le=8)
+    """Attention layers."""
+    heads: int = Field(1, ge=1)
+    """Attention heads; must divide every width."""
+    positions: bool = True
+    """Learned positions."""
+    share_encoders: Literal["none", "sequences", "modalities"] = "none"
+    """Nine encoders; one per modality; or one per sequence (needs a projection to the id width)."""
+    id_dim: int = Field(256, ge=1)
+    """Width q of the id embedding."""
+    tied_ids: bool = True
+    """One id matrix for inputs and candidates."""
+    item_projection: Projection = "none"
+    """Map of the frozen features, for inputs and candidates alike: none (the paper), linear, or mlp."""
+    projection_dim: int = Field(256, ge=1)
+    """Width after the projection."""
+    missing: Missing = "renormalise"
+    """An item without text or image leaves that modality's mixture, gets its domain's mean, or a learned vector."""
+    empty_sequence: Literal["drop", "learned"] = "drop"
+    """A user without items in a domain: that term is dropped, or has a learned representation."""
+    objective: Literal["full", "sampled"] = "full"
+    """Softmax over all items in training, or its estimate from shared uniform negatives (log-Q corrected; cheaper)."""
+    sampled_negatives: int = Field(2048, ge=1)
+    """Negatives per step and sequence of the sampled objective."""
+    chunk_elements: int = Field(CHUNK_ELEMENTS, ge=1)
+    """Logits held at once in the objective: memory against speed, never the result."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_preset(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("preset") == "literal":
+            return {**LITERAL, **values}
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> LLMEMFConfig:
+        if self.alpha + self.beta > 1 + 1e-9:
+            raise ValueError(f"alpha + beta = {self.alpha + self.beta:g} is above 1 (eq. 8): lower one of them")
+        for name in ("modalities", "sequences"):
+            chosen = getattr(self, name)
+            if not chosen or len(set(chosen)) != len(chosen):
+                raise ValueError(f"{name} = {list(chosen)}: name each of the wanted ones once, at least one")
+        if not self.learn_weights and not any(self.weights().values()):
+            raise ValueError(
+                f"modalities = {list(self.modalities)} have no weight with alpha = {self.alpha:g}, beta = {self.beta:g}"
+            )
+        if self.share_encoders == "modalities" and (self.item_projection == "none" or self.projection_dim != self.id_dim):
+            raise ValueError("share_encoders = modalities needs item_projection = linear or mlp and projection_dim = id_dim")
+        return self
+
+    def weights(self) -> dict[str, float]:
+        """Mixture weights of the chosen modalities (eq. 8), summing to 1 unless all are 0."""
+        printed = {"id": self.alpha, "image": self.beta, "text": max(0.0, 1 - self.alpha - self.beta)}
+        printed = {name: 0.0 if weight < 1e-9 else weight for name, weight in printed.items()}
+        total = sum(printed[name] for name in self.modalities)
+        return {name: printed[name] / total if total else 0.0 for name in self.modalities}
+
+
+class LLMEMF(Recommender):
+    """LLM-EMF under the common interface: one tower, or one per target domain (`loss_roles: per_target`)."""
+
+    config_class = LLMEMFConfig
+    config: LLMEMFConfig
+
+    def __init__(self, config: LLMEMFConfig, data: TrialData) -> None:
+        super().__init__(config, data)
+        per_target = config.loss_roles == "per_target"
+        self.towers = nn.ModuleList([Tower(config, data, first) for first in (("x", "y") if per_target else ("x",))])
+
+    @classmethod
+    def needs(cls, config: LLMEMFConfig) -> frozenset[str]:
+        return frozenset(set(config.modalities) - {"id"})
+
+    @classmethod
+    def default_space(cls) -> Mapping[str, Any]:
+        lambdas = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0]
+        return {**super().default_space(), "alpha, beta": {"simplex": 0.1}, "lambda1": lambdas, "lambda2": lambdas}
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """L = L^X + lambda1 L^Y + lambda2 L^{X+Y} (eq. 10), summed over positions, averaged over sequences."""
+        return torch.stack([tower.training_loss(batch) for tower in self.towers]).sum()
+
+    def score_all(self, batch: Batch, domain: int) -> Tensor:
+        """(B, n) log P(i | S) of eq. 11 for every item of the domain."""
+        return self.towers[domain if len(self.towers) == 2 else 0].score_all(batch, domain)
+
+    def batch_rows(self, batch: Batch) -> Tensor | None:
+        ids = torch.cat([view.items.flatten() for view in batch.views.values()]).unique()
+        ids = ids[ids < self.num_items]
+        rows = [tower.tables["id"].input[ids] for tower in self.towers if "id" in tower.tables]
+        return torch.cat(rows) if rows else None
+
+
+class Tower(nn.Module):
+    """Nine encoders over the item tables, with their losses and scores."""
+
+    def __init__(self, config: LLMEMFConfig, data: TrialData, first: str) -> None:
+        super().__init__()
+        self.config, self.num_x, self.num_items = config, data.num_x, data.num_items
+        weights = config.weights()
+        self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
+        self.sequences = [s for s in VIEWS if s in config.sequences]
+        self.tables = {m: self._table(m, data) for m in self.modalities}
+        sampled = config.sampled_negatives if config.objective == "sampled" else 0
+        settings = MixtureSettings(
+            config.mixture,
+            config.learn_weights,
+            config.scale,
+            config.scale_init,
+            config.scale_max,
+            sampled,
+            config.chunk_elements,
+        )
+        self.head = MixtureHead(self.tables, weights, settings)
+        self.encoders = nn.ModuleDict()
+        self.empty = nn.ParameterDict()
+        for s in self.sequences:
+            for m in self.modalities:
+                if self._encoder_key(s, m) not in self.encoders:
+                    self.encoders[self._encoder_key(s, m)] = self._encoder(self.tables[m].width)
+                if config.empty_sequence == "learned":
+                    self.empty[f"{s}_{m}"] = nn.Parameter(torch.empty(self.tables[m].width).normal_(0, 0.02))
+        other = "y" if first == "x" else "x"
+        second = 1.0 if config.loss_roles == "symmetric" else config.lambda1
+        self.loss_weights = {first: 1.0, other: second, "xy": config.lambda2}
+
+    def _table(self, modality: str, data: TrialData) -> IdTable | FrozenTable:
+        config = self.config
+        if modality == "id":
+            return IdTable(self.num_items, config.id_dim, tied=config.tied_ids)
+        features = getattr(data, modality)
+        if features is None:
+            raise InputError(f"modality {modality!r} is wanted but its features were not given: leave it out or add them")
+        if not features.has.any():
+            raise InputError(f"no item has the modality {modality!r}: leave it out with --set modalities=...")
+        return FrozenTable(
+            features, self.num_x, projection=config.item_projection, width=config.projection_dim, missing=config.missing
+        )
+
+    def _encoder(self, width: int) -> SequenceEncoder:
+        config = self.config
+        if width % config.heads:
+            raise InputError(f"heads = {config.heads} does not divide the width {width} of a modality")
+        return SequenceEncoder(
+            width,
+            config.max_length,
+            layers=config.encoder_layers,
+            heads=config.heads,
+            dropout=config.dropout,
+            bare=config.encoder == "bare",
+            positions=config.positions,
+        )
+
+    def _encoder_key(self, sequence: str, modality: str) -> str:
+        keys = {"none": f"{sequence}_{modality}", "sequences": modality, "modalities": sequence}
+        return keys[self.config.share_encoders]
+
+    def states(self, view: View, sequence: str) -> list[Tensor]:
+        """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4)."""
+        real = view.items < self.num_items
+        return [
+            self.encoders[self._encoder_key(sequence, m)](self.tables[m].input_rows(view.items), real)
+            for m in self.modalities
+        ]
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
+        terms = [
+            self.loss_weights[s] * self._sequence_loss(batch.views[s], s) / len(batch)
+            for s in self.sequences
+            if self.loss_weights[s] > 0
+        ]
+        if not terms:
+            raise InputError(
+                f"sequences = {self.sequences} have no weight in the loss with lambda1 = {self.config.lambda1:g}, "
+                f"lambda2 = {self.config.lambda2:g}: raise one of them or add sequences"
+            )
+        return torch.stack(terms).sum()
+
+    def _sequence_loss(self, view: View, sequence: str) -> Tensor:
+        """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
+        over_all = sequence == "xy" or self.config.next_target == "merged"
+        following = view.next_merged if over_all else view.next_same
+        counted = self._counted(following < self.num_items)
+        targets = following[counted]
+        queries = [state[counted].float() for state in self.states(view, sequence)]
+        with torch.autocast(targets.device.type, enabled=False):
+            if over_all and self.config.merged_softmax != "target_items":
+                return self.head.nll(queries, targets, 0, self.num_items)
+            in_x = targets < self.num_x
+            return self.head.nll([q[in_x] for q in queries], targets[in_x], 0, self.num_x) + self.head.nll(
+                [q[~in_x] for q in queries], targets[~in_x], self.num_x, self.num_items
+            )
+
+    def _counted(self, valid_BL: Tensor) -> Tensor:
+        if self.config.loss_positions == "all":
+            return valid_BL
+        from_end = valid_BL.flip(1).cumsum(1).flip(1)
+        return valid_BL & (from_end <= (1 if self.config.loss_positions == "last" else 10))
+
+    def score_all(self, batch: Batch, domain: int) -> Tensor:
+        """(B, n) log P (eq. 11) of every item of the domain, given the histories of the batch."""
+        wanted = slice(self.num_x, self.num_items) if domain else slice(0, self.num_x)
+        weights = self._score_weights(domain)
+        queries, missing = {}, {}
+        for s in weights:
+            view = batch.views[s]
+            queries[s] = [state[:, -1] for state in self.states(view, s)]
+            empty = view.items[:, -1] >= self.num_items
+            missing[s] = empty
+            if self.empty:
+                missing[s] = torch.zeros_like(empty)
+                learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
+                queries[s] = [torch.where(empty[:, None], e, q) for e, q in zip(learned, queries[s])]
+        rows = max(1, self.config.chunk_elements // self.num_items)
+        scores = []
+        for start in range(0, len(batch), rows):
+            part = slice(start, start + rows)
+            terms = []
+            for s, weight in weights.items():
+                log_probability = self._log_probability([q[part] for q in queries[s]], s, domain, wanted)
+                log_probability = log_probability + math.log(weight)
+                terms.append(log_probability.masked_fill_(missing[s][part][:, None], -torch.inf))
+            scores.append(terms[0] if len(terms) == 1 else torch.stack(terms).logsumexp(0))
+        return torch.cat(scores)
+
+    def _score_weights(self, domain: int) -> dict[str, float]:
+        """Weight of each sequence in the score of a target domain; those with weight 0 are left out."""
+        config = self.config
+        lambda1 = config.lambda1 if config.eval_lambda1 is None else config.eval_lambda1
+        lambda2 = config.lambda2 if config.eval_lambda2 is None else config.eval_lambda2
+        first = "y" if domain and config.score_roles == "target_first" else "x"
+        other = "y" if first == "x" else "x"
+        if config.cross_softmax == "drop":
+            dropped = "x" if domain else "y"
+            lambda1 = lambda1 if other != dropped else 0.0
+        weights = {first: 0.0 if config.cross_softmax == "drop" and first == dropped else 1.0, other: lambda1, "xy": lambda2}
+        weights = {s: weights[s] for s in self.sequences if weights[s] > 0}
+        if not weights:
+            raise InputError(f"sequences = {self.sequences} leave no term in the score of domain {'xy'[domain].upper()}")
+        return weights
+
+    def _log_probability(self, queries: list[Tensor], sequence: str, domain: int, wanted: slice) -> Tensor:
+        everything = slice(0, self.num_items)
+        config = self.config
+        if sequence != "xy":
+            own = sequence == ("y" if domain else "x")
+            over_all = config.next_target == "merged" or (not own and config.cross_softmax == "all_items")
+            return self.head.log_probability(queries, wanted, everything if over_all else wanted)
+        if config.merged_softmax == "target_items":
+            return self.head.log_probability(queries, wanted, wanted)
+        log_probability = self.head.log_probability(queries, wanted, everything)
+        if config.merged_softmax == "renormalise":
+            log_probability = log_probability - log_probability.logsumexp(1, keepdim=True)
+        return log_probability

@@ -1,0 +1,164 @@
+"""The mixture of cosine softmaxes over items (eqs. 3, 5-8): log-probabilities for the loss and for ranking.
+
+Shapes: B batch, R rows, N items, n items of a range, D width, M modalities.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from llmemf.models.item_table import FrozenTable, IdTable
+from llmemf.objective import SampledColumns, mixture_nll
+
+
+@dataclass(frozen=True)
+class MixtureSettings:
+    """How modalities are mixed; the fields are explained in `LLMEMFConfig`."""
+
+    mixture: Literal["prob", "logit"]
+    learn_weights: bool
+    scale: Literal["learned", "shared", "fixed"]
+    scale_init: float
+    scale_max: float
+    sampled_negatives: int
+    chunk_elements: int
+
+
+class MixtureHead(nn.Module):
+    """P(i | h_1 .. h_M) = sum_m w_m(i) softmax_i(s_m cos(h_m, E_m[i])).
+
+    An item that lacks a modality stands outside that modality's softmax, and the weights of the others are renormalised for
+    it; then the mixture is no longer exactly a distribution over items (its sum may exceed 1).
+
+    Args:
+        tables: item vectors per modality.
+        weights: mixture weight per modality, positive unless learned.
+        settings: see `MixtureSettings`; `sampled_negatives` 0 uses every item in the loss.
+    """
+
+    def __init__(
+        self, tables: Mapping[str, IdTable | FrozenTable], weights: Mapping[str, float], settings: MixtureSettings
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.tables = nn.ModuleDict(tables)
+        self.num_items = next(iter(tables.values())).num_items
+        log_weights = torch.tensor([math.log(max(weights[m], 1e-6)) for m in tables])
+        log_scale = torch.full((1 if settings.scale == "shared" else len(tables),), math.log(settings.scale_init))
+        self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
+        self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed")
+        self._cache: tuple[list[Tensor], Tensor] | None = None
+
+    def train(self, mode: bool = True) -> MixtureHead:
+        self._cache = None
+        return super().train(mode)
+
+    def scales(self) -> Tensor:
+        """(M,) inverse temperatures."""
+        return self.log_scale.exp().clamp(max=self.settings.scale_max).expand(len(self.tables))
+
+    def item_log_weights(self) -> Tensor:
+        """(N, M) log mixture weights per item, -inf where it lacks the modality, renormalised over the others."""
+        weights = self.log_weights.log_softmax(0)[None, :].expand(self.num_items, -1)
+        masks = [table.has for table in self.tables.values()]
+        if all(mask is None for mask in masks):
+            return weights
+        has = torch.stack([_all_true(mask, weights) for mask in masks], 1)
+        weights = torch.where(has, weights, -torch.inf)
+        total = torch.where(has.any(1, keepdim=True), weights.logsumexp(1, keepdim=True), 0)
+        return weights - total
+
+    def nll(self, queries: Sequence[Tensor], targets: Tensor, low: int, high: int) -> Tensor:
+        """Sum over rows of -log P(target), the softmax running over the items `low .. high - 1`.
+
+        Args:
+            queries: per modality (R, D_m), any length of vector.
+            targets: (R,) item ids within the range. A target without any modality counts nothing.
+        """
+        if not len(targets):
+            return torch.stack([q.sum() for q in queries]).sum() * 0
+        tables = list(self.tables.values())
+        log_weights, scales = self.item_log_weights(), self.scales()
+        queries = [F.normalize(q, dim=1) for q in queries]
+        if self.settings.sampled_negatives:
+            ids = torch.randint(low, high, (self.settings.sampled_negatives,), device=targets.device)
+            sampled = SampledColumns(ids, math.log((high - low) / len(ids)))
+            rows, rows_weights = [table.output_rows(ids) for table in tables], log_weights[ids]
+            target_rows = [table.output_rows(targets) for table in tables]
+            present = [table.has if table.has is None else table.has[ids] for table in tables]
+        else:
+            sampled, target_rows = None, None
+            rows, rows_weights = [table.output_rows()[low:high] for table in tables], log_weights[low:high]
+            present = [table.has if table.has is None else table.has[low:high] for table in tables]
+        target_weights = log_weights[targets]
+        if self.settings.mixture == "logit":
+            queries = [_concatenate_queries(queries, scales)]
+            rows, present = [_concatenate_rows(rows, rows_weights)], [rows_weights.amax(1) > -torch.inf]
+            target_rows = None if target_rows is None else [_concatenate_rows(target_rows, target_weights)]
+            target_weights = torch.where(target_weights.amax(1, keepdim=True) > -torch.inf, 0.0, -torch.inf)
+            scales = scales.new_ones(1)
+        return mixture_nll(
+            queries,
+            rows,
+            targets if sampled else targets - low,
+            target_weights,
+            scales,
+            scales.new_ones(len(targets)),
+            present=present,
+            target_rows=target_rows,
+            sampled=sampled,
+            chunk_elements=self.settings.chunk_elements,
+        )
+
+    def log_probability(self, queries: Sequence[Tensor], wanted: slice, normaliser: slice) -> Tensor:
+        """(B, n) log P of the items `wanted`, the softmax running over the items of `normaliser`.
+
+        Both are ranges of item ids, `wanted` inside `normaliser`. In evaluation mode the item vectors are kept between
+        calls until the mode changes. An item without any modality has -inf.
+        """
+        rows, log_weights = self._scoring_tables()
+        scales = self.scales()
+        queries = [F.normalize(q, dim=1) for q in queries]
+        inner = slice(wanted.start - normaliser.start, wanted.stop - normaliser.start)
+        if self.settings.mixture == "logit":
+            joined = _concatenate_rows([table[normaliser] for table in rows], log_weights[normaliser])
+            logits = _concatenate_queries(queries, scales) @ joined.T
+            logits.masked_fill_(log_weights[normaliser].amax(1) == -torch.inf, -torch.inf)
+            return logits.log_softmax(1)[:, inner]
+        parts = []
+        for m, table in enumerate(self.tables.values()):
+            logits = (queries[m] @ rows[m][normaliser].T).mul_(scales[m])
+            if table.has is not None:
+                logits.masked_fill_(~table.has[normaliser], -torch.inf)
+            total = logits.logsumexp(1, keepdim=True)
+            total = torch.where(total > -torch.inf, total, 0)
+            parts.append(logits[:, inner] - total + log_weights[wanted, m])
+        return parts[0] if len(parts) == 1 else torch.stack(parts).logsumexp(0)
+
+    def _scoring_tables(self) -> tuple[list[Tensor], Tensor]:
+        if self._cache is not None:
+            return self._cache
+        made = [table.output_rows() for table in self.tables.values()], self.item_log_weights()
+        if not self.training:
+            self._cache = made
+        return made
+
+
+def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:
+    return torch.ones(len(weights), dtype=torch.bool, device=weights.device) if mask is None else mask
+
+
+def _concatenate_queries(queries: Sequence[Tensor], scales: Tensor) -> Tensor:
+    """One query whose inner product with `_concatenate_rows` is sum_m w_m s_m cos_m (the logit mixture)."""
+    return torch.cat([q * scale for q, scale in zip(queries, scales)], 1)
+
+
+def _concatenate_rows(rows: Sequence[Tensor], log_weights: Tensor) -> Tensor:
+    return torch.cat([row * log_weights[:, m : m + 1].exp() for m, row in enumerate(rows)], 1)

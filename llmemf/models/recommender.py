@@ -1,0 +1,77 @@
+"""The interface that every system fulfils.
+
+Shape legend used in this package: B batch, L length, D width, N items, n items of one domain, C candidates, M modalities,
+R positions (rows) with a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from llmemf.config import TrialConfig
+
+if TYPE_CHECKING:
+    from llmemf.batches import Batch, TrialData
+
+
+class Recommender(nn.Module):
+    """One system: a loss over a training batch and scores for the items of a domain.
+
+    Subclasses set `config_class` and implement `training_loss` and `score_all`. Scores are comparable within one
+    row only; higher is better; `log_softmax` of a row must be a sensible log-probability, since the validation
+    loss is computed from it.
+    """
+
+    config_class: type[TrialConfig] = TrialConfig
+
+    def __init__(self, config: TrialConfig, data: TrialData) -> None:
+        super().__init__()
+        self.config = config
+        self.num_x, self.num_items = data.num_x, data.num_items
+
+    @classmethod
+    def needs(cls, config: TrialConfig) -> frozenset[str]:
+        """Inputs beyond the sequences: a subset of {"text", "image"}."""
+        return frozenset()
+
+    @classmethod
+    def default_space(cls) -> Mapping[str, Any]:
+        """Search space used where a scenario's YAML names none: key -> list of values, or {low, high, log}."""
+        return {"lr": [1e-4, 5e-4, 1e-3, 5e-3, 1e-2], "l2": [1e-5, 5e-5, 1e-4, 5e-4, 1e-3]}
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Scalar loss of a training batch."""
+        raise NotImplementedError(f"{type(self).__name__} defines no training_loss")
+
+    def score_all(self, batch: Batch, domain: int) -> Tensor:
+        """(B, n) scores of all items of a domain (0 is X, 1 is Y) as the next item of every history."""
+        raise NotImplementedError(f"{type(self).__name__} defines no score_all")
+
+    def score(self, batch: Batch, candidates_BC: Tensor, domain: int) -> Tensor:
+        """(B, C) scores of candidates given by their global ids, all of one domain."""
+        offset = self.num_x if domain else 0
+        return self.score_all(batch, domain).gather(1, candidates_BC - offset)
+
+    def batch_rows(self, batch: Batch) -> Tensor | None:
+        """Embedding rows that the batch touches, for `l2_mode: embedding_rows`; None where there are none."""
+        return None
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps: parameters and persistent buffers, never the frozen feature matrices."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.state_dict().items()}
+
+
+def num_parameters(model: nn.Module) -> int:
+    """Number of trainable scalars."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)

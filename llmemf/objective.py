@@ -1,0 +1,145 @@
+"""Log-probability under a mixture of cosine softmaxes (eqs. 3, 5-9), exact and in bounded memory.
+
+For a row r with target y the loss is
+
+    nll_r = -logsumexp_m( log w_rm + s_m cos(h_rm, E_m[y]) - logsumexp_i s_m cos(h_rm, E_m[i]) )
+
+with M modalities, weights w (eq. 8) and scales s. Its gradient is that of M ordinary cross entropies, each weighted by
+the responsibility p_rm = w_rm P_m(y) / sum_k w_rk P_k(y). Since the loss is a sum over rows with known weights, the gradients
+are made in the forward pass, chunk by chunk: no (rows x items) matrix outlives its chunk, and the chunk's size in
+elements does not depend on the number of items.
+
+Shapes: R rows, N items (columns), K sampled columns, D width, M modalities, c rows of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK_ELEMENTS = 2**23
+"""Logits held at once for one modality (32 MiB in fp32)."""
+
+
+@dataclass(frozen=True)
+class SampledColumns:
+    """Columns that stand for a whole catalogue.
+
+    Attributes:
+        ids: (K,) item ids of the columns, in the numbering of the targets; drawn uniformly with replacement.
+        log_expansion: log of the number of items that one column stands for (n over K: the log-Q correction of a
+            uniform proposal), which makes the estimated normaliser unbiased.
+    """
+
+    ids: Tensor
+    log_expansion: float
+
+
+def mixture_nll(
+    queries: Sequence[Tensor],
+    tables: Sequence[Tensor],
+    targets: Tensor,
+    log_weights: Tensor,
+    scales: Tensor,
+    row_weights: Tensor,
+    *,
+    present: Sequence[Tensor | None] | None = None,
+    target_rows: Sequence[Tensor] | None = None,
+    sampled: SampledColumns | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Tensor:
+    """Weighted sum of the negative log-probabilities of the targets, a scalar.
+
+    Args:
+        queries: per modality (R, D_m) vectors h, normalised to unit length for eq. 3.
+        tables: per modality (N, D_m) item vectors, unit length (zero where the item lacks the modality).
+        targets: (R,) row of the target in the tables; with `sampled`, its item id.
+        log_weights: (R, M) log of the mixture weight of each modality for the row's target; -inf leaves it out. A row
+            that is -inf throughout has no probability and counts nothing.
+        scales: (M,) inverse temperatures.
+        row_weights: (R,) weight of every row in the sum; not differentiated.
+        present: per modality an (N,) bool mask of items that stand in its softmax, or None for all.
+        target_rows: with `sampled`: per modality (R, D_m) the targets' vectors.
+        sampled: estimate the normaliser from these columns, whose vectors are `tables` (K, D_m).
+        chunk_elements: logits held at once per modality.
+
+    Source: eqs. 5-9; the modality-missing rule is ours (method.md section 2).
+    """
+    modalities = len(queries)
+    present = list(present) if present is not None else [None] * modalities
+    target_rows = list(target_rows) if target_rows is not None else [None] * modalities
+    return _MixtureNLL.apply(
+        targets, row_weights, present, sampled, chunk_elements, log_weights, scales, *queries, *tables, *target_rows
+    )
+
+
+class _MixtureNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, targets, row_weights, present, sampled, chunk_elements, log_weights, scales, *tensors):
+        modalities = len(tensors) // 3
+        queries, tables, target_rows = (tensors[i * modalities : (i + 1) * modalities] for i in range(3))
+        wants_table = [needed and table is not None for needed, table in zip(ctx.needs_input_grad[7 + modalities :], tables)]
+        d_queries = [torch.empty_like(q) for q in queries]
+        d_tables = [torch.zeros_like(e) if wanted else None for e, wanted in zip(tables, wants_table)]
+        d_targets = [torch.empty_like(y) if y is not None else None for y in target_rows]
+        d_weights, d_scales = torch.empty_like(log_weights), torch.zeros_like(scales)
+        loss = scales.new_zeros(())
+        rows, columns = len(targets), tables[0].shape[0]
+        step = max(1, min(rows, chunk_elements // max(columns, 1)))
+        blocked = [None if mask is None else ~mask for mask in present]
+        for start in range(0, rows, step):
+            part = slice(start, min(start + step, rows))
+            y = targets[part]
+            hits = None if sampled is None else sampled.ids[None, :] == y[:, None]
+            log_probability, kept = [], []
+            for m in range(modalities):
+                query = queries[m][part]
+                vector = tables[m][y] if sampled is None else target_rows[m][part]
+                cosine = (query * vector).sum(1)
+                logits = torch.mm(query, tables[m].T).mul_(scales[m])
+                if sampled is not None:
+                    logits.add_(sampled.log_expansion).masked_fill_(hits, -torch.inf)
+                if blocked[m] is not None:
+                    logits.masked_fill_(blocked[m], -torch.inf)
+                # The target is a column of its own in the sampled form; it also bounds the maximum where all is masked.
+                top = torch.maximum(logits.amax(1), scales[m] * cosine)
+                exponentials = logits.sub_(top[:, None]).exp_()
+                own = torch.exp(scales[m] * cosine - top)
+                total = exponentials.sum(1)
+                if sampled is not None:
+                    total = total + own
+                expected = torch.mm(exponentials, tables[m])
+                if sampled is not None:
+                    expected.addcmul_(own[:, None], vector)
+                expected.div_(total[:, None])
+                log_probability.append(scales[m] * cosine - top - total.log())
+                kept.append((query, vector, cosine, expected, own / total, exponentials if d_tables[m] is not None else None, total))
+            joint = log_weights[part] + torch.stack(log_probability, 1)
+            mixed = joint.logsumexp(1)
+            has_probability = mixed > -torch.inf
+            weight = torch.where(has_probability, row_weights[part], 0)
+            responsibility = torch.where(has_probability[:, None], torch.exp(joint - mixed[:, None]), 0)
+            loss -= torch.where(has_probability, mixed, 0) @ weight
+            share = responsibility * weight[:, None]
+            d_weights[part] = -share
+            for m, (query, vector, cosine, expected, own, exponentials, total) in enumerate(kept):
+                g = share[:, m]
+                d_scales[m] += g @ ((query * expected).sum(1) - cosine)
+                scaled = scales[m] * g
+                d_queries[m][part] = scaled[:, None] * (expected - vector)
+                if d_tables[m] is not None:
+                    d_tables[m].addmm_(exponentials.T, query * (scaled / total)[:, None])
+                if sampled is None and d_tables[m] is not None:
+                    d_tables[m].index_add_(0, y, query * -scaled[:, None])
+                if d_targets[m] is not None:
+                    d_targets[m][part] = query * (scaled * (own - 1))[:, None]
+        ctx.gradients = (d_weights, d_scales, *d_queries, *d_tables, *d_targets)
+        return loss
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gradients = (None if g is None else g * upstream for g in ctx.gradients)
+        return (None, None, None, None, None, *gradients)

@@ -1,0 +1,136 @@
+"""From scores to ranks to metrics: the protocol of C2DSR (one target among stored candidates) and the full catalogue.
+
+Both ranks of a case come from the same scores. Ranks are computed in fp32 (or finer, where the model scores finer).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llmemf.batches import DeviceSequences
+from llmemf.models.recommender import Recommender
+
+Ties = Literal["mean", "optimistic", "pessimistic"]
+METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
+
+
+def target_ranks(target_scores: Tensor, scores: Tensor, counted: Tensor | None = None, *, ties: Ties = "mean") -> Tensor:
+    """(B,) rank of each target among other items; 1 is best.
+
+    Args:
+        target_scores: (B,).
+        scores: (B, C) scores of the other items.
+        counted: (B, C) bool, False where an entry does not count (padding, or the target itself).
+        ties: `mean` places the target in the middle of equal scores (1 + greater + equal / 2), `optimistic` before all
+            of them (literal C2DSR: a constant scorer gets rank 1), `pessimistic` after all of them.
+
+    Raises:
+        FloatingPointError: a score is NaN.
+    """
+    if torch.isnan(scores).any() or torch.isnan(target_scores).any():
+        raise FloatingPointError("a score is NaN: ranks would be meaningless")
+    greater, equal = scores > target_scores[:, None], scores == target_scores[:, None]
+    if counted is not None:
+        greater, equal = greater & counted, equal & counted
+    share = {"mean": 0.5, "optimistic": 0.0, "pessimistic": 1.0}[ties]
+    return 1 + greater.sum(1) + share * equal.sum(1)
+
+
+def rank_metrics(ranks: np.ndarray) -> dict[str, float]:
+    """Mean MRR (uncut), NDCG@5, NDCG@10, HR@1, HR@5, HR@10 of one target per case, as fractions.
+
+    A half rank (from a tie) counts in a cut when it is at most the cut.
+    """
+    ranks = np.asarray(ranks, dtype=np.float64)
+    gain = 1 / np.log2(ranks + 1)
+    metrics = {"mrr": np.mean(1 / ranks)}
+    metrics.update({f"ndcg_{k}": np.mean(gain * (ranks <= k)) for k in (5, 10)})
+    metrics.update({f"hr_{k}": np.mean(ranks <= k) for k in (1, 5, 10)})
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def rank_cases(
+    model: Recommender,
+    sequences: DeviceSequences,
+    candidates: np.ndarray,
+    *,
+    batch_size: int,
+    ties: Ties = "mean",
+    cases: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Rank the target of every case, on its stored candidates and on all items of its domain.
+
+    Args:
+        model: scored in evaluation mode and left in the mode it came in.
+        sequences: a held-out split on the device.
+        candidates: (cases, C) int32 global ids, -1 padded.
+        batch_size: cases scored at once.
+        cases: indices of the cases to rank; all of them by default.
+
+    Returns:
+        Arrays by case, sorted by domain: `case`, `domain` (0 or 1), `sampled` and `full` (ranks), `nll` (negative
+        log-softmax of the target among its domain).
+
+    Raises:
+        FloatingPointError: a score is NaN.
+    """
+    targets = sequences.targets.cpu().numpy()
+    cases = np.arange(len(targets)) if cases is None else np.asarray(cases)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in ("case", "domain", "sampled", "full", "nll")}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for domain in (0, 1):
+                of_domain = cases[(targets[cases] >= model.num_x) == bool(domain)]
+                for start in range(0, len(of_domain), batch_size):
+                    index = of_domain[start : start + batch_size]
+                    ranks = _rank_batch(model, sequences, candidates[index], index, domain, ties)
+                    for name, values in zip(found, (index, np.full(len(index), domain), *ranks)):
+                        found[name].append(values)
+    finally:
+        model.train(was_training)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def _rank_batch(model, sequences, candidates, index, domain, ties) -> tuple[np.ndarray, ...]:
+    batch = sequences.batch(torch.from_numpy(index).to(sequences.device))
+    scores = model.score_all(batch, domain)
+    offset = model.num_x if domain else 0
+    own = (batch.targets - offset)[:, None]
+    target_scores = scores.gather(1, own).squeeze(1)
+    stored = torch.from_numpy(candidates.astype(np.int64)).to(scores.device)
+    counted = stored >= 0
+    stored_scores = scores.gather(1, (stored - offset).clamp(min=0))
+    sampled = target_ranks(target_scores, stored_scores, counted, ties=ties)
+    # Among all items the target meets itself once, as an equal score.
+    others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, own, False)
+    full = target_ranks(target_scores, scores, others, ties=ties)
+    nll = scores.float().logsumexp(1) - target_scores
+    return tuple(value.double().cpu().numpy() for value in (sampled, full, nll))
+
+
+def summarise(ranks: dict[str, np.ndarray], domains: tuple[str, str], prefix: str) -> dict[str, float]:
+    """Metrics of both protocols per domain, and their means over the domains.
+
+    Returns:
+        `{prefix}/{domain}/{metric}` on stored candidates, `{prefix}_full/{domain}/{metric}` on the full catalogue,
+        `{prefix}/mrr` and `{prefix}_full/mrr` (mean of both domains), `{prefix}/loss`. A domain without a case is left out.
+    """
+    result: dict[str, float] = {}
+    for kind, name in (("sampled", prefix), ("full", f"{prefix}_full")):
+        means = []
+        for code, domain in enumerate(domains):
+            of_domain = ranks["domain"] == code
+            if not of_domain.any():
+                continue
+            metrics = rank_metrics(ranks[kind][of_domain])
+            result.update({f"{name}/{domain}/{metric}": metrics[metric] for metric in METRICS})
+            means.append(metrics["mrr"])
+        result[f"{name}/mrr"] = float(np.mean(means))
+    result[f"{prefix}/loss"] = float(np.mean(ranks["nll"]))
+    return result
