@@ -1,0 +1,107 @@
+"""Constraints between settings, written as text (`alpha + beta <= 1`) and evaluated without `eval`."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmemf.errors import InputError
+
+TOLERANCE = 1e-9
+ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+SIGNS = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+COMPARISONS = {
+    ast.LtE: lambda left, right: left <= right + TOLERANCE,
+    ast.GtE: lambda left, right: left >= right - TOLERANCE,
+    ast.Lt: lambda left, right: left < right - TOLERANCE,
+    ast.Gt: lambda left, right: left > right + TOLERANCE,
+    ast.Eq: lambda left, right: abs(left - right) <= TOLERANCE,
+    ast.NotEq: lambda left, right: abs(left - right) > TOLERANCE,
+}
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """A comparison over settings, for example `alpha + beta <= 1`.
+
+    Comparisons forgive rounding up to 1e-9, so that 0.7 + 0.2 + 0.1 <= 1 holds.
+
+    Attributes:
+        text: as the user wrote it.
+        keys: the settings that it names, sorted.
+    """
+
+    text: str
+    keys: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Constraint:
+        """Read a comparison made of setting names, numbers, + - * / and parentheses.
+
+        Raises:
+            InputError: anything else stands there.
+        """
+        tree = _tree(text)
+        if not isinstance(tree, ast.Compare):
+            raise InputError(f"constraint {text!r}: write a comparison, for example alpha + beta <= 1")
+        for node in ast.walk(tree):
+            if not _allowed(node):
+                raise InputError(
+                    f"constraint {text!r}: only names, numbers, + - * / ( ) and comparisons are understood"
+                )
+        keys = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
+        if not keys:
+            raise InputError(f"constraint {text!r} names no setting")
+        return cls(text, tuple(keys))
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether the comparison is true for these settings.
+
+        Raises:
+            InputError: a setting that it names is not a number, or it divides by zero.
+        """
+        for key in self.keys:
+            if isinstance(values[key], bool) or not isinstance(values[key], int | float):
+                raise InputError(f"constraint {self.text!r}: {key} = {values[key]!r} is not a number")
+        comparison = _tree(self.text)
+        assert isinstance(comparison, ast.Compare)
+        try:
+            sides = [_number(node, values) for node in (comparison.left, *comparison.comparators)]
+        except ZeroDivisionError:
+            raise InputError(f"constraint {self.text!r} divides by zero") from None
+        return all(COMPARISONS[type(op)](*pair) for op, pair in zip(comparison.ops, itertools.pairwise(sides)))
+
+
+def _tree(text: str) -> ast.expr:
+    try:
+        return ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise InputError(f"constraint {text!r} cannot be read: write, for example, alpha + beta <= 1") from None
+
+
+def _allowed(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, int | float) and not isinstance(node.value, bool)
+    if isinstance(node, ast.Compare):
+        return all(type(op) in COMPARISONS for op in node.ops)
+    if isinstance(node, ast.BinOp):
+        return type(node.op) in ARITHMETIC
+    if isinstance(node, ast.UnaryOp):
+        return type(node.op) in SIGNS
+    return isinstance(node, ast.Name | ast.expr_context | ast.operator | ast.unaryop | ast.cmpop)
+
+
+def _number(node: ast.expr, values: Mapping[str, Any]) -> float:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return values[node.id]
+    if isinstance(node, ast.UnaryOp):
+        return SIGNS[type(node.op)](_number(node.operand, values))
+    if isinstance(node, ast.BinOp):
+        return ARITHMETIC[type(node.op)](_number(node.left, values), _number(node.right, values))
+    raise InputError("a comparison inside a comparison is not understood")

@@ -1,0 +1,99 @@
+"""The hyperparameter sweep.
+
+python sweeps/grid.py --scenario movie_book                      the shipped sweep of a scenario
+python sweeps/grid.py --scenario movie_book --dry-run            what it would do
+python sweeps/grid.py --scenario movie_book --set lr=1e-3,1e-4 --set lambda2=0.1 --trials 20
+python sweeps/grid.py --scenario movie_book --resume             continue the newest one
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# Python puts this file's folder first on the path, where search.py or display.py would shadow other modules.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from llmemf.errors import InputError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help="Sweep the hyperparameters of a model on a scenario; everything goes below mlruns/.")
+def grid(
+    scenario: Annotated[str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.")] = None,
+    model: Annotated[str | None, typer.Option(help="The system.  [default: llm_emf]")] = None,
+    search: Annotated[
+        Literal["optuna", "grid", "random"] | None,
+        typer.Option(help="Grid points then TPE, every grid point once, or random draws.  [default: optuna]"),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials.")] = None,
+    grid_points: Annotated[
+        int | None, typer.Option(min=0, help="Grid points before Optuna refines.  [default: half of the trials]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial at most.")] = None,
+    scheduler: Annotated[
+        Literal["asha", "none"] | None, typer.Option(help="Stop trials that fall behind, or none.  [default: asha]")
+    ] = None,
+    grace_period: Annotated[int | None, typer.Option(min=1, help="ASHA: epochs before a trial can be stopped.")] = None,
+    reduction_factor: Annotated[float | None, typer.Option(help="ASHA: one of so many goes on at each rung.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Trials at once.  [default: as many as fit]")] = None,
+    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: 1]")] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: 1 where there is one]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of grid order, sampler and trials.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep.  [default: SCENARIO-DATE-TIME]")] = None,
+    data_root: Annotated[
+        Path, typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
+    ] = Path("data"),
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="MLflow: http://HOST:PORT or sqlite:///FILE.db  [default: STORAGE/mlflow.db]")
+    ] = None,
+    storage: Annotated[Path, typer.Option(help="Folder for all that the sweep writes.")] = Path("mlruns"),
+    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT).  [default: local]")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; a comma list replaces its grid. Repeatable."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the sweep --name, or the newest of the scenario.")
+    ] = False,
+) -> None:
+    from sweeps.plan import Options, is_prepared, load_data, machine, plan_resume, plan_sweep, slots
+    from sweeps.report_text import print_dry_run, print_fallback
+    from sweeps.sweep import run_sweep
+
+    values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
+    options = Options(**{**values, "assignments": assignments or []})
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    plan = plan_resume(options) if resume else plan_sweep(options)
+    print_fallback(plan, console)
+    if dry_run:
+        data = load_data(plan) if is_prepared(plan) else None
+        parallel = slots(plan.record, machine()) if not plan.record.ray_address else plan.record.concurrency or 1
+        print_dry_run(plan, data, parallel, console)
+        return
+    if plan.record.status == "completed" and resume:
+        console.print(f"sweep {plan.record.name} is complete: {plan.record.folder / 'leaderboard.md'}", soft_wrap=True)
+        return
+    raise typer.Exit(run_sweep(plan, console).exit_code)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
+    try:
+        app(prog_name="sweeps/grid.py")
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Ctrl-C and SIGTERM during a sweep: asked once it saves and ends, asked twice it leaves at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, Self
+
+
+class Interrupted(Exception):
+    """The user asked to stop before the trials had started."""
+
+
+class StopRequest:
+    """Notes that the sweep should stop, and passes it on to Tune.
+
+    Tune ends and saves a sweep on SIGUSR1. Sent before Tune listens, that signal would kill the process; so the request
+    is only noted here and passed on from within Tune's loop (`forward`).
+
+    Attributes:
+        reason: why to stop, "" while nobody asked.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._forwarded = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._previous = {
+            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+        }
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Take over both signals; Ray sets its own handler of SIGTERM when it starts."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.reason:
+            raise KeyboardInterrupt
+        self.reason = "interrupted"
+
+    def request(self, reason: str) -> None:
+        """Stop for another reason than the user's."""
+        self.reason = self.reason or reason
+
+    def forward(self) -> None:
+        """Called from within Tune's loop: end it, if that was asked for."""
+        if self.reason and not self._forwarded:
+            self._forwarded = True
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def check(self) -> None:
+        """Called between the steps before the trials start.
+
+        Raises:
+            Interrupted: the user asked to stop.
+        """
+        if self.reason:
+            raise Interrupted(self.reason)

@@ -1,0 +1,159 @@
+"""What came out: all trials in order, the best settings to use again, and the one look at the test split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from sweeps import wording
+from sweeps.display import STYLE, fits
+from sweeps.records import TrialRecord, ranked
+
+TOP = 10
+SHOWN_METRICS = ("mrr", "ndcg_10")
+
+
+def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> Table:
+    """The best trials for the terminal: validation metrics per domain where the width allows it."""
+    shown = ranked(records)[:TOP]
+    keys = list(shown[0].settings) if shown else []
+    metrics = [f"val/{domain}/{name}" for domain in domains for name in SHOWN_METRICS]
+    has_outcomes = any(record.outcome != "completed" for record in shown)
+    room = width - 26 - (12 if has_outcomes else 0)
+    metrics_width = sum(2 + len(_heading(name)) for name in metrics)
+    columns = metrics if fits(shown, keys, room - metrics_width) else []
+    room -= metrics_width if columns else 0
+    gap = 2 if fits(shown, keys, room) else 1
+    spread = fits(shown, keys, room, gap)
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    result.add_column("trial", no_wrap=True)
+    for name in ("epoch", "objective", *map(_heading, columns)):
+        result.add_column(name, no_wrap=True, justify="right")
+    if has_outcomes:
+        result.add_column("", no_wrap=True)
+    for key in keys if spread else ["settings"]:
+        result.add_column(key, no_wrap=spread, justify="right" if spread else "left")
+    for place, record in enumerate(shown, start=1):
+        value = "-" if record.objective is None else f"{record.objective:.4f}"
+        cells: list[Any] = [record.name, f"{record.best_epoch}/{record.epoch}", value]
+        cells += [f"{record.metrics[name]:.4f}" if name in record.metrics else "-" for name in columns]
+        if has_outcomes:
+            quiet = record.outcome == "completed"
+            cells.append(Text("" if quiet else record.outcome, style=STYLE[record.outcome]))
+        given = [wording.number(record.settings.get(key)) for key in keys]
+        cells += given if spread else [wording.settings(record.settings)]
+        result.add_row(*cells, style="bold" if place == 1 else "")
+    return result
+
+
+def _heading(metric: str) -> str:
+    """`val/movie/ndcg_10` -> `movie N@10`."""
+    _, domain, name = metric.split("/")
+    return f"{domain} {name.upper().replace('NDCG_', 'N@')}"
+
+
+def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
+    """One flat row per trial, best first: every setting and every validation metric of its best epoch."""
+    keys = list(dict.fromkeys(key for record in records for key in record.settings))
+    metrics = sorted({name for record in records for name in record.metrics})
+    result = []
+    for place, record in enumerate(ranked(records), start=1):
+        row = {
+            "rank": place,
+            "trial": record.name,
+            "outcome": record.outcome,
+            "objective": record.objective,
+            "best_epoch": record.best_epoch,
+            "epochs_run": record.epoch,
+            "seconds": round(record.seconds, 1),
+        }
+        row |= {key: wording.number(v) if isinstance(v := record.settings.get(key), list) else v for key in keys}
+        row |= {name: record.metrics.get(name) for name in metrics}
+        result.append({**row, "error": record.error})
+    return result
+
+
+def as_csv(records: list[TrialRecord]) -> str:
+    lines = rows(records)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]) if lines else ["rank"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def as_markdown(records: list[TrialRecord], *, title: str, notes: list[str], test: Mapping[str, float]) -> str:
+    """The leaderboard as a page that can be shared: trials, notes, and test metrics of the best trial."""
+    lines = [f"# {title}", "", *[f"{note}\n" for note in notes]]
+    shown = [{name: value for name, value in row.items() if not name.startswith("val_full/")} for row in rows(records)]
+    if shown:
+        empty = {name for name in shown[0] if all(row[name] in ("", None) for row in shown)}
+        names = [name for name in shown[0] if name not in empty]
+        lines.append("| " + " | ".join(names) + " |")
+        lines.append("|" + "---|" * len(names))
+        lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in shown]
+    if test:
+        lines += ["", "## Test metrics of the best trial", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {name} | {value:.4f} |" for name, value in sorted(test.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def best_yaml(config: Mapping[str, Any], facts: Mapping[str, str], metrics: Mapping[str, float]) -> str:
+    """The resolved settings of the best trial under a header that says where they come from."""
+    header = [f"# {name}: {value}" for name, value in facts.items()]
+    header += [f"# {name} = {value:.4f}" for name, value in metrics.items()]
+    return "\n".join(header) + "\n" + yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None)
+
+
+def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
+    """Test metrics of the best trial: one row per domain and ranking."""
+    names = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    result.add_column("test", no_wrap=True)
+    result.add_column("ranked among", no_wrap=True)
+    for name in names:
+        result.add_column(name.upper().replace("_", "@"), justify="right", no_wrap=True)
+    for domain in domains:
+        for prefix, among in (("test", "stored candidates"), ("test_full", "all items")):
+            values = [test.get(f"{prefix}/{domain}/{name}") for name in names]
+            result.add_row(domain, among, *("-" if value is None else f"{value:.4f}" for value in values))
+    return result
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def keep_best(record: TrialRecord, folder: Path) -> Path | None:
+    """Copy the weights and settings of the best trial out of Tune's folders; None where it left no checkpoint."""
+    source = Path(record.checkpoint) if record.checkpoint else None
+    if source is None or not (source / "best.safetensors").exists():
+        return None
+    target, temporary = folder / "best", folder / ".best.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name in ("best.safetensors", "config.yaml"):
+        shutil.copy2(source / name, temporary / name)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)
+    return target

@@ -1,0 +1,466 @@
+"""From options to a plan: which data, which trials, which resources, where things go. Starts nothing."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import os
+import re
+import shlex
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmemf.config import TrialConfig, build_config
+from llmemf.errors import InputError, nearest
+from llmemf.models import model_class
+from sweeps import wording
+from sweeps.settings import (
+    SETTLED,
+    SweepRecord,
+    SweepSettings,
+    apply_assignments,
+    as_values,
+    checked_space,
+    find_sweep,
+    load_settings,
+    scenario_files,
+)
+from sweeps.space import Block, Space, build_space, without_points
+from sweeps.trial import rungs
+
+if TYPE_CHECKING:
+    from llmemf.batches import TrialData
+    from llmemf.features.matrix import FeatureMatrix
+    from llmemf.scenarios.scenario import Scenario
+
+SAMPLE = "sample"
+CHECKED_POINTS = 2000
+"""A block with more points than this is checked at evenly spread ones."""
+
+
+@dataclass
+class Options:
+    """The command line of a sweep; None means that the scenario file decides."""
+
+    scenario: str | None = None
+    model: str | None = None
+    search: str | None = None
+    trials: int | None = None
+    grid_points: int | None = None
+    epochs: int | None = None
+    scheduler: str | None = None
+    grace_period: int | None = None
+    reduction_factor: float | None = None
+    concurrency: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    seed: int | None = None
+    name: str | None = None
+    data_root: Path = Path("data")
+    tracking_uri: str | None = None
+    storage: Path = Path("mlruns")
+    ray_address: str | None = None
+    assignments: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """A sweep that is ready to run.
+
+    Attributes:
+        record: what it was started with.
+        config_class: the model's configuration.
+        fixed: settings that all trials share, as given to the model.
+        space: the search space.
+        points: grid points in their order; those that `record.search` runs first.
+        trials: number of trials.
+        configs: one valid configuration per distinct choice; what data is needed follows from them.
+        notices: sentences that the user should read.
+        resumed: whether it continues a stored sweep.
+    """
+
+    record: SweepRecord
+    config_class: type[TrialConfig]
+    fixed: dict[str, Any]
+    space: Space
+    points: list[dict[str, Any]]
+    trials: int
+    configs: list[TrialConfig]
+    notices: list[str] = field(default_factory=list)
+    resumed: bool = False
+
+    @property
+    def epochs(self) -> int:
+        return self.fixed["epochs"]
+
+    @property
+    def is_fallback(self) -> bool:
+        return self.record.scenario == SAMPLE and self.record.requested != SAMPLE
+
+    @property
+    def rungs(self) -> list[int]:
+        record = self.record
+        if record.scheduler == "none":
+            return []
+        return rungs(self.epochs, min(record.grace_period, self.epochs), record.reduction_factor)
+
+    @property
+    def needs(self) -> set[str]:
+        """Kinds of features that some trial needs."""
+        model = model_class(self.record.model)
+        return set().union(*(model.needs(config) for config in self.configs))
+
+    @property
+    def objectives(self) -> list[str]:
+        """Training objectives among the trials (full, sampled)."""
+        return sorted({str(config.objective) for config in self.configs if hasattr(config, "objective")})
+
+    def resume_command(self) -> str:
+        """The command line that continues this sweep."""
+        words = ["python", "sweeps/grid.py", "--resume", "--name", self.record.name]
+        if Path(self.record.storage) != Path("mlruns").resolve():
+            words += ["--storage", self.record.storage]
+        return shlex.join(words)
+
+
+@dataclass
+class SweepData:
+    """The scenario and features of a sweep.
+
+    Attributes:
+        features: kind -> matrix.
+        trial_data: what trials see; it holds no test data.
+    """
+
+    scenario: Scenario
+    features: dict[str, FeatureMatrix]
+    trial_data: TrialData
+
+    def tags(self) -> dict[str, str]:
+        """Hashes and encoder names that go into every run."""
+        hashes = self.scenario.hashes()
+        tags = {
+            "fingerprint": self.scenario.fingerprint,
+            "candidates_valid": hashes["candidates_valid"],
+            "candidates_test": hashes["candidates_test"],
+        }
+        for kind, matrix in self.features.items():
+            tags[f"{kind}_encoder"] = matrix.encoder
+            tags[f"{kind}_features"] = matrix.hash()
+        return tags
+
+
+def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Plan:
+    """Plan a new sweep.
+
+    Raises:
+        InputError: any mistake in options or scenario file, in one sentence.
+    """
+    if options.scenario is None:
+        raise InputError(f"--scenario is missing; shipped ones: {', '.join(scenario_files())}")
+    data_root, storage = options.data_root.resolve(), options.storage.resolve()
+    if "://" in str(options.storage):
+        raise InputError(f"--storage {options.storage}: a folder is expected (on a cluster one that every node sees)")
+    values, used, notices = _find_settings(options.scenario, data_root, options.model)
+    for key in ("model", "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "seed"):
+        if getattr(options, key) is not None:
+            values[key] = getattr(options, key)
+    whole_grid = values.get("search") == "grid" and options.trials is None
+    settings = build_config(SweepSettings, values, where=options.scenario)
+    config_class = model_class(settings.model).config_class
+    settings.space = checked_space(config_class, settings.space, where=used)
+    fixed = {}
+    for key, value in settings.fixed.items():
+        if key not in config_class.model_fields:
+            raise InputError(f"{used}: fixed: unknown key {key!r}: {nearest(key, config_class.model_fields)}")
+        values_of_key = as_values(config_class, key, value, where=f"{used}: fixed")
+        if len(values_of_key) > 1:
+            raise InputError(f"{used}: fixed: {key} has several values; put them into space")
+        fixed[key] = values_of_key[0]
+    settings.fixed = fixed
+    overrides = apply_assignments(settings, options.assignments, options.epochs)
+    settings.space = merged_space(settings.space, overrides)
+    stamp = now or datetime.datetime.now()
+    name = options.name or f"{used}-{stamp:%Y%m%d-%H%M%S}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"--name {name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit")
+    record = SweepRecord(
+        **settings.model_dump(),
+        name=name,
+        requested=options.scenario,
+        scenario=used,
+        data_root=str(data_root),
+        storage=str(storage),
+        tracking_uri=absolute_uri(options.tracking_uri, storage),
+        cpus_per_trial=1 if options.cpus_per_trial is None else options.cpus_per_trial,
+        gpus_per_trial=default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
+        concurrency=options.concurrency,
+        ray_address=options.ray_address,
+        created=stamp.isoformat(timespec="microseconds"),
+    )
+    if (record.folder / "sweep.yaml").exists():
+        raise InputError(f"a sweep named {name!r} exists in {storage}: give --resume to continue it, or another --name")
+    plan = build_plan(record, whole_grid=whole_grid)
+    plan.notices = notices + plan.notices
+    return plan
+
+
+def plan_resume(options: Options) -> Plan:
+    """Plan the continuation of a stored sweep: everything but resources comes from its record.
+
+    Raises:
+        InputError: there is no such sweep, or an option would change it.
+    """
+    kept = (
+        "model",
+        "search",
+        "trials",
+        "grid_points",
+        "epochs",
+        "scheduler",
+        "grace_period",
+        "reduction_factor",
+        "seed",
+    )
+    changed = [f"--{key.replace('_', '-')}" for key in (*kept, "tracking_uri") if getattr(options, key) is not None]
+    changed += ["--set"] if options.assignments else []
+    if changed:
+        raise InputError(f"--resume continues a sweep as it was started: leave out {', '.join(changed)}")
+    record = SweepRecord.load(find_sweep(options.storage.resolve(), name=options.name, scenario=options.scenario))
+    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address"):
+        if getattr(options, key) is not None:
+            setattr(record, key, getattr(options, key))
+    # The folder may have been moved together with all that lies in it.
+    record.storage = str(options.storage.resolve())
+    plan = build_plan(record)
+    plan.resumed = True
+    return plan
+
+
+def build_plan(record: SweepRecord, *, whole_grid: bool = False) -> Plan:
+    """Work out the trials of a sweep and check every setting before anything starts."""
+    config_class = model_class(record.model).config_class
+    space = build_space(record.space, record.constraints)
+    fixed = {"model": record.model, "seed": record.seed, **record.fixed}
+    for key in [key for block in space.blocks for key in block.keys]:
+        fixed.pop(key, None)
+    settled = [key for key in SETTLED if key in space.varied]
+    if settled:
+        raise InputError(f"{settled[0]} must be the same in all trials; give one value")
+    fixed.setdefault("epochs", config_class.model_fields["epochs"].default)
+    space, configs, notices = _check_points(config_class, fixed, space)
+    points, trials = choose_points(record, space, whole_grid=whole_grid)
+    record.trials = trials
+    if record.search == "grid" and space.ranges:
+        raise InputError(f"--search grid: {space.ranges[0]} is a range; give it a list of values")
+    return Plan(record, config_class, fixed, space, points, trials, configs, notices)
+
+
+def choose_points(record: SweepSettings, space: Space, *, whole_grid: bool = False) -> tuple[list[dict[str, Any]], int]:
+    """The grid points that run, in seeded random order, and the number of all trials."""
+    trials = record.trials
+    if record.search == "grid":
+        trials = len(space) if whole_grid else min(trials, len(space))
+        count = trials
+    elif not space.continuous:
+        count = trials = min(trials, len(space))
+    elif record.search == "random" or len(space) == 1:
+        count = 0
+    else:
+        half = len(space) if len(space) <= trials // 2 else max(1, trials // 2)
+        count = min(half if record.grid_points is None else record.grid_points, trials, len(space))
+    return list(itertools.islice(space.shuffled(record.seed), count)), trials
+
+
+def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The `space` section with the command line's values in it; a simplex that was cut becomes plain lists."""
+    merged: dict[str, Any] = {}
+    rest = dict(overrides)
+    for name, entry in space.items():
+        keys = [key.strip() for key in str(name).split(",")]
+        given = {key: rest.pop(key) for key in keys if key in rest}
+        if not given:
+            merged[name] = entry
+        elif len(keys) == 1:
+            merged[name] = given[name]
+        else:
+            merged[name] = {**entry, "given": given}
+    return {**merged, **rest}
+
+
+def _find_settings(requested: str, data_root: Path, model: str | None) -> tuple[dict[str, Any], str, list[str]]:
+    """Settings for a scenario, the scenario that is used, and what to tell the user about it."""
+    files = scenario_files()
+    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
+    if requested == SAMPLE:
+        return load_settings(files[SAMPLE]), SAMPLE, []
+    if requested in prepared and requested in files:
+        return load_settings(files[requested]), requested, []
+    if requested in prepared:
+        notice = f"sweeps/scenarios/{requested}.yaml does not exist: the model's default space is used"
+        space = dict(model_class(model or "llm_emf").default_space())
+        return {"space": space}, requested, [notice]
+    if requested in files:
+        return load_settings(files[SAMPLE]), SAMPLE, []
+    known = sorted({*files, *prepared})
+    raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `llmemf data import --help`")
+
+
+def _check_points(
+    config_class: type[TrialConfig], fixed: dict[str, Any], space: Space
+) -> tuple[Space, list[TrialConfig], list[str]]:
+    """Build the configuration of every grid value once, beside typical values of the other settings.
+
+    A value of a single setting that the model refuses is the user's mistake; a combination of tied settings that it
+    refuses is dropped and counted.
+    """
+    typical: dict[str, Any] = {}
+    for block in space.blocks:
+        values = block.points[len(block.points) // 2] if block.points else (block.low,)
+        typical.update(zip(block.keys, values))
+    configs = [build_config(config_class, {**fixed, **typical}, where="settings")]
+    blocks, notices, dropped = [], [], dict(space.dropped_by)
+    for block in space.blocks:
+        bad: dict[tuple, str] = {}
+        step = max(1, len(block.points) // CHECKED_POINTS)
+        for point in block.points[::step]:
+            values = {**fixed, **typical, **dict(zip(block.keys, point))}
+            try:
+                configs.append(build_config(config_class, values, where="space"))
+            except InputError as error:
+                if len(block.keys) == 1:
+                    raise
+                bad[point] = str(error)
+        if bad:
+            if len(bad) == len(block.points):
+                raise InputError(next(iter(bad.values())))
+            reason = next(iter(bad.values())).removeprefix("space: ")
+            dropped[reason] = len(bad)
+            block = without_points(block, set(bad))
+        blocks.append(block)
+    return Space(tuple(blocks), dropped), configs, notices
+
+
+def load_data(plan: Plan) -> SweepData:
+    """Load the scenario and the features that some trial needs; the sample is made first where it does not exist.
+
+    Raises:
+        InputError: data is missing, damaged, or not what the sweep was started with.
+    """
+    from llmemf.batches import TrialData
+    from llmemf.features.matrix import find_features
+    from llmemf.scenarios.scenario import find_scenario
+
+    record = plan.record
+    if record.scenario == SAMPLE:
+        from llmemf.scenarios.sample import prepare_sample
+
+        scenario = prepare_sample(record.data_root)
+    else:
+        scenario = find_scenario(record.scenario, record.data_root)
+    if record.fingerprint and record.fingerprint != scenario.fingerprint:
+        raise InputError(
+            f"scenario {scenario.name!r} has changed since sweep {record.name!r} was started (fingerprint "
+            f"{scenario.fingerprint[:8]}, was {record.fingerprint[:8]}): bring the old data back, or start a new sweep"
+        )
+    features = {}
+    for kind in sorted(plan.needs):
+        encoder = getattr(plan.configs[0], f"{kind}_encoder", "auto")
+        features[kind] = find_features(scenario, kind, encoder)
+    return SweepData(scenario, features, TrialData.build(scenario, **features))
+
+
+def is_prepared(plan: Plan) -> bool:
+    return (Path(plan.record.data_root) / plan.record.scenario / "manifest.json").exists()
+
+
+def absolute_uri(uri: str | None, storage: Path) -> str:
+    """The tracking URI with an absolute path: trials and `mlflow ui` run in other folders.
+
+    Raises:
+        InputError: MLflow's old file store, which it no longer writes.
+    """
+    if uri is None:
+        return f"sqlite:///{storage / 'mlflow.db'}"
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    if "://" not in uri or uri.startswith("file:"):
+        raise InputError(
+            f"--tracking-uri {uri}: MLflow no longer writes folders; give sqlite:///FILE.db or http://HOST:PORT"
+        )
+    return uri
+
+
+def check_writable(plan: Plan) -> None:
+    """Create the sweep's folder and write into it.
+
+    Raises:
+        InputError: that is not possible.
+    """
+    folder = plan.record.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
+            file.write(b"x" * 65536)
+            file.flush()
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}): free some space or rights, or give another --storage"
+        ) from None
+
+
+def machine() -> dict[str, float]:
+    """CPUs and GPUs of this machine that the process may use."""
+    import torch
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"CPU": float(cpus), "GPU": float(torch.cuda.device_count())}
+
+
+def default_gpus() -> float:
+    return 1.0 if machine()["GPU"] else 0.0
+
+
+def slots(record: SweepRecord, resources: dict[str, float], *, where: str = "this machine") -> int:
+    """How many trials run at once.
+
+    Raises:
+        InputError: not even one fits.
+    """
+    fit = []
+    for option, kind in (("cpus_per_trial", "CPU"), ("gpus_per_trial", "GPU")):
+        wanted, there = getattr(record, option), resources.get(kind, 0.0)
+        flag = f"--{option.replace('_', '-')}"
+        if wanted < 0 or (kind == "CPU" and wanted == 0):
+            raise InputError(f"{flag} {wanted:g}: a positive number is expected")
+        if wanted > there:
+            raise InputError(f"one trial asks for {wanted:g} {kind}s, {where} has {there:g}: lower {flag}")
+        if wanted:
+            fit.append(int(there / wanted + 1e-9))
+    most = min(fit)
+    if record.concurrency is None:
+        return most
+    if record.concurrency < 1:
+        raise InputError(f"--concurrency {record.concurrency}: at least 1 is expected")
+    return min(record.concurrency, most)
+
+
+def ui_command(tracking_uri: str) -> str:
+    """The command, or the address, that shows the runs."""
+    if tracking_uri.startswith("http"):
+        return tracking_uri
+    return shlex.join([str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", tracking_uri])
+
+
+def describe_space(block: Block) -> str:
+    """A block of the space in a few words, for the start of a sweep."""
+    keys = ", ".join(block.keys)
+    if not block.points:
+        scale = " (log)" if block.log else ""
+        return f"{keys}: {wording.number(block.low)} to {wording.number(block.high)}{scale}"
+    if len(block.keys) > 1:
+        return f"{keys}: {len(block.points)} combinations"
+    return f"{keys}: " + ", ".join(wording.number(point[0]) for point in block.points)

@@ -1,0 +1,182 @@
+"""What a sweep says at its start and at its end."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from sweeps import leaderboard, wording
+from sweeps.plan import Plan, SweepData, describe_space, ui_command
+from sweeps.records import TrialRecord, best_of
+
+HEAD_OF_TRIALS = 10
+
+
+def print_fallback(plan: Plan, console: Console) -> None:
+    """Say loudly that the sample stands in for data that is not there."""
+    if not plan.is_fallback:
+        return
+    wanted, root = plan.record.requested, plan.record.data_root
+    text = Text.assemble(
+        (f"There is no data for {wanted} in {root}.\n", "bold"),
+        "This sweep runs on the embedded ",
+        ("sample", "bold"),
+        " instead: generated users and items, small settings. It is called sample in all that it writes, and its "
+        f"numbers say nothing about {wanted}.\n\nTo bring the real data:\n",
+        (f"  llmemf data import windows FOLDER --name {wanted} --domains X,Y\n", "cyan"),
+        (f"  llmemf features offline {wanted}", "cyan"),
+    )
+    console.print(
+        Panel(text, border_style="yellow", title="embedded sample", title_align="left", width=min(console.width, 100))
+    )
+
+
+def print_start(plan: Plan, data: SweepData | None, parallel: int, console: Console) -> None:
+    """What is swept, on what, with what, and where it goes."""
+    record = plan.record
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("sweep", Text.assemble((record.name, "bold"), "  (resumed)" if plan.resumed else ""))
+    facts.add_row("data", describe_data(plan, data))
+    if data is not None:
+        features = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in data.features.items())
+        facts.add_row("features", features or "none (ids only)")
+    objective = f", {' and '.join(plan.objectives)} softmax in training" if plan.objectives else ""
+    facts.add_row("model", f"{record.model}{objective}")
+    facts.add_row("trials", describe_trials(plan))
+    for index, block in enumerate([block for block in plan.space.blocks if block.kind != "fixed"]):
+        facts.add_row("space" if index == 0 else "", describe_space(block))
+    if plan.space.dropped:
+        reasons = ", ".join(plan.space.dropped_by)
+        facts.add_row("", f"{plan.space.dropped:,} of {plan.space.full_size:,} grid points dropped ({reasons})")
+    facts.add_row("resources", describe_resources(plan, parallel))
+    facts.add_row("writes to", str(record.folder))
+    for notice in plan.notices:
+        facts.add_row("note", notice)
+    console.print(facts)
+    console.print()
+
+
+def describe_data(plan: Plan, data: SweepData | None) -> str:
+    if data is None:
+        return f"{plan.record.scenario} (made when the sweep starts)"
+    scenario = data.scenario
+    sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
+    return f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {len(scenario.train):,} sequences"
+
+
+def describe_trials(plan: Plan) -> str:
+    record, first = plan.record, len(plan.points)
+    count = wording.plural(plan.trials, "trial")
+    if first == plan.trials:
+        how = f"{count} from a grid of {len(plan.space):,} points"
+    elif first:
+        how = f"{count}: {first} grid points of {len(plan.space):,}, then {plan.trials - first} refined by Optuna"
+    else:
+        how = f"{count} drawn at {'random' if record.search == 'random' else 'will of Optuna'}"
+    ends = (
+        f"ASHA stops the laggards at epochs {', '.join(map(str, plan.rungs))}"
+        if plan.rungs
+        else "none is stopped early"
+    )
+    return f"{how}; at most {wording.plural(plan.epochs, 'epoch')}, {ends}"
+
+
+def describe_resources(plan: Plan, parallel: int) -> str:
+    record = plan.record
+    each = f"{record.cpus_per_trial:g} CPU" + (f" and {record.gpus_per_trial:g} GPU" if record.gpus_per_trial else "")
+    where = f" on the cluster at {record.ray_address}" if record.ray_address else ""
+    return f"{parallel} at once, {each} each{where}"
+
+
+def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Console) -> None:
+    """The plan and the head of its trials; nothing has been started or written."""
+    print_start(plan, data, parallel, console)
+    console.print(f"tracking   {plan.record.tracking_uri}", soft_wrap=True, highlight=False)
+    if plan.points:
+        console.print(f"\nfirst grid points (of {len(plan.points):,}):")
+        for number, point in enumerate(plan.points[:HEAD_OF_TRIALS], start=1):
+            shown = {key: value for key, value in point.items() if key in plan.space.varied}
+            console.print(f"  t{number:02d}  {wording.settings(shown)}", highlight=False)
+    console.print("\ndry run: nothing was started or written", style="dim")
+
+
+def caveats(plan: Plan, data: SweepData) -> list[str]:
+    """What a reader of the numbers must know."""
+    notes = []
+    if data.scenario.name == "sample":
+        notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
+    if "sampled" in plan.objectives:
+        notes.append("Trained with the sampled objective, an estimate of the full softmax.")
+    offline = [kind for kind, matrix in data.features.items() if matrix.encoder == "offline"]
+    if offline:
+        notes.append(f"Features by offline encoders ({', '.join(offline)}), not by CLIP.")
+    return notes
+
+
+def print_end(
+    plan: Plan,
+    data: SweepData,
+    records: list[TrialRecord],
+    test: dict[str, float],
+    outcome: str,
+    reason: str,
+    seconds: float,
+    tracking: str,
+    console: Console,
+) -> None:
+    """Leaderboard, test metrics, and where everything lies."""
+    record = plan.record
+    count = {
+        name: sum(item.outcome == name for item in records) for name in ("completed", "pruned", "failed", "interrupted")
+    }
+    parts = ", ".join(f"{number} {name}" for name, number in count.items() if number)
+    style = {"completed": "green", "failed": "red", "interrupted": "magenta"}[outcome]
+    said = f"{outcome}: {reason}" if reason and reason != "interrupted" else outcome
+    took = f" in {wording.duration(seconds)}"
+    console.print(
+        Text.assemble(f"sweep {record.name} ", (said, f"bold {style}"), took, f": {parts or 'no trial had started'}")
+    )
+    console.print()
+    if best_of(records):
+        domains = data.scenario.domains
+        console.print(leaderboard.table(records, domains, console.width))
+        if len(records) > leaderboard.TOP:
+            console.print(f"the best {leaderboard.TOP} of {len(records)}; all in leaderboard.csv", style="dim")
+        console.print(f"epoch: best/run; objective: {describe_objective(plan)}", style="dim")
+        console.print()
+        if test:
+            console.print(leaderboard.test_table(test, domains))
+        for note in caveats(plan, data):
+            console.print(note, style="yellow", highlight=False)
+        console.print()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    if (record.folder / "best.yaml").exists():
+        facts.add_row("best", str(record.folder / "best.yaml"))
+    facts.add_row("all trials", str(record.folder / "leaderboard.csv"))
+    failed = [item.name for item in records if item.outcome == "failed"]
+    if failed:
+        names = ", ".join(failed[:5]) + (" ..." if len(failed) > 5 else "")
+        facts.add_row("failed", f"{names}: full traces in {record.folder / 'errors'}")
+    if tracking:
+        facts.add_row("note", tracking)
+    console.print(facts)
+    print_command(console, "browse", ui_command(record.tracking_uri))
+    if outcome == "interrupted":
+        print_command(console, "resume", plan.resume_command())
+
+
+def describe_objective(plan: Plan) -> str:
+    """What the trials are ranked by."""
+    monitor = plan.configs[0].monitor
+    return {"val_mrr": "mean validation MRR of both domains", "val_loss": "negative validation loss"}[monitor]
+
+
+def print_command(console: Console, label: str, command: str) -> None:
+    """A command on one unbroken line, so that it can be copied."""
+    console.print(Text.assemble((f"{label:<10}  ", "dim"), (command, "cyan")), soft_wrap=True)

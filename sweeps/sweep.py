@@ -1,0 +1,465 @@
+"""Run a planned sweep: Ray, MLflow, trials, leaderboard, and the best trial's one look at the test split."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import subprocess
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+from llmemf.config import build_config
+from llmemf.errors import InputError
+from sweeps import leaderboard, wording
+from sweeps.display import Display
+from sweeps.interrupt import Interrupted, StopRequest
+from sweeps.plan import Plan, SweepData, check_writable, is_prepared, load_data, machine, slots
+from sweeps.records import TrialRecord, best_of
+from sweeps.report_text import print_end, print_start
+from sweeps.tracking import Target, Tracking
+
+ROOT = Path(__file__).resolve().parent.parent
+INTERRUPTED = 130
+NUM_CHECKPOINTS = 2
+STARTUP = 10
+"""Trials before TPE models what it has seen; fewer where the sweep begins with fewer grid points."""
+OBJECT_STORE_EXTRA = 200 * 2**20
+RAY_SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+@dataclass
+class Result:
+    """How a sweep ended.
+
+    Attributes:
+        exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 130 interrupted by the user.
+        test: test metrics of the best trial; empty unless the sweep was completed.
+    """
+
+    exit_code: int
+    records: list[TrialRecord]
+    test: dict[str, float]
+
+
+def run_sweep(
+    plan: Plan,
+    console: Console,
+    *,
+    data: SweepData | None = None,
+    trainable: Callable[..., None] | None = None,
+    evaluate: Callable[..., dict[str, float]] | None = None,
+    client: Callable[[], Any] | None = None,
+) -> Result:
+    """Run or continue a sweep to its end.
+
+    Args:
+        plan: what to run.
+        console: where to show it.
+        data, trainable, evaluate, client: stand-ins for the prepared data, `train_trial`, `evaluate_checkpoint` and the
+            MLflow client (tests).
+
+    Raises:
+        InputError: something the user can mend: data, storage, tracking, resources, a full disk.
+    """
+    record = plan.record
+    check_writable(plan)
+    check_reachable(record.tracking_uri)
+    with StopRequest() as stop, locked(record.folder, record.name), quiet(record.folder / "ray.log") as watch:
+        watch.stop = stop.request
+        try:
+            if data is None:
+                with console.status(f"loading {record.scenario}" + ("" if is_prepared(plan) else " (made once)")):
+                    data = load_data(plan)
+            stop.check()
+            with console.status("starting Ray"):
+                parallel = start_ray(plan, data)
+            # Ray sets its own handlers for signals and logs when it starts.
+            stop.listen()
+            watch.listen()
+            stop.check()
+            print_start(plan, data, parallel, console)
+            return _run_trials(plan, data, parallel, stop, console, trainable, evaluate, client)
+        except (Interrupted, KeyboardInterrupt):
+            console.print("stopped; what was saved continues with:")
+            console.print(f"  {plan.resume_command()}", style="cyan", soft_wrap=True)
+            return Result(INTERRUPTED, [], {})
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise disk_full(plan) from error
+            raise
+        finally:
+            stop_ray()
+
+
+def _run_trials(
+    plan: Plan,
+    data: SweepData,
+    parallel: int,
+    stop: StopRequest,
+    console: Console,
+    trainable: Callable[..., None] | None,
+    evaluate: Callable[..., dict[str, float]] | None,
+    client: Callable[[], Any] | None,
+) -> Result:
+    from sweeps.callback import SweepCallback
+
+    record = plan.record
+    record.fingerprint, record.status = data.scenario.fingerprint, "running"
+    record.save()
+    tracking = open_tracking(plan, data, console, client)
+    title = f"{record.name}   {record.model} on {record.scenario}, {record.search}"
+    display = Display(console, title=title, planned=plan.trials, slots=parallel)
+    scheduler = make_scheduler(plan)
+    callback = SweepCallback(
+        varied=plan.space.varied,
+        errors=record.folder / "errors",
+        tracking=tracking,
+        display=display,
+        scheduler=scheduler,
+        stop=stop,
+    )
+    try:
+        stop.check()
+        with display:
+            search = tune_trials(plan, data, callback, scheduler, parallel, trainable)
+    except BaseException:
+        callback.interrupt()
+        tracking.close("interrupted")
+        raise
+    stop_ray()
+    if not stop.reason:
+        search.close()
+    records = sorted(callback.records.values(), key=lambda item: item.number)
+    return finish(plan, data, tracking, records, stop.reason, display.elapsed(), console, evaluate)
+
+
+def make_scheduler(plan: Plan) -> Any:
+    """ASHA over the epochs of a trial, or None."""
+    from ray.tune.schedulers import ASHAScheduler
+
+    if plan.record.scheduler == "none":
+        return None
+    return ASHAScheduler(
+        time_attr="epoch",
+        max_t=plan.epochs,
+        grace_period=min(plan.record.grace_period, plan.epochs),
+        reduction_factor=plan.record.reduction_factor,
+        brackets=1,
+    )
+
+
+def tune_trials(
+    plan: Plan, data: SweepData, callback: Any, scheduler: Any, parallel: int, trainable: Callable[..., None] | None
+) -> Any:
+    """Hand the trials to Ray Tune, new or where an interrupted sweep left off; returns the search."""
+    from ray import tune
+
+    from sweeps.callback import trial_dirname
+    from sweeps.search import SweepSearch
+    from sweeps.trial import train_trial
+
+    record = plan.record
+    search = SweepSearch(
+        plan.space,
+        method=record.search,
+        points=plan.points,
+        seed=record.seed,
+        startup=max(2 * parallel, min(STARTUP, len(plan.points) or STARTUP)),
+    )
+    function = tune.with_parameters(trainable or train_trial, data=data.trial_data, checkpoint_epochs=plan.rungs)
+    try:
+        # Every object is new and gets its state back from what Tune stored: nothing live is ever pickled.
+        tune.run(
+            function,
+            name="tune",
+            storage_path=str(record.folder),
+            resume=plan.resumed and has_tune_state(record.folder / "tune"),
+            config=plan.fixed,
+            metric="objective",
+            mode="max",
+            num_samples=plan.trials,
+            search_alg=search,
+            scheduler=scheduler,
+            max_concurrent_trials=parallel,
+            resources_per_trial={"cpu": record.cpus_per_trial, "gpu": record.gpus_per_trial},
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=NUM_CHECKPOINTS),
+            callbacks=[callback],
+            trial_dirname_creator=trial_dirname,
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+    except Exception as error:
+        if f"[Errno {errno.ENOSPC}]" in traceback.format_exc():
+            raise disk_full(plan) from error
+        raise
+    return search
+
+
+def has_tune_state(folder: Path) -> bool:
+    """Whether Tune stored anything to resume; a sweep stopped before its first trial starts afresh."""
+    return any(folder.glob("experiment_state-*.json")) and any(folder.glob("searcher-state-*.pkl"))
+
+
+def finish(
+    plan: Plan,
+    data: SweepData,
+    tracking: Tracking,
+    records: list[TrialRecord],
+    reason: str,
+    seconds: float,
+    console: Console,
+    evaluate: Callable[..., dict[str, float]] | None = None,
+) -> Result:
+    """Write what came out, look at the test split once if the search has ended, close the runs, and show it all."""
+    record = plan.record
+    best = best_of(records)
+    test: dict[str, float] = {}
+    kept = leaderboard.keep_best(best, record.folder) if best else None
+    outcome = "interrupted" if reason else "completed" if best else "failed"
+    if outcome == "completed" and kept:
+        if evaluate is None:
+            from llmemf.training import evaluate_checkpoint as evaluate
+        with console.status("scoring the best trial on the test split"):
+            test = evaluate(kept, data.scenario, data.features, split="test")
+    paths = write_results(plan, data, records, best, test)
+    tags = {"best_trial": best.name, **wanted_tags(best)} if best else {}
+    summary = {"objective": best.objective, **best.metrics, **test} if best and outcome == "completed" else {}
+    tracking.log_parent(metrics=summary, tags=tags, paths=paths)
+    lost = tracking.close(outcome)
+    record.status = outcome
+    record.save()
+    print_end(plan, data, records, test, outcome, reason, seconds, lost, console)
+    code = {"completed": 0, "failed": 1}.get(outcome, INTERRUPTED if reason == "interrupted" else 2)
+    return Result(code, records, test)
+
+
+def wanted_tags(best: TrialRecord) -> dict[str, str]:
+    return {f"best_{key}": wording.number(value) for key, value in best.settings.items()}
+
+
+def write_results(
+    plan: Plan, data: SweepData, records: list[TrialRecord], best: TrialRecord | None, test: dict[str, float]
+) -> list[Path]:
+    """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
+    record = plan.record
+    from sweeps.report_text import caveats
+
+    notes = caveats(plan, data)
+    files = {
+        "leaderboard.csv": leaderboard.as_csv(records),
+        "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
+    }
+    if best:
+        config = build_config(plan.config_class, {**plan.fixed, **best.settings}, where=best.name)
+        encoders = ", ".join(f"{kind} {matrix.encoder}" for kind, matrix in data.features.items()) or "none"
+        facts = {
+            "best trial of sweep": f"{record.name} ({best.name}, epoch {best.best_epoch})",
+            "scenario": f"{data.scenario.name}, fingerprint {data.scenario.fingerprint}",
+            "features": encoders,
+            "train it again": f"llmemf train {data.scenario.name} --config {record.folder / 'best.yaml'}",
+        }
+        if notes:
+            facts["note"] = " ".join(notes)
+        files["best.yaml"] = leaderboard.best_yaml(config.to_dict(), facts, {**best.metrics, **test})
+    for name, text in files.items():
+        leaderboard.write(record.folder / name, text)
+    return [record.folder / name for name in files]
+
+
+def open_tracking(plan: Plan, data: SweepData, console: Console, client: Callable[[], Any] | None = None) -> Tracking:
+    """The tracker with its parent run; makes the database where there is none."""
+    record = plan.record
+    tags = {
+        "scenario": data.scenario.name,
+        "model": record.model,
+        "search": record.search,
+        "scheduler": record.scheduler,
+        "seed": str(record.seed),
+        "code": code_version(),
+        **data.tags(),
+    }
+    if plan.objectives:
+        tags["objective"] = "+".join(plan.objectives)
+    if plan.is_fallback:
+        tags["asked_for"] = record.requested
+    local = not record.tracking_uri.startswith(("http", "databricks"))
+    artifacts = (Path(record.storage) / "artifacts" / record.scenario).as_uri() if local else None
+    target = Target(record.tracking_uri, record.scenario, record.name, artifacts, tags, plan.fixed)
+    with console.status("opening the tracking database"):
+        tracking = Tracking(target, client)
+        tracking.open()
+    return tracking
+
+
+def check_reachable(uri: str, timeout: float = 3.0) -> None:
+    """Try to connect to a tracking server.
+
+    Raises:
+        InputError: nobody answers.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        socket.create_connection((parts.hostname or "", port), timeout=timeout).close()
+    except OSError as error:
+        raise InputError(
+            f"no tracking server answers at {uri} ({error.strerror or error}): start it, or leave --tracking-uri out"
+        ) from None
+
+
+def start_ray(plan: Plan, data: SweepData) -> int:
+    """Start Ray here, or connect to a cluster; returns how many trials run at once.
+
+    Raises:
+        InputError: no cluster answers, or not even one trial fits.
+    """
+    import ray
+
+    if plan.record.ray_address:
+        try:
+            ray.init(address=plan.record.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+        except ConnectionError as error:
+            raise InputError(
+                f"no Ray cluster answers at {plan.record.ray_address}: {' '.join(str(error).split())}"
+            ) from None
+        return slots(plan.record, ray.cluster_resources(), where="the cluster")
+    here = machine()
+    parallel = slots(plan.record, here)
+    # Workers must import this checkout and no other copy.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    ray.init(
+        address="local",
+        num_cpus=int(here["CPU"]),
+        num_gpus=int(here["GPU"]),
+        include_dashboard=False,
+        object_store_memory=data_bytes(data) + OBJECT_STORE_EXTRA,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    return parallel
+
+
+def set_environment() -> None:
+    """Settings that Ray reads when it is imported."""
+    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_SETTINGS.items()})
+    warnings.filterwarnings("ignore", module="ray")
+    if not os.access(Path.home(), os.W_OK):
+        # Ray keeps the token of a local cluster in the home directory.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+
+def stop_ray() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def data_bytes(data: SweepData) -> int:
+    """Upper bound of what trials share through the object store."""
+    matrices = sum(4 * matrix.rows.size for matrix in data.features.values())
+    scenario = data.scenario
+    parts = sum(
+        getattr(scenario.split(name), part).nbytes for name in ("train", "valid") for part in ("items", "times")
+    )
+    return matrices + parts + scenario.candidates["valid"].nbytes
+
+
+def code_version() -> str:
+    """Git commit of this checkout (with -dirty for changed files), or the package's version."""
+    import llmemf
+
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return llmemf.__version__
+    return found or llmemf.__version__
+
+
+def disk_full(plan: Plan) -> InputError:
+    return InputError(f"no space left for {plan.record.folder}: free some, then continue with: {plan.resume_command()}")
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the sweep's folder: two drivers of one sweep would overwrite each other.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"sweep {name!r} is running in another process") from None
+        yield
+
+
+class LogWatch(logging.Handler):
+    """Writes the logs of Ray, MLflow and Optuna to a file, and asks to stop when they speak of a full disk."""
+
+    NAMES = ("ray", "mlflow", "alembic", "optuna", "sweeps")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(logging.INFO)
+        self.path = path
+        self.stop: Callable[[str], None] = lambda reason: None
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+
+    def listen(self) -> None:
+        """Become the only handler of these logs."""
+        for name in self.NAMES:
+            logger = logging.getLogger(name)
+            logger.handlers, logger.propagate = [self], False
+            logger.setLevel(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if f"[Errno {errno.ENOSPC}]" in text:
+            self.stop("the disk is full")
+        try:
+            with self.path.open("a") as file:
+                file.write(text + "\n")
+        except OSError:
+            self.handleError(record)
+
+
+@contextmanager
+def quiet(log_file: Path) -> Iterator[LogWatch]:
+    """Keep the logs of Ray, MLflow and Optuna off the terminal: they go to the sweep's `ray.log`."""
+    set_environment()
+    # Imported here because Ray replaces the handlers of its loggers when it is imported.
+    import ray.tune  # noqa: F401
+
+    watch = LogWatch(log_file)
+    loggers = [logging.getLogger(name) for name in watch.NAMES]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    raising, logging.raiseExceptions = logging.raiseExceptions, False
+    watch.listen()
+    try:
+        yield watch
+    finally:
+        logging.raiseExceptions = raising
+        for logger, (handlers, propagate, level) in zip(loggers, before):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
