@@ -45,7 +45,9 @@ class TrialData:
     fingerprint: str
 
     @classmethod
-    def build(cls, scenario: Scenario, *, text: FeatureMatrix | None = None, image: FeatureMatrix | None = None) -> TrialData:
+    def build(
+        cls, scenario: Scenario, *, text: FeatureMatrix | None = None, image: FeatureMatrix | None = None
+    ) -> TrialData:
         """Take what training needs from a scenario; features are checked against it.
 
         Raises:
@@ -120,7 +122,7 @@ class DeviceSequences:
 
     In training a sequence longer than `max_length + 1` is cut, from its end, into windows that share one item, so that
     every next item is a target exactly once. In evaluation a history is cut to its last `max_length` items (in the
-    compact layout each domain's view to its own last `max_length`).
+    compact layout each domain's view to its own last `max_length`). A view is as wide as its longest row, no wider.
     """
 
     def __init__(
@@ -153,7 +155,8 @@ class DeviceSequences:
             parts = (items[member], _next_in_row(items[member], row[member], num_items), next_merged[member])
             rows = row[member][kept]
             where = column[member[is_input]] if layout == "aligned" else _column_from_end(rows, len(users))
-            tables = _left_pad([part[kept] for part in parts], rows, where, (len(users), max_length), num_items)
+            columns = min(max_length, int(where.max(initial=0)) + 1)
+            tables = _left_pad([part[kept] for part in parts], rows, where, (len(users), columns), num_items)
             self.views[name] = View(*(self._tensor(table) for table in tables))
 
     def _tensor(self, array: np.ndarray) -> Tensor:

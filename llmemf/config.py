@@ -138,4 +138,3 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: a mapping of keys to values is expected")
     return content
-

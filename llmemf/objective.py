@@ -81,7 +81,9 @@ class _MixtureNLL(torch.autograd.Function):
     def forward(ctx, targets, row_weights, present, sampled, chunk_elements, log_weights, scales, *tensors):
         modalities = len(tensors) // 3
         queries, tables, target_rows = (tensors[i * modalities : (i + 1) * modalities] for i in range(3))
-        wants_table = [needed and table is not None for needed, table in zip(ctx.needs_input_grad[7 + modalities :], tables)]
+        wants_table = [
+            needed and table is not None for needed, table in zip(ctx.needs_input_grad[7 + modalities :], tables)
+        ]
         d_queries = [torch.empty_like(q) for q in queries]
         d_tables = [torch.zeros_like(e) if wanted else None for e, wanted in zip(tables, wants_table)]
         d_targets = [torch.empty_like(y) if y is not None else None for y in target_rows]
@@ -116,7 +118,17 @@ class _MixtureNLL(torch.autograd.Function):
                     expected.addcmul_(own[:, None], vector)
                 expected.div_(total[:, None])
                 log_probability.append(scales[m] * cosine - top - total.log())
-                kept.append((query, vector, cosine, expected, own / total, exponentials if d_tables[m] is not None else None, total))
+                kept.append(
+                    (
+                        query,
+                        vector,
+                        cosine,
+                        expected,
+                        own / total,
+                        exponentials if d_tables[m] is not None else None,
+                        total,
+                    )
+                )
             joint = log_weights[part] + torch.stack(log_probability, 1)
             mixed = joint.logsumexp(1)
             has_probability = mixed > -torch.inf

@@ -18,7 +18,9 @@ Ties = Literal["mean", "optimistic", "pessimistic"]
 METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
-def target_ranks(target_scores: Tensor, scores: Tensor, counted: Tensor | None = None, *, ties: Ties = "mean") -> Tensor:
+def target_ranks(
+    target_scores: Tensor, scores: Tensor, counted: Tensor | None = None, *, ties: Ties = "mean"
+) -> Tensor:
     """(B,) rank of each target among other items; 1 is best.
 
     Args:

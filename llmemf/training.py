@@ -122,10 +122,14 @@ class Trainer:
         """
         stored = read_yaml(Path(folder) / CONFIG)
         if stored["fingerprint"] != self.data.fingerprint:
-            raise InputError(f"checkpoint {folder} was trained on other data ({stored['fingerprint'][:12]}): start anew")
+            raise InputError(
+                f"checkpoint {folder} was trained on other data ({stored['fingerprint'][:12]}): start anew"
+            )
         differing = sorted(key for key, value in self.config.to_dict().items() if stored["config"].get(key) != value)
         if set(differing) - {"epochs", "device", "patience"}:
-            raise InputError(f"checkpoint {folder} was trained with another configuration ({', '.join(differing)} differ)")
+            raise InputError(
+                f"checkpoint {folder} was trained with another configuration ({', '.join(differing)} differ)"
+            )
         state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -159,7 +163,9 @@ class Trainer:
         steps = torch.stack(losses).double().cpu()
         if not bool(steps.isfinite().all()):
             step = int((~steps.isfinite()).int().argmax())
-            raise NonFiniteLoss(f"loss is {steps[step].item()} in epoch {epoch}, step {step + 1} with {self._settings()}")
+            raise NonFiniteLoss(
+                f"loss is {steps[step].item()} in epoch {epoch}, step {step + 1} with {self._settings()}"
+            )
         return float(steps.mean())
 
     def _validate(self) -> dict[str, float]:
@@ -179,7 +185,9 @@ class Trainer:
     def _settings(self) -> str:
         defaults = type(self.config)().to_dict()
         changed = {key: value for key, value in self.config.to_dict().items() if value != defaults[key]}
-        return ", ".join(f"{key} = {value}" for key, value in {"lr": self.config.lr, "l2": self.config.l2, **changed}.items())
+        return ", ".join(
+            f"{key} = {value}" for key, value in {"lr": self.config.lr, "l2": self.config.l2, **changed}.items()
+        )
 
     def _remember(self, metrics: Mapping[str, float]) -> None:
         """Keep the weights where the monitored value is better than before: one set, or one per domain."""
@@ -206,7 +214,9 @@ def _random_scope(seed: int, epoch: int, device: torch.device) -> Iterator[None]
         yield
 
 
-def device_sequences(config: TrialConfig, data: TrialData | Scenario, split: str, device: torch.device) -> DeviceSequences:
+def device_sequences(
+    config: TrialConfig, data: TrialData | Scenario, split: str, device: torch.device
+) -> DeviceSequences:
     """A split on the device, cut to the model's length and layout."""
     return DeviceSequences(
         getattr(data, split),
@@ -287,7 +297,9 @@ def evaluate_checkpoint(
     targets = scenario.split(split).targets
     found = []
     for name in stored["best"]:
-        model.load_state_dict({key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")})
+        model.load_state_dict(
+            {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
+        )
         cases = None if name == "joint" else np.flatnonzero((targets >= scenario.num_x) == (name == "y"))
         found.append(
             rank_cases(

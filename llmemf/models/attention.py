@@ -9,6 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Inverted dropout; on a CPU from 16 random bits per element, several times faster than torch's Bernoulli draws.
+
+    The rate is then rounded to a multiple of 1/65536.
+    """
+    if not training or rate == 0 or x.device.type != "cpu":
+        return F.dropout(x, rate, training)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    kept = words.view(torch.int16)[: x.numel()] >= round(rate * 65536) - 32768
+    return x * kept.view(x.shape) * (1 / (1 - rate))
+
+
 class AttentionBlock(nn.Module):
     """One causal block in the form of SASRec: attention with queries normalised first, then a two-layer network.
 
@@ -30,9 +42,12 @@ class AttentionBlock(nn.Module):
     def forward(self, x_BLD: Tensor, allowed_BLL: Tensor) -> Tensor:
         """(B, L, D) states after the block; `allowed_BLL[b, i, j]` says that position i may look at j."""
         q_BLD = x_BLD if self.bare else self.norm_attention(x_BLD)
-        heads = [self._split(layer(source)) for layer, source in ((self.query, q_BLD), (self.key, x_BLD), (self.value, x_BLD))]
-        dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=allowed_BLL[:, None], dropout_p=dropout)
+        heads = [
+            self._split(layer(source))
+            for layer, source in ((self.query, q_BLD), (self.key, x_BLD), (self.value, x_BLD))
+        ]
+        rate = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(*heads, attn_mask=allowed_BLL[:, None], dropout_p=rate)
         mixed_BLD = mixed.transpose(1, 2).flatten(2)
         if self.bare:
             return mixed_BLD
@@ -43,7 +58,7 @@ class AttentionBlock(nn.Module):
         return x_BLD.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
 
 class SequenceEncoder(nn.Module):
@@ -85,7 +100,7 @@ class SequenceEncoder(nn.Module):
             index_BL = (real_BL.cumsum(1) - 1).clamp(0, self.max_length - 1)
             x_BLD = x_BLD + self.positions[index_BL]
         real_BL1 = real_BL.unsqueeze(2)
-        x_BLD = F.dropout(x_BLD, self.dropout, self.training) * real_BL1
+        x_BLD = dropout(x_BLD, self.dropout, self.training) * real_BL1
         ones = torch.ones(length, length, dtype=torch.bool, device=x_BLD.device)
         # The diagonal stays open at padding: a row without any key would be NaN.
         allowed_BLL = (ones.tril() & real_BL.unsqueeze(1)) | torch.eye(length, dtype=torch.bool, device=x_BLD.device)

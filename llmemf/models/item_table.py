@@ -32,8 +32,8 @@ class IdTable(nn.Module):
         self.input = nn.Parameter(torch.empty(num_items, width).normal_(0, 0.02))
         self.output = None if tied else nn.Parameter(torch.empty(num_items, width).normal_(0, 0.02))
 
-    def input_rows(self, ids: Tensor) -> Tensor:
-        """(..., D) vectors as the encoders read them; zero at padding."""
+    def input_rows(self, ids: Tensor, outputs: Tensor | None = None) -> Tensor:
+        """(..., D) vectors as the encoders read them, of any length; zero at padding."""
         return F.embedding(ids.clamp(max=self.num_items - 1), self.input) * (ids < self.num_items).unsqueeze(-1)
 
     def output_rows(self, ids: Tensor | None = None) -> Tensor:
@@ -78,10 +78,13 @@ class FrozenTable(nn.Module):
         """(N,) bool, False for items that leave the mixture; None where no item does."""
         return self.present if self.masked else None
 
-    def input_rows(self, ids: Tensor) -> Tensor:
-        """(..., D) vectors as the encoders read them; zero at padding and for missing items."""
+    def input_rows(self, ids: Tensor, outputs: Tensor | None = None) -> Tensor:
+        """(..., D) unit vectors as the encoders read them; zero at padding and for missing items.
+
+        `outputs` is what `output_rows()` gave for all items, where it is at hand already.
+        """
         safe = ids.clamp(max=self.num_items - 1)
-        rows = self._project(self._raw(safe))
+        rows = self.output_rows(safe) if outputs is None else F.embedding(safe, outputs)
         real = ids < self.num_items
         if self.masked:
             real = real & self.present[safe]
@@ -90,8 +93,7 @@ class FrozenTable(nn.Module):
     def output_rows(self, ids: Tensor | None = None) -> Tensor:
         """(n, D) unit vectors of the given items, or of all."""
         rows = self._raw(ids)
-        if self.projection is None and self.missing is None:
-            return rows
+        return rows if self.projection is None else F.normalize(self.projection(rows), dim=-1)
         return F.normalize(self._project(rows), dim=-1)
 
     def _raw(self, ids: Tensor | None) -> Tensor:
@@ -100,9 +102,6 @@ class FrozenTable(nn.Module):
             return rows
         present = self.present if ids is None else self.present[ids]
         return torch.where(present.unsqueeze(-1), rows, F.normalize(self.missing, dim=0))
-
-    def _project(self, rows: Tensor) -> Tensor:
-        return rows if self.projection is None else F.normalize(self.projection(rows), dim=-1)
 
 
 def _projection(kind: Projection, width_in: int, width_out: int) -> nn.Module | None:

@@ -11,7 +11,7 @@ Shapes: B batch, L length, D width, N items, n items of one domain, M modalities
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -136,8 +136,12 @@ class LLMEMFConfig(TrialConfig):
             raise ValueError(
                 f"modalities = {list(self.modalities)} have no weight with alpha = {self.alpha:g}, beta = {self.beta:g}"
             )
-        if self.share_encoders == "modalities" and (self.item_projection == "none" or self.projection_dim != self.id_dim):
-            raise ValueError("share_encoders = modalities needs item_projection = linear or mlp and projection_dim = id_dim")
+        if self.share_encoders == "modalities" and (
+            self.item_projection == "none" or self.projection_dim != self.id_dim
+        ):
+            raise ValueError(
+                "share_encoders = modalities needs item_projection = linear or mlp and projection_dim = id_dim"
+            )
         return self
 
     def weights(self) -> dict[str, float]:
@@ -222,7 +226,9 @@ class Tower(nn.Module):
             return IdTable(self.num_items, config.id_dim, tied=config.tied_ids)
         features = getattr(data, modality)
         if features is None:
-            raise InputError(f"modality {modality!r} is wanted but its features were not given: leave it out or add them")
+            raise InputError(
+                f"modality {modality!r} is wanted but its features were not given: leave it out or add them"
+            )
         if not features.has.any():
             raise InputError(f"no item has the modality {modality!r}: leave it out with --set modalities=...")
         return FrozenTable(
@@ -247,18 +253,20 @@ class Tower(nn.Module):
         keys = {"none": f"{sequence}_{modality}", "sequences": modality, "modalities": sequence}
         return keys[self.config.share_encoders]
 
-    def states(self, view: View, sequence: str) -> list[Tensor]:
-        """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4)."""
+    def states(self, view: View, sequence: str, rows: Sequence[Tensor] | None) -> list[Tensor]:
+        """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4); `rows` as from `MixtureHead.rows`."""
         real = view.items < self.num_items
-        return [
-            self.encoders[self._encoder_key(sequence, m)](self.tables[m].input_rows(view.items), real)
-            for m in self.modalities
+        inputs = [
+            self.tables[m].input_rows(view.items, None if rows is None else rows[index])
+            for index, m in enumerate(self.modalities)
         ]
+        return [self.encoders[self._encoder_key(sequence, m)](x, real) for m, x in zip(self.modalities, inputs)]
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
+        rows = self.head.rows()
         terms = [
-            self.loss_weights[s] * self._sequence_loss(batch.views[s], s) / len(batch)
+            self.loss_weights[s] * self._sequence_loss(batch.views[s], s, rows) / len(batch)
             for s in self.sequences
             if self.loss_weights[s] > 0
         ]
@@ -269,19 +277,19 @@ class Tower(nn.Module):
             )
         return torch.stack(terms).sum()
 
-    def _sequence_loss(self, view: View, sequence: str) -> Tensor:
+    def _sequence_loss(self, view: View, sequence: str, rows: Sequence[Tensor] | None) -> Tensor:
         """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
         over_all = sequence == "xy" or self.config.next_target == "merged"
         following = view.next_merged if over_all else view.next_same
         counted = self._counted(following < self.num_items)
         targets = following[counted]
-        queries = [state[counted].float() for state in self.states(view, sequence)]
+        queries = [state[counted].float() for state in self.states(view, sequence, rows)]
         with torch.autocast(targets.device.type, enabled=False):
             if over_all and self.config.merged_softmax != "target_items":
-                return self.head.nll(queries, targets, 0, self.num_items)
+                return self.head.nll(queries, targets, 0, self.num_items, rows)
             in_x = targets < self.num_x
-            return self.head.nll([q[in_x] for q in queries], targets[in_x], 0, self.num_x) + self.head.nll(
-                [q[~in_x] for q in queries], targets[~in_x], self.num_x, self.num_items
+            return self.head.nll([q[in_x] for q in queries], targets[in_x], 0, self.num_x, rows) + self.head.nll(
+                [q[~in_x] for q in queries], targets[~in_x], self.num_x, self.num_items, rows
             )
 
     def _counted(self, valid_BL: Tensor) -> Tensor:
@@ -297,7 +305,7 @@ class Tower(nn.Module):
         queries, missing = {}, {}
         for s in weights:
             view = batch.views[s]
-            queries[s] = [state[:, -1] for state in self.states(view, s)]
+            queries[s] = [state[:, -1] for state in self.states(view, s, self.head.scoring_rows())]
             empty = view.items[:, -1] >= self.num_items
             missing[s] = empty
             if self.empty:
@@ -326,10 +334,16 @@ class Tower(nn.Module):
         if config.cross_softmax == "drop":
             dropped = "x" if domain else "y"
             lambda1 = lambda1 if other != dropped else 0.0
-        weights = {first: 0.0 if config.cross_softmax == "drop" and first == dropped else 1.0, other: lambda1, "xy": lambda2}
+        weights = {
+            first: 0.0 if config.cross_softmax == "drop" and first == dropped else 1.0,
+            other: lambda1,
+            "xy": lambda2,
+        }
         weights = {s: weights[s] for s in self.sequences if weights[s] > 0}
         if not weights:
-            raise InputError(f"sequences = {self.sequences} leave no term in the score of domain {'xy'[domain].upper()}")
+            raise InputError(
+                f"sequences = {self.sequences} leave no term in the score of domain {'xy'[domain].upper()}"
+            )
         return weights
 
     def _log_probability(self, queries: list[Tensor], sequence: str, domain: int, wanted: slice) -> Tensor:

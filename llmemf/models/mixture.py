@@ -75,19 +75,28 @@ class MixtureHead(nn.Module):
         total = torch.where(has.any(1, keepdim=True), weights.logsumexp(1, keepdim=True), 0)
         return weights - total
 
-    def nll(self, queries: Sequence[Tensor], targets: Tensor, low: int, high: int) -> Tensor:
+    def rows(self) -> list[Tensor] | None:
+        """Per modality (N, D_m) unit vectors of all items: once per step or scoring; None if the loss only samples."""
+        if self.training and self.settings.sampled_negatives:
+            return None
+        return [table.output_rows() for table in self.tables.values()]
+
+    def nll(
+        self, queries: Sequence[Tensor], targets: Tensor, low: int, high: int, rows: Sequence[Tensor] | None
+    ) -> Tensor:
         """Sum over rows of -log P(target), the softmax running over the items `low .. high - 1`.
 
         Args:
             queries: per modality (R, D_m), any length of vector.
             targets: (R,) item ids within the range. A target without any modality counts nothing.
+            rows: what `rows()` gave in this step.
         """
         if not len(targets):
             return torch.stack([q.sum() for q in queries]).sum() * 0
         tables = list(self.tables.values())
         log_weights, scales = self.item_log_weights(), self.scales()
         queries = [F.normalize(q, dim=1) for q in queries]
-        if self.settings.sampled_negatives:
+        if rows is None:
             ids = torch.randint(low, high, (self.settings.sampled_negatives,), device=targets.device)
             sampled = SampledColumns(ids, math.log((high - low) / len(ids)))
             rows, rows_weights = [table.output_rows(ids) for table in tables], log_weights[ids]
@@ -95,7 +104,7 @@ class MixtureHead(nn.Module):
             present = [table.has if table.has is None else table.has[ids] for table in tables]
         else:
             sampled, target_rows = None, None
-            rows, rows_weights = [table.output_rows()[low:high] for table in tables], log_weights[low:high]
+            rows, rows_weights = [table_rows[low:high] for table_rows in rows], log_weights[low:high]
             present = [table.has if table.has is None else table.has[low:high] for table in tables]
         target_weights = log_weights[targets]
         if self.settings.mixture == "logit":
@@ -120,7 +129,7 @@ class MixtureHead(nn.Module):
     def log_probability(self, queries: Sequence[Tensor], wanted: slice, normaliser: slice) -> Tensor:
         """(B, n) log P of the items `wanted`, the softmax running over the items of `normaliser`.
 
-        Both are ranges of item ids, `wanted` inside `normaliser`. In evaluation mode the item vectors are kept between
+        Both are ranges of item ids, `wanted` inside `normaliser`. For evaluation mode: the item vectors are kept between
         calls until the mode changes. An item without any modality has -inf.
         """
         rows, log_weights = self._scoring_tables()
@@ -142,13 +151,14 @@ class MixtureHead(nn.Module):
             parts.append(logits[:, inner] - total + log_weights[wanted, m])
         return parts[0] if len(parts) == 1 else torch.stack(parts).logsumexp(0)
 
+    def scoring_rows(self) -> list[Tensor]:
+        """Per modality (N, D_m) unit vectors of all items, kept until the mode changes."""
+        return self._scoring_tables()[0]
+
     def _scoring_tables(self) -> tuple[list[Tensor], Tensor]:
-        if self._cache is not None:
-            return self._cache
-        made = [table.output_rows() for table in self.tables.values()], self.item_log_weights()
-        if not self.training:
-            self._cache = made
-        return made
+        if self._cache is None:
+            self._cache = self.rows(), self.item_log_weights()
+        return self._cache
 
 
 def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:
