@@ -144,7 +144,8 @@ class Display:
             if count[name] or name in ("running", "completed", "pruned"):
                 word = "starting" if name == "pending" else name
                 states.append(f"{count[name]} {word}   ", STYLE[name] if count[name] else "dim")
-        parts: list[RenderableType] = [Text(self.title, style="bold"), head, states, Text("")]
+        parts: list[RenderableType] = [Text("")] if count["failed"] else []
+        parts += [Text(self.title, style="bold"), head, states, Text("")]
         if best:
             parts.append(
                 Text.assemble(
@@ -159,7 +160,7 @@ class Display:
         return Group(*parts)
 
     def _running_table(self) -> RenderableType:
-        running = [record for record in self.records if record.outcome == "running"]
+        running = [record for record in self.records if record.outcome in ("running", "pending")]
         if not running:
             return Text("  waiting for the first trial to start", style="dim") if not self.records else Text("")
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False, pad_edge=False)
@@ -171,7 +172,10 @@ class Display:
         for key in keys if spread else ["settings"]:
             table.add_column(key, no_wrap=spread, justify="right" if spread else "left")
         for record in running[:SHOWN_RUNNING]:
-            value = Text("-", style="dim") if record.objective is None else Text(f"{record.objective:.4f}")
+            if record.outcome == "pending":
+                value = Text("starting", style="dim")
+            else:
+                value = Text("-", style="dim") if record.objective is None else Text(f"{record.objective:.4f}")
             cells: list[Any] = [f"  {record.name}", f"{record.epoch}/{record.epochs}", value]
             cells += [wording.number(record.settings.get(key)) for key in keys] if spread else []
             table.add_row(*cells, *([] if spread else [wording.settings(record.settings)]))

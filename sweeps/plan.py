@@ -263,15 +263,15 @@ def choose_points(record: SweepSettings, space: Space, *, whole_grid: bool = Fal
     """The grid points that run, in seeded random order, and the number of all trials."""
     trials = record.trials
     if record.search == "grid":
-        trials = len(space) if whole_grid else min(trials, len(space))
+        trials = space.size if whole_grid else min(trials, space.size)
         count = trials
     elif not space.continuous:
-        count = trials = min(trials, len(space))
-    elif record.search == "random" or len(space) == 1:
+        count = trials = min(trials, space.size)
+    elif record.search == "random" or space.size == 1:
         count = 0
     else:
-        half = len(space) if len(space) <= trials // 2 else max(1, trials // 2)
-        count = min(half if record.grid_points is None else record.grid_points, trials, len(space))
+        half = space.size if space.size <= trials // 2 else max(1, trials // 2)
+        count = min(half if record.grid_points is None else record.grid_points, trials, space.size)
     return list(itertools.islice(space.shuffled(record.seed), count)), trials
 
 

@@ -72,9 +72,9 @@ def describe_trials(plan: Plan) -> str:
     record, first = plan.record, len(plan.points)
     count = wording.plural(plan.trials, "trial")
     if first == plan.trials:
-        how = f"{count} from a grid of {len(plan.space):,} points"
+        how = f"{count} from a grid of {plan.space.size:,} points"
     elif first:
-        how = f"{count}: {first} grid points of {len(plan.space):,}, then {plan.trials - first} refined by Optuna"
+        how = f"{count}: {first} grid points of {plan.space.size:,}, then {plan.trials - first} refined by Optuna"
     else:
         how = f"{count} drawn at {'random' if record.search == 'random' else 'will of Optuna'}"
     ends = (

@@ -121,7 +121,8 @@ class Space:
     def grid_blocks(self) -> tuple[Block, ...]:
         return tuple(block for block in self.blocks if block.points)
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
         """Number of feasible grid points; 1 where everything is fixed or a range."""
         return math.prod(len(block.points) for block in self.grid_blocks)
 
@@ -132,7 +133,7 @@ class Space:
 
     @property
     def dropped(self) -> int:
-        return self.full_size - len(self)
+        return self.full_size - self.size
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -161,7 +162,7 @@ class Space:
 
     def shuffled(self, seed: int) -> Iterator[dict[str, Any]]:
         """Every grid point exactly once in seeded random order; lazily, so that huge grids cost nothing."""
-        return (self.point(index) for index in random_order(len(self), seed))
+        return (self.point(index) for index in random_order(self.size, seed))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {name: value for block in self.blocks for name, value in block.distributions().items()}

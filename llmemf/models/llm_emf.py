@@ -28,6 +28,8 @@ from llmemf.models.recommender import Recommender
 from llmemf.objective import CHUNK_ELEMENTS
 
 MODALITIES = ("id", "image", "text")
+SCORE_ELEMENTS = 2**22
+"""Logits held at once in scoring (16 MiB in fp32)."""
 LITERAL = {
     "scale": "fixed",
     "scale_init": 1.0,
@@ -76,7 +78,7 @@ class LLMEMFConfig(TrialConfig):
     """Inverse temperature of the cosine: learned per modality, one learned for all, or fixed (1.0 is eq. 3's letter)."""
     scale_init: float = Field(1 / 0.07, gt=0, le=100)
     """Initial or fixed inverse temperature."""
-    scale_max: float = Field(100.0, gt=0)
+    scale_max: float = Field(100.0, gt=0, le=300)
     """Upper bound of a learned scale."""
     cross_softmax: Literal["target_items", "all_items", "drop"] = "target_items"
     """P^Y(x) for x in X, undefined in eq. 11: softmax over the target's domain, over all items, or no such term."""
@@ -302,27 +304,24 @@ class Tower(nn.Module):
         """(B, n) log P (eq. 11) of every item of the domain, given the histories of the batch."""
         wanted = slice(self.num_x, self.num_items) if domain else slice(0, self.num_x)
         weights = self._score_weights(domain)
-        queries, missing = {}, {}
+        queries, missing, rows = {}, {}, self.head.scoring_rows()
         for s in weights:
             view = batch.views[s]
-            queries[s] = [state[:, -1] for state in self.states(view, s, self.head.scoring_rows())]
+            queries[s] = [state[:, -1] for state in self.states(view, s, rows)]
             empty = view.items[:, -1] >= self.num_items
             missing[s] = empty
             if self.empty:
                 missing[s] = torch.zeros_like(empty)
                 learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
                 queries[s] = [torch.where(empty[:, None], e, q) for e, q in zip(learned, queries[s])]
-        rows = max(1, self.config.chunk_elements // self.num_items)
-        scores = []
-        for start in range(0, len(batch), rows):
-            part = slice(start, start + rows)
-            terms = []
+        step = max(1, SCORE_ELEMENTS // self.num_items)
+        score = torch.zeros(len(batch), wanted.stop - wanted.start, dtype=self.head.scoring_type(), device=empty.device)
+        for start in range(0, len(batch), step):
+            part = slice(start, start + step)
             for s, weight in weights.items():
-                log_probability = self._log_probability([q[part] for q in queries[s]], s, domain, wanted)
-                log_probability = log_probability + math.log(weight)
-                terms.append(log_probability.masked_fill_(missing[s][part][:, None], -torch.inf))
-            scores.append(terms[0] if len(terms) == 1 else torch.stack(terms).logsumexp(0))
-        return torch.cat(scores)
+                factor = (~missing[s][part]).to(score.dtype) * weight
+                self._add_probability(score[part], [q[part] for q in queries[s]], s, domain, wanted, factor)
+        return score.log_()
 
     def _score_weights(self, domain: int) -> dict[str, float]:
         """Weight of each sequence in the score of a target domain; those with weight 0 are left out."""
@@ -346,16 +345,20 @@ class Tower(nn.Module):
             )
         return weights
 
-    def _log_probability(self, queries: list[Tensor], sequence: str, domain: int, wanted: slice) -> Tensor:
-        everything = slice(0, self.num_items)
-        config = self.config
+    def _add_probability(
+        self, score: Tensor, queries: list[Tensor], sequence: str, domain: int, wanted: slice, factor: Tensor
+    ) -> None:
+        """Add factor * P^s of the wanted items (one term of eq. 11) to the score."""
+        everything, config = slice(0, self.num_items), self.config
         if sequence != "xy":
             own = sequence == ("y" if domain else "x")
             over_all = config.next_target == "merged" or (not own and config.cross_softmax == "all_items")
-            return self.head.log_probability(queries, wanted, everything if over_all else wanted)
-        if config.merged_softmax == "target_items":
-            return self.head.log_probability(queries, wanted, wanted)
-        log_probability = self.head.log_probability(queries, wanted, everything)
-        if config.merged_softmax == "renormalise":
-            log_probability = log_probability - log_probability.logsumexp(1, keepdim=True)
-        return log_probability
+            self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
+        elif config.merged_softmax == "renormalise":
+            merged = torch.zeros_like(score)
+            self.head.add_probability(merged, queries, wanted, everything, torch.ones_like(factor))
+            total = merged.sum(1).clamp(min=torch.finfo(merged.dtype).tiny)
+            score.addcmul_(merged, (factor / total)[:, None])
+        else:
+            over_all = config.merged_softmax == "all_items"
+            self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)

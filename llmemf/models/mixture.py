@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.objective import SampledColumns, mixture_nll
 
+FP32_SCALE = 35.0
+"""Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32."""
+
 
 @dataclass(frozen=True)
 class MixtureSettings:
@@ -54,7 +57,7 @@ class MixtureHead(nn.Module):
         log_scale = torch.full((1 if settings.scale == "shared" else len(tables),), math.log(settings.scale_init))
         self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
         self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed")
-        self._cache: tuple[list[Tensor], Tensor] | None = None
+        self._cache: tuple[list[Tensor], Tensor, list[Tensor | None], Tensor] | None = None
 
     def train(self, mode: bool = True) -> MixtureHead:
         self._cache = None
@@ -76,8 +79,8 @@ class MixtureHead(nn.Module):
         return weights - total
 
     def rows(self) -> list[Tensor] | None:
-        """Per modality (N, D_m) unit vectors of all items: once per step or scoring; None if the loss only samples."""
-        if self.training and self.settings.sampled_negatives:
+        """Per modality (N, D_m) unit vectors of all items: once per step; None if the loss only samples."""
+        if self.settings.sampled_negatives:
             return None
         return [table.output_rows() for table in self.tables.values()]
 
@@ -109,8 +112,8 @@ class MixtureHead(nn.Module):
         target_weights = log_weights[targets]
         if self.settings.mixture == "logit":
             queries = [_concatenate_queries(queries, scales)]
-            rows, present = [_concatenate_rows(rows, rows_weights)], [rows_weights.amax(1) > -torch.inf]
-            target_rows = None if target_rows is None else [_concatenate_rows(target_rows, target_weights)]
+            rows, present = [_concatenate_rows(rows, rows_weights.exp())], [rows_weights.amax(1) > -torch.inf]
+            target_rows = None if target_rows is None else [_concatenate_rows(target_rows, target_weights.exp())]
             target_weights = torch.where(target_weights.amax(1, keepdim=True) > -torch.inf, 0.0, -torch.inf)
             scales = scales.new_ones(1)
         return mixture_nll(
@@ -126,38 +129,52 @@ class MixtureHead(nn.Module):
             chunk_elements=self.settings.chunk_elements,
         )
 
-    def log_probability(self, queries: Sequence[Tensor], wanted: slice, normaliser: slice) -> Tensor:
-        """(B, n) log P of the items `wanted`, the softmax running over the items of `normaliser`.
+    def add_probability(
+        self, total: Tensor, queries: Sequence[Tensor], wanted: slice, normaliser: slice, factor: Tensor
+    ) -> None:
+        """Add factor * P of the items `wanted` to `total`, the softmax running over the items of `normaliser`.
 
-        Both are ranges of item ids, `wanted` inside `normaliser`. For evaluation mode: the item vectors are kept between
-        calls until the mode changes. An item without any modality has -inf.
+        For evaluation mode: the item vectors are kept between calls until the mode changes. An item without any modality
+        gets nothing.
+
+        Args:
+            total: (B, n), of the type of `scoring_type()`.
+            queries: per modality (B, D_m), any length of vector.
+            wanted, normaliser: ranges of item ids, `wanted` inside `normaliser`.
+            factor: (B,).
         """
-        rows, log_weights = self._scoring_tables()
-        scales = self.scales()
-        queries = [F.normalize(q, dim=1) for q in queries]
+        rows, weights, present, scales = self._scoring_tables()
+        queries = [F.normalize(q, dim=1).to(total.dtype) for q in queries]
         inner = slice(wanted.start - normaliser.start, wanted.stop - normaliser.start)
         if self.settings.mixture == "logit":
-            joined = _concatenate_rows([table[normaliser] for table in rows], log_weights[normaliser])
+            joined = _concatenate_rows([table[normaliser] for table in rows], weights[normaliser])
             logits = _concatenate_queries(queries, scales) @ joined.T
-            logits.masked_fill_(log_weights[normaliser].amax(1) == -torch.inf, -torch.inf)
-            return logits.log_softmax(1)[:, inner]
-        parts = []
-        for m, table in enumerate(self.tables.values()):
-            logits = (queries[m] @ rows[m][normaliser].T).mul_(scales[m])
-            if table.has is not None:
-                logits.masked_fill_(~table.has[normaliser], -torch.inf)
-            total = logits.logsumexp(1, keepdim=True)
-            total = torch.where(total > -torch.inf, total, 0)
-            parts.append(logits[:, inner] - total + log_weights[wanted, m])
-        return parts[0] if len(parts) == 1 else torch.stack(parts).logsumexp(0)
+            logits.masked_fill_(weights[normaliser].amax(1) == 0, -torch.inf)
+            total.addcmul_(logits.softmax(1)[:, inner], factor[:, None])
+            return
+        for m, query in enumerate(queries):
+            # |cos| <= 1: the scale itself bounds the logits, no maximum is needed
+            exponentials = torch.addmm(-scales[m], query * scales[m], rows[m][normaliser].T).exp_()
+            mass = exponentials.sum(1) if present[m] is None else exponentials @ present[m][normaliser]
+            share = factor / mass.clamp(min=torch.finfo(total.dtype).tiny)
+            total.addcmul_(exponentials[:, inner].mul_(share[:, None]), weights[wanted, m])
+
+    def scoring_type(self) -> torch.dtype:
+        """fp32, or fp64 where the scale is so large that probabilities would leave the range of fp32."""
+        return self._scoring_tables()[3].dtype
 
     def scoring_rows(self) -> list[Tensor]:
         """Per modality (N, D_m) unit vectors of all items, kept until the mode changes."""
         return self._scoring_tables()[0]
 
-    def _scoring_tables(self) -> tuple[list[Tensor], Tensor]:
+    def _scoring_tables(self) -> tuple[list[Tensor], Tensor, list[Tensor | None], Tensor]:
+        """Item vectors, (N, M) weights, presence as numbers, scales: made once, kept until the mode changes."""
         if self._cache is None:
-            self._cache = self.rows(), self.item_log_weights()
+            scales = self.scales()
+            kind = torch.float64 if float(scales.max()) > FP32_SCALE else torch.float32
+            present = [None if table.has is None else table.has.to(kind) for table in self.tables.values()]
+            rows = [table.output_rows().to(kind) for table in self.tables.values()]
+            self._cache = rows, self.item_log_weights().exp().to(kind), present, scales.to(kind)
         return self._cache
 
 
@@ -170,5 +187,5 @@ def _concatenate_queries(queries: Sequence[Tensor], scales: Tensor) -> Tensor:
     return torch.cat([q * scale for q, scale in zip(queries, scales)], 1)
 
 
-def _concatenate_rows(rows: Sequence[Tensor], log_weights: Tensor) -> Tensor:
-    return torch.cat([row * log_weights[:, m : m + 1].exp() for m, row in enumerate(rows)], 1)
+def _concatenate_rows(rows: Sequence[Tensor], weights: Tensor) -> Tensor:
+    return torch.cat([row * weights[:, m : m + 1] for m, row in enumerate(rows)], 1)
