@@ -113,6 +113,8 @@ class _MixtureNLL(torch.autograd.Function):
                 total = exponentials.sum(1)
                 if sampled is not None:
                     total = total + own
+                # Nothing but 0 where no column has the modality; no target there has a weight either.
+                total = total.clamp(min=torch.finfo(total.dtype).tiny)
                 expected = torch.mm(exponentials, tables[m])
                 if sampled is not None:
                     expected.addcmul_(own[:, None], vector)
@@ -131,7 +133,7 @@ class _MixtureNLL(torch.autograd.Function):
                 )
             joint = log_weights[part] + torch.stack(log_probability, 1)
             mixed = joint.logsumexp(1)
-            has_probability = mixed > -torch.inf
+            has_probability = mixed != -torch.inf  # true of NaN, which must reach the loss
             weight = torch.where(has_probability, row_weights[part], 0)
             responsibility = torch.where(has_probability[:, None], torch.exp(joint - mixed[:, None]), 0)
             loss -= torch.where(has_probability, mixed, 0) @ weight

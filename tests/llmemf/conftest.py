@@ -1,10 +1,15 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share; `tiny.py` of this folder is importable."""
+
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from llmemf.scenarios.scenario import Scenario, Sequences
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
 @pytest.fixture
