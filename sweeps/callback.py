@@ -61,7 +61,8 @@ class SweepCallback(tune.Callback):
         self._since[record.trial_id] = now
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
-        self.stop.forward()
+        if self.stop.forward():
+            self.display.say(f"{self.stop.reason}: saving the sweep, a second Ctrl-C leaves at once")
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         self.tracking.retry()

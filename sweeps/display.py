@@ -40,7 +40,7 @@ class Display:
     def __init__(self, console: Console, *, title: str, planned: int, slots: int) -> None:
         self.console, self.title, self.planned, self.slots = console, title, planned, slots
         self.records: list[TrialRecord] = []
-        self.failures: list[TrialRecord] = []
+        self.saying = ""
         self._started = time.monotonic()
         self._earlier = 0.0
         self._last_line = 0.0
@@ -81,6 +81,12 @@ class Display:
         if text != self._last_text and now - self._last_line >= PLAIN_SECONDS:
             self._last_line, self._last_text = now, text
             self._print(Text(f"[{wording.duration(self.elapsed())}] {text}"))
+
+    def say(self, text: str) -> None:
+        """One sentence about the sweep itself; stays until the end."""
+        self.saying = text
+        if not self._live:
+            self._print(Text(text))
 
     def _print(self, text: Text) -> None:
         self.console.print(text, soft_wrap=not self.console.is_terminal)
@@ -146,6 +152,8 @@ class Display:
                 states.append(f"{count[name]} {word}   ", STYLE[name] if count[name] else "dim")
         parts: list[RenderableType] = [Text("")] if count["failed"] else []
         parts += [Text(self.title, style="bold"), head, states, Text("")]
+        if self.saying:
+            return Group(*parts[:-1], Text(f"  {self.saying}", style="magenta"))
         if best:
             parts.append(
                 Text.assemble(

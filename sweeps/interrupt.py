@@ -1,10 +1,13 @@
-"""Ctrl-C and SIGTERM during a sweep: asked once it saves and ends, asked twice it leaves at once."""
+"""Ctrl-C, SIGTERM and a closed terminal during a sweep: asked once it saves and ends, asked twice it leaves at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 from typing import Any, Self
+
+
+ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
@@ -27,16 +30,16 @@ class StopRequest:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._previous = {
-            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-        }
+        self._previous = {number: signal.getsignal(number) for number in (*ASKED, signal.SIGUSR1)}
         self.listen()
         return self
 
     def listen(self) -> None:
-        """Take over both signals; Ray sets its own handler of SIGTERM when it starts."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._handle)
+        """Take over the signals that ask to stop; Ray sets its own handler of SIGTERM when it starts."""
+        for number in ASKED:
+            # Under nohup a hang-up is ignored, and stays so.
+            if self._previous[number] != signal.SIG_IGN:
+                signal.signal(number, self._handle)
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
@@ -51,11 +54,13 @@ class StopRequest:
         """Stop for another reason than the user's."""
         self.reason = self.reason or reason
 
-    def forward(self) -> None:
-        """Called from within Tune's loop: end it, if that was asked for."""
-        if self.reason and not self._forwarded:
-            self._forwarded = True
-            os.kill(os.getpid(), signal.SIGUSR1)
+    def forward(self) -> bool:
+        """Called from within Tune's loop: end it, if that was asked for; True the one time that it does."""
+        if not self.reason or self._forwarded:
+            return False
+        self._forwarded = True
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return True
 
     def check(self) -> None:
         """Called between the steps before the trials start.

@@ -76,12 +76,10 @@ def describe_trials(plan: Plan) -> str:
     elif first:
         how = f"{count}: {first} grid points of {plan.space.size:,}, then {plan.trials - first} refined by Optuna"
     else:
-        how = f"{count} drawn at {'random' if record.search == 'random' else 'will of Optuna'}"
-    ends = (
-        f"ASHA stops the laggards at epochs {', '.join(map(str, plan.rungs))}"
-        if plan.rungs
-        else "none is stopped early"
-    )
+        how = f"{count} drawn {'at random' if record.search == 'random' else 'by Optuna'}"
+    ends = "none is stopped early"
+    if plan.rungs:
+        ends = f"ASHA stops the laggards at epoch{'s' * (len(plan.rungs) > 1)} {', '.join(map(str, plan.rungs))}"
     return f"{how}; at most {wording.plural(plan.epochs, 'epoch')}, {ends}"
 
 

@@ -323,8 +323,9 @@ class Tracking:
         self.client.log_batch(run_id, metrics=[Metric(key, value, time, step) for key, value in values.items()])
 
     def _deliver_tags(self, run_id: str, tags: dict[str, str]) -> None:
-        for key, value in tags.items():
-            self.client.set_tag(run_id, key, value[:500])
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(key, value[:500]) for key, value in tags.items()])
 
     def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int) -> None:
         self._deliver_tags(run_id, tags)

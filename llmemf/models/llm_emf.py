@@ -10,7 +10,6 @@ Shapes: B batch, L length, D width, N items, n items of one domain, M modalities
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
