@@ -6,7 +6,6 @@ import os
 import signal
 from typing import Any, Self
 
-
 ASKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

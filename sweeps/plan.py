@@ -162,7 +162,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     if options.scenario is None:
         raise InputError(f"--scenario is missing; shipped ones: {', '.join(scenario_files())}")
     data_root, storage = options.data_root.resolve(), options.storage.resolve()
-    if "://" in str(options.storage):
+    if re.match(r"[a-z][a-z0-9]+:/", str(options.storage)):
         raise InputError(f"--storage {options.storage}: a folder is expected (on a cluster one that every node sees)")
     values, used, notices = _find_settings(options.scenario, data_root, options.model)
     for key in ("model", "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "seed"):

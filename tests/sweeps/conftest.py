@@ -1,0 +1,25 @@
+"""The fakes of this folder are importable here and in Ray's workers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = str(Path(__file__).resolve().parent)
+sys.path.insert(0, HERE)
+
+
+@pytest.fixture
+def workers_find_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH", "")])))
+
+
+@pytest.fixture
+def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory: `data/` and `mlruns/` would be made here."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)
+    return tmp_path

@@ -1,0 +1,101 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from sweeps.display import Display
+from sweeps.records import TrialRecord, best_of, ranked
+
+
+def record(number, outcome, objective=None, epoch=0, seconds=0.0, **settings):
+    values = settings or {"lr": 1e-3, "alpha": 0.3}
+    return TrialRecord(f"id{number}", number, values, 8, outcome, epoch, objective, epoch, seconds=seconds)
+
+
+RECORDS = [
+    record(1, "completed", 0.0812, 8, 60.0),
+    record(2, "pruned", 0.03, 2, 20.0),
+    record(3, "failed", 0.99, 1, 5.0),
+    record(4, "running", 0.05, 3, 30.0),
+    record(5, "pending", seconds=2.0),
+]
+RECORDS[2].error = "NonFiniteLoss: loss is nan"
+
+
+def shown(width, records=RECORDS, terminal=True):
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+    display = Display(console, title="s1   llm_emf on sample, optuna", planned=12, slots=2)
+    display.records = records
+    return display, console
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_table_shows_where_the_sweep_stands(width):
+    display, console = shown(width)
+    console.print(display.render())
+    text = console.file.getvalue()
+    assert "3 of 12 trials" in text and "about" in text and "elapsed" in text
+    assert "1 running" in text and "1 starting" in text and "1 pruned" in text and "1 failed" in text
+    assert "best 0.0812  t01, epoch 8" in text
+    assert "t04" in text and "3/8" in text and "0.0500" in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_many_settings_fit_into_80_columns():
+    many = {name: 0.00354321 for name in ("lr", "l2", "alpha", "beta", "lambda1", "lambda2", "scale_init", "dropout")}
+    display, console = shown(80, [record(1, "running", 0.1, 1, **many)])
+    console.print(display.render())
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(name in text for name in many)
+
+
+def test_nothing_yet():
+    display, console = shown(80, [])
+    console.print(display.render())
+    assert "0 of 12 trials" in console.file.getvalue() and "waiting" in console.file.getvalue()
+    assert display.line() == "0/12 done, time left unknown"
+
+
+def test_time_left_comes_from_finished_trials():
+    display, _ = shown(80)
+    mean = (60 + 20) / 2
+    expected = ((mean - 30) + (mean - 2) + mean * (12 - 3 - 2)) / 2
+    assert display.remaining() == pytest.approx(expected)
+    display.records = [record(1, "running", 0.1, 1, 30.0)]
+    assert display.remaining() is None
+
+
+def test_plain_lines_per_ended_trial_and_per_interval():
+    display, console = shown(120, [], terminal=False)
+    display.update(RECORDS, None, 100.0)
+    display.update(RECORDS, RECORDS[3], 101.0)
+    display.update(RECORDS, RECORDS[1], 102.0)
+    display.update(RECORDS[:4], None, 105.0)
+    display.update(RECORDS[:4], None, 111.0)
+    display.update(RECORDS[:4], None, 130.0)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert "3/12 done, 1 running, 1 starting, 1 pruned, 1 failed, best 0.0812 (t01, epoch 8)" in lines[0]
+    assert "t02 pruned after epoch 2 (0:20), objective 0.0300  lr=1e-3 alpha=0.3" in lines[1]
+    assert "starting" not in lines[2]
+
+
+def test_a_failed_trial_is_told_in_one_line_with_the_place_of_its_trace():
+    display, console = shown(120, [], terminal=False)
+    display._last_line = 1e9
+    display.update(RECORDS, RECORDS[2], 100.0)
+    lines = console.file.getvalue().splitlines()
+    assert lines == ["t03 failed: NonFiniteLoss: loss is nan", "    full trace: errors/t03.txt in the sweep's folder"]
+
+
+def test_failed_trials_never_lead():
+    assert [item.number for item in ranked(RECORDS)] == [1, 4, 2, 3, 5]
+    assert best_of(RECORDS).number == 1
+    assert best_of([RECORDS[2], RECORDS[4]]) is None
+
+
+def test_time_of_earlier_parts_counts():
+    display, _ = shown(80)
+    display.already(100.0)
+    assert 100 <= display.elapsed() < 105

@@ -1,0 +1,276 @@
+import datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from sweep_fakes import tiny_scenario
+
+from llmemf.errors import InputError
+from llmemf.models import model_class
+from sweeps import plan as planning
+from sweeps.plan import Options, absolute_uri, build_plan, choose_points, plan_resume, plan_sweep, slots
+from sweeps.settings import SweepRecord, load_settings, scenario_files
+
+NOW = datetime.datetime(2026, 11, 21, 2, 3, 4)
+
+
+@pytest.fixture
+def prepared(project_folder):
+    """A data root in which movie_book and own_data exist."""
+    for name in ("movie_book", "own_data"):
+        tiny_scenario(name).save("data")
+    return project_folder
+
+
+def make(**options):
+    return plan_sweep(Options(**{"scenario": "movie_book", **options}), now=NOW)
+
+
+def test_every_shipped_scenario_file_is_a_valid_sweep(project_folder):
+    files = scenario_files()
+    assert {"movie_book", "food_kitchen", "sample"} <= set(files)
+    for name, path in files.items():
+        tiny_scenario(name).save("data")
+        plan = plan_sweep(Options(scenario=name), now=NOW)
+        assert plan.record.scenario == name and plan.trials >= len(plan.points) > 0
+        assert path.read_text().startswith("# ") and f"--scenario {name}" in path.read_text()
+        assert load_settings(path)["model"] == "llm_emf"
+
+
+@pytest.mark.parametrize("name", ["movie_book", "food_kitchen"])
+def test_the_papers_grids(project_folder, name):
+    tiny_scenario(name).save("data")
+    plan = plan_sweep(Options(scenario=name), now=NOW)
+    assert plan.space.size == 59_400
+    assert plan.space.varied == ("lr", "l2", "alpha", "beta", "lambda1", "lambda2")
+    assert {k: plan.fixed[k] for k in ("batch_size", "dropout", "epochs", "patience")} == {
+        "batch_size": 256, "dropout": 0.3, "epochs": 100, "patience": 10
+    }  # fmt: skip
+    assert plan.rungs == [3, 9, 27, 81]
+    assert (plan.trials, len(plan.points)) == (60, 30)
+
+
+def test_without_data_the_sample_is_used_under_its_own_name(project_folder):
+    plan = make()
+    assert plan.is_fallback and plan.record.scenario == "sample" and plan.record.requested == "movie_book"
+    assert plan.record.name == "sample-20261121-020304"
+    assert plan.epochs < 20
+    assert not make(scenario="sample").is_fallback
+    assert not list(project_folder.iterdir()), "planning writes nothing"
+
+
+def test_an_unknown_scenario_offers_the_nearest(prepared):
+    with pytest.raises(InputError, match="did you mean 'movie_book'"):
+        make(scenario="movie_bok")
+    with pytest.raises(InputError, match="did you mean 'own_data'"):
+        make(scenario="own_dta")
+
+
+def test_prepared_data_without_a_file_uses_the_models_space(prepared):
+    plan = make(scenario="own_data")
+    assert plan.record.scenario == "own_data" and plan.space.size == 59_400
+    assert "default space" in plan.notices[0]
+
+
+def test_points_are_seeded_and_feasible(prepared):
+    assert make().points == make().points != make(seed=1).points
+    assert all(point["alpha"] + point["beta"] <= 1 + 1e-9 for point in make(trials=500).points)
+
+
+def test_set_fixes_or_replaces(prepared):
+    plan = make(assignments=["lr=1e-3", "l2=1e-5,1e-4", "id_dim=64", "heads=1,2"])
+    assert plan.space.varied == ("l2", "alpha", "beta", "lambda1", "lambda2", "heads")
+    assert plan.fixed["id_dim"] == 64 and "heads" not in plan.fixed
+    assert {point["lr"] for point in plan.points} == {1e-3}
+    assert plan.space.size == 2 * 66 * 36 * 2
+
+
+def test_set_a_share(prepared):
+    plan = make(assignments=["alpha=0.3"])
+    assert {point["alpha"] for point in plan.points} == {0.3}
+    assert max(point["beta"] for point in plan.points) <= 0.7
+    again = build_plan(SweepRecord(**plan.record.model_dump()))
+    assert again.points == plan.points
+
+
+def test_set_modalities_is_one_value_and_integers_become_floats(prepared):
+    plan = make(assignments=["modalities=id,text", "lambda1=0,1", "sequences=xy"])
+    assert plan.fixed["modalities"] == ["id", "text"] and plan.fixed["sequences"] == ["xy"]
+    assert {type(point["lambda1"]) for point in plan.points} == {float}
+    assert plan.needs == {"text"}
+
+
+def test_tied_points_that_the_model_refuses_are_dropped(prepared):
+    """With ids alone, alpha = 0 leaves no weight at all."""
+    plan = make(assignments=["modalities=id"])
+    assert all(point["alpha"] > 0 for point in plan.points)
+    assert plan.space.size == 59_400 // 66 * 55
+    assert any("no weight" in reason for reason in plan.space.dropped_by)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"assignments": ["lrr=1"]}, "did you mean 'lr'"),
+        ({"assignments": ["lr"]}, "key=value"),
+        ({"assignments": ["lr=-0.001"]}, r"lr = -0.001: .*greater than 0"),
+        ({"assignments": ["lr=1e-3,-1e-3"]}, "lr = -0.001"),
+        ({"assignments": ["alpha=0.7", "beta=0.4"]}, "above 1"),
+        ({"assignments": ["alpha=1.5"]}, "alpha = 1.5"),
+        ({"assignments": ["dropout=1"]}, "dropout = 1"),
+        ({"assignments": ["epochs=5,10"]}, "epochs must be the same in all trials"),
+        ({"assignments": ["ties=mean,optimistic"]}, "ties must be the same"),
+        ({"assignments": ["objective=fulll"]}, "objective = 'fulll'"),
+        ({"assignments": ["model=sasrec"]}, "give --model"),
+        ({"model": "llm_emff"}, "did you mean 'llm_emf'"),
+        ({"name": "a/b"}, "--name 'a/b'"),
+        ({"tracking_uri": "mlruns"}, "sqlite:///FILE.db"),
+        ({"storage": Path("s3://bucket/x")}, "a folder is expected"),
+        ({"scenario": None}, "--scenario is missing"),
+    ],
+)
+def test_mistakes_are_one_sentence(prepared, options, message):
+    with pytest.raises(InputError, match=message):
+        make(**options)
+    assert sorted(path.name for path in prepared.iterdir()) == ["data"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"spac": {}}, "did you mean 'space'"),
+        ({"fixed": {"lr": 1e-3}, "space": {"lr": [1e-3]}}, "both fixed and space"),
+        ({"trials": 0}, "trials = 0"),
+    ],
+)
+def test_mistakes_in_a_scenario_file(tmp_path, content, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=message):
+        load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"space": {"lrr": [1e-3]}}, "did you mean 'lr'"),
+        ({"space": {"lr": [1e-3, -1]}}, "lr = -1"),
+        ({"space": {"lr": {"low": -1, "high": 1}}}, "lr = -1"),
+        ({"fixed": {"id_dimm": 1}}, "did you mean 'id_dim'"),
+        ({"fixed": {"lr": [1e-3, 1e-2]}}, "put them into space"),
+        ({"space": {"lr": [1e-3]}, "constraints": ["lrr <= 1"]}, "did you mean 'lr'"),
+    ],
+)
+def test_settings_that_the_model_does_not_have(prepared, monkeypatch, content, message):
+    path = prepared / "movie_book.yaml"
+    path.write_text(yaml.safe_dump(content))
+    monkeypatch.setattr(planning, "scenario_files", lambda: {"movie_book": path})
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_numbers_of_trials(prepared):
+    space, record = make().space, make().record
+
+    def count(**values):
+        points, trials = choose_points(record.model_copy(update={"grid_points": None, **values}), space)
+        return len(points), trials
+
+    assert count(search="optuna", trials=20) == (10, 20)
+    assert count(search="optuna", trials=20, grid_points=3) == (3, 20)
+    assert count(search="optuna", trials=20, grid_points=0) == (0, 20)
+    assert count(search="random", trials=20) == (0, 20)
+    assert count(search="grid", trials=20) == (20, 20)
+    small = build_plan(record.model_copy(update={"space": {"lr": [1e-3, 1e-2]}, "constraints": []})).space
+    assert choose_points(record.model_copy(update={"grid_points": None}), small)[1] == 60
+    assert len(choose_points(record.model_copy(update={"grid_points": None}), small)[0]) == 2
+
+
+def test_grid_runs_the_whole_grid_unless_told_otherwise(prepared):
+    assert make(search="grid").trials == 59_400
+    assert make(search="grid", trials=7).trials == 7
+
+
+def test_a_sweep_of_the_same_name_is_refused(prepared):
+    plan = make(name="mine")
+    plan.record.folder.mkdir(parents=True)
+    plan.record.save()
+    with pytest.raises(InputError, match="--resume to continue it, or another --name"):
+        make(name="mine")
+
+
+def test_resume_brings_the_same_plan_back(prepared):
+    plan = make(name="mine", assignments=["lr=1e-3,1e-2"], trials=9, seed=5)
+    plan.record.folder.mkdir(parents=True)
+    plan.record.save()
+    again = plan_resume(Options(name="mine", concurrency=1))
+    assert again.resumed and again.points == plan.points and again.fixed == plan.fixed
+    assert again.record.concurrency == 1 and again.trials == 9
+    assert again.space == plan.space
+
+
+def test_resume_takes_the_newest_of_the_scenario(prepared):
+    for minute, (name, scenario) in enumerate([("b", "movie_book"), ("a", "movie_book"), ("c", "own_data")]):
+        plan = plan_sweep(Options(scenario=scenario, name=name), now=NOW.replace(minute=minute))
+        plan.record.folder.mkdir(parents=True)
+        plan.record.save()
+    assert plan_resume(Options(scenario="movie_book")).record.name == "a"
+    with pytest.raises(InputError, match="no sweep 'd'"):
+        plan_resume(Options(name="d"))
+    with pytest.raises(InputError, match="no sweep of scenario 'toys'.*a, b, c"):
+        plan_resume(Options(scenario="toys"))
+
+
+def test_resume_refuses_to_change_the_sweep(prepared):
+    with pytest.raises(InputError, match="leave out --trials, --epochs, --set"):
+        plan_resume(Options(scenario="movie_book", trials=3, epochs=4, assignments=["lr=1"]))
+
+
+def test_resources_in_plain_words(prepared):
+    record = make(gpus_per_trial=0).record
+    machine = {"CPU": 4.0, "GPU": 2.0}
+    assert slots(record, machine) == 4
+    assert slots(record.model_copy(update={"gpus_per_trial": 0.5}), machine) == 4
+    assert slots(record.model_copy(update={"gpus_per_trial": 1.0}), machine) == 2
+    assert slots(record.model_copy(update={"concurrency": 3}), machine) == 3
+    for values, message in [
+        ({"cpus_per_trial": 8}, "asks for 8 CPUs, this machine has 4: lower --cpus-per-trial"),
+        ({"gpus_per_trial": 3}, "asks for 3 GPUs, this machine has 2"),
+        ({"cpus_per_trial": 0}, "positive"),
+        ({"concurrency": 0}, "--concurrency 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            slots(record.model_copy(update=values), machine)
+
+
+def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri(None, tmp_path / "mlruns") == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert absolute_uri("sqlite:///my.db", tmp_path) == f"sqlite:///{tmp_path}/my.db"
+    assert absolute_uri("sqlite:////abs/my.db", tmp_path) == "sqlite:////abs/my.db"
+    assert absolute_uri("http://host:5000", tmp_path) == "http://host:5000"
+
+
+def test_an_unwritable_folder_is_one_sentence(prepared):
+    (prepared / "mlruns").write_text("a file, not a folder")
+    with pytest.raises(InputError, match="cannot be written"):
+        planning.check_writable(make())
+
+
+def test_changed_data_is_noticed(prepared):
+    plan = make(name="mine", assignments=["modalities=id"])
+    plan.record.fingerprint = "0" * 64
+    with pytest.raises(InputError, match="has changed since sweep 'mine' was started"):
+        planning.load_data(plan)
+    plan.record.fingerprint = ""
+    data = planning.load_data(plan)
+    assert data.features == {} and data.tags()["fingerprint"] == data.scenario.fingerprint
+
+
+def test_missing_features_are_told_before_anything_starts(prepared):
+    with pytest.raises(InputError, match="llmemf features offline movie_book"):
+        planning.load_data(make())
+
+
+def test_configurations_are_the_models(prepared):
+    assert all(isinstance(config, model_class("llm_emf").config_class) for config in make().configs)

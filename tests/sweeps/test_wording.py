@@ -1,0 +1,33 @@
+import pytest
+
+from sweeps import wording
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-3, "1e-3"),
+        (5e-5, "5e-5"),
+        (0.00354321, "3.54e-3"),
+        (0.01, "0.01"),
+        (0.3, "0.3"),
+        (0.18345, "0.183"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (14.2857, "14.286"),
+        (12345.0, "1.23e4"),
+        (256, "256"),
+        (True, "True"),
+        ("full", "full"),
+        (("id", "text"), "id+text"),
+        (None, "None"),
+    ],
+)
+def test_numbers_are_short(value, text):
+    assert wording.number(value) == text
+
+
+def test_settings_and_durations():
+    assert wording.settings({"lr": 1e-3, "alpha": 0.3}) == "lr=1e-3 alpha=0.3"
+    assert [wording.duration(s) for s in (0, 42, 725, 11220)] == ["0:00", "0:42", "12:05", "3:07:00"]
+    assert wording.plural(1, "trial") == "1 trial" and wording.plural(1200, "trial") == "1,200 trials"
