@@ -1,7 +1,9 @@
 """The `llmemf` command: everything about one scenario and one model.
 
 llmemf data --help        prepare and inspect scenarios
-    llmemf features --help    make, import and show the items' features
+llmemf features --help    make, import and show the items' features
+llmemf train --help       train one model on one scenario
+llmemf evaluate --help    score a checkpoint
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
-from llmemf.commands import data, features
+from llmemf.commands import data, features, train
 from llmemf.errors import InputError
 
 app = typer.Typer(
@@ -22,6 +24,8 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
+app.command("train")(train.train)
+app.command("evaluate")(train.evaluate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,137 @@
+"""Train one model on one scenario, and score a checkpoint.
+
+llmemf train NAME --set lr=1e-3 --output runs/first
+llmemf train NAME --config best.yaml
+llmemf evaluate runs/first NAME --split test
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llmemf.errors import InputError
+
+DEFAULT_ROOT = Path("data")
+SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
+
+
+class Split(StrEnum):
+    valid = "valid"
+    test = "test"
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
+DataRoot = Annotated[
+    Path, typer.Option("--data-root", envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")]
+
+
+def train(
+    name: Name,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="YAML with settings, for example a sweep's best.yaml.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, repeatable; stronger than --config.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Checkpoint folder, written after every epoch.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --output.")] = False,
+    data_root: DataRoot = DEFAULT_ROOT,
+) -> None:
+    """Train one model; the test split is not looked at."""
+    from llmemf.config import build_config, parse_assignment, read_yaml
+    from llmemf.models import model_class
+
+    values = read_yaml(config) if config else {}
+    values.update(parse_assignment(text) for text in assignments or [])
+    model = model_class(values.setdefault("model", "llm_emf"))
+    settings = build_config(model.config_class, values, where=str(config) if config else "--set")
+    if resume and output is None:
+        raise InputError("--resume continues from a checkpoint: name its folder with --output")
+    if output and not resume and (output / "config.yaml").exists():
+        raise InputError(f"{output} holds a checkpoint already: give --resume, or another --output")
+    _run(name, settings, output, resume, data_root)
+
+
+def _run(name, settings, output: Path | None, resume: bool, data_root: Path) -> None:
+    from llmemf.batches import TrialData
+    from llmemf.features.matrix import find_features
+    from llmemf.models import model_class
+    from llmemf.models.recommender import num_parameters
+    from llmemf.scenarios.scenario import find_scenario
+    from llmemf.training import NonFiniteLoss, Trainer
+
+    console = Console()
+    scenario = find_scenario(name, data_root)
+    kinds = sorted(model_class(settings.model).needs(settings))
+    features = {kind: find_features(scenario, kind, getattr(settings, f"{kind}_encoder")) for kind in kinds}
+    trainer = Trainer(settings, TrialData.build(scenario, **features))
+    if resume:
+        trainer.load(output)
+    encoders = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in features.items()) or "none"
+    console.print(
+        f"{settings.model} on {scenario.name} ({scenario.fingerprint[:8]}), {len(trainer.train_sequences):,} training "
+        f"sequences, {num_parameters(trainer.model):,} parameters, features: {encoders}, {trainer.device}",
+        soft_wrap=True,
+    )
+    try:
+        for metrics in trainer.epochs():
+            domains = " | ".join(
+                f"{domain} MRR {metrics[f'val/{domain}/mrr']:.4f} HR@10 full {metrics[f'val_full/{domain}/hr_10']:.4f}"
+                for domain in scenario.domains
+                if f"val/{domain}/mrr" in metrics
+            )
+            best = "  best so far" if metrics["best_epoch"] == metrics["epoch"] else ""
+            console.print(
+                f"epoch {metrics['epoch']}/{settings.epochs}  loss {metrics['train/loss']:.3f}  {domains}  "
+                f"{metrics['seconds_train']:.0f}+{metrics['seconds_valid']:.0f} s{best}",
+                soft_wrap=True,
+                highlight=False,
+            )
+            if output:
+                trainer.save(output)
+    except NonFiniteLoss as error:
+        raise InputError(f"{error}; lower the learning rate or clip the gradient (clip_norm)") from None
+    if output:
+        console.print(
+            f"checkpoint: {output}   score it once: llmemf evaluate {output} {name} --split test", soft_wrap=True
+        )
+
+
+def evaluate(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A checkpoint folder (best.safetensors, config.yaml).")
+    ],
+    name: Name,
+    split: Annotated[Split, typer.Option("--split", help="Which held-out split.")] = Split.test,
+    data_root: DataRoot = DEFAULT_ROOT,
+    device: Device = "auto",
+) -> None:
+    """Score the best weights of a checkpoint on a held-out split."""
+    from llmemf.config import read_yaml
+    from llmemf.features.matrix import find_features
+    from llmemf.models import model_class
+    from llmemf.scenarios.scenario import find_scenario
+    from llmemf.training import evaluate_checkpoint
+
+    scenario = find_scenario(name, data_root)
+    stored = read_yaml(folder / "config.yaml")["config"]
+    model = model_class(stored["model"])
+    kinds = sorted(model.needs(model.config_class(**stored)))
+    features = {kind: find_features(scenario, kind, stored[f"{kind}_encoder"]) for kind in kinds}
+    metrics = evaluate_checkpoint(folder, scenario, features, split.value, device=device)
+    table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in SHOWN), title=split.value)
+    for domain in scenario.domains:
+        for label, prefix in (("stored candidates", split.value), ("all items", f"{split.value}_full")):
+            if f"{prefix}/{domain}/mrr" in metrics:
+                table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in SHOWN))
+    Console().print(table)
