@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def trial_dirname(trial: Any) -> str:
 def describe_error(trial: Any) -> tuple[str, str]:
     """One line and the full trace of a trial's failure."""
     try:
-        trace = Path(trial.error_file).read_text()
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text())
     except (OSError, TypeError):
         return "no trace was kept", ""
     return last_error(trace), trace

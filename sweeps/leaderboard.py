@@ -27,32 +27,36 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
     """The best trials for the terminal: validation metrics per domain where the width allows it."""
     shown = ranked(records)[:TOP]
     keys = list(shown[0].settings) if shown else []
+    outcomes = [record.outcome for record in shown if record.outcome != "completed"]
+    fixed = {
+        "trial": [record.name for record in shown],
+        "epoch": [f"{record.best_epoch}/{record.epoch}" for record in shown],
+        "objective": ["-" if record.objective is None else f"{record.objective:.4f}" for record in shown],
+    }
     metrics = [f"val/{domain}/{name}" for domain in domains for name in SHOWN_METRICS]
-    has_outcomes = any(record.outcome != "completed" for record in shown)
-    room = width - 26 - (12 if has_outcomes else 0)
-    metrics_width = sum(2 + len(_heading(name)) for name in metrics)
-    columns = metrics if fits(shown, keys, room - metrics_width) else []
-    room -= metrics_width if columns else 0
-    gap = 2 if fits(shown, keys, room) else 1
-    spread = fits(shown, keys, room, gap)
+    used = sum(len(max([name, *cells], key=len)) for name, cells in fixed.items()) + max(map(len, outcomes), default=0)
+    columns, gap, spread = [], 2, False
+    for columns, gap in ((metrics, 2), (metrics, 1), ([], 2), ([], 1)):
+        gaps = gap * (len(fixed) + bool(outcomes) + len(columns) - 1)
+        spread = fits(shown, keys, width - used - gaps - sum(len(_heading(name)) for name in columns), gap)
+        if spread:
+            break
     result = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
-    result.add_column("trial", no_wrap=True)
-    for name in ("epoch", "objective", *map(_heading, columns)):
-        result.add_column(name, no_wrap=True, justify="right")
-    if has_outcomes:
+    for name in (*fixed, *map(_heading, columns)):
+        result.add_column(name, no_wrap=True, justify="left" if name == "trial" else "right")
+    if outcomes:
         result.add_column("", no_wrap=True)
     for key in keys if spread else ["settings"]:
         result.add_column(key, no_wrap=spread, justify="right" if spread else "left")
-    for place, record in enumerate(shown, start=1):
-        value = "-" if record.objective is None else f"{record.objective:.4f}"
-        cells: list[Any] = [record.name, f"{record.best_epoch}/{record.epoch}", value]
+    for place, record in enumerate(shown):
+        cells: list[Any] = [column[place] for column in fixed.values()]
         cells += [f"{record.metrics[name]:.4f}" if name in record.metrics else "-" for name in columns]
-        if has_outcomes:
+        if outcomes:
             quiet = record.outcome == "completed"
             cells.append(Text("" if quiet else record.outcome, style=STYLE[record.outcome]))
         given = [wording.number(record.settings.get(key)) for key in keys]
         cells += given if spread else [wording.settings(record.settings)]
-        result.add_row(*cells, style="bold" if place == 1 else "")
+        result.add_row(*cells, style="bold" if place == 0 else "")
     return result
 
 

@@ -38,7 +38,7 @@ class Write:
     """One write that waits or is being tried: plain data, so that it survives an interruption.
 
     Attributes:
-        kind: create, metrics, params, end, tags, artifacts.
+        kind: create, reopen, metrics, params, tags, artifact, end: small enough to be tried again as a whole.
         run: trial id, or `PARENT`.
         content: what to write.
         attempts: failed ones so far.
@@ -176,8 +176,9 @@ class Tracking:
         if record.error:
             tags["error"] = record.error
         if record.outcome == "completed" and record.checkpoint:
-            paths = [str(Path(record.checkpoint) / name) for name in ("best.safetensors", "config.yaml")]
-            self._write("artifacts", record.trial_id, {"paths": paths, "folder": "best"})
+            for name in ("best.safetensors", "config.yaml"):
+                path = str(Path(record.checkpoint) / name)
+                self._write("artifact", record.trial_id, {"path": path, "folder": "best"})
         self._write("end", record.trial_id, {"tags": tags, "status": STATUS[record.outcome], "time": _now()})
 
     def log_parent(
@@ -192,8 +193,8 @@ class Tracking:
             self._write("metrics", PARENT, {"values": finite(metrics), "step": 0, "time": _now()})
         if tags:
             self._write("tags", PARENT, {"tags": dict(tags)})
-        if paths:
-            self._write("artifacts", PARENT, {"paths": [str(path) for path in paths], "folder": None})
+        for path in paths:
+            self._write("artifact", PARENT, {"path": str(path), "folder": None})
 
     def close(self, outcome: str) -> str:
         """Close the parent run, try everything that waits once more, and say in one line what was lost ("" if nothing)."""
@@ -331,10 +332,9 @@ class Tracking:
         self._deliver_tags(run_id, tags)
         self.client.set_terminated(run_id, status, end_time=time)
 
-    def _deliver_artifacts(self, run_id: str, paths: list[str], folder: str | None) -> None:
-        for path in paths:
-            if Path(path).exists():
-                self.client.log_artifact(run_id, path, artifact_path=folder)
+    def _deliver_artifact(self, run_id: str, path: str, folder: str | None) -> None:
+        if Path(path).exists():
+            self.client.log_artifact(run_id, path, artifact_path=folder)
 
 
 def mlflow_client(uri: str) -> Any:
