@@ -84,17 +84,16 @@ class FrozenTable(nn.Module):
         `outputs` is what `output_rows()` gave for all items, where it is at hand already.
         """
         safe = ids.clamp(max=self.num_items - 1)
-        rows = self.output_rows(safe) if outputs is None else F.embedding(safe, outputs)
+        rows = self.output_rows(safe) if outputs is None else F.embedding(safe, outputs).to(self.rows.dtype)
         real = ids < self.num_items
         if self.masked:
             real = real & self.present[safe]
         return rows * real.unsqueeze(-1)
 
     def output_rows(self, ids: Tensor | None = None) -> Tensor:
-        """(n, D) unit vectors of the given items, or of all."""
+        """(n, D) unit vectors of the given items, or of all; never of lower precision than the features."""
         rows = self._raw(ids)
-        return rows if self.projection is None else F.normalize(self.projection(rows), dim=-1)
-        return F.normalize(self._project(rows), dim=-1)
+        return rows if self.projection is None else F.normalize(self.projection(rows).to(rows.dtype), dim=-1)
 
     def _raw(self, ids: Tensor | None) -> Tensor:
         rows = self.rows if ids is None else F.embedding(ids, self.rows)

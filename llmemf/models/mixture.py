@@ -64,8 +64,11 @@ class MixtureHead(nn.Module):
         return super().train(mode)
 
     def scales(self) -> Tensor:
-        """(M,) inverse temperatures."""
-        return self.log_scale.exp().clamp(max=self.settings.scale_max).expand(len(self.tables))
+        """(M,) inverse temperatures; a learned one is put back to its bound, so that it keeps a gradient there."""
+        if self.settings.scale != "fixed":
+            with torch.no_grad():
+                self.log_scale.clamp_(max=math.log(self.settings.scale_max))
+        return self.log_scale.exp().expand(len(self.tables))
 
     def item_log_weights(self) -> Tensor:
         """(N, M) log mixture weights per item, -inf where it lacks the modality, renormalised over the others."""
@@ -134,8 +137,8 @@ class MixtureHead(nn.Module):
     ) -> None:
         """Add factor * P of the items `wanted` to `total`, the softmax running over the items of `normaliser`.
 
-        For evaluation mode: the item vectors are kept between calls until the mode changes. An item without any modality
-        gets nothing.
+        In evaluation mode the item vectors are kept between calls until the mode changes. An item without any modality gets
+        nothing.
 
         Args:
             total: (B, n), of the type of `scoring_type()`.
@@ -156,7 +159,7 @@ class MixtureHead(nn.Module):
             # |cos| <= 1: the scale itself bounds the logits, no maximum is needed
             exponentials = torch.addmm(-scales[m], query * scales[m], rows[m][normaliser].T).exp_()
             mass = exponentials.sum(1) if present[m] is None else exponentials @ present[m][normaliser]
-            share = factor / mass.clamp(min=torch.finfo(total.dtype).tiny)
+            share = torch.where(mass > 0, factor / mass, 0)
             total.addcmul_(exponentials[:, inner].mul_(share[:, None]), weights[wanted, m])
 
     def scoring_type(self) -> torch.dtype:
@@ -164,18 +167,21 @@ class MixtureHead(nn.Module):
         return self._scoring_tables()[3].dtype
 
     def scoring_rows(self) -> list[Tensor]:
-        """Per modality (N, D_m) unit vectors of all items, kept until the mode changes."""
+        """Per modality (N, D_m) unit vectors of all items; in evaluation mode kept until the mode changes."""
         return self._scoring_tables()[0]
 
     def _scoring_tables(self) -> tuple[list[Tensor], Tensor, list[Tensor | None], Tensor]:
-        """Item vectors, (N, M) weights, presence as numbers, scales: made once, kept until the mode changes."""
-        if self._cache is None:
-            scales = self.scales()
-            kind = torch.float64 if float(scales.max()) > FP32_SCALE else torch.float32
-            present = [None if table.has is None else table.has.to(kind) for table in self.tables.values()]
-            rows = [table.output_rows().to(kind) for table in self.tables.values()]
-            self._cache = rows, self.item_log_weights().exp().to(kind), present, scales.to(kind)
-        return self._cache
+        """Item vectors, (N, M) weights, presence as numbers, scales; in evaluation mode kept until the mode changes."""
+        if self._cache is not None:
+            return self._cache
+        scales = self.scales()
+        kind = torch.float64 if float(scales.max()) > FP32_SCALE else torch.float32
+        present = [None if table.has is None else table.has.to(kind) for table in self.tables.values()]
+        rows = [table.output_rows().to(kind) for table in self.tables.values()]
+        tables = rows, self.item_log_weights().exp().to(kind), present, scales.to(kind)
+        if not self.training:
+            self._cache = tables
+        return tables
 
 
 def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:
