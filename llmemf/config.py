@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmemf.errors import InputError, nearest
 
@@ -21,7 +21,7 @@ from llmemf.errors import InputError, nearest
 class TrialConfig(BaseModel):
     """Settings that every system shares. Defaults are the paper's (section 4.1.4) where it names one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     model: str = "llm_emf"
     """The system, a name from `llmemf.models.MODELS`."""
@@ -60,6 +60,12 @@ class TrialConfig(BaseModel):
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 
+    @model_validator(mode="after")
+    def _check_selection(self) -> TrialConfig:
+        if self.monitor == "val_loss" and self.selection == "per_domain":
+            raise ValueError("selection = per_domain needs monitor = val_mrr: there is one validation loss, not two")
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON, YAML and MLflow."""
         return json.loads(self.model_dump_json())
@@ -89,7 +95,7 @@ def build_config(config_class: type[TrialConfig], values: Mapping[str, Any], *, 
 def unknown_keys(values: Iterable[str], valid: Iterable[str], where: str) -> list[str]:
     """One sentence per key of `values` that is not in `valid`, with the nearest valid one."""
     valid = list(valid)
-    return [f"{where}: unknown key {key!r}: {nearest(key, valid)}" for key in values if key not in valid]
+    return [f"{where}: unknown key {key!r}: {nearest(str(key), valid)}" for key in values if key not in valid]
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

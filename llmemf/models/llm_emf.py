@@ -110,7 +110,7 @@ class LLMEMFConfig(TrialConfig):
     missing: Missing = "renormalise"
     """An item without text or image leaves that modality's mixture, gets its domain's mean, or a learned vector."""
     empty_sequence: Literal["drop", "learned"] = "drop"
-    """A user without items in a domain: that term is dropped, or has a learned representation."""
+    """A user without items in a domain: that term is dropped, or has a learned vector, trained on first items."""
     objective: Literal["full", "sampled"] = "full"
     """Softmax over all items in training, or its estimate from shared uniform negatives (log-Q corrected; cheaper)."""
     sampled_negatives: int = Field(2048, ge=1)
@@ -143,7 +143,46 @@ class LLMEMFConfig(TrialConfig):
             raise ValueError(
                 "share_encoders = modalities needs item_projection = linear or mlp and projection_dim = id_dim"
             )
+        if self.scale != "fixed" and self.scale_init > self.scale_max:
+            raise ValueError(
+                f"scale_init = {self.scale_init:g} is above scale_max = {self.scale_max:g}: raise the latter"
+            )
+        self._check_terms()
         return self
+
+    def _check_terms(self) -> None:
+        """Raise ValueError where a loss or a score would have no term left."""
+        terms = {f"the loss of target {first.upper()}": self.loss_weights(first) for first in self.towers()}
+        terms |= {f"the score of domain {'XY'[domain]}": self.score_weights(domain) for domain in (0, 1)}
+        for what, weights in terms.items():
+            if not weights:
+                raise ValueError(
+                    f"sequences = {list(self.sequences)} leave no term in {what} with lambda1 = {self.lambda1:g}, "
+                    f"lambda2 = {self.lambda2:g}, eval_lambda1 = {self.eval_lambda1}, eval_lambda2 = "
+                    f"{self.eval_lambda2}, cross_softmax = {self.cross_softmax}: raise a weight or add sequences"
+                )
+
+    def towers(self) -> tuple[str, ...]:
+        """The first domain of each separate model."""
+        return ("x", "y") if self.loss_roles == "per_target" else ("x",)
+
+    def loss_weights(self, first: str) -> dict[str, float]:
+        """Weight of each sequence in the loss (eq. 10); those with weight 0 are left out."""
+        other = "y" if first == "x" else "x"
+        second = 1.0 if self.loss_roles == "symmetric" else self.lambda1
+        weights = {first: 1.0, other: second, "xy": self.lambda2}
+        return {s: weights[s] for s in VIEWS if s in self.sequences and weights[s] > 0}
+
+    def score_weights(self, domain: int) -> dict[str, float]:
+        """Weight of each sequence in the score of a target domain (eq. 11); those with weight 0 are left out."""
+        own, cross = ("y", "x") if domain else ("x", "y")
+        first = own if self.score_roles == "target_first" else "x"
+        second = self.lambda1 if self.eval_lambda1 is None else self.eval_lambda1
+        merged = self.lambda2 if self.eval_lambda2 is None else self.eval_lambda2
+        weights = {s: 1.0 if s == first else second for s in ("x", "y")} | {"xy": merged}
+        if self.cross_softmax == "drop":
+            weights[cross] = 0.0
+        return {s: weights[s] for s in VIEWS if s in self.sequences and weights[s] > 0}
 
     def weights(self) -> dict[str, float]:
         """Mixture weights of the chosen modalities (eq. 8), summing to 1 unless all are 0."""
@@ -161,8 +200,7 @@ class LLMEMF(Recommender):
 
     def __init__(self, config: LLMEMFConfig, data: TrialData) -> None:
         super().__init__(config, data)
-        per_target = config.loss_roles == "per_target"
-        self.towers = nn.ModuleList([Tower(config, data, first) for first in (("x", "y") if per_target else ("x",))])
+        self.towers = nn.ModuleList([Tower(config, data, first) for first in config.towers()])
 
     @classmethod
     def needs(cls, config: LLMEMFConfig) -> frozenset[str]:
@@ -215,11 +253,9 @@ class Tower(nn.Module):
             for m in self.modalities:
                 if self._encoder_key(s, m) not in self.encoders:
                     self.encoders[self._encoder_key(s, m)] = self._encoder(self.tables[m].width)
-                if config.empty_sequence == "learned":
+                if config.empty_sequence == "learned" and s != "xy":
                     self.empty[f"{s}_{m}"] = nn.Parameter(torch.empty(self.tables[m].width).normal_(0, 0.02))
-        other = "y" if first == "x" else "x"
-        second = 1.0 if config.loss_roles == "symmetric" else config.lambda1
-        self.loss_weights = {first: 1.0, other: second, "xy": config.lambda2}
+        self.loss_weights = config.loss_weights(first)
 
     def _table(self, modality: str, data: TrialData) -> IdTable | FrozenTable:
         config = self.config
@@ -267,26 +303,26 @@ class Tower(nn.Module):
         """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
         rows = self.head.rows()
         terms = [
-            self.loss_weights[s] * self._sequence_loss(batch.views[s], s, rows) / len(batch)
-            for s in self.sequences
-            if self.loss_weights[s] > 0
+            weight * self._sequence_loss(batch.views[s], s, rows) / len(batch)
+            for s, weight in self.loss_weights.items()
         ]
-        if not terms:
-            raise InputError(
-                f"sequences = {self.sequences} have no weight in the loss with lambda1 = {self.config.lambda1:g}, "
-                f"lambda2 = {self.config.lambda2:g}: raise one of them or add sequences"
-            )
         return torch.stack(terms).sum()
 
     def _sequence_loss(self, view: View, sequence: str, rows: Sequence[Tensor] | None) -> Tensor:
         """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
-        over_all = sequence == "xy" or self.config.next_target == "merged"
-        following = view.next_merged if over_all else view.next_same
+        merged = sequence == "xy" or self.config.next_target == "merged"
+        over_all = merged and not (sequence == "xy" and self.config.merged_softmax == "target_items")
+        following = view.next_merged if merged else view.next_same
         counted = self._counted(following < self.num_items)
         targets = following[counted]
         queries = [state[counted].float() for state in self.states(view, sequence, rows)]
+        if f"{sequence}_{self.modalities[0]}" in self.empty:
+            first = _first_items(view.items, self.num_items)
+            targets = torch.cat([targets, first])
+            learned = [self.empty[f"{sequence}_{m}"].expand(len(first), -1) for m in self.modalities]
+            queries = [torch.cat(pair) for pair in zip(queries, learned)]
         with torch.autocast(targets.device.type, enabled=False):
-            if over_all and self.config.merged_softmax != "target_items":
+            if over_all:
                 return self.head.nll(queries, targets, 0, self.num_items, rows)
             in_x = targets < self.num_x
             return self.head.nll([q[in_x] for q in queries], targets[in_x], 0, self.num_x, rows) + self.head.nll(
@@ -302,14 +338,17 @@ class Tower(nn.Module):
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) log P (eq. 11) of every item of the domain, given the histories of the batch."""
         wanted = slice(self.num_x, self.num_items) if domain else slice(0, self.num_x)
-        weights = self._score_weights(domain)
+        weights = self.config.score_weights(domain)
         queries, missing, rows = {}, {}, self.head.scoring_rows()
         for s in weights:
             view = batch.views[s]
-            queries[s] = [state[:, -1] for state in self.states(view, s, rows)]
-            empty = view.items[:, -1] >= self.num_items
+            real = view.items < self.num_items
+            # In the aligned layout the last column may be the other domain's.
+            last = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
+            queries[s] = [state[torch.arange(len(last)), last] for state in self.states(view, s, rows)]
+            empty = ~real.any(1)
             missing[s] = empty
-            if self.empty:
+            if f"{s}_{self.modalities[0]}" in self.empty:
                 missing[s] = torch.zeros_like(empty)
                 learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
                 queries[s] = [torch.where(empty[:, None], e, q) for e, q in zip(learned, queries[s])]
@@ -321,28 +360,6 @@ class Tower(nn.Module):
                 factor = (~missing[s][part]).to(score.dtype) * weight
                 self._add_probability(score[part], [q[part] for q in queries[s]], s, domain, wanted, factor)
         return score.log_()
-
-    def _score_weights(self, domain: int) -> dict[str, float]:
-        """Weight of each sequence in the score of a target domain; those with weight 0 are left out."""
-        config = self.config
-        lambda1 = config.lambda1 if config.eval_lambda1 is None else config.eval_lambda1
-        lambda2 = config.lambda2 if config.eval_lambda2 is None else config.eval_lambda2
-        first = "y" if domain and config.score_roles == "target_first" else "x"
-        other = "y" if first == "x" else "x"
-        if config.cross_softmax == "drop":
-            dropped = "x" if domain else "y"
-            lambda1 = lambda1 if other != dropped else 0.0
-        weights = {
-            first: 0.0 if config.cross_softmax == "drop" and first == dropped else 1.0,
-            other: lambda1,
-            "xy": lambda2,
-        }
-        weights = {s: weights[s] for s in self.sequences if weights[s] > 0}
-        if not weights:
-            raise InputError(
-                f"sequences = {self.sequences} leave no term in the score of domain {'xy'[domain].upper()}"
-            )
-        return weights
 
     def _add_probability(
         self, score: Tensor, queries: list[Tensor], sequence: str, domain: int, wanted: slice, factor: Tensor
@@ -361,3 +378,10 @@ class Tower(nn.Module):
         else:
             over_all = config.merged_softmax == "all_items"
             self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
+
+
+def _first_items(items_BL: Tensor, pad: int) -> Tensor:
+    """(R,) first item of every row that has one."""
+    real = items_BL < pad
+    rows = real.any(1)
+    return items_BL[rows].gather(1, real[rows].int().argmax(1, keepdim=True)).squeeze(1)

@@ -1,0 +1,193 @@
+"""LLM-EMF written once more, in plain NumPy, one user and one sequence at a time, without padding or batching."""
+
+from __future__ import annotations
+
+from math import erf
+
+import numpy as np
+from tiny import NUM_ITEMS, NUM_X
+
+
+def layer_norm(x, p, name):
+    mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-8) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+
+def linear(x, p, name):
+    return x @ p[f"{name}.weight"].T + p.get(f"{name}.bias", 0)
+
+
+def softmax(x):
+    exponentials = np.exp(x - x.max())
+    return exponentials / exponentials.sum()
+
+
+def unit(rows):
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def attention_block(x, p, name, heads, bare):
+    queries_from = x if bare else layer_norm(x, p, f"{name}.norm_attention")
+    q, k, v = (
+        linear(source, p, f"{name}.{part}") for part, source in (("query", queries_from), ("key", x), ("value", x))
+    )
+    width = x.shape[1] // heads
+    mixed = np.zeros_like(x)
+    for head in range(heads):
+        part = slice(head * width, (head + 1) * width)
+        for i in range(len(x)):
+            mixed[i, part] = softmax(k[: i + 1, part] @ q[i, part] / np.sqrt(width)) @ v[: i + 1, part]
+    if bare:
+        return mixed
+    x = layer_norm(queries_from + linear(mixed, p, f"{name}.out"), p, f"{name}.norm_network")
+    return x + linear(np.maximum(linear(x, p, f"{name}.inner"), 0), p, f"{name}.outer")
+
+
+class Reference:
+    """Losses and scores of a model with one tower, from its parameters and its data."""
+
+    def __init__(self, model, data):
+        self.config = model.config
+        self.p = {
+            name.removeprefix("towers.0."): tensor.detach().double().numpy()
+            for name, tensor in model.state_dict().items()
+        }
+        self.modalities = list(model.towers[0].modalities)
+        log_weights = self.p["head.log_weights"]
+        self.weights = np.exp(log_weights) / np.exp(log_weights).sum()
+        scales = np.minimum(np.exp(self.p["head.log_scale"]), self.config.scale_max)
+        self.scales = np.broadcast_to(scales, len(self.modalities))
+        self.inputs, self.outputs, self.has = [], [], []
+        for modality in self.modalities:
+            if modality == "id":
+                table = self.p["head.tables.id.input"]
+                output = self.p.get("head.tables.id.output", table)
+                self.inputs.append(table)
+                self.outputs.append(unit(output))
+                self.has.append(np.ones(NUM_ITEMS, dtype=bool))
+            else:
+                rows, has = self._frozen(getattr(data, modality), f"head.tables.{modality}")
+                self.inputs.append(rows * has[:, None])
+                self.outputs.append(rows)
+                self.has.append(has)
+        self.has = np.stack(self.has, 1)
+        present = self.weights * self.has
+        self.item_weights = present / np.maximum(present.sum(1, keepdims=True), 1e-300)
+
+    def _frozen(self, features, name):
+        rows, has = unit(features.rows.astype(np.float64)), features.has.copy()
+        if self.config.missing == "domain_mean":
+            for part in (slice(0, NUM_X), slice(NUM_X, None)):
+                rows[part][~has[part]] = unit(rows[part][has[part]].mean(0))
+        elif self.config.missing == "learned":
+            rows[~has] = unit(self.p[f"{name}.missing"])
+        if self.config.missing != "renormalise":
+            has[:] = True
+        if self.config.item_projection == "linear":
+            rows = unit(rows @ self.p[f"{name}.projection.weight"].T)
+        elif self.config.item_projection == "mlp":
+            hidden = linear(rows, self.p, f"{name}.projection.0")
+            hidden = hidden * 0.5 * (1 + np.vectorize(erf)(hidden / np.sqrt(2)))
+            rows = unit(linear(hidden, self.p, f"{name}.projection.2"))
+        return rows, has
+
+    def states(self, items, sequence):
+        """Per modality (L, D_m) states of the given items, oldest first."""
+        found = []
+        for m, modality in enumerate(self.modalities):
+            key = {"none": f"{sequence}_{modality}", "sequences": modality, "modalities": sequence}[
+                self.config.share_encoders
+            ]
+            name, bare = f"encoders.{key}", self.config.encoder == "bare"
+            x = self.inputs[m][items] * np.sqrt(self.inputs[m].shape[1])
+            if self.config.positions:
+                x = x + self.p[f"{name}.positions"][: len(items)]
+            for layer in range(self.config.encoder_layers):
+                x = attention_block(x, self.p, f"{name}.blocks.{layer}", self.config.heads, bare)
+            found.append(x if bare else layer_norm(x, self.p, f"{name}.norm"))
+        return found
+
+    def probability(self, vectors, low, high):
+        """(N,) P(i) of eqs. 3 and 5-8 with the softmax over the items low .. high - 1; 0 elsewhere."""
+        items = np.arange(low, high)
+        has, weights = self.has[items], self.item_weights[items]
+        cosines = np.stack([self.outputs[m][items] @ unit(v) for m, v in enumerate(vectors)], 1)
+        probability = np.zeros(NUM_ITEMS)
+        if self.config.mixture == "logit":
+            possible = has.any(1)
+            probability[items[possible]] = softmax((weights * self.scales * cosines).sum(1)[possible])
+            return probability
+        for m in range(len(vectors)):
+            if has[:, m].any():
+                probability[items[has[:, m]]] += weights[has[:, m], m] * softmax(self.scales[m] * cosines[has[:, m], m])
+        return probability
+
+    def loss(self, sequences):
+        """Eqs. 9 and 10 for whole sequences (none longer than the model's length), averaged over them."""
+        config, total = self.config, 0.0
+        weight = {"x": 1.0, "y": 1.0 if config.loss_roles == "symmetric" else config.lambda1, "xy": config.lambda2}
+        for sequence in sequences:
+            for s in config.sequences:
+                total += weight[s] * self.sequence_loss(list(sequence), s)
+        return total / len(sequences)
+
+    def sequence_loss(self, sequence, s):
+        config, losses = self.config, []
+        member = {"x": lambda i: i < NUM_X, "y": lambda i: i >= NUM_X, "xy": lambda i: True}[s]
+        where = [t for t, item in enumerate(sequence[:-1]) if member(item)]
+        if not where:
+            return 0.0
+        first = 0.0
+        if config.empty_sequence == "learned" and s != "xy":
+            learned = [self.p[f"empty.{s}_{modality}"] for modality in self.modalities]
+            over_all = config.next_target == "merged"
+            low, high = (0, NUM_ITEMS) if over_all else (0, NUM_X) if s == "x" else (NUM_X, NUM_ITEMS)
+            first = -np.log(self.probability(learned, low, high)[sequence[where[0]]])
+        states = self.states([sequence[t] for t in where], s)
+        merged = s == "xy" or config.next_target == "merged"
+        for column, t in enumerate(where):
+            later = sequence[t + 1 :] if merged else [item for item in sequence[t + 1 :] if member(item)]
+            if not later:
+                continue
+            over_all = merged and not (s == "xy" and config.merged_softmax == "target_items")
+            own = (0, NUM_X) if later[0] < NUM_X else (NUM_X, NUM_ITEMS)
+            low, high = (0, NUM_ITEMS) if over_all else own
+            probability = self.probability([state[column] for state in states], low, high)[later[0]]
+            losses.append(-np.log(probability) if probability > 0 else 0.0)
+        count = {"all": len(losses), "last": 1, "last10": 10}[config.loss_positions]
+        return float(sum(losses[-count:])) + first
+
+    def score(self, history, domain):
+        """(n,) log of eq. 11 for the items of a domain; -inf where nothing gives a probability."""
+        config = self.config
+        lambda1 = config.lambda1 if config.eval_lambda1 is None else config.eval_lambda1
+        lambda2 = config.lambda2 if config.eval_lambda2 is None else config.eval_lambda2
+        low, high = (NUM_X, NUM_ITEMS) if domain else (0, NUM_X)
+        own, other = ("y", "x") if domain else ("x", "y")
+        weight = {own: 1.0, other: lambda1, "xy": lambda2}
+        if config.score_roles == "x_first":
+            weight |= {"x": 1.0, "y": lambda1}
+        if config.cross_softmax == "drop":
+            weight[other] = 0.0
+        total = np.zeros(NUM_ITEMS)
+        for s in config.sequences:
+            if weight[s] == 0:
+                continue
+            items = [i for i in history if s == "xy" or (i >= NUM_X) == (s == "y")][-config.max_length :]
+            if items:
+                vectors = [state[-1] for state in self.states(items, s)]
+            elif config.empty_sequence == "learned":
+                vectors = [self.p[f"empty.{s}_{modality}"] for modality in self.modalities]
+            else:
+                continue
+            over_all = (
+                config.merged_softmax != "target_items"
+                if s == "xy"
+                else config.next_target == "merged" or (s == other and config.cross_softmax == "all_items")
+            )
+            probability = self.probability(vectors, *((0, NUM_ITEMS) if over_all else (low, high)))
+            if s == "xy" and config.merged_softmax == "renormalise":
+                probability = probability / probability[low:high].sum()
+            total += weight[s] * probability
+        with np.errstate(divide="ignore"):
+            return np.log(total[low:high])
