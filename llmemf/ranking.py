@@ -5,6 +5,7 @@ Both ranks of a case come from the same scores. Ranks are computed in fp32 (or f
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import numpy as np
@@ -75,14 +76,15 @@ def rank_cases(
 
     Returns:
         Arrays by case, sorted by domain: `case`, `domain` (0 or 1), `sampled` and `full` (ranks), `nll` (negative
-        log-softmax of the target among its domain).
+        log-softmax of the target among its domain; uniform where all scores of a case are -inf).
 
     Raises:
         FloatingPointError: a score is NaN.
     """
     targets = sequences.targets.cpu().numpy()
     cases = np.arange(len(targets)) if cases is None else np.asarray(cases)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in ("case", "domain", "sampled", "full", "nll")}
+    kinds = {"case": np.int64, "domain": np.int64, "sampled": np.float64, "full": np.float64, "nll": np.float64}
+    found: dict[str, list[np.ndarray]] = {name: [np.zeros(0, kind)] for name, kind in kinds.items()}
     was_training = model.training
     model.eval()
     try:
@@ -112,7 +114,8 @@ def _rank_batch(model, sequences, candidates, index, domain, ties) -> tuple[np.n
     # Among all items the target meets itself once, as an equal score.
     others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, own, False)
     full = target_ranks(target_scores, scores, others, ties=ties)
-    nll = scores.float().logsumexp(1) - target_scores
+    total = scores.float().logsumexp(1)
+    nll = torch.where(total > -torch.inf, total - target_scores, math.log(scores.shape[1]))
     return tuple(value.double().cpu().numpy() for value in (sampled, full, nll))
 
 
@@ -121,7 +124,8 @@ def summarise(ranks: dict[str, np.ndarray], domains: tuple[str, str], prefix: st
 
     Returns:
         `{prefix}/{domain}/{metric}` on stored candidates, `{prefix}_full/{domain}/{metric}` on the full catalogue,
-        `{prefix}/mrr` and `{prefix}_full/mrr` (mean of both domains), `{prefix}/loss`. A domain without a case is left out.
+        `{prefix}/mrr` and `{prefix}_full/mrr` (mean of both domains), `{prefix}/loss`. A domain without a case is left out;
+        so are, from the loss as in training, targets that the model gives no probability at all.
     """
     result: dict[str, float] = {}
     for kind, name in (("sampled", prefix), ("full", f"{prefix}_full")):
@@ -134,5 +138,5 @@ def summarise(ranks: dict[str, np.ndarray], domains: tuple[str, str], prefix: st
             result.update({f"{name}/{domain}/{metric}": metrics[metric] for metric in METRICS})
             means.append(metrics["mrr"])
         result[f"{name}/mrr"] = float(np.mean(means))
-    result[f"{prefix}/loss"] = float(np.mean(ranks["nll"]))
+    result[f"{prefix}/loss"] = float(np.mean(ranks["nll"][ranks["nll"] < np.inf]))
     return result
