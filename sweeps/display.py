@@ -108,11 +108,16 @@ class Display:
         return count
 
     def remaining(self) -> float | None:
-        """Seconds to go, from the mean duration of finished trials; None until one has finished."""
-        finished = [r.seconds for r in self.records if r.outcome in ("completed", "pruned") and r.seconds > 0]
-        if not finished:
+        """Seconds to go, from the mean duration of trials; None until one has finished.
+
+        Running trials that already took longer than the mean count as well: the first to finish are the short ones.
+        """
+        durations = [r.seconds for r in self.records if r.outcome in ("completed", "pruned") and r.seconds > 0]
+        if not durations:
             return None
-        mean = sum(finished) / len(finished)
+        mean = sum(durations) / len(durations)
+        durations += [r.seconds for r in self.records if r.outcome == "running" and r.seconds > mean]
+        mean = sum(durations) / len(durations)
         running = [r for r in self.records if r.outcome in ("running", "pending")]
         left = sum(max(0.0, mean - r.seconds) for r in running)
         left += mean * max(0, self.planned - self.counts()["done"] - len(running))

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -119,8 +120,8 @@ class Plan:
         return sorted({str(config.objective) for config in self.configs if hasattr(config, "objective")})
 
     def resume_command(self) -> str:
-        """The command line that continues this sweep."""
-        words = ["python", "sweeps/grid.py", "--resume", "--name", self.record.name]
+        """The command line that continues this sweep, as it can be typed here."""
+        words = [*this_command(), "--resume", "--name", self.record.name]
         if Path(self.record.storage) != Path("mlruns").resolve():
             words += ["--storage", self.record.storage]
         return shlex.join(words)
@@ -314,8 +315,8 @@ def _check_points(
 ) -> tuple[Space, list[TrialConfig], list[str]]:
     """Build the configuration of every grid value once, beside typical values of the other settings.
 
-    A value of a single setting that the model refuses is the user's mistake; a combination of tied settings that it
-    refuses is dropped and counted.
+    Each value is valid by itself; one that the model refuses beside the others (alpha = 0 where ids are the only
+    modality) is dropped and counted.
     """
     typical: dict[str, Any] = {}
     for block in space.blocks:
@@ -331,8 +332,6 @@ def _check_points(
             try:
                 configs.append(build_config(config_class, values, where="space"))
             except InputError as error:
-                if len(block.keys) == 1:
-                    raise
                 bad[point] = str(error)
         if bad:
             if len(bad) == len(block.points):
@@ -446,6 +445,18 @@ def slots(record: SweepRecord, resources: dict[str, float], *, where: str = "thi
     if record.concurrency < 1:
         raise InputError(f"--concurrency {record.concurrency}: at least 1 is expected")
     return min(record.concurrency, most)
+
+
+def this_command() -> list[str]:
+    """This Python and the sweep command, by the shortest paths that work in the current folder."""
+    found = shutil.which("python")
+    python = "python" if found and Path(found) == Path(sys.executable) else shortest(Path(sys.executable))
+    return [python, shortest(Path(__file__).resolve().with_name("grid.py"))]
+
+
+def shortest(path: Path) -> str:
+    """The path as seen from here, where it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def ui_command(tracking_uri: str) -> str:

@@ -247,8 +247,10 @@ def _tie(blocks: list[Block], rule: Constraint, dropped: dict[str, int]) -> list
 
 
 def without_points(block: Block, bad: set[tuple[Any, ...]]) -> Block:
-    """The block without some of its points; it is then refined over the remaining points only."""
+    """The block without some of its points; settings that belong together are then refined over the rest only."""
     kept = tuple(point for point in block.points if point not in bad)
+    if len(block.keys) == 1:
+        return replace(list_block(block.keys[0], [point[0] for point in kept]), size=block.size)
     return replace(block, points=kept, kind="fixed" if len(kept) == 1 else "choice")
 
 

@@ -64,6 +64,8 @@ def test_time_left_comes_from_finished_trials():
     assert display.remaining() == pytest.approx(expected)
     display.records = [record(1, "running", 0.1, 1, 30.0)]
     assert display.remaining() is None
+    display.records = [record(1, "pruned", 0.1, 1, 30.0), record(2, "running", 0.1, 4, 90.0)]
+    assert display.remaining() == pytest.approx((30 + 90) / 2 * 10 / 2), "short trials finish first"
 
 
 def test_plain_lines_per_ended_trial_and_per_interval():

@@ -94,18 +94,21 @@ def test_set_a_share(prepared):
 
 
 def test_set_modalities_is_one_value_and_integers_become_floats(prepared):
-    plan = make(assignments=["modalities=id,text", "lambda1=0,1", "sequences=xy"])
+    plan = make(assignments=["modalities=id,text", "lambda1=0,1", "lambda2=0.1", "sequences=xy"])
     assert plan.fixed["modalities"] == ["id", "text"] and plan.fixed["sequences"] == ["xy"]
     assert {type(point["lambda1"]) for point in plan.points} == {float}
     assert plan.needs == {"text"}
 
 
-def test_tied_points_that_the_model_refuses_are_dropped(prepared):
-    """With ids alone, alpha = 0 leaves no weight at all."""
+def test_points_that_the_model_refuses_are_dropped(prepared):
+    """With ids alone, alpha = 0 leaves no weight at all; with the merged sequence alone, lambda2 = 0 does."""
     plan = make(assignments=["modalities=id"])
     assert all(point["alpha"] > 0 for point in plan.points)
     assert plan.space.size == 59_400 // 66 * 55
     assert any("no weight" in reason for reason in plan.space.dropped_by)
+    plan = make(assignments=["sequences=xy"])
+    assert {point["lambda2"] for point in plan.space.shuffled(0)} == {0.1, 0.3, 0.5, 0.7, 1.0}
+    assert plan.space.distributions()["lambda2"].low == 0.1
 
 
 @pytest.mark.parametrize(
@@ -274,3 +277,15 @@ def test_missing_features_are_told_before_anything_starts(prepared):
 
 def test_configurations_are_the_models(prepared):
     assert all(isinstance(config, model_class("llm_emf").config_class) for config in make().configs)
+
+
+def test_the_way_on_can_be_typed_here(prepared, monkeypatch):
+    monkeypatch.setattr(planning.shutil, "which", lambda name: None)
+    monkeypatch.setattr(planning.sys, "executable", str(prepared / ".venv" / "bin" / "python"))
+    words = make(name="mine").resume_command().split()
+    assert words[0] == ".venv/bin/python" and Path(words[1]).samefile(Path(planning.__file__).with_name("grid.py"))
+    assert words[2:] == ["--resume", "--name", "mine"]
+    words = make(name="mine", storage=Path("other")).resume_command().split()
+    assert words[-2:] == ["--storage", str(prepared / "other")]
+    monkeypatch.setattr(planning.shutil, "which", lambda name: planning.sys.executable)
+    assert make().resume_command().startswith("python ")

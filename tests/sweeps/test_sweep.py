@@ -150,7 +150,7 @@ def drive(folder, *arguments, stop_at=None, number=signal.SIGINT):
 def test_an_interrupted_sweep_resumes_whole(project_folder):
     code, text = drive(project_folder, "s1", stop_at=" completed after epoch 6")
     assert code == 130, text
-    assert "python sweeps/grid.py --resume --name s1" in text and "Traceback" not in text
+    assert "sweeps/grid.py --resume --name s1" in text and "Traceback" not in text
     folder = project_folder / "mlruns" / "sweeps" / "s1"
     uri = f"sqlite:///{project_folder}/mlruns/mlflow.db"
     client, runs = runs_of(uri, "s1")
