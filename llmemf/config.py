@@ -8,6 +8,7 @@ params all use the same short names.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -98,6 +99,15 @@ def unknown_keys(values: Iterable[str], valid: Iterable[str], where: str) -> lis
     return [f"{where}: unknown key {key!r}: {nearest(str(key), valid)}" for key in values if key not in valid]
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that takes `1e-3` as a number; YAML 1.1 wants `1.0e-3`."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Split `key=value` of a `--set` option; the value is read as YAML (`1e-3` is a number).
 
@@ -111,19 +121,13 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def parse_value(text: str, *, where: str) -> Any:
-    """Read one value as YAML, with exponents such as `1e-3` as numbers and `a,b` as a list."""
+    """Read one value as YAML (`1e-3` is a number), with `a,b` as a list."""
     if "," in text and not text.strip().startswith(("[", "{")):
         return [parse_value(part, where=where) for part in text.split(",")]
     try:
-        value = yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise InputError(f"{where}: {text!r} cannot be read as a value") from None
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -134,9 +138,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): save it as such") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
