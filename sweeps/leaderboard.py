@@ -112,6 +112,17 @@ def as_markdown(records: list[TrialRecord], *, title: str, notes: list[str], tes
     return "\n".join(lines) + "\n"
 
 
+def shortened(page: str, limit: int = 5000) -> str:
+    """The beginning of a page, whole lines only, without its title: the description of the sweep's run in MLflow."""
+    lines, length = [], 0
+    for line in page.splitlines()[2:]:
+        length += len(line) + 1
+        if length > limit:
+            break
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return "-"

@@ -460,9 +460,7 @@ def shortest(path: Path) -> str:
 
 
 def ui_command(tracking_uri: str) -> str:
-    """The command, or the address, that shows the runs."""
-    if tracking_uri.startswith("http"):
-        return tracking_uri
+    """The command that shows the runs of a local database."""
     return shlex.join([str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", tracking_uri])
 
 

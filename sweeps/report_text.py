@@ -124,6 +124,7 @@ def print_end(
     reason: str,
     seconds: float,
     tracking: str,
+    page: str,
     console: Console,
 ) -> None:
     """Leaderboard, test metrics, and where everything lies."""
@@ -164,7 +165,11 @@ def print_end(
     if tracking:
         facts.add_row("note", tracking)
     console.print(facts)
-    print_command(console, "browse", ui_command(record.tracking_uri))
+    if record.tracking_uri.startswith("http"):
+        print_command(console, "browse", record.tracking_uri.rstrip("/") + page)
+    else:
+        print_command(console, "browse", ui_command(record.tracking_uri))
+        print_command(console, "then open", f"http://127.0.0.1:5000{page}")
     if outcome == "interrupted":
         print_command(console, "resume", plan.resume_command())
 

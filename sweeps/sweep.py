@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import getpass
 import logging
 import os
 import socket
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from llmemf.config import build_config
 from llmemf.errors import InputError
-from sweeps import leaderboard, wording
+from sweeps import leaderboard
 from sweeps.display import Display
 from sweeps.interrupt import Interrupted, StopRequest
 from sweeps.plan import Plan, SweepData, check_writable, is_prepared, load_data, machine, slots
@@ -240,19 +241,17 @@ def finish(
         with console.status("scoring the best trial on the test split"):
             test = evaluate(kept, data.scenario, data.features, split="test")
     paths = write_results(plan, data, records, best, test)
-    tags = {"best_trial": best.name, **wanted_tags(best)} if best else {}
+    tags = {"mlflow.note.content": leaderboard.shortened((record.folder / "leaderboard.md").read_text())}
+    if best:
+        tags["best_trial"] = best.name
     summary = {"objective": best.objective, **best.metrics, **test} if best and outcome == "completed" else {}
     tracking.log_parent(metrics=summary, tags=tags, paths=paths)
     lost = tracking.close(outcome)
     record.status = outcome
     record.save()
-    print_end(plan, data, records, test, outcome, reason, seconds, lost, console)
+    print_end(plan, data, records, test, outcome, reason, seconds, lost, tracking.page(), console)
     code = {"completed": 0, "failed": 1}.get(outcome, INTERRUPTED if reason == "interrupted" else 2)
     return Result(code, records, test)
-
-
-def wanted_tags(best: TrialRecord) -> dict[str, str]:
-    return {f"best_{key}": wording.number(value) for key, value in best.settings.items()}
 
 
 def write_results(
@@ -295,6 +294,11 @@ def open_tracking(plan: Plan, data: SweepData, console: Console, client: Callabl
         "seed": str(record.seed),
         "code": code_version(),
         **data.tags(),
+        # MLflow's own columns: where a run comes from.
+        "mlflow.source.name": "sweeps/grid.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
+        "mlflow.user": getpass.getuser(),
     }
     if plan.objectives:
         tags["objective"] = "+".join(plan.objectives)

@@ -29,6 +29,8 @@ PARENT = "sweep"
 LOGGED = ("train/", "val/", "val_full/")
 LOGGED_NAMES = ("objective", "seconds_train", "seconds_valid", "sequences_per_second", "gpu_mem_gb")
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages for models instead of those for language model applications."""
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's answers to a write that will never succeed."""
 
@@ -207,6 +209,10 @@ class Tracking:
             return f"tracking: {count} failed, all delivered later"
         return f"tracking: {count} failed, {len(self.lost)} lost ({self.lost[-1]})"
 
+    def page(self) -> str:
+        """Where MLflow's pages show the sweep's experiment, below the address of the server."""
+        return f"/#/experiments/{self._experiment}/runs?workflowType=machine_learning"
+
     def retry(self) -> None:
         """Deliver what waits, if its time has come."""
         if self.waiting and time.monotonic() >= self._retry_at:
@@ -265,7 +271,7 @@ class Tracking:
             found = self.client.get_experiment_by_name(self.target.experiment)
             if found is None:
                 self._experiment = self.client.create_experiment(
-                    self.target.experiment, artifact_location=self.target.artifacts
+                    self.target.experiment, artifact_location=self.target.artifacts, tags=EXPERIMENT_TAGS
                 )
             else:
                 if found.lifecycle_stage == "deleted":
@@ -326,7 +332,7 @@ class Tracking:
     def _deliver_tags(self, run_id: str, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(run_id, tags=[RunTag(key, value[:500]) for key, value in tags.items()])
+        self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
     def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int) -> None:
         self._deliver_tags(run_id, tags)

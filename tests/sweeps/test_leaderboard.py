@@ -77,3 +77,10 @@ def test_the_best_checkpoint_is_kept_whole(tmp_path):
         assert leaderboard.keep_best(best, folder) == folder / "best"
     assert sorted(path.name for path in (folder / "best").iterdir()) == ["best.safetensors", "config.yaml"]
     assert [path.name for path in folder.iterdir()] == ["best"]
+
+
+def test_a_page_is_cut_at_whole_lines():
+    page = "# title\n\n" + "\n".join(f"line {i}" for i in range(10, 99))
+    text = leaderboard.shortened(page, limit=50)
+    assert text.splitlines() == [f"line {i}" for i in range(10, 16)] and len(text) <= 50
+    assert leaderboard.shortened(page).endswith("line 98")
