@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,13 +151,6 @@ def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
     return result
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
-
-
 def keep_best(record: TrialRecord, folder: Path) -> Path | None:
     """Copy the weights and settings of the best trial out of Tune's folders; None where it left no checkpoint."""
     source = Path(record.checkpoint) if record.checkpoint else None
@@ -166,9 +158,12 @@ def keep_best(record: TrialRecord, folder: Path) -> Path | None:
         return None
     target, temporary = folder / "best", folder / ".best.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    for name in ("best.safetensors", "config.yaml"):
-        shutil.copy2(source / name, temporary / name)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
+    try:
+        temporary.mkdir()
+        for name in ("best.safetensors", "config.yaml"):
+            shutil.copy2(source / name, temporary / name)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return target

@@ -74,11 +74,8 @@ class SweepRecord(SweepSettings):
 
     def save(self) -> None:
         """Write `sweep.yaml`; it appears whole or not at all."""
-        path = self.folder / RECORD
-        temporary = path.with_name(f".{RECORD}.tmp")
         content = json.loads(self.model_dump_json())
-        temporary.write_text(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
-        os.replace(temporary, path)
+        write_whole(self.folder / RECORD, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
 
     @classmethod
     def load(cls, folder: Path) -> SweepRecord:
@@ -88,6 +85,16 @@ class SweepRecord(SweepSettings):
             InputError: there is none, or it was damaged.
         """
         return build_config(cls, read_yaml(folder / RECORD), where=str(folder / RECORD))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def scenario_files() -> dict[str, Path]:

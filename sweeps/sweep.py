@@ -28,6 +28,7 @@ from sweeps.interrupt import Interrupted, StopRequest
 from sweeps.plan import Plan, SweepData, check_writable, is_prepared, load_data, machine, slots
 from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import print_end, print_start
+from sweeps.settings import write_whole
 from sweeps.tracking import Target, Tracking
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +98,12 @@ def run_sweep(
             watch.listen()
             stop.check()
             print_start(plan, data, parallel, console)
-            return _run_trials(plan, data, parallel, stop, console, trainable, evaluate, client)
+            record.fingerprint, record.status = data.scenario.fingerprint, "running"
+            record.save()
+            tracking = open_tracking(plan, data, console, client)
+            # So does MLflow with its logs.
+            watch.listen()
+            return _run_trials(plan, data, parallel, tracking, stop, console, trainable, evaluate)
         except (Interrupted, KeyboardInterrupt):
             console.print("stopped; what was saved continues with:")
             console.print(f"  {plan.resume_command()}", style="cyan", soft_wrap=True)
@@ -114,18 +120,15 @@ def _run_trials(
     plan: Plan,
     data: SweepData,
     parallel: int,
+    tracking: Tracking,
     stop: StopRequest,
     console: Console,
     trainable: Callable[..., None] | None,
     evaluate: Callable[..., dict[str, float]] | None,
-    client: Callable[[], Any] | None,
 ) -> Result:
     from sweeps.callback import SweepCallback
 
     record = plan.record
-    record.fingerprint, record.status = data.scenario.fingerprint, "running"
-    record.save()
-    tracking = open_tracking(plan, data, console, client)
     title = f"{record.name}   {record.model} on {record.scenario}, {record.search}"
     display = Display(console, title=title, planned=plan.trials, slots=parallel)
     scheduler = make_scheduler(plan)
@@ -279,7 +282,7 @@ def write_results(
             facts["note"] = " ".join(notes)
         files["best.yaml"] = leaderboard.best_yaml(config.to_dict(), facts, {**best.metrics, **test})
     for name, text in files.items():
-        leaderboard.write(record.folder / name, text)
+        write_whole(record.folder / name, text)
     return [record.folder / name for name in files]
 
 
