@@ -9,6 +9,7 @@ Shapes: S sequences, B batch, L columns, C candidates.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -69,6 +70,11 @@ class TrialData:
             image=image,
             fingerprint=scenario.fingerprint,
         )
+
+    @cached_property
+    def feature_hashes(self) -> dict[str, str]:
+        """SHA-256 of each feature matrix that is given, by kind."""
+        return {matrix.kind: matrix.hash() for matrix in (self.text, self.image) if matrix is not None}
 
 
 def _unit_rows(matrix: FeatureMatrix) -> FeatureMatrix:

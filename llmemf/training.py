@@ -4,21 +4,24 @@ It knows nothing of sweeps. The state of every random choice is a function of (s
 an epoch's end draws what the uninterrupted run draws.
 
 A checkpoint folder holds `state.pt` (plain tensors and numbers: resume), `best.safetensors` (weights of the best epoch)
-and `config.yaml` (the trial's configuration and the fingerprint of its data).
+and `config.yaml` (the trial's configuration, the fingerprint of its data and the hashes of its features).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -81,14 +84,12 @@ class Trainer:
             metrics = self._validate()
             self.epoch += 1
             self._remember(metrics)
-            best_epoch = max(kept["epoch"] for kept in self.best.values())
-            patience = self.config.patience
-            self.stopped = bool(patience) and self.epoch - best_epoch >= patience and self.epoch < self.config.epochs
+            self.stopped = self._out_of_patience()
             metrics = {
                 "epoch": self.epoch,
                 "objective": float(np.mean([kept["value"] for kept in self.best.values()])),
-                "best_epoch": best_epoch,
-                "stopped_early": self.stopped,
+                "best_epoch": self._best_epoch(),
+                "stopped_early": self.stopped and self.epoch < self.config.epochs,
                 "train/loss": loss,
                 **metrics,
                 "seconds_train": trained - started,
@@ -108,33 +109,39 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
-            "stopped": self.stopped,
             "best": self.best,
         }
-        torch.save(state, folder / STATE)
-        save_best(folder, self.config, self.data.fingerprint, self.best)
+        _save_best(folder, self.config, self.data, self.best)
+        _replace(folder / STATE, lambda path: torch.save(state, path))
 
     def load(self, folder: str | Path) -> None:
-        """Continue where `save` left off.
+        """Continue where `save` left off; epochs, patience and device may be others than before.
 
         Raises:
             InputError: the checkpoint is of another configuration or of other data, or cannot be read.
         """
-        stored = read_yaml(Path(folder) / CONFIG)
-        if stored["fingerprint"] != self.data.fingerprint:
-            raise InputError(
-                f"checkpoint {folder} was trained on other data ({stored['fingerprint'][:12]}): start anew"
-            )
+        stored = _read_config(Path(folder))
+        _check_data(folder, stored, self.config, self.data)
         differing = sorted(key for key, value in self.config.to_dict().items() if stored["config"].get(key) != value)
         if set(differing) - {"epochs", "device", "patience"}:
             raise InputError(
                 f"checkpoint {folder} was trained with another configuration ({', '.join(differing)} differ)"
             )
-        state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.epoch, self.stopped, self.best = state["epoch"], state["stopped"], state["best"]
+        try:
+            state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.epoch, self.best = state["epoch"], state["best"]
+        except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+            raise InputError(f"{Path(folder) / STATE} cannot be read ({_first_line(error)}): start anew") from None
+        self.stopped = self._out_of_patience()
+
+    def _best_epoch(self) -> int:
+        return max(kept["epoch"] for kept in self.best.values())
+
+    def _out_of_patience(self) -> bool:
+        return bool(self.config.patience) and self.epoch - self._best_epoch() >= self.config.patience
 
     @property
     def _half(self) -> bool:
@@ -246,15 +253,71 @@ def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer
     return kind([group for group in groups if group["params"]], lr=config.lr, fused=True)
 
 
-def save_best(folder: Path, config: TrialConfig, fingerprint: str, best: Mapping[str, Mapping[str, Any]]) -> None:
+def _save_best(folder: Path, config: TrialConfig, data: TrialData, best: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the weights of the best epoch(s) and the configuration they belong to."""
     tensors: dict[str, Tensor] = {
         f"{name}/{key}": tensor.contiguous() for name, kept in best.items() for key, tensor in kept["weights"].items()
     }
     chosen = {name: {"value": kept["value"], "epoch": kept["epoch"]} for name, kept in best.items()}
-    save_file(tensors, folder / BEST, metadata={"best": json.dumps(chosen)})
-    content = {"fingerprint": fingerprint, "best": chosen, "config": config.to_dict()}
-    (folder / CONFIG).write_text(yaml.safe_dump(content, sort_keys=False))
+    _replace(folder / BEST, lambda path: save_file(tensors, path, metadata={"best": json.dumps(chosen)}))
+    content = {
+        "fingerprint": data.fingerprint,
+        "features": _feature_hashes(config, data),
+        "best": chosen,
+        "config": config.to_dict(),
+    }
+    _replace(folder / CONFIG, lambda path: path.write_text(yaml.safe_dump(content, sort_keys=False)))
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file that appears whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be written: {_first_line(error)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _feature_hashes(config: TrialConfig, data: TrialData) -> dict[str, str]:
+    """Hash of each feature matrix that the model reads."""
+    return {kind: data.feature_hashes[kind] for kind in sorted(model_class(config.model).needs(config))}
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself.
+
+    Raises:
+        InputError: there is no checkpoint, or something else.
+    """
+    stored = read_yaml(folder / CONFIG)
+    if missing := sorted({"fingerprint", "features", "best", "config"} - set(stored)):
+        raise InputError(f"{folder / CONFIG} is not of a checkpoint: it lacks {', '.join(missing)}")
+    return stored
+
+
+def _check_data(folder: str | Path, stored: Mapping[str, Any], config: TrialConfig, data: TrialData) -> None:
+    """Raise InputError unless a checkpoint was trained on this scenario and these features."""
+    if stored["fingerprint"] != data.fingerprint:
+        raise InputError(
+            f"checkpoint {folder} was trained on data {stored['fingerprint'][:12]}, this is {data.fingerprint[:12]}: "
+            "use it with the data it was trained on"
+        )
+    for kind, expected in stored["features"].items():
+        if _feature_hashes(config, data).get(kind) != expected:
+            raise InputError(
+                f"checkpoint {folder} was trained with other {kind} features: use it with those it was trained with"
+            )
 
 
 def evaluate_checkpoint(
@@ -270,7 +333,7 @@ def evaluate_checkpoint(
     Args:
         folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
         scenario: the scenario it was trained on; its fingerprint is compared.
-        features: the matrices it was trained with, by kind.
+        features: the matrices it was trained with, by kind; their hashes are compared.
         split: "test" or "valid".
 
     Returns:
@@ -281,19 +344,18 @@ def evaluate_checkpoint(
         InputError: the checkpoint belongs to other data, or cannot be read.
     """
     folder = Path(folder)
-    stored = read_yaml(folder / CONFIG)
-    if stored["fingerprint"] != scenario.fingerprint:
-        raise InputError(
-            f"checkpoint {folder} was trained on data {stored['fingerprint'][:12]}, scenario {scenario.name!r} "
-            f"is {scenario.fingerprint[:12]}: evaluate it on the data it was trained on"
-        )
+    stored = _read_config(folder)
     model_type = model_class(stored["config"]["model"])
     config = build_config(model_type.config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
     data = TrialData.build(scenario, **features)
+    _check_data(folder, stored, config, data)
     target = pick_device(config.device)
     sequences = device_sequences(config, scenario, split, target)
     model = model_type(config, data).to(target)
-    tensors = load_file(folder / BEST)
+    try:
+        tensors = load_file(folder / BEST)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / BEST} cannot be read ({_first_line(error)}): train again") from None
     targets = scenario.split(split).targets
     found = []
     for name in stored["best"]:

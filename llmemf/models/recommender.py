@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from llmemf.config import TrialConfig
+from llmemf.errors import InputError
 
 if TYPE_CHECKING:
     from llmemf.batches import Batch, TrialData
@@ -71,7 +72,15 @@ def num_parameters(model: nn.Module) -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes the GPU where there is one."""
+    """`auto` takes the GPU where there is one.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    count = torch.cuda.device_count()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if count else "cpu")
+    valid = ["cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
+    if name not in valid:
+        raise InputError(f"device = {name!r} is not here: one of auto, {', '.join(valid)}")
     return torch.device(name)
