@@ -175,7 +175,7 @@ class MixtureHead(nn.Module):
         if self._cache is not None:
             return self._cache
         scales = self.scales()
-        kind = torch.float64 if float(scales.max()) > FP32_SCALE else torch.float32
+        kind = torch.float64 if float(scales.detach().max()) > FP32_SCALE else torch.float32
         present = [None if table.has is None else table.has.to(kind) for table in self.tables.values()]
         rows = [table.output_rows().to(kind) for table in self.tables.values()]
         tables = rows, self.item_log_weights().exp().to(kind), present, scales.to(kind)
