@@ -127,8 +127,9 @@ class DeviceSequences:
         layout: "compact" keeps only a domain's own items in S^X and S^Y, "aligned" keeps the merged columns.
 
     In training a sequence longer than `max_length + 1` is cut, from its end, into windows that share one item, so that
-    every next item is a target exactly once. In evaluation a history is cut to its last `max_length` items (in the
-    compact layout each domain's view to its own last `max_length`). A view is as wide as its longest row, no wider.
+    every next item of S^{X+Y} is a target exactly once; S^X and S^Y lose their step from one window to the next. In
+    evaluation a history is cut to its last `max_length` items (in the compact layout each domain's view to its own last
+    `max_length`). A view is as wide as its longest row, no wider.
     """
 
     def __init__(
