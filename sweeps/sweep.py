@@ -28,7 +28,7 @@ from sweeps.interrupt import Interrupted, StopRequest
 from sweeps.plan import Plan, SweepData, check_writable, is_prepared, load_data, machine, slots
 from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import print_end, print_start
-from sweeps.settings import write_whole
+from sweeps.settings import SweepRecord, write_whole
 from sweeps.tracking import Target, Tracking
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +39,7 @@ STARTUP = 10
 OBJECT_STORE_EXTRA = 200 * 2**20
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -83,8 +84,8 @@ def run_sweep(
     """
     record = plan.record
     check_writable(plan)
-    check_reachable(record.tracking_uri)
-    with StopRequest() as stop, locked(record.folder, record.name), quiet(record.folder / "ray.log") as watch:
+    check_reachable(record)
+    with StopRequest() as stop, locked(record.folder, record.name), quiet(record) as watch:
         watch.stop = stop.request
         try:
             if data is None:
@@ -316,22 +317,35 @@ def open_tracking(plan: Plan, data: SweepData, console: Console, client: Callabl
     return tracking
 
 
-def check_reachable(uri: str, timeout: float = 3.0) -> None:
-    """Try to connect to a tracking server.
+def check_reachable(record: SweepRecord) -> None:
+    """Try to connect to the tracking server and the Ray cluster, where they are named by an address.
 
     Raises:
-        InputError: nobody answers.
+        InputError: nobody answers there.
     """
-    parts = urlsplit(uri)
-    if parts.scheme not in ("http", "https"):
-        return
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    parts = urlsplit(record.tracking_uri)
+    if parts.scheme in ("http", "https"):
+        problem = _no_answer(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        if problem:
+            raise InputError(
+                f"no tracking server answers at {record.tracking_uri} ({problem}): start it, or leave --tracking-uri out"
+            )
+    host, _, port = (record.ray_address or "").removeprefix("ray://").partition(":")
+    if port.isdecimal():
+        problem = _no_answer(host, int(port))
+        if problem:
+            raise InputError(
+                f"no Ray cluster answers at {record.ray_address} ({problem}): start it, or leave --ray-address out"
+            )
+
+
+def _no_answer(host: str | None, port: int, timeout: float = 3.0) -> str:
+    """Why nobody answers there, "" if somebody does."""
     try:
-        socket.create_connection((parts.hostname or "", port), timeout=timeout).close()
+        socket.create_connection((host or "", port), timeout=timeout).close()
     except OSError as error:
-        raise InputError(
-            f"no tracking server answers at {uri} ({error.strerror or error}): start it, or leave --tracking-uri out"
-        ) from None
+        return error.strerror or str(error)
+    return ""
 
 
 def start_ray(plan: Plan, data: SweepData) -> int:
@@ -342,9 +356,13 @@ def start_ray(plan: Plan, data: SweepData) -> int:
     """
     import ray
 
+    # Workers must import this checkout and no other copy.
+    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     if plan.record.ray_address:
+        environment = {"env_vars": {"PYTHONPATH": python_path}}
+        options = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
         try:
-            ray.init(address=plan.record.ray_address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=plan.record.ray_address, **options)
         except ConnectionError as error:
             raise InputError(
                 f"no Ray cluster answers at {plan.record.ray_address}: {' '.join(str(error).split())}"
@@ -352,8 +370,7 @@ def start_ray(plan: Plan, data: SweepData) -> int:
         return slots(plan.record, ray.cluster_resources(), where="the cluster")
     here = machine()
     parallel = slots(plan.record, here)
-    # Workers must import this checkout and no other copy.
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    os.environ["PYTHONPATH"] = python_path
     ray.init(
         address="local",
         num_cpus=int(here["CPU"]),
@@ -366,8 +383,12 @@ def start_ray(plan: Plan, data: SweepData) -> int:
     return parallel
 
 
-def set_environment() -> None:
+def set_environment(ray_address: str | None) -> None:
     """Settings that Ray reads when it is imported."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if ray_address and token.exists():
+        # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.update({key: os.environ.get(key, value) for key, value in RAY_SETTINGS.items()})
     warnings.filterwarnings("ignore", module="ray")
     if not os.access(Path.home(), os.W_OK):
@@ -452,13 +473,13 @@ class LogWatch(logging.Handler):
 
 
 @contextmanager
-def quiet(log_file: Path) -> Iterator[LogWatch]:
+def quiet(record: SweepRecord) -> Iterator[LogWatch]:
     """Keep the logs of Ray, MLflow and Optuna off the terminal: they go to the sweep's `ray.log`."""
-    set_environment()
+    set_environment(record.ray_address)
     # Imported here because Ray replaces the handlers of its loggers when it is imported.
     import ray.tune  # noqa: F401
 
-    watch = LogWatch(log_file)
+    watch = LogWatch(record.folder / "ray.log")
     loggers = [logging.getLogger(name) for name in watch.NAMES]
     before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     raising, logging.raiseExceptions = logging.raiseExceptions, False

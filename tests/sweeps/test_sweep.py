@@ -191,10 +191,15 @@ def test_an_interrupted_sweep_resumes_whole(project_folder):
     )
 
 
-def test_a_tracking_server_that_is_down_is_told_before_anything_starts():
-    with pytest.raises(InputError, match="no tracking server answers at http://127.0.0.1:9"):
-        check_reachable("http://127.0.0.1:9")
-    check_reachable("sqlite:////tmp/none.db")
+def test_servers_that_are_down_are_told_before_anything_starts(project_folder):
+    def record(**values):
+        return plan_sweep(Options(scenario="sample", **values)).record
+
+    with pytest.raises(InputError, match="no tracking server answers at http://127.0.0.1:9 .*--tracking-uri"):
+        check_reachable(record(tracking_uri="http://127.0.0.1:9"))
+    with pytest.raises(InputError, match="no Ray cluster answers at 127.0.0.1:9 .*--ray-address"):
+        check_reachable(record(ray_address="127.0.0.1:9"))
+    check_reachable(record(ray_address="auto"))
 
 
 def test_two_drivers_of_one_sweep_are_refused(tmp_path):
