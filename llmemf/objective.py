@@ -29,13 +29,14 @@ class SampledColumns:
     """Columns that stand for a whole catalogue.
 
     Attributes:
-        ids: (K,) item ids of the columns, in the numbering of the targets; drawn uniformly with replacement.
-        log_expansion: log of the number of items that one column stands for (n over K: the log-Q correction of a
-            uniform proposal), which makes the estimated normaliser unbiased.
+        ids: (K,) item ids of the columns, in the numbering of the targets.
+        log_expansion: log of the number of items that a column stands for, one number or (K,): n over K for a draw out
+            of n items (the log-Q correction of a uniform proposal, which makes the estimated normaliser unbiased), 0 for
+            an item that is counted exactly, -inf for a draw that must not count.
     """
 
     ids: Tensor
-    log_expansion: float
+    log_expansion: float | Tensor
 
 
 def mixture_nll(

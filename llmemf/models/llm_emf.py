@@ -112,9 +112,9 @@ class LLMEMFConfig(TrialConfig):
     empty_sequence: Literal["drop", "learned"] = "drop"
     """A user without items in a domain: that term is dropped, or has a learned vector, trained on first items."""
     objective: Literal["full", "sampled"] = "full"
-    """Softmax over all items in training, or its estimate from shared uniform negatives (log-Q corrected; cheaper)."""
+    """Softmax over all items in training, or its unbiased estimate: the batch's inputs exactly, the rest by uniform draws."""
     sampled_negatives: int = Field(2048, ge=1)
-    """Negatives per step and sequence of the sampled objective."""
+    """Uniform draws per step and sequence of the sampled objective."""
     chunk_elements: int = Field(CHUNK_ELEMENTS, ge=1)
     """Logits held at once in the objective: memory against speed, never the result."""
 
@@ -323,10 +323,12 @@ class Tower(nn.Module):
             queries = [torch.cat(pair) for pair in zip(queries, learned)]
         with torch.autocast(targets.device.type, enabled=False):
             if over_all:
-                return self.head.nll(queries, targets, 0, self.num_items, rows)
+                return self.head.nll(queries, targets, 0, self.num_items, rows, view.items)
             in_x = targets < self.num_x
-            return self.head.nll([q[in_x] for q in queries], targets[in_x], 0, self.num_x, rows) + self.head.nll(
-                [q[~in_x] for q in queries], targets[~in_x], self.num_x, self.num_items, rows
+            ranges = ((in_x, 0, self.num_x), (~in_x, self.num_x, self.num_items))
+            return sum(
+                self.head.nll([q[part] for q in queries], targets[part], low, high, rows, view.items)
+                for part, low, high in ranges
             )
 
     def _counted(self, valid_BL: Tensor) -> Tensor:

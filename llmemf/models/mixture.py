@@ -88,7 +88,13 @@ class MixtureHead(nn.Module):
         return [table.output_rows() for table in self.tables.values()]
 
     def nll(
-        self, queries: Sequence[Tensor], targets: Tensor, low: int, high: int, rows: Sequence[Tensor] | None
+        self,
+        queries: Sequence[Tensor],
+        targets: Tensor,
+        low: int,
+        high: int,
+        rows: Sequence[Tensor] | None,
+        exact: Tensor,
     ) -> Tensor:
         """Sum over rows of -log P(target), the softmax running over the items `low .. high - 1`.
 
@@ -96,6 +102,8 @@ class MixtureHead(nn.Module):
             queries: per modality (R, D_m), any length of vector.
             targets: (R,) item ids within the range. A target without any modality counts nothing.
             rows: what `rows()` gave in this step.
+            exact: item ids that a sampled normaliser counts exactly, whatever is drawn: the inputs of the batch. Cosines
+                are largest near a row's own inputs; left to chance, no model would learn to rank them down.
         """
         if not len(targets):
             return torch.stack([q.sum() for q in queries]).sum() * 0
@@ -103,8 +111,8 @@ class MixtureHead(nn.Module):
         log_weights, scales = self.item_log_weights(), self.scales()
         queries = [F.normalize(q, dim=1) for q in queries]
         if rows is None:
-            ids = torch.randint(low, high, (self.settings.sampled_negatives,), device=targets.device)
-            sampled = SampledColumns(ids, math.log((high - low) / len(ids)))
+            sampled = self._columns(low, high, exact)
+            ids = sampled.ids
             rows, rows_weights = [table.output_rows(ids) for table in tables], log_weights[ids]
             target_rows = [table.output_rows(targets) for table in tables]
             present = [table.has if table.has is None else table.has[ids] for table in tables]
@@ -131,6 +139,14 @@ class MixtureHead(nn.Module):
             sampled=sampled,
             chunk_elements=self.settings.chunk_elements,
         )
+
+    def _columns(self, low: int, high: int, exact: Tensor) -> SampledColumns:
+        """Uniform draws out of `low .. high - 1`, and beside them the exact items, which the draws then leave out."""
+        draws = torch.randint(low, high, (self.settings.sampled_negatives,), device=exact.device)
+        exact = exact[(exact >= low) & (exact < high)].unique()
+        expansion = torch.full(draws.shape, math.log((high - low) / len(draws)), device=draws.device)
+        expansion.masked_fill_(torch.isin(draws, exact), -torch.inf)
+        return SampledColumns(torch.cat([draws, exact]), torch.cat([expansion, expansion.new_zeros(len(exact))]))
 
     def add_probability(
         self, total: Tensor, queries: Sequence[Tensor], wanted: slice, normaliser: slice, factor: Tensor

@@ -12,6 +12,8 @@ from llmemf.models.mixture import MixtureHead, MixtureSettings
 
 WEIGHTS = {"id": 0.5, "image": 0.3, "text": 0.2}
 ROWS = 5
+NOTHING = torch.zeros(0, dtype=torch.long)
+SOME = torch.tensor([0, 3, 9, 9, NUM_ITEMS - 2, NUM_ITEMS])
 
 
 def make_head(*, missing=True, modalities=("id", "image", "text"), weights=WEIGHTS, **options):
@@ -61,7 +63,7 @@ def test_an_item_without_anything_has_no_weight_and_learned_weights_have_finite_
     weights = head.item_log_weights()
     assert bool((weights[3] == -torch.inf).all()) and bool((weights[NUM_X + 5] == -torch.inf).all())
     queries = make_queries(head)
-    head.nll(queries, torch.tensor([3, 3, 0, 9, NUM_ITEMS - 1]), 0, NUM_ITEMS, head.rows()).backward()
+    head.nll(queries, torch.tensor([3, 3, 0, 9, NUM_ITEMS - 1]), 0, NUM_ITEMS, head.rows(), NOTHING).backward()
     assert bool(head.log_weights.grad.isfinite().all()) and bool(head.log_weights.grad.any())
     assert probabilities(head, 0, NUM_X)[:, 3].any() == 0
 
@@ -85,7 +87,7 @@ def test_the_loss_is_minus_the_log_of_the_scored_probability(mixture, scale):
     head = make_head(mixture=mixture, scale_init=scale)
     for low, high in ((0, NUM_ITEMS), (0, NUM_X), (NUM_X, NUM_ITEMS)):
         targets = torch.linspace(low, high - 1, ROWS).long()
-        loss = head.nll(make_queries(head), targets, low, high, head.rows())
+        loss = head.nll(make_queries(head), targets, low, high, head.rows(), NOTHING)
         chosen = probabilities(head, low, high)[torch.arange(ROWS), targets - low]
         assert loss.item() == pytest.approx(-chosen.log().sum().item(), rel=1e-5)
 
@@ -117,28 +119,38 @@ def test_opposite_queries_at_the_largest_single_precision_scale_still_have_a_pro
 def test_no_target_at_all_is_a_loss_of_zero_with_gradients():
     head = make_head()
     queries = [query[:0].requires_grad_() for query in make_queries(head)]
-    loss = head.nll(queries, torch.zeros(0, dtype=torch.long), 0, NUM_X, head.rows())
+    loss = head.nll(queries, torch.zeros(0, dtype=torch.long), 0, NUM_X, head.rows(), NOTHING)
     loss.backward()
     assert loss.item() == 0 and queries[0].grad.shape == (0, 6)
 
 
 @pytest.mark.parametrize("mixture", ["prob", "logit"])
-def test_sampled_loss_approaches_the_full_one_within_its_range(mixture):
+@pytest.mark.parametrize("exact", [NOTHING, SOME])
+def test_sampled_loss_approaches_the_full_one_within_its_range(mixture, exact):
     full = make_head(mixture=mixture, scale_init=3.0)
     sampled = make_head(mixture=mixture, scale_init=3.0, sampled_negatives=200_000)
     assert sampled.rows() is None
     for low, high in ((0, NUM_ITEMS), (NUM_X, NUM_ITEMS)):
         targets = torch.linspace(low, high - 1, ROWS).long()
-        expected = full.nll(make_queries(full), targets, low, high, full.rows()).item()
-        actual = sampled.nll(make_queries(sampled), targets, low, high, sampled.rows()).item()
+        expected = full.nll(make_queries(full), targets, low, high, full.rows(), NOTHING).item()
+        actual = sampled.nll(make_queries(sampled), targets, low, high, sampled.rows(), exact).item()
         assert actual == pytest.approx(expected, rel=2e-3) and actual != expected
+
+
+@pytest.mark.parametrize("mixture", ["prob", "logit"])
+def test_sampled_loss_is_the_full_one_where_every_item_is_exact(mixture):
+    full, sampled = (make_head(mixture=mixture, sampled_negatives=count) for count in (0, 5))
+    targets = torch.arange(ROWS)
+    expected = full.nll(make_queries(full), targets, 0, NUM_X, full.rows(), NOTHING).item()
+    actual = sampled.nll(make_queries(sampled), targets, 0, NUM_X, None, torch.arange(NUM_ITEMS + 1)).item()
+    assert actual == pytest.approx(expected, rel=1e-5)
 
 
 def test_chunks_change_nothing():
     losses = []
     for chunk_elements in (1, 100, 2**20):
         head = make_head(chunk_elements=chunk_elements)
-        loss = head.nll(make_queries(head), torch.arange(ROWS), 0, NUM_X, head.rows())
+        loss = head.nll(make_queries(head), torch.arange(ROWS), 0, NUM_X, head.rows(), NOTHING)
         losses.append((loss.item(), *torch.autograd.grad(loss, [head.log_scale, head.tables["id"].input])))
     for loss in losses[1:]:
         assert loss[0] == pytest.approx(losses[0][0], rel=1e-6)
