@@ -8,7 +8,8 @@ from sweep_fakes import tiny_scenario
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps import plan as planning
-from sweeps.plan import Options, absolute_uri, build_plan, choose_points, plan_resume, plan_sweep, slots
+from sweeps.plan import Options, absolute_uri, build_plan, choose_points, plan_resume, plan_sweep
+from sweeps.resources import slots
 from sweeps.settings import SweepRecord, load_settings, scenario_files
 
 NOW = datetime.datetime(2026, 11, 21, 2, 3, 4)

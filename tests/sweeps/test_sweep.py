@@ -20,6 +20,7 @@ from sweep_fakes import FlakyClient, fake_evaluate, fast_trial, tiny_data
 from llmemf.errors import InputError
 from sweeps import sweep, tracking
 from sweeps.plan import Options, plan_sweep
+from sweeps.ray_session import LogWatch
 from sweeps.sweep import check_reachable, code_version, locked, run_sweep
 from sweeps.tracking import PARENT, mlflow_client
 
@@ -220,7 +221,7 @@ def test_a_full_disk_is_one_sentence_with_the_way_on(project_folder, monkeypatch
 
 
 def test_a_log_line_about_a_full_disk_asks_to_stop(tmp_path):
-    watch = sweep.LogWatch(tmp_path / "ray.log")
+    watch = LogWatch(tmp_path / "ray.log")
     asked = []
     watch.stop = asked.append
     import logging

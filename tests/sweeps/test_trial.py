@@ -33,7 +33,7 @@ class Tune:
 
 @pytest.fixture
 def tune(monkeypatch):
-    import ray
+    import ray.tune
 
     fake = Tune()
     monkeypatch.setattr(ray, "tune", fake)
