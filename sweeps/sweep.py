@@ -70,8 +70,8 @@ def run_sweep(
         InputError: something the user can mend: data, storage, tracking, resources, a full disk.
     """
     record = plan.record
-    check_writable(plan)
     check_reachable(record)
+    check_writable(plan)
     with StopRequest() as stop, locked(record.folder, record.name), quiet(record) as watch:
         watch.stop = stop.request
         try:
