@@ -66,10 +66,11 @@ def grid(
         bool, typer.Option("--resume", help="Continue the sweep --name, or the newest of the scenario.")
     ] = False,
 ) -> None:
-    from sweeps.plan import Options, is_prepared, load_data, plan_resume, plan_sweep
+    from sweeps.plan import Options, plan_resume, plan_sweep
     from sweeps.report_text import print_dry_run, print_fallback
     from sweeps.resources import machine, slots
     from sweeps.sweep import run_sweep
+    from sweeps.sweep_data import is_prepared, load_data
 
     values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
     options = Options(**{**values, "assignments": assignments or []})

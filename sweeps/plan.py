@@ -11,7 +11,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError, nearest
@@ -31,11 +31,6 @@ from sweeps.settings import (
 )
 from sweeps.space import Block, Space, build_space, without_points
 from sweeps.trial import rungs
-
-if TYPE_CHECKING:
-    from llmemf.batches import TrialData
-    from llmemf.features.matrix import FeatureMatrix
-    from llmemf.scenarios.scenario import Scenario
 
 SAMPLE = "sample"
 CHECKED_POINTS = 2000
@@ -125,33 +120,6 @@ class Plan:
         if Path(self.record.storage) != Path("mlruns").resolve():
             words += ["--storage", self.record.storage]
         return shlex.join(words)
-
-
-@dataclass
-class SweepData:
-    """The scenario and features of a sweep.
-
-    Attributes:
-        features: kind -> matrix.
-        trial_data: what trials see; it holds no test data.
-    """
-
-    scenario: Scenario
-    features: dict[str, FeatureMatrix]
-    trial_data: TrialData
-
-    def tags(self) -> dict[str, str]:
-        """Hashes and encoder names that go into every run."""
-        hashes = self.scenario.hashes()
-        tags = {
-            "fingerprint": self.scenario.fingerprint,
-            "candidates_valid": hashes["candidates_valid"],
-            "candidates_test": hashes["candidates_test"],
-        }
-        for kind, matrix in self.features.items():
-            tags[f"{kind}_encoder"] = matrix.encoder
-            tags[f"{kind}_features"] = matrix.hash()
-        return tags
 
 
 def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Plan:
@@ -341,39 +309,6 @@ def _check_points(
             block = without_points(block, set(bad))
         blocks.append(block)
     return Space(tuple(blocks), dropped), configs, notices
-
-
-def load_data(plan: Plan) -> SweepData:
-    """Load the scenario and the features that some trial needs; the sample is made first where it does not exist.
-
-    Raises:
-        InputError: data is missing, damaged, or not what the sweep was started with.
-    """
-    from llmemf.batches import TrialData
-    from llmemf.features.matrix import find_features
-    from llmemf.scenarios.scenario import find_scenario
-
-    record = plan.record
-    if record.scenario == SAMPLE:
-        from llmemf.scenarios.sample import prepare_sample
-
-        scenario = prepare_sample(record.data_root)
-    else:
-        scenario = find_scenario(record.scenario, record.data_root)
-    if record.fingerprint and record.fingerprint != scenario.fingerprint:
-        raise InputError(
-            f"scenario {scenario.name!r} has changed since sweep {record.name!r} was started (fingerprint "
-            f"{scenario.fingerprint[:8]}, was {record.fingerprint[:8]}): bring the old data back, or start a new sweep"
-        )
-    features = {}
-    for kind in sorted(plan.needs):
-        encoder = getattr(plan.configs[0], f"{kind}_encoder", "auto")
-        features[kind] = find_features(scenario, kind, encoder)
-    return SweepData(scenario, features, TrialData.build(scenario, **features))
-
-
-def is_prepared(plan: Plan) -> bool:
-    return (Path(plan.record.data_root) / plan.record.scenario / "manifest.json").exists()
 
 
 def absolute_uri(uri: str | None, storage: Path) -> str:

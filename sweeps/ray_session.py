@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llmemf.errors import InputError
-from sweeps.plan import Plan, SweepData
+from sweeps.plan import Plan
 from sweeps.resources import machine, slots
 from sweeps.settings import SweepRecord
+from sweeps.sweep_data import SweepData
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20

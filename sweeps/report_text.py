@@ -8,8 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import leaderboard, wording
-from sweeps.plan import Plan, SweepData, describe_space, ui_command
+from sweeps.plan import Plan, describe_space, ui_command
 from sweeps.records import TrialRecord, best_of
+from sweeps.sweep_data import SweepData
 
 HEAD_OF_TRIALS = 10
 

@@ -22,11 +22,12 @@ from llmemf.errors import InputError
 from sweeps import leaderboard
 from sweeps.display import Display
 from sweeps.interrupt import Interrupted, StopRequest
-from sweeps.plan import Plan, SweepData, check_writable, is_prepared, load_data
+from sweeps.plan import Plan, check_writable
 from sweeps.ray_session import ROOT, quiet, start_ray, stop_ray
 from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import print_end, print_start
 from sweeps.settings import SweepRecord, write_whole
+from sweeps.sweep_data import SweepData, is_prepared, load_data
 from sweeps.tracking import Target, Tracking
 
 INTERRUPTED = 130

@@ -6,6 +6,7 @@ R positions (rows) with a target.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from llmemf.batches import Batch, TrialData
 
 
-class Recommender(nn.Module):
+class Recommender(nn.Module, ABC):
     """One system: a loss over a training batch and scores for the items of a domain.
 
     Subclasses set `config_class` and implement `training_loss` and `score_all`. Scores are comparable within one
@@ -44,13 +45,13 @@ class Recommender(nn.Module):
         """Search space used where a scenario's YAML names none: key -> list of values, or {low, high, log}."""
         return {"lr": [1e-4, 5e-4, 1e-3, 5e-3, 1e-2], "l2": [1e-5, 5e-5, 1e-4, 5e-4, 1e-3]}
 
+    @abstractmethod
     def training_loss(self, batch: Batch) -> Tensor:
         """Scalar loss of a training batch."""
-        raise NotImplementedError(f"{type(self).__name__} defines no training_loss")
 
+    @abstractmethod
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) scores of all items of a domain (0 is X, 1 is Y) as the next item of every history."""
-        raise NotImplementedError(f"{type(self).__name__} defines no score_all")
 
     def score(self, batch: Batch, candidates_BC: Tensor, domain: int) -> Tensor:
         """(B, C) scores of candidates given by their global ids, all of one domain."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from llmemf.batches import TrialData
 from llmemf.scenarios.scenario import Scenario, Sequences
-from sweeps.plan import SweepData
+from sweeps.sweep_data import SweepData
 from sweeps.trial import run_epochs
 
 DIVERGES = 0.009

@@ -11,6 +11,7 @@ from sweeps import plan as planning
 from sweeps.plan import Options, absolute_uri, build_plan, choose_points, plan_resume, plan_sweep
 from sweeps.resources import slots
 from sweeps.settings import SweepRecord, load_settings, scenario_files
+from sweeps.sweep_data import load_data
 
 NOW = datetime.datetime(2026, 11, 21, 2, 3, 4)
 
@@ -265,15 +266,15 @@ def test_changed_data_is_noticed(prepared):
     plan = make(name="mine", assignments=["modalities=id"])
     plan.record.fingerprint = "0" * 64
     with pytest.raises(InputError, match="has changed since sweep 'mine' was started"):
-        planning.load_data(plan)
+        load_data(plan)
     plan.record.fingerprint = ""
-    data = planning.load_data(plan)
+    data = load_data(plan)
     assert data.features == {} and data.tags()["fingerprint"] == data.scenario.fingerprint
 
 
 def test_missing_features_are_told_before_anything_starts(prepared):
     with pytest.raises(InputError, match="llmemf features offline movie_book"):
-        planning.load_data(make())
+        load_data(make())
 
 
 def test_configurations_are_the_models(prepared):
