@@ -36,8 +36,9 @@ class StopRequest:
     def listen(self) -> None:
         """Take over the signals that ask to stop; Ray sets its own handler of SIGTERM when it starts."""
         for number in ASKED:
-            # Under nohup a hang-up is ignored, and stays so.
-            if self._previous[number] != signal.SIG_IGN:
+            # Under nohup a hang-up is ignored, and stays so. Ctrl-C is heard even where a script in the background was
+            # started with it ignored: whoever sends it then means this sweep.
+            if number != signal.SIGHUP or self._previous[number] != signal.SIG_IGN:
                 signal.signal(number, self._handle)
 
     def __exit__(self, *exception: object) -> None:

@@ -49,3 +49,14 @@ def test_nohup_stays_nohup():
             assert not stop.reason
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_background_job_hears_an_interrupt():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.reason == "interrupted"
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
