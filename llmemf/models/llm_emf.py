@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, TrialData, View
@@ -117,6 +117,11 @@ class LLMEMFConfig(TrialConfig):
     """Uniform draws per step and sequence of the sampled objective."""
     chunk_elements: int = Field(CHUNK_ELEMENTS, ge=1)
     """Logits held at once in the objective: memory against speed, never the result."""
+
+    @field_validator("modalities", "sequences", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -82,3 +82,7 @@ def test_divergence_names_the_settings(root, capsys):
 
 def test_evaluate_without_a_checkpoint_says_so(root, tmp_path, capsys):
     assert "config.yaml" in refuse(capsys, "evaluate", tmp_path, "tiny")
+
+
+def test_one_modality_needs_no_brackets(root):
+    assert "features: none" in call("train", "tiny", *settings("modalities=id"))
