@@ -62,18 +62,24 @@ def train(
     _run(name, settings, output, resume, data_root)
 
 
-def _run(name, settings, output: Path | None, resume: bool, data_root: Path) -> None:
-    from llmemf.batches import TrialData
+def _features(settings, scenario):
+    """The matrices that the settings ask for, by kind."""
     from llmemf.features.matrix import find_features
     from llmemf.models import model_class
+
+    kinds = sorted(model_class(settings.model).needs(settings))
+    return {kind: find_features(scenario, kind, getattr(settings, f"{kind}_encoder")) for kind in kinds}
+
+
+def _run(name, settings, output: Path | None, resume: bool, data_root: Path) -> None:
+    from llmemf.batches import TrialData
     from llmemf.models.recommender import num_parameters
     from llmemf.scenarios.scenario import find_scenario
     from llmemf.training import NonFiniteLoss, Trainer
 
     console = Console()
     scenario = find_scenario(name, data_root)
-    kinds = sorted(model_class(settings.model).needs(settings))
-    features = {kind: find_features(scenario, kind, getattr(settings, f"{kind}_encoder")) for kind in kinds}
+    features = _features(settings, scenario)
     trainer = Trainer(settings, TrialData.build(scenario, **features))
     if resume:
         trainer.load(output)
@@ -117,17 +123,15 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score the best weights of a checkpoint on a held-out split."""
-    from llmemf.config import read_yaml
-    from llmemf.features.matrix import find_features
+    from llmemf.config import build_config, read_yaml
     from llmemf.models import model_class
     from llmemf.scenarios.scenario import find_scenario
     from llmemf.training import evaluate_checkpoint
 
     scenario = find_scenario(name, data_root)
     stored = read_yaml(folder / "config.yaml")["config"]
-    model = model_class(stored["model"])
-    kinds = sorted(model.needs(model.config_class(**stored)))
-    features = {kind: find_features(scenario, kind, stored[f"{kind}_encoder"]) for kind in kinds}
+    settings = build_config(model_class(stored["model"]).config_class, stored, where=str(folder / "config.yaml"))
+    features = _features(settings, scenario)
     metrics = evaluate_checkpoint(folder, scenario, features, split.value, device=device)
     table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in SHOWN), title=split.value)
     for domain in scenario.domains:
