@@ -1,9 +1,10 @@
-"""Between Ray Tune's hooks and what follows a sweep: records, tracking, display, and the rungs of successive halving."""
+"""Between Ray Tune's hooks and what follows a sweep: ledger, search, tracking, display, and the weights that are kept."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import pickle
 import re
 import time
 from pathlib import Path
@@ -13,176 +14,154 @@ from ray import tune
 
 from sweeps.display import Display
 from sweeps.interrupt import StopRequest
-from sweeps.records import TrialRecord
-from sweeps.search import was_stopped
-from sweeps.tracking import Tracking
+from sweeps.ledger import Ledger
+from sweeps.records import TrialRecord, trial_name
+from sweeps.retention import Retention
+from sweeps.search import SweepSearch
+from sweeps.tracking import Tracking, allowed
 
 log = logging.getLogger(__name__)
 
 
 class SweepCallback(tune.Callback):
-    """Keeps a record of each trial, and hands it to the tracker and the display.
-
-    What it stores with Tune's state brings an interrupted sweep back whole: records, MLflow run ids, and the rungs of
-    the scheduler, which Tune itself forgets.
+    """Writes what Tune tells of each trial into the ledger, then hands it to search, tracker and display.
 
     Args:
-        varied: settings that are shown for each trial.
-        errors: folder for the full traces of failed trials.
-        scheduler: the ASHA scheduler, or None.
+        folder: the sweep's folder; full traces of failures go to `errors/` below it.
         stop: the request to stop, passed on to Tune from here, and made here when the disk is full.
     """
 
     def __init__(
         self,
+        folder: Path,
         *,
-        varied: tuple[str, ...],
-        errors: Path,
+        ledger: Ledger,
+        search: SweepSearch,
         tracking: Tracking,
         display: Display,
+        retention: Retention,
         stop: StopRequest,
-        scheduler: Any = None,
     ) -> None:
-        self.varied, self.errors, self.scheduler, self.stop = varied, errors, scheduler, stop
-        self.tracking, self.display = tracking, display
-        self.records: dict[str, TrialRecord] = {}
-        self._since: dict[str, float] = {}
+        self.errors = folder / "errors"
+        self.ledger, self.search, self.tracking = ledger, search, tracking
+        self.display, self.retention, self.stop = display, retention, stop
+        self._since: dict[int, float] = {}
 
     def _record(self, trial: Any) -> TrialRecord:
-        if trial.trial_id not in self.records:
-            chosen = {key: trial.config[key] for key in self.varied if key in trial.config}
-            number = trial_number(trial)
-            self.records[trial.trial_id] = TrialRecord(trial.trial_id, number, chosen, trial.config["epochs"])
-        return self.records[trial.trial_id]
+        return self.ledger.records[trial.config["trial"]]
 
     def _clock(self, record: TrialRecord) -> None:
         """Add the time since the last call to a trial that holds a place."""
         now = time.monotonic()
-        record.seconds += now - self._since.setdefault(record.trial_id, now)
-        self._since[record.trial_id] = now
+        record.seconds += now - self._since.get(record.number, now)
+        self._since[record.number] = now
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         if self.stop.forward():
             self.display.say(f"{self.stop.reason}: saving the sweep, a second Ctrl-C leaves at once")
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        self.tracking.retry()
-        for trial in trials:
-            record = self._record(trial)
-            if record.outcome in ("pending", "running"):
-                self._clock(record)
+        for record in self.search.live.values():
+            self._clock(record)
+        self.display.trouble = self.tracking.delivery.trouble
         self._show()
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         record = self._record(trial)
-        record.outcome = "running"
-        self.tracking.start_trial(record, trial.config)
+        self.ledger.start(record)
+        self.tracking.start_trial(record)
         self._show(record)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         record = self._record(trial)
-        record.add(result)
-        self.tracking.log_epoch(record, result)
+        self._clock(record)
+        kept = {"epoch": result["epoch"], "best_epoch": result["best_epoch"], **allowed(result)}
+        kept["stopped_early"] = result.get("stopped_early", False)
+        event = self.ledger.add(record, kept, stopped=bool(result.get("done")))
+        if event:
+            self.tracking.log_epoch(record, event["result"], event["time"])
         self._show()
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         record = self._record(trial)
-        if not record.epoch:
-            record.outcome, record.error = "failed", "the trial ended without a result"
-        else:
-            record.outcome = "pruned" if was_stopped(trial.last_result) else "completed"
-        record.checkpoint = trial.checkpoint.path if trial.checkpoint else ""
-        self.tracking.end_trial(record)
-        self._show(record)
+        if not record.ended:
+            # Tune says that it is done, and its last report says that it is not.
+            self.ledger.fail(record, "error", f"the trial ended after epoch {record.epoch} of {record.epochs}")
+        self._end(record)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         record = self._record(trial)
-        record.outcome = "failed"
-        record.error, trace = describe_error(trial)
-        record.checkpoint = trial.checkpoint.path if trial.checkpoint else ""
-        path = self.errors / f"{record.name}.txt"
+        exception, trace = read_error(trial)
+        kind, line = failure_kind(exception, trace), last_error(trace)
+        self._keep_trace(record, trace)
+        if kind == "disk":
+            # Nothing more can be written; the trial counts as interrupted.
+            self.stop.request("the disk is full")
+        elif kind == "error":
+            self.ledger.fail(record, kind, line)
+            self._end(record)
+        elif self.ledger.lose(record, kind, line):
+            self.search.again(record)
+            self.display.tell(f"{record.name} was lost after epoch {record.epoch} and runs again ({line})")
+        else:
+            self._end(record)
+        self._since.pop(record.number, None)
+
+    def _end(self, record: TrialRecord) -> None:
+        self.search.tell(record)
+        self.tracking.end_trial(record)
+        self.retention.end(record)
+        self._since.pop(record.number, None)
+        self._show(record)
+
+    def _keep_trace(self, record: TrialRecord, trace: str) -> None:
         try:
             self.errors.mkdir(parents=True, exist_ok=True)
-            path.write_text(trace)
+            with (self.errors / f"{record.name}.txt").open("a") as file:
+                file.write(trace + "\n")
         except OSError as error:
             log.warning("the trace of %s could not be written: %s", record.name, error)
-        self.tracking.end_trial(record)
-        self._show(record)
-        if is_disk_full(trace):
-            self.stop.request("the disk is full")
-
-    def on_experiment_end(self, trials: list, **info: Any) -> None:
-        """Close what is still open: those trials were interrupted and continue with `--resume`."""
-        for trial in trials:
-            record = self._record(trial)
-            if record.outcome in ("pending", "running"):
-                record.checkpoint = trial.checkpoint.path if trial.checkpoint else ""
-        self.interrupt()
-        self._show()
-
-    def interrupt(self) -> None:
-        """Close the runs of all trials that have not ended."""
-        for record in self.records.values():
-            if record.outcome in ("pending", "running"):
-                record.outcome = "interrupted"
-                self.tracking.end_trial(record)
 
     def _show(self, changed: TrialRecord | None = None) -> None:
         try:
-            self.display.update(list(self.records.values()), changed, time.time())
+            self.display.update(changed)
         except OSError as error:
             # A closed terminal or pipe must not end the sweep.
             log.warning("the display could not be written: %s", error)
 
-    def get_state(self) -> dict[str, Any]:
-        return {
-            "records": [record.to_dict() for record in self.records.values()],
-            "tracking": self.tracking.get_state(),
-            "rungs": rung_state(self.scheduler),
-            "seconds": self.display.elapsed(),
-        }
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self.records = {record["trial_id"]: TrialRecord(**record) for record in state["records"]}
-        for record in self.records.values():
-            record.outcome = "pending" if record.outcome in ("running", "interrupted") else record.outcome
-        self.tracking.set_state(state["tracking"])
-        restore_rungs(self.scheduler, state["rungs"])
-        self.display.already(state["seconds"])
-
-
-def rung_state(scheduler: Any) -> list | None:
-    """Milestones and recorded values of every bracket of an ASHA scheduler (Ray keeps them in private attributes)."""
-    if scheduler is None:
-        return None
-    return [[(milestone, dict(recorded)) for milestone, recorded in bracket._rungs] for bracket in scheduler._brackets]
-
-
-def restore_rungs(scheduler: Any, state: list | None) -> None:
-    """Put rungs back into a fresh scheduler with the same brackets."""
-    if scheduler is None or state is None:
-        return
-    for bracket, rungs in zip(scheduler._brackets, state, strict=True):
-        bracket._rungs = [(milestone, dict(recorded)) for milestone, recorded in rungs]
-
-
-def trial_number(trial: Any) -> int:
-    """1, 2, ... in order of creation; Tune's tag begins with it, and it survives a resume."""
-    return int(trial.experiment_tag.partition("_")[0])
+    def get_state(self) -> None:
+        """Nothing for Tune's snapshots: the ledger's journal holds all."""
 
 
 def trial_dirname(trial: Any) -> str:
     """Short folder name of a trial: Tune's default spells out every setting."""
-    return f"t{trial_number(trial):02d}-{trial.trial_id}"
+    return f"{trial_name(trial.config['trial'])}-{trial.trial_id}"
 
 
-def describe_error(trial: Any) -> tuple[str, str]:
-    """One line and the full trace of a trial's failure."""
+def read_error(trial: Any) -> tuple[Exception | None, str]:
+    """The last exception of a trial and its full trace."""
+    exception = None
+    try:
+        exception = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception as error:  # noqa: BLE001  what cannot be unpickled is known by its trace alone
+        log.info("the exception of %s cannot be read: %s", trial, error)
     try:
         trace = re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text())
     except (OSError, TypeError):
-        return "no trace was kept", ""
-    return last_error(trace), trace
+        trace = "" if exception is None else str(exception)
+    return exception, trace[trace.rfind("Failure # ") :] if "Failure # " in trace else trace
+
+
+def failure_kind(exception: Exception | None, trace: str) -> str:
+    """Why a trial failed: `disk`, `memory`, `lost` (its process or node died), or its own `error`."""
+    from ray.exceptions import RayTaskError
+
+    if is_disk_full(trace):
+        return "disk"
+    if any(sign in trace for sign in ("OutOfMemoryError", "MemoryError", "running low on memory", "out of memory")):
+        return "memory"
+    own = isinstance(exception, RayTaskError) or (exception is None and "Traceback" in trace)
+    return "error" if own and "NodeUnfit" not in last_error(trace) else "lost"
 
 
 def last_error(trace: str) -> str:
@@ -192,7 +171,7 @@ def last_error(trace: str) -> str:
         name, colon, message = line.partition(": ")
         if colon and name.replace(".", "").replace("_", "").isalnum() and name.split(".")[-1][:1].isupper():
             return f"{name.split('.')[-1]}: {message}"[:300]
-    return (lines[1] if len(lines) > 1 else "unknown error")[:300]
+    return (lines[1] if len(lines) > 1 else "no trace was kept")[:300]
 
 
 def is_disk_full(trace: str) -> bool:

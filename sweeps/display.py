@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
@@ -16,6 +17,7 @@ from sweeps import wording
 from sweeps.records import TrialRecord, best_of
 
 PLAIN_SECONDS = 10.0
+PLAIN_SECONDS_MOST = 300.0
 SHOWN_RUNNING = 8
 STYLE = {
     "completed": "green",
@@ -35,17 +37,25 @@ class Display:
         title: what is swept.
         planned: number of trials.
         slots: trials that can run at once.
+        records: all trials by number, as the ledger keeps them.
     """
 
-    def __init__(self, console: Console, *, title: str, planned: int, slots: int) -> None:
+    def __init__(
+        self, console: Console, *, title: str, planned: int, slots: int, records: Mapping[int, TrialRecord]
+    ) -> None:
         self.console, self.title, self.planned, self.slots = console, title, planned, slots
-        self.records: list[TrialRecord] = []
+        self._records = records
         self.saying = ""
+        self.trouble = ""
         self._started = time.monotonic()
         self._earlier = 0.0
         self._last_line = 0.0
         self._last_text = ""
         self._live: Live | None = None
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        return list(self._records.values())
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
@@ -66,9 +76,8 @@ class Display:
     def elapsed(self) -> float:
         return self._earlier + time.monotonic() - self._started
 
-    def update(self, records: list[TrialRecord], changed: TrialRecord | None, now: float) -> None:
-        """Take in the newest state; `changed` is a trial that has just started or ended."""
-        self.records = records
+    def update(self, changed: TrialRecord | None = None) -> None:
+        """Show the newest state; `changed` is a trial that has just started or ended."""
         if changed and changed.outcome == "failed":
             text = Text.assemble((f"{changed.name} failed: ", "red"), changed.error)
             self._print(text)
@@ -77,8 +86,11 @@ class Display:
             return
         if changed and changed.outcome not in ("running", "failed"):
             self._print(Text(self._ended_line(changed)))
+        now = time.monotonic()
+        if now - self._last_line < self._pause():
+            return
         text = self.line()
-        if text != self._last_text and now - self._last_line >= PLAIN_SECONDS:
+        if text != self._last_text:
             self._last_line, self._last_text = now, text
             self._print(Text(f"[{wording.duration(self.elapsed())}] {text}"))
 
@@ -87,6 +99,14 @@ class Display:
         self.saying = text
         if not self._live:
             self._print(Text(text))
+
+    def _pause(self) -> float:
+        """Seconds between two plain lines: a sweep of hours need not tell every ten seconds that it goes on."""
+        return max(PLAIN_SECONDS, min(PLAIN_SECONDS_MOST, self.elapsed() / 30))
+
+    def tell(self, text: str) -> None:
+        """One line about a trial, kept on the screen while the sweep goes on."""
+        self._print(Text(f"[{wording.duration(self.elapsed())}] {text}"))
 
     def _print(self, text: Text) -> None:
         self.console.print(text, soft_wrap=not self.console.is_terminal)
@@ -135,8 +155,8 @@ class Display:
         if best:
             parts.append(f"best {best.objective:.4f} ({best.name}, epoch {best.best_epoch})")
         left = self.remaining()
-        parts.append(f"{wording.duration(left)} left" if left is not None else "time left unknown")
-        return ", ".join(parts)
+        parts.append(f"{wording.duration(left)} left" if left else "time left unknown")
+        return ", ".join(parts) + (f" ({self.trouble})" if self.trouble else "")
 
     def render(self) -> RenderableType:
         """The live table."""
@@ -148,7 +168,7 @@ class Display:
         head.add_column(justify="right", no_wrap=True)
         bar = ProgressBar(total=max(1, self.planned), completed=count["done"], complete_style="cyan")
         times = f"{wording.duration(self.elapsed())} elapsed"
-        times += f", about {wording.duration(left)} left" if left is not None else ""
+        times += f", about {wording.duration(left)} left" if left else ""
         head.add_row(bar, f"[b]{count['done']}[/b] of {self.planned} trials", f"[dim]{times}[/dim]")
         states = Text("  ")
         for name in ("running", "pending", "completed", "pruned", "failed"):
@@ -156,7 +176,9 @@ class Display:
                 word = "starting" if name == "pending" else name
                 states.append(f"{count[name]} {word}   ", STYLE[name] if count[name] else "dim")
         parts: list[RenderableType] = [Text("")] if count["failed"] else []
-        parts += [Text(self.title, style="bold"), head, states, Text("")]
+        parts += [Text(self.title, style="bold"), head, states]
+        parts += [Text(f"  {self.trouble}", style="yellow")] if self.trouble else []
+        parts.append(Text(""))
         if self.saying:
             return Group(*parts[:-1], Text(f"  {self.saying}", style="magenta"))
         if best:

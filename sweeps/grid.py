@@ -3,7 +3,8 @@
 python sweeps/grid.py --scenario movie_book                      the shipped sweep of a scenario
 python sweeps/grid.py --scenario movie_book --dry-run            what it would do
 python sweeps/grid.py --scenario movie_book --set lr=1e-3,1e-4 --set lambda2=0.1 --trials 20
-python sweeps/grid.py --scenario movie_book --resume             continue the newest one
+python sweeps/grid.py --resume                                   continue the newest sweep
+python sweeps/grid.py --extend 20 --set lr=1e-5,1e-4,1e-3        20 further trials, here in a wider space
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import typer
 from rich.console import Console
 
 from llmemf.errors import InputError
+from sweeps import wording
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -61,31 +63,55 @@ def grid(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; a comma list replaces its grid. Repeatable."),
     ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Trials that keep their weights, the best.  [default: 5]")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Time a few real steps; tell hours, GPU-hours, memory and disk.")
+    ] = False,
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the sweep --name, or the newest of the scenario.")
+        bool, typer.Option("--resume", help="Continue the sweep --name, or the newest (of the scenario).")
+    ] = False,
+    extend: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="N further trials for the sweep --name, or the newest.")
+    ] = None,
+    start_or_continue: Annotated[
+        bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
     ] = False,
 ) -> None:
-    from sweeps.plan import Options, plan_resume, plan_sweep
-    from sweeps.report_text import print_dry_run, print_fallback
+    from sweeps.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
+    from sweeps.report_text import print_fallback
     from sweeps.resources import machine, slots
     from sweeps.sweep import run_sweep
     from sweeps.sweep_data import is_prepared, load_data
 
+    if sum((resume, start_or_continue, extend is not None)) > 1:
+        raise InputError("--resume, --extend and --continue exclude each other: give one of them")
     values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
     options = Options(**{**values, "assignments": assignments or []})
+    budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-    plan = plan_resume(options) if resume else plan_sweep(options)
+    if extend is not None:
+        plan = plan_extend(options, extend)
+    else:
+        plan = plan_resume(options) if resume else plan_continue(options) if start_or_continue else plan_sweep(options)
     print_fallback(plan, console)
-    if dry_run:
-        data = load_data(plan) if is_prepared(plan) else None
+    if dry_run or estimate:
         parallel = slots(plan.record, machine()) if not plan.record.ray_address else plan.record.concurrency or 1
-        print_dry_run(plan, data, parallel, console)
+        if estimate:
+            from sweeps.estimate import estimate as run_estimate
+
+            run_estimate(plan, load_data(plan), parallel, console)
+        else:
+            from sweeps.dry_run import print_dry_run
+
+            print_dry_run(plan, load_data(plan) if is_prepared(plan) else None, parallel, console)
         return
-    if plan.record.status == "completed" and resume:
-        console.print(f"sweep {plan.record.name} is complete: {plan.record.folder / 'leaderboard.md'}", soft_wrap=True)
-        return
-    raise typer.Exit(run_sweep(plan, console).exit_code)
+    raise typer.Exit(run_sweep(plan, console, time_budget=budget).exit_code)
 
 
 def main() -> None:

@@ -151,11 +151,8 @@ def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
     return result
 
 
-def keep_best(record: TrialRecord, folder: Path) -> Path | None:
-    """Copy the weights and settings of the best trial out of Tune's folders; None where it left no checkpoint."""
-    source = Path(record.checkpoint) if record.checkpoint else None
-    if source is None or not (source / "best.safetensors").exists():
-        return None
+def keep_best(source: Path, folder: Path) -> Path:
+    """Copy the weights and settings of the best trial to `best/` in the sweep's folder."""
     target, temporary = folder / "best", folder / ".best.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     try:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 import re
 import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmemf.config import TrialConfig, build_config
+from llmemf.config import TrialConfig, build_config, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
 from sweeps import wording
+from sweeps.ledger import Ledger
 from sweeps.resources import default_gpus
 from sweeps.settings import (
     SETTLED,
@@ -28,6 +29,7 @@ from sweeps.settings import (
     find_sweep,
     load_settings,
     scenario_files,
+    space_keys,
 )
 from sweeps.space import Block, Space, build_space, without_points
 from sweeps.trial import rungs
@@ -35,6 +37,19 @@ from sweeps.trial import rungs
 SAMPLE = "sample"
 CHECKED_POINTS = 2000
 """A block with more points than this is checked at evenly spread ones."""
+KEPT = (
+    "model",
+    "search",
+    "trials",
+    "grid_points",
+    "epochs",
+    "scheduler",
+    "grace_period",
+    "reduction_factor",
+    "seed",
+    "tracking_uri",
+)
+"""Options that a stored sweep has once and for all."""
 
 
 @dataclass
@@ -59,6 +74,7 @@ class Options:
     tracking_uri: str | None = None
     storage: Path = Path("mlruns")
     ray_address: str | None = None
+    keep: int | None = None
     assignments: list[str] = field(default_factory=list)
 
 
@@ -71,11 +87,13 @@ class Plan:
         config_class: the model's configuration.
         fixed: settings that all trials share, as given to the model.
         space: the search space.
-        points: grid points in their order; those that `record.search` runs first.
+        points: grid points that have not been run, in their order.
         trials: number of trials.
         configs: one valid configuration per distinct choice; what data is needed follows from them.
         notices: sentences that the user should read.
         resumed: whether it continues a stored sweep.
+        extended: whether it also has more trials than that one was planned with.
+        before: settings that all earlier trials of an extended sweep shared and that are different or searched now.
     """
 
     record: SweepRecord
@@ -87,10 +105,17 @@ class Plan:
     configs: list[TrialConfig]
     notices: list[str] = field(default_factory=list)
     resumed: bool = False
+    extended: bool = False
+    before: dict[str, Any] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
         return self.fixed["epochs"]
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Settings that differ between trials, those of an extended sweep's earlier ones included."""
+        return tuple(dict.fromkeys([*self.record.shown, *self.space.varied, *self.before]))
 
     @property
     def is_fallback(self) -> bool:
@@ -168,6 +193,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
         gpus_per_trial=default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
         concurrency=options.concurrency,
         ray_address=options.ray_address,
+        keep=SweepRecord.model_fields["keep"].default if options.keep is None else options.keep,
         created=stamp.isoformat(timespec="microseconds"),
     )
     if (record.folder / "sweep.yaml").exists():
@@ -183,34 +209,80 @@ def plan_resume(options: Options) -> Plan:
     Raises:
         InputError: there is no such sweep, or an option would change it.
     """
-    kept = (
-        "model",
-        "search",
-        "trials",
-        "grid_points",
-        "epochs",
-        "scheduler",
-        "grace_period",
-        "reduction_factor",
-        "seed",
-    )
-    changed = [f"--{key.replace('_', '-')}" for key in (*kept, "tracking_uri") if getattr(options, key) is not None]
-    changed += ["--set"] if options.assignments else []
-    if changed:
-        raise InputError(f"--resume continues a sweep as it was started: leave out {', '.join(changed)}")
-    record = SweepRecord.load(find_sweep(options.storage.resolve(), name=options.name, scenario=options.scenario))
-    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address"):
-        if getattr(options, key) is not None:
-            setattr(record, key, getattr(options, key))
-    # The folder may have been moved together with all that lies in it.
-    record.storage = str(options.storage.resolve())
-    plan = build_plan(record)
+    if options.assignments:
+        raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
+    record = _stored_record(options, "--resume")
+    plan = build_plan(record, known=[item.choice for item in Ledger(record.folder).records.values()])
     plan.resumed = True
     return plan
 
 
-def build_plan(record: SweepRecord, *, whole_grid: bool = False) -> Plan:
-    """Work out the trials of a sweep and check every setting before anything starts."""
+def plan_extend(options: Options, more: int) -> Plan:
+    """Plan further trials of a stored sweep, in its own space or, with `--set`, in another one.
+
+    All that was learned counts: the study of the extended sweep holds the earlier trials, successive halving its rungs.
+    Trials that were interrupted are finished first.
+
+    Args:
+        more: number of further trials.
+
+    Raises:
+        InputError: there is no such sweep, an option would make its trials incomparable, or no grid point is left.
+    """
+    record = _stored_record(options, "--extend")
+    earlier = [item.choice for item in Ledger(record.folder).records.values()]
+    if not earlier:
+        raise InputError(f"--extend: sweep {record.name!r} has no trial yet: continue it with --resume")
+    before = build_plan(record, known=earlier)
+    assigned = {parse_assignment(text)[0] for text in options.assignments}
+    if settled := sorted(assigned & set(SETTLED)):
+        raise InputError(f"--extend: {settled[0]} must be the same in all trials of a sweep: start a new one")
+    settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
+    overrides = apply_assignments(settings, options.assignments)
+    # What was fixed and is given now belongs to the space: earlier trials have another value of it.
+    overrides |= {key: [settings.fixed.pop(key)] for key in sorted(assigned & set(settings.fixed))}
+    record.fixed, record.space = settings.fixed, merged_space(settings.space, overrides)
+    record.trials = max(record.trials, len(earlier)) + more
+    new = [key for key in space_keys(record.space) if key not in space_keys(settings.space)]
+    shared = {key: before.configs[0].to_dict()[key] for key in new}
+    plan = build_plan(record, known=[{**shared, **choice} for choice in earlier])
+    plan.resumed, plan.extended, plan.before = True, True, shared
+    if plan.trials <= len(earlier):
+        raise InputError(f"--extend {more}: no grid point is left; widen the grid with --set KEY=VALUE,VALUE")
+    return plan
+
+
+def plan_continue(options: Options) -> Plan:
+    """Plan the named sweep: a new one, or the continuation where it exists; what a scheduler runs again and again."""
+    if options.name is None:
+        raise InputError("--continue needs --name: the sweep that is started, or continued where it exists")
+    if not (options.storage.resolve() / "sweeps" / options.name / "sweep.yaml").exists():
+        return plan_sweep(options)
+    resources = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "storage", "name")
+    return plan_resume(Options(**{key: getattr(options, key) for key in resources}))
+
+
+def _stored_record(options: Options, flag: str) -> SweepRecord:
+    """The record of the sweep that is meant, with the resources of this command line."""
+    changed = [f"--{key.replace('_', '-')}" for key in KEPT if getattr(options, key) is not None]
+    if changed:
+        raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
+    record = SweepRecord.load(find_sweep(options.storage.resolve(), name=options.name, scenario=options.scenario))
+    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep"):
+        if getattr(options, key) is not None:
+            setattr(record, key, getattr(options, key))
+    # The folder may have been moved together with all that lies in it.
+    record.storage = str(options.storage.resolve())
+    return record
+
+
+def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()) -> Plan:
+    """Work out the trials of a sweep and check every setting before anything starts.
+
+    Args:
+        whole_grid: whether all grid points are meant.
+        known: what the trials that the sweep has already have chosen.
+    """
     config_class = model_class(record.model).config_class
     space = build_space(record.space, record.constraints)
     fixed = {"model": record.model, "seed": record.seed, **record.fixed}
@@ -221,27 +293,32 @@ def build_plan(record: SweepRecord, *, whole_grid: bool = False) -> Plan:
         raise InputError(f"{settled[0]} must be the same in all trials; give one value")
     fixed.setdefault("epochs", config_class.model_fields["epochs"].default)
     space, configs, notices = _check_points(config_class, fixed, space)
-    points, trials = choose_points(record, space, whole_grid=whole_grid)
+    points, trials = choose_points(record, space, whole_grid=whole_grid, known=known)
     record.trials = trials
     if record.search == "grid" and space.ranges:
         raise InputError(f"--search grid: {space.ranges[0]} is a range; give it a list of values")
     return Plan(record, config_class, fixed, space, points, trials, configs, notices)
 
 
-def choose_points(record: SweepSettings, space: Space, *, whole_grid: bool = False) -> tuple[list[dict[str, Any]], int]:
-    """The grid points that run, in seeded random order, and the number of all trials."""
-    trials = record.trials
-    if record.search == "grid":
-        trials = space.size if whole_grid else min(trials, space.size)
-        count = trials
-    elif not space.continuous:
-        count = trials = min(trials, space.size)
-    elif record.search == "random" or space.size == 1:
-        count = 0
-    else:
-        half = space.size if space.size <= trials // 2 else max(1, trials // 2)
-        count = min(half if record.grid_points is None else record.grid_points, trials, space.size)
-    return list(itertools.islice(space.shuffled(record.seed), count)), trials
+def choose_points(
+    record: SweepRecord, space: Space, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()
+) -> tuple[list[dict[str, Any]], int]:
+    """The grid points that are still to run, in seeded random order, and the number of all trials.
+
+    How many grid points come before Optuna's proposals is settled with the sweep (`record.grid_points`), so that an
+    extension adds proposals.
+    """
+    refined = record.search != "grid" and space.continuous
+    if not refined:
+        wanted = space.size if whole_grid else record.trials
+        points = space.fresh(record.seed, known, wanted - len(known))
+        return points, len(known) + len(points)
+    if record.search == "random" or (space.size == 1 and not known):
+        record.grid_points = 0
+    elif record.grid_points is None:
+        record.grid_points = space.size if space.size <= record.trials // 2 else max(1, record.trials // 2)
+    record.grid_points = min(record.grid_points, record.trials, space.size)
+    return space.fresh(record.seed, known, record.grid_points - len(known)), record.trials
 
 
 def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:

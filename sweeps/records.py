@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 OUTCOMES = ("completed", "pruned", "interrupted", "failed")
+ENDED = ("completed", "pruned", "failed")
 
 
 @dataclass
@@ -13,47 +15,63 @@ class TrialRecord:
     """One trial as seen from the driver.
 
     Attributes:
-        number: 1, 2, ... in the order in which trials were created.
-        settings: what varies between trials.
+        number: 1, 2, ... in the order in which trials were proposed.
+        settings: what varies between trials; what is shown of it.
+        choice: its value of every setting of the search space.
+        params: Optuna's own parameters behind the settings.
         outcome: pending, running, or one of `OUTCOMES`.
         objective: best value so far of what is monitored; higher is better.
+        values: objective after epoch 1, 2, ...
         metrics: validation metrics of the best epoch.
         latest: all metrics of the last epoch.
         seconds: time that the trial held its place, start-up and interrupted parts included.
         error: one line, where it failed.
-        checkpoint: folder of the last checkpoint.
+        kind: why it failed: `error` (its own: it would fail again), `lost` (its process or node), `memory`, `disk`.
+        losses: how often it was lost since its last new epoch.
+        created, updated: times of its first and its newest event (milliseconds since 1970).
     """
 
-    trial_id: str
     number: int
     settings: dict[str, Any]
     epochs: int
+    choice: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
     outcome: str = "pending"
     epoch: int = 0
     objective: float | None = None
+    values: list[float] = field(default_factory=list)
     best_epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     error: str = ""
-    checkpoint: str = ""
+    kind: str = ""
+    losses: int = 0
+    created: int = 0
+    updated: int = 0
 
     @property
     def name(self) -> str:
-        return f"t{self.number:02d}"
+        return trial_name(self.number)
+
+    @property
+    def ended(self) -> bool:
+        return self.outcome in ENDED
 
     def add(self, result: dict[str, Any]) -> None:
-        """Take in the metrics of one epoch."""
+        """Take in the metrics of the next epoch."""
         self.epoch, self.objective, self.best_epoch = result["epoch"], result["objective"], result["best_epoch"]
-        self.latest = {name: value for name, value in result.items() if "/" in name and not name.startswith("config/")}
+        self.values.append(result["objective"])
+        self.latest = {name: value for name, value in result.items() if "/" in name}
         if self.best_epoch == self.epoch:
             self.metrics = {name: value for name, value in self.latest.items() if name.startswith("val")}
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+
+def trial_name(number: int) -> str:
+    return f"t{number:02d}"
 
 
-def ranked(records: list[TrialRecord]) -> list[TrialRecord]:
+def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Best first; then failed trials and those without a value, in their order."""
 
     def place(record: TrialRecord) -> tuple:
@@ -64,7 +82,7 @@ def ranked(records: list[TrialRecord]) -> list[TrialRecord]:
     return sorted(records, key=place)
 
 
-def best_of(records: list[TrialRecord]) -> TrialRecord | None:
+def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
     """The leading trial of those that hold: completed or pruned while anything runs, with a value."""
-    valued = [record for record in ranked(records) if record.objective is not None and record.outcome != "failed"]
-    return valued[0] if valued else None
+    valued = [record for record in records if record.objective is not None and record.outcome != "failed"]
+    return min(valued, key=lambda record: (-record.objective, record.number), default=None)

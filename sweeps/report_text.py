@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sweeps import leaderboard, wording
+from sweeps.ledger import Ledger
 from sweeps.plan import Plan, describe_space, ui_command
 from sweeps.records import TrialRecord, best_of
 from sweeps.sweep_data import SweepData
@@ -34,13 +35,21 @@ def print_fallback(plan: Plan, console: Console) -> None:
     )
 
 
-def print_start(plan: Plan, data: SweepData | None, parallel: int, console: Console) -> None:
-    """What is swept, on what, with what, and where it goes."""
+def print_start(
+    plan: Plan, data: SweepData | None, parallel: int, console: Console, ledger: Ledger | None = None
+) -> None:
+    """What is swept, on what, with what, and where it goes.
+
+    Args:
+        ledger: of a sweep that goes on.
+    """
     record = plan.record
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("sweep", Text.assemble((record.name, "bold"), "  (resumed)" if plan.resumed else ""))
+    facts.add_row("sweep", Text.assemble((record.name, "bold"), "  (extended)" if plan.extended else ""))
+    if plan.resumed and ledger:
+        facts.add_row("goes on", describe_progress(ledger, plan.trials))
     facts.add_row("data", describe_data(plan, data))
     if data is not None:
         features = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in data.features.items())
@@ -53,12 +62,26 @@ def print_start(plan: Plan, data: SweepData | None, parallel: int, console: Cons
     if plan.space.dropped:
         reasons = ", ".join(plan.space.dropped_by)
         facts.add_row("", f"{plan.space.dropped:,} of {plan.space.full_size:,} grid points dropped ({reasons})")
-    facts.add_row("resources", describe_resources(plan, parallel))
+    facts.add_row("resources", describe_resources(plan, parallel) if parallel else "none: no trial is left to run")
     facts.add_row("writes to", str(record.folder))
     for notice in plan.notices:
         facts.add_row("note", notice)
     console.print(facts)
     console.print()
+
+
+def describe_progress(ledger: Ledger, trials: int) -> str:
+    """What a sweep that goes on has, and what is left."""
+    records = list(ledger.records.values())
+    ended = [record for record in records if record.ended]
+    left = [record for record in records if not record.ended]
+    parts = [f"{len(ended)} of {wording.plural(trials, 'trial')} done"]
+    if left:
+        names = ", ".join(f"{record.name} (after epoch {record.epoch})" for record in left[:5])
+        parts.append(f"{names}{' ...' if len(left) > 5 else ''} to be finished")
+    if trials > len(records):
+        parts.append(f"{trials - len(records)} not started")
+    return ", ".join(parts)
 
 
 def describe_data(plan: Plan, data: SweepData | None) -> str:
@@ -72,7 +95,9 @@ def describe_data(plan: Plan, data: SweepData | None) -> str:
 def describe_trials(plan: Plan) -> str:
     record, first = plan.record, len(plan.points)
     count = wording.plural(plan.trials, "trial")
-    if first == plan.trials:
+    if plan.resumed:
+        how = f"{count} in all, {record.search}"
+    elif first == plan.trials:
         how = f"{count} from a grid of {plan.space.size:,} points"
     elif first:
         how = f"{count}: {first} grid points of {plan.space.size:,}, then {plan.trials - first} refined by Optuna"
@@ -103,9 +128,15 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
     console.print("\ndry run: nothing was started or written", style="dim")
 
 
-def caveats(plan: Plan, data: SweepData) -> list[str]:
-    """What a reader of the numbers must know."""
+def caveats(plan: Plan, data: SweepData, looks: int = 0) -> list[str]:
+    """What a reader of the numbers must know.
+
+    Args:
+        looks: how often this sweep looked at the test split.
+    """
     notes = []
+    if looks > 1:
+        notes.append(f"The test split was looked at {looks} times, once per extension that changed the best trial.")
     if data.scenario.name == "sample":
         notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
     if "sampled" in plan.objectives:
@@ -127,6 +158,7 @@ def print_end(
     tracking: str,
     page: str,
     console: Console,
+    looks: int = 0,
 ) -> None:
     """Leaderboard, test metrics, and where everything lies."""
     record = plan.record
@@ -150,7 +182,7 @@ def print_end(
         console.print()
         if test:
             console.print(leaderboard.test_table(test, domains))
-        for note in caveats(plan, data):
+        for note in caveats(plan, data, looks):
             console.print(note, style="yellow", highlight=False)
         console.print()
     facts = Table.grid(padding=(0, 2))

@@ -63,8 +63,12 @@ class SweepRecord(SweepSettings):
     cpus_per_trial: float = 1
     gpus_per_trial: float = 0
     concurrency: int | None = None
+    keep: int = Field(5, ge=1)
+    """How many trials keep their weights, the best ones."""
     ray_address: str | None = None
     fingerprint: str = ""
+    shown: list[str] = []
+    """Settings that differ between trials."""
     created: str = ""
     status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -73,10 +73,14 @@ class Block:
         return f"{stem} u", f"{stem} v"
 
     def to_internal(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Optuna's parameters of a grid point; empty where the point leaves a range open."""
-        if self.kind == "fixed" or not self.points:
+        """Optuna's parameters of these settings; empty where a grid point leaves a range open.
+
+        Raises:
+            KeyError: a setting is missing that is not a range.
+        """
+        if self.kind == "fixed" or (not self.points and self.keys[0] not in values):
             return {}
-        point = tuple(values[key] for key in self.keys)
+        point = tuple(tuple(value) if isinstance(value := values[key], list) else value for key in self.keys)
         if self.kind == "float":
             return {self.keys[0]: float(point[0])}
         if self.kind == "simplex":
@@ -159,6 +163,22 @@ class Space:
             index, remainder = divmod(index, len(block.points))
             values.update(zip(block.keys, block.points[remainder]))
         return {key: values[key] for block in self.grid_blocks for key in block.keys}
+
+    def identity(self, settings: Mapping[str, Any]) -> tuple:
+        """What makes two grid points the same; ranges are drawn anew each time and do not count."""
+        keys = [key for block in self.grid_blocks if block.kind != "fixed" for key in block.keys]
+        return tuple(repr(list(value) if isinstance(value := settings.get(key), tuple) else value) for key in keys)
+
+    def fresh(self, seed: int, known: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+        """The next grid points of the seeded order, without those that have been run.
+
+        Args:
+            known: settings of earlier trials.
+            count: how many are wanted; fewer are given where the grid ends.
+        """
+        seen = {self.identity(settings) for settings in known}
+        new = (point for point in self.shuffled(seed) if self.identity(point) not in seen)
+        return list(itertools.islice(new, max(0, count)))
 
     def shuffled(self, seed: int) -> Iterator[dict[str, Any]]:
         """Every grid point exactly once in seeded random order; lazily, so that huge grids cost nothing."""

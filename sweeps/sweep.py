@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import getpass
+import os
+import platform
+import shutil
 import socket
 import subprocess
 import traceback
@@ -20,20 +23,24 @@ from rich.console import Console
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from sweeps import leaderboard
+from sweeps.delivery import Target
 from sweeps.display import Display
 from sweeps.interrupt import Interrupted, StopRequest
+from sweeps.ledger import Ledger
 from sweeps.plan import Plan, check_writable
 from sweeps.ray_session import ROOT, quiet, start_ray, stop_ray
 from sweeps.records import TrialRecord, best_of
-from sweeps.report_text import print_end, print_start
+from sweeps.report_text import caveats, print_end, print_start
+from sweeps.retention import Retention
 from sweeps.settings import SweepRecord, write_whole
 from sweeps.sweep_data import SweepData, is_prepared, load_data
-from sweeps.tracking import Target, Tracking
+from sweeps.tracking import Tracking
 
-INTERRUPTED = 130
-NUM_CHECKPOINTS = 2
+COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 STARTUP = 10
 """Trials before TPE models what it has seen; fewer where the sweep begins with fewer grid points."""
+TUNE = "tune"
+"""What Ray Tune writes for itself; nothing of it is needed to resume."""
 
 
 @dataclass
@@ -41,7 +48,8 @@ class Result:
     """How a sweep ended.
 
     Attributes:
-        exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 130 interrupted by the user.
+        exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 3 its time budget was spent, 130 interrupted by the
+            user; 3 and 130 leave a sweep that `--resume` continues.
         test: test metrics of the best trial; empty unless the sweep was completed.
     """
 
@@ -50,53 +58,273 @@ class Result:
     test: dict[str, float]
 
 
+@dataclass
+class StandIns:
+    """What tests put in the place of the trial floor: all None in a real sweep.
+
+    Attributes:
+        data: instead of the prepared data.
+        trainable: instead of `train_trial`.
+        evaluate: instead of `evaluate_checkpoint`.
+        client: makes the MLflow client.
+        saved: called after each event of the journal.
+    """
+
+    data: SweepData | None = None
+    trainable: Callable[..., None] | None = None
+    evaluate: Callable[..., dict[str, float]] | None = None
+    client: Callable[[], Any] | None = None
+    saved: Callable[[dict[str, Any]], None] | None = None
+
+
+class Sweep:
+    """A running sweep: what the plan names and what grows while it runs.
+
+    Args:
+        plan: what to run.
+        console: where to show it.
+        stand_ins: see there.
+    """
+
+    def __init__(self, plan: Plan, console: Console, stand_ins: StandIns) -> None:
+        from sweeps.search import SweepSearch
+
+        self.plan, self.console, self.stand_ins = plan, console, stand_ins
+        self.folder = plan.record.folder
+        self.ledger = Ledger(self.folder)
+        self.ledger.saved = stand_ins.saved or self.ledger.saved
+        if plan.extended:
+            self.ledger.extend(plan.trials, plan.before)
+            plan.record.save()
+        plan.record.shown = list(plan.shown)
+        self.search = SweepSearch(
+            plan.space,
+            self.ledger,
+            method=plan.record.search,
+            points=plan.points,
+            shown=plan.shown,
+            trials=plan.trials,
+            epochs=plan.epochs,
+            seed=plan.record.seed,
+            startup=min(STARTUP, max(2, len(plan.points) or STARTUP)),
+        )
+        self.retention = Retention(self.folder, self.ledger, plan.record.keep)
+        self._tracking: Tracking | None = None
+
+    def open(self, data: SweepData, parallel: int) -> None:
+        """Take the sweep over: into the journal, the record and MLflow.
+
+        Raises:
+            InputError: the tracking server or database cannot be reached.
+        """
+        record = self.plan.record
+        self.data = data
+        self.ledger.open(
+            host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
+            trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=resources_text(record, parallel),
+        )  # fmt: skip
+        record.fingerprint, record.status = data.scenario.fingerprint, "running"
+        record.save()
+        title = f"{record.name}   {record.model} on {record.scenario}, {record.search}"
+        self.display = Display(
+            self.console, title=title, planned=self.plan.trials, slots=parallel, records=self.ledger.records
+        )
+        self.display.already(self.ledger.seconds)
+        self._tracking = open_tracking(self.plan, data, self.ledger, self.console, self.stand_ins.client)
+
+    def train(self, parallel: int, stop: StopRequest) -> None:
+        """Run all trials that are left, until the last one ends or the sweep is asked to stop."""
+        from sweeps.callback import SweepCallback
+
+        callback = SweepCallback(
+            self.folder,
+            ledger=self.ledger,
+            search=self.search,
+            tracking=self._tracking,
+            display=self.display,
+            retention=self.retention,
+            stop=stop,
+        )
+        stop.on_stuck = lambda: self._leave_stuck(stop.reason)
+        try:
+            stop.check()
+            with self.display:
+                self._tune(callback, parallel)
+        finally:
+            stop.on_stuck = None
+            shutil.rmtree(self.folder / TUNE, ignore_errors=True)
+
+    def _tune(self, callback: Any, parallel: int) -> None:
+        """Hand the trials to Ray Tune, which knows nothing of earlier drivers: the search has the trials to go on with."""
+        from ray import tune
+
+        from sweeps.callback import trial_dirname
+        from sweeps.trial import train_trial
+
+        record = self.plan.record
+        shutil.rmtree(self.folder / TUNE, ignore_errors=True)
+        function = tune.with_parameters(
+            self.stand_ins.trainable or train_trial,
+            data=self.data.trial_data,
+            folder=str(self.folder),
+            checkpoint_epochs=self.plan.rungs,
+        )
+        try:
+            tune.run(
+                function,
+                name=TUNE,
+                storage_path=str(self.folder),
+                config=self.plan.fixed,
+                metric="objective",
+                mode="max",
+                # The search says when nothing is left; a trial that was lost counts for Tune as one more.
+                num_samples=-1,
+                search_alg=self.search,
+                scheduler=make_scheduler(self.plan, self.ledger),
+                max_concurrent_trials=parallel,
+                resources_per_trial={"cpu": record.cpus_per_trial, "gpu": record.gpus_per_trial},
+                callbacks=[callback],
+                trial_dirname_creator=trial_dirname,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+        except Exception as error:
+            if f"[Errno {errno.ENOSPC}]" in traceback.format_exc():
+                raise disk_full(self.plan) from error
+            raise
+
+    def _leave_stuck(self, reason: str) -> None:
+        """End a sweep whose Ray no longer answers; called from a thread beside the one that waits for Ray."""
+        self.leave(reason)
+        self.console.print(f"{reason}; Ray did not end in time. Continue with:")
+        self.console.print(f"  {self.plan.resume_command()}", style="cyan", soft_wrap=True)
+        os._exit(INTERRUPTED)
+
+    def leave(self, reason: str) -> None:
+        """Close what is open where the sweep cannot go on; `--resume` goes on from the journal."""
+        if self._tracking is None:
+            return
+        tracking, self._tracking = self._tracking, None
+        self._close_trials(tracking)
+        tracking.close("interrupted")
+        self._settle("interrupted", reason)
+
+    def _close_trials(self, tracking: Tracking) -> None:
+        """Close the runs of all trials that have not ended."""
+        for record in self.ledger.records.values():
+            if not record.ended:
+                record.outcome = "interrupted"
+                tracking.end_trial(record)
+
+    def _settle(self, outcome: str, reason: str) -> None:
+        """Write how the sweep stands into its journal and its record."""
+        self.ledger.stop(reason or outcome)
+        self.plan.record.status = outcome
+        self.plan.record.save()
+
+    def finish(self, stop: StopRequest) -> Result:
+        """Write what came out, look at the test split once if the search has ended, close the runs, and show it all."""
+        tracking = self._tracking
+        self._close_trials(tracking)
+        records = list(self.ledger.records.values())
+        best = best_of(records)
+        outcome = "interrupted" if stop.reason else "completed" if best else "failed"
+        test = self._test(best) if outcome == "completed" and best else {}
+        paths = write_results(self.plan, self.data, records, best, test, looks=len(self.ledger.tests))
+        tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
+        summary = {}
+        if best:
+            tags["best_trial"] = best.name
+            tags["test_looks"] = str(len(self.ledger.tests))
+            summary = {"objective": best.objective, **best.metrics, **test} if outcome == "completed" else {}
+        if outcome == "completed":
+            for name, folder in self.retention.weights().items():
+                tracking.log_weights(name, folder)
+        tracking.log_parent(metrics=summary, tags=tags, paths=paths)
+        with self.console.status("delivering to MLflow"):
+            undelivered = tracking.close(outcome)
+        self._tracking = None
+        self._settle(outcome, stop.reason)
+        print_end(
+            self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
+            tracking.page(), self.console, looks=len(self.ledger.tests),
+        )  # fmt: skip
+        code = {"completed": COMPLETED, "failed": ALL_FAILED}.get(outcome)
+        if code is None:
+            code = TIME_SPENT if stop.planned else INTERRUPTED if stop.reason == "interrupted" else NEEDS_USER
+        return Result(code, records, test)
+
+    def _test(self, best: TrialRecord) -> dict[str, float]:
+        """Test metrics of the chosen trial: computed once, and known from the journal afterwards.
+
+        Raises:
+            InputError: its weights are gone.
+        """
+        weights = self.retention.weights().get(best.name)
+        known = [test["metrics"] for test in self.ledger.tests if test["trial"] == best.number]
+        if weights is None:
+            raise InputError(f"the weights of {best.name} are not in {self.folder / 'trials'}: bring them back")
+        kept = leaderboard.keep_best(weights, self.folder)
+        if known:
+            return known[-1]
+        evaluate = self.stand_ins.evaluate
+        if evaluate is None:
+            from llmemf.training import evaluate_checkpoint as evaluate
+        with self.console.status("scoring the best trial on the test split"):
+            test = evaluate(kept, self.data.scenario, self.data.features, split="test")
+        self.ledger.tested(best, test)
+        return test
+
+
 def run_sweep(
-    plan: Plan,
-    console: Console,
-    *,
-    data: SweepData | None = None,
-    trainable: Callable[..., None] | None = None,
-    evaluate: Callable[..., dict[str, float]] | None = None,
-    client: Callable[[], Any] | None = None,
+    plan: Plan, console: Console, *, time_budget: float | None = None, stand_ins: StandIns | None = None
 ) -> Result:
     """Run or continue a sweep to its end.
 
     Args:
         plan: what to run.
         console: where to show it.
-        data, trainable, evaluate, client: stand-ins for the prepared data, `train_trial`, `evaluate_checkpoint` and the
-            MLflow client (tests).
+        time_budget: seconds after which it stops in order; `--resume` continues it.
+        stand_ins: for tests.
 
     Raises:
         InputError: something the user can mend: data, storage, tracking, resources, a full disk.
     """
-    record = plan.record
+    record, stand_ins = plan.record, stand_ins or StandIns()
     check_reachable(record)
     check_writable(plan)
-    with StopRequest() as stop, locked(record.folder, record.name), quiet(record) as watch:
+    with StopRequest(time_budget) as stop, locked(record.folder, record.name), quiet(record) as watch:
         watch.stop = stop.request
         try:
+            sweep = Sweep(plan, console, stand_ins)
+            data = stand_ins.data
             if data is None:
                 with console.status(f"loading {record.scenario}" + ("" if is_prepared(plan) else " (made once)")):
                     data = load_data(plan)
             stop.check()
-            with console.status("starting Ray"):
-                parallel = start_ray(plan, data)
-            # Ray sets its own handlers for signals and logs when it starts.
+            parallel = 0
+            if sweep.search.has_work():
+                with console.status("starting Ray"):
+                    parallel = start_ray(plan, data)
+            # Ray and MLflow set their own handlers for signals and logs when they start.
             stop.listen()
             watch.listen()
             stop.check()
-            print_start(plan, data, parallel, console)
-            record.fingerprint, record.status = data.scenario.fingerprint, "running"
-            record.save()
-            tracking = open_tracking(plan, data, console, client)
-            # So does MLflow with its logs.
+            print_start(plan, data, parallel, console, sweep.ledger)
+            sweep.open(data, parallel)
             watch.listen()
-            return _run_trials(plan, data, parallel, tracking, stop, console, trainable, evaluate)
+            try:
+                if parallel:
+                    sweep.train(parallel, stop)
+                    stop_ray()
+                return sweep.finish(stop)
+            except BaseException as error:
+                sweep.leave(stop.reason or type(error).__name__)
+                raise
         except (Interrupted, KeyboardInterrupt):
             console.print("stopped; what was saved continues with:")
             console.print(f"  {plan.resume_command()}", style="cyan", soft_wrap=True)
-            return Result(INTERRUPTED, [], {})
+            return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise disk_full(plan) from error
@@ -105,155 +333,35 @@ def run_sweep(
             stop_ray()
 
 
-def _run_trials(
-    plan: Plan,
-    data: SweepData,
-    parallel: int,
-    tracking: Tracking,
-    stop: StopRequest,
-    console: Console,
-    trainable: Callable[..., None] | None,
-    evaluate: Callable[..., dict[str, float]] | None,
-) -> Result:
-    from sweeps.callback import SweepCallback
-
-    record = plan.record
-    title = f"{record.name}   {record.model} on {record.scenario}, {record.search}"
-    display = Display(console, title=title, planned=plan.trials, slots=parallel)
-    scheduler = make_scheduler(plan)
-    callback = SweepCallback(
-        varied=plan.space.varied,
-        errors=record.folder / "errors",
-        tracking=tracking,
-        display=display,
-        scheduler=scheduler,
-        stop=stop,
-    )
-    try:
-        stop.check()
-        with display:
-            search = tune_trials(plan, data, callback, scheduler, parallel, trainable)
-    except BaseException:
-        callback.interrupt()
-        tracking.close("interrupted")
-        raise
-    stop_ray()
-    if not stop.reason:
-        search.close()
-    records = sorted(callback.records.values(), key=lambda item: item.number)
-    return finish(plan, data, tracking, records, stop.reason, display.elapsed(), console, evaluate)
+def resources_text(record: SweepRecord, parallel: int) -> str:
+    return f"{parallel} x ({record.cpus_per_trial:g} CPU, {record.gpus_per_trial:g} GPU)"
 
 
-def make_scheduler(plan: Plan) -> Any:
+def make_scheduler(plan: Plan, ledger: Ledger) -> Any:
     """ASHA over the epochs of a trial, or None."""
-    from ray.tune.schedulers import ASHAScheduler
+    from sweeps.halving import Halving
 
     if plan.record.scheduler == "none":
         return None
-    return ASHAScheduler(
-        time_attr="epoch",
+    return Halving(
+        ledger.records.values(),
         max_t=plan.epochs,
         grace_period=min(plan.record.grace_period, plan.epochs),
         reduction_factor=plan.record.reduction_factor,
-        brackets=1,
     )
-
-
-def tune_trials(
-    plan: Plan, data: SweepData, callback: Any, scheduler: Any, parallel: int, trainable: Callable[..., None] | None
-) -> Any:
-    """Hand the trials to Ray Tune, new or where an interrupted sweep left off; returns the search."""
-    from ray import tune
-
-    from sweeps.callback import trial_dirname
-    from sweeps.search import SweepSearch
-    from sweeps.trial import train_trial
-
-    record = plan.record
-    search = SweepSearch(
-        plan.space,
-        method=record.search,
-        points=plan.points,
-        seed=record.seed,
-        startup=max(2 * parallel, min(STARTUP, len(plan.points) or STARTUP)),
-    )
-    function = tune.with_parameters(trainable or train_trial, data=data.trial_data, checkpoint_epochs=plan.rungs)
-    try:
-        # Every object is new and gets its state back from what Tune stored: nothing live is ever pickled.
-        tune.run(
-            function,
-            name="tune",
-            storage_path=str(record.folder),
-            resume=plan.resumed and has_tune_state(record.folder / "tune"),
-            config=plan.fixed,
-            metric="objective",
-            mode="max",
-            num_samples=plan.trials,
-            search_alg=search,
-            scheduler=scheduler,
-            max_concurrent_trials=parallel,
-            resources_per_trial={"cpu": record.cpus_per_trial, "gpu": record.gpus_per_trial},
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=NUM_CHECKPOINTS),
-            callbacks=[callback],
-            trial_dirname_creator=trial_dirname,
-            raise_on_failed_trial=False,
-            verbose=0,
-        )
-    except Exception as error:
-        if f"[Errno {errno.ENOSPC}]" in traceback.format_exc():
-            raise disk_full(plan) from error
-        raise
-    return search
-
-
-def has_tune_state(folder: Path) -> bool:
-    """Whether Tune stored anything to resume; a sweep stopped before its first trial starts afresh."""
-    return any(folder.glob("experiment_state-*.json")) and any(folder.glob("searcher-state-*.pkl"))
-
-
-def finish(
-    plan: Plan,
-    data: SweepData,
-    tracking: Tracking,
-    records: list[TrialRecord],
-    reason: str,
-    seconds: float,
-    console: Console,
-    evaluate: Callable[..., dict[str, float]] | None = None,
-) -> Result:
-    """Write what came out, look at the test split once if the search has ended, close the runs, and show it all."""
-    record = plan.record
-    best = best_of(records)
-    test: dict[str, float] = {}
-    kept = leaderboard.keep_best(best, record.folder) if best else None
-    outcome = "interrupted" if reason else "completed" if best else "failed"
-    if outcome == "completed" and kept:
-        if evaluate is None:
-            from llmemf.training import evaluate_checkpoint as evaluate
-        with console.status("scoring the best trial on the test split"):
-            test = evaluate(kept, data.scenario, data.features, split="test")
-    paths = write_results(plan, data, records, best, test)
-    tags = {"mlflow.note.content": leaderboard.shortened((record.folder / "leaderboard.md").read_text())}
-    if best:
-        tags["best_trial"] = best.name
-    summary = {"objective": best.objective, **best.metrics, **test} if best and outcome == "completed" else {}
-    tracking.log_parent(metrics=summary, tags=tags, paths=paths)
-    lost = tracking.close(outcome)
-    record.status = outcome
-    record.save()
-    print_end(plan, data, records, test, outcome, reason, seconds, lost, tracking.page(), console)
-    code = {"completed": 0, "failed": 1}.get(outcome, INTERRUPTED if reason == "interrupted" else 2)
-    return Result(code, records, test)
 
 
 def write_results(
-    plan: Plan, data: SweepData, records: list[TrialRecord], best: TrialRecord | None, test: dict[str, float]
+    plan: Plan,
+    data: SweepData,
+    records: list[TrialRecord],
+    best: TrialRecord | None,
+    test: dict[str, float],
+    looks: int = 0,
 ) -> list[Path]:
     """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
     record = plan.record
-    from sweeps.report_text import caveats
-
-    notes = caveats(plan, data)
+    notes = caveats(plan, data, looks)
     files = {
         "leaderboard.csv": leaderboard.as_csv(records),
         "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
@@ -275,8 +383,10 @@ def write_results(
     return [record.folder / name for name in files]
 
 
-def open_tracking(plan: Plan, data: SweepData, console: Console, client: Callable[[], Any] | None = None) -> Tracking:
-    """The tracker with its parent run; makes the database where there is none."""
+def open_tracking(
+    plan: Plan, data: SweepData, ledger: Ledger, console: Console, client: Callable[[], Any] | None = None
+) -> Tracking:
+    """The tracker with its parent run, level with the journal; makes the database where there is none."""
     record = plan.record
     tags = {
         "scenario": data.scenario.name,
@@ -301,7 +411,7 @@ def open_tracking(plan: Plan, data: SweepData, console: Console, client: Callabl
     target = Target(record.tracking_uri, record.scenario, record.name, artifacts, tags, plan.fixed)
     with console.status("opening the tracking database"):
         tracking = Tracking(target, client)
-        tracking.open()
+        tracking.open(ledger)
     return tracking
 
 

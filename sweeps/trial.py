@@ -1,16 +1,18 @@
-"""One Tune trial is one Trainer: epochs go to Tune, weights go into Tune's checkpoints."""
+"""One Tune trial is one Trainer: epochs go to Tune, weights into the sweep's folder."""
 
 from __future__ import annotations
 
 import math
-import tempfile
+import socket
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 CHECKPOINT_SECONDS = 10.0
 """A checkpoint at most this often; an interrupted trial repeats at most this much."""
+CHECKPOINT_SHARE = 0.05
+"""Share of a trial's time that checkpoints may take where writing one is slow."""
 REPORTED = ("train/", "val/", "val_full/")
 """Metrics by name's beginning that leave a trial. There is no test metric among them, and none can pass."""
 REPORTED_NAMES = (
@@ -21,21 +23,28 @@ REPORTED_NAMES = (
     "seconds_train",
     "seconds_valid",
     "sequences_per_second",
+    "memory_gb",
     "gpu_mem_gb",
 )
 
 
-def train_trial(config: dict[str, Any], data: Any, checkpoint_epochs: Collection[int] = ()) -> None:
+class NodeUnfit(RuntimeError):
+    """This node cannot run trials; another one may."""
+
+
+def train_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Collection[int] = ()) -> None:
     """Train one model and report every epoch; continues from the trial's last checkpoint.
 
     Args:
-        config: settings of the trial, checked before the sweep started.
+        config: settings of the trial, checked before the sweep started, and its number as `trial`.
         data: the `TrialData` that all trials share.
+        folder: the sweep's folder, seen by every node under this path.
         checkpoint_epochs: epochs after which a scheduler may stop the trial; each gets a checkpoint, so that the best
-            weights of a stopped trial exist.
+            weights outlive it.
 
     Raises:
-        NonFiniteLoss: training diverged; Tune marks the trial as failed.
+        NonFiniteLoss: training diverged; the trial has failed.
+        NodeUnfit: the sweep's folder cannot be seen from here.
     """
     import torch
     from ray import tune
@@ -45,29 +54,36 @@ def train_trial(config: dict[str, Any], data: Any, checkpoint_epochs: Collection
     from llmemf.training import Trainer
 
     torch.set_num_threads(max(1, int(tune.get_context().get_trial_resources().required_resources.get("CPU", 1))))
-    trainer = Trainer(build_config(model_class(config["model"]).config_class, config), data)
-    run_epochs(trainer, config["epochs"], checkpoint_epochs)
+    settings = {key: value for key, value in config.items() if key != "trial"}
+    trial_config = build_config(model_class(settings["model"]).config_class, settings)
+    run_epochs(lambda: Trainer(trial_config, data), config, folder, checkpoint_epochs)
 
 
-def run_epochs(trainer: Any, epochs: int, checkpoint_epochs: Collection[int]) -> None:
+def run_epochs(
+    make_trainer: Callable[[], Any], config: dict[str, Any], folder: str, checkpoint_epochs: Collection[int]
+) -> None:
     """Drive a Trainer inside a Tune trial: load, iterate, save now and then, report."""
     from ray import tune
 
-    checkpoint = tune.get_checkpoint()
-    if checkpoint:
-        with checkpoint.as_directory() as folder:
-            trainer.load(Path(folder))
-    saved = time.monotonic()
+    from sweeps import checkpoints
+
+    if not Path(folder).is_dir():
+        raise NodeUnfit(f"{folder} is not there on {socket.gethostname()}: mount the storage on every node")
+    own = checkpoints.trial_folder(Path(folder), config["trial"])
+    checkpoints.clear_leftovers(own)
+    trainer, report = checkpoints.load(make_trainer, own)
+    if report:
+        tune.report({**report, "epochs": config["epochs"]})
+    epochs, saved, pause = config["epochs"], time.monotonic(), CHECKPOINT_SECONDS
     for metrics in trainer.epochs():
         report = reported(metrics, epochs)
         last = metrics["epoch"] >= epochs or metrics["stopped_early"]
-        if last or metrics["epoch"] in checkpoint_epochs or time.monotonic() - saved >= CHECKPOINT_SECONDS:
-            with tempfile.TemporaryDirectory() as folder:
-                trainer.save(Path(folder))
-                tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+        began = time.monotonic()
+        if last or metrics["epoch"] in checkpoint_epochs or began - saved >= pause:
+            checkpoints.save(trainer, own, report)
             saved = time.monotonic()
-        else:
-            tune.report(report)
+            pause = max(CHECKPOINT_SECONDS, (saved - began) / CHECKPOINT_SHARE)
+        tune.report(report)
 
 
 def reported(metrics: dict[str, Any], epochs: int) -> dict[str, Any]:

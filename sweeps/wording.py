@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from llmemf.errors import InputError
 
 
 def number(value: Any) -> str:
@@ -29,6 +32,20 @@ def duration(seconds: float) -> str:
     hours, rest = divmod(total, 3600)
     minutes, seconds = divmod(rest, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def seconds(text: str, where: str) -> float:
+    """Read a duration: `90m`, `2h`, `1h30m`, `45s`, or a number of seconds.
+
+    Raises:
+        InputError: it cannot be read, or is not positive.
+    """
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    parts = [float(part or 0) for part in found.groups()] if found else [0.0]
+    total = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1)))
+    if total <= 0:
+        raise InputError(f"{where} {text}: a time like 90m, 2h or 1h30m is expected")
+    return total
 
 
 def plural(count: int, noun: str) -> str:

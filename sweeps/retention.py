@@ -1,0 +1,51 @@
+"""Which weights a sweep keeps: those of its best trials."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sweeps import checkpoints
+from sweeps.ledger import Ledger
+from sweeps.records import TrialRecord, ranked
+
+
+class Retention:
+    """Keeps the weights of the best trials and removes what ended trials no longer need, as soon as they end.
+
+    Args:
+        folder: the sweep's folder.
+        keep: how many trials keep their weights.
+    """
+
+    def __init__(self, folder: Path, ledger: Ledger, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self.kept: list[TrialRecord] = []
+        for record in ledger.records.values():
+            if record.ended:
+                self.end(record)
+
+    def end(self, record: TrialRecord) -> None:
+        """A trial has ended: its weights stay if it is among the best; it may push out another.
+
+        One that failed for want of a node or of memory keeps all, since it may go on.
+        """
+        if record.outcome == "failed" and record.kind != "error":
+            return
+        own = checkpoints.trial_folder(self.folder, record.number)
+        checkpoints.keep_weights(own)
+        candidates = [*self.kept, record]
+        holding = [item for item in ranked(candidates) if item.objective is not None and item.outcome != "failed"]
+        self.kept = holding[: self.keep]
+        for item in candidates:
+            if item not in self.kept:
+                shutil.rmtree(checkpoints.trial_folder(self.folder, item.number), ignore_errors=True)
+
+    def weights(self) -> dict[str, Path]:
+        """Name of a trial -> folder with its weights, the best trial first."""
+        found = {}
+        for record in self.kept:
+            path = checkpoints.newest(checkpoints.trial_folder(self.folder, record.number))
+            if path:
+                found[record.name] = path
+        return found
