@@ -130,7 +130,7 @@ class Ledger:
         return entry
 
     def _apply(self, event: dict[str, Any]) -> None:
-        if self._last_time is not None and event["event"] != "opened":
+        if self._last_time is not None and event["event"] not in ("opened", "extended"):
             self.seconds += max(0, event["time"] - self._last_time) / 1000
         self._last_time = event["time"]
         apply = getattr(self, f"_apply_{event['event']}", None)
