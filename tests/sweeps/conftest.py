@@ -1,4 +1,4 @@
-"""The fakes of this folder are importable here and in Ray's workers."""
+"""The fakes of this folder are importable here and in Ray's workers; `tiny` of the other floor's tests is importable."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, HERE)
+sys.path.append(str(Path(HERE).parent / "llmemf"))
 
 
 @pytest.fixture
