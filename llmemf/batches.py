@@ -58,7 +58,7 @@ class TrialData:
             if matrix is not None:
                 matrix.check(scenario)
         text, image = (matrix and _unit_rows(matrix) for matrix in (text, image))
-        return cls(
+        data = cls(
             domains=scenario.domains,
             num_x=scenario.num_x,
             num_items=scenario.num_items,
@@ -70,6 +70,9 @@ class TrialData:
             image=image,
             fingerprint=scenario.fingerprint,
         )
+        # Hashed here once: trials get this object with its hashes, and would otherwise each read all features for them.
+        _ = data.feature_hashes
+        return data
 
     @cached_property
     def feature_hashes(self) -> dict[str, str]:

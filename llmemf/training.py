@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -72,7 +75,7 @@ class Trainer:
         Yields:
             `epoch` (absolute, from 1), `objective` (best so far of what is monitored; higher is better), `best_epoch`,
             `stopped_early`, `train/loss`, the validation metrics of `ranking.summarise`, `seconds_train`, `seconds_valid`,
-            `sequences_per_second`, and on a GPU `gpu_mem_gb`.
+            `sequences_per_second`, and what `memory_gb` says.
 
         Raises:
             NonFiniteLoss: the loss of a step was NaN or infinite.
@@ -95,9 +98,8 @@ class Trainer:
                 "seconds_train": trained - started,
                 "seconds_valid": time.perf_counter() - trained,
                 "sequences_per_second": len(self.train_sequences) / (trained - started),
+                **memory_gb(self.device),
             }
-            if self.device.type == "cuda":
-                metrics["gpu_mem_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
             yield metrics
 
     def save(self, folder: str | Path) -> None:
@@ -208,6 +210,31 @@ class Trainer:
         for name, value in values.items():
             if name not in self.best or value > self.best[name]["value"]:
                 self.best[name] = {"value": value, "epoch": self.epoch, "weights": self.model.trainable_state()}
+
+
+def memory_gb(device: torch.device | str = "cpu") -> dict[str, float]:
+    """Memory that this process has held at most so far, in GiB.
+
+    Returns:
+        `memory_gb`, the peak of the resident set: libraries and touched pages of shared data are in it, so several trials
+        on one node together hold less than their sum. On a GPU also `gpu_mem_gb`, the peak of what torch reserved there,
+        without the driver's own part.
+    """
+    found = {"memory_gb": _peak_resident() / 2**30}
+    if torch.device(device).type == "cuda":
+        found["gpu_mem_gb"] = torch.cuda.max_memory_reserved(device) / 2**30
+    return found
+
+
+def _peak_resident() -> int:
+    """Bytes; on Linux of this program alone, where `getrusage` would count what its parent held before it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tiny import NUM_ITEMS, NUM_X, make_data, make_features, make_features_of_bo
 
 from llmemf.batches import VIEWS, DeviceSequences, TrialData
 from llmemf.errors import InputError
+from llmemf.features.matrix import FeatureMatrix
 from llmemf.scenarios.scenario import Sequences
 
 PAD = NUM_ITEMS
@@ -175,3 +177,12 @@ def test_features_of_another_scenario_are_refused():
     other.items.loc[0, "title"] = "changed"
     with pytest.raises(InputError, match="another item table"):
         TrialData.build(scenario, image=make_features(other, "image"))
+
+
+def test_hashes_of_features_travel_with_the_data(monkeypatch):
+    """Every trial would otherwise read all features once more, to say which ones it used."""
+    data = make_data()
+    expected = {kind: getattr(data, kind).hash() for kind in ("text", "image")}
+    sent = pickle.dumps(data)
+    monkeypatch.setattr(FeatureMatrix, "hash", lambda self: pytest.fail("hashed again"))
+    assert pickle.loads(sent).feature_hashes == expected

@@ -4,6 +4,8 @@ import dataclasses
 import itertools
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,9 +17,9 @@ from llmemf import training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.ranking import METRICS
-from llmemf.training import NonFiniteLoss, Trainer, evaluate_checkpoint
+from llmemf.training import NonFiniteLoss, Trainer, evaluate_checkpoint, memory_gb
 
-TIMES = ("seconds_train", "seconds_valid", "sequences_per_second")
+MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "memory_gb")
 DROPOUT = {"dropout": 0.3, "l2": 1e-4, "encoder_layers": 1}
 
 
@@ -27,7 +29,7 @@ def make_trainer(data=None, **values):
 
 def run(trainer):
     """Metrics of every epoch without the times."""
-    return [{k: v for k, v in metrics.items() if k not in TIMES} for metrics in trainer.epochs()]
+    return [{k: v for k, v in metrics.items() if k not in MEASURED} for metrics in trainer.epochs()]
 
 
 def assert_same_state(one, two):
@@ -69,7 +71,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(options, tmp_path):
     second = make_trainer(**options)
     second.load(tmp_path)
     rest = run(second)
-    assert [{k: v for k, v in m.items() if k not in TIMES} for m in start] + rest == expected
+    assert [{k: v for k, v in m.items() if k not in MEASURED} for m in start] + rest == expected
     assert_same_state(second, whole)
 
 
@@ -169,7 +171,7 @@ def test_metrics_of_an_epoch():
     (metrics,) = trainer.epochs()
     names = {f"{kind}/{domain}/{m}" for kind in ("val", "val_full") for domain in ("film", "book") for m in METRICS}
     names |= {"val/mrr", "val_full/mrr", "val/loss", "train/loss", "objective", "best_epoch", "epoch", "stopped_early"}
-    assert set(metrics) == names | set(TIMES)
+    assert set(metrics) == names | set(MEASURED)
     assert metrics["objective"] == metrics["val/mrr"] and metrics["best_epoch"] == 1
     assert all(math.isfinite(value) for value in metrics.values())
 
@@ -446,3 +448,18 @@ def test_an_unknown_device_is_the_users_mistake():
     for name in ("gpu", "cuda:99"):
         with pytest.raises(InputError, match=f"device = '{name}' is not here: one of auto, cpu"):
             make_trainer(device=name)
+
+
+def test_memory_is_the_peak_of_this_process():
+    """A block that was held and given back stays in the peak; another process starts from its own."""
+    script = (
+        "import numpy as np; from llmemf.training import memory_gb\n"
+        "before = memory_gb(); block = np.ones(2**26); del block; after = memory_gb()\n"
+        "assert set(before) == {'memory_gb'}, before\n"
+        "print(before['memory_gb'], after['memory_gb'])"
+    )
+    held = np.ones(2**26)
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    before, after = map(float, found.stdout.split())
+    assert 0.4 < after - before < 0.6, "the block is half a GiB"
+    assert before < memory_gb()["memory_gb"] - 0.3, f"{held.nbytes} bytes of the parent are none of the child's"
