@@ -52,7 +52,7 @@ class Ledger:
         """Trials that go on, in their order; those that failed for want of a node, memory or disk are tried again."""
         for record in self.records.values():
             if record.outcome == "failed" and record.kind != "error":
-                record.outcome, record.error, record.losses = "pending", "", 0
+                record.try_again()
         return [record for record in self.records.values() if not record.ended]
 
     def open(self, **facts: Any) -> None:
@@ -156,7 +156,10 @@ class Ledger:
         )
 
     def _apply_started(self, event: dict[str, Any]) -> None:
-        self.records[event["trial"]].outcome = "running"
+        record = self.records[event["trial"]]
+        if record.outcome == "failed":
+            record.try_again()
+        record.outcome = "running"
 
     def _apply_epoch(self, event: dict[str, Any]) -> None:
         record = self.records[event["trial"]]

@@ -58,6 +58,10 @@ class TrialRecord:
     def ended(self) -> bool:
         return self.outcome in ENDED
 
+    def try_again(self) -> None:
+        """A failure that was not its own is forgotten."""
+        self.outcome, self.error, self.kind, self.losses = "pending", "", "", 0
+
     def add(self, result: dict[str, Any]) -> None:
         """Take in the metrics of the next epoch."""
         self.epoch, self.objective, self.best_epoch = result["epoch"], result["objective"], result["best_epoch"]
