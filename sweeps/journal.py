@@ -40,11 +40,12 @@ class Journal:
         events = []
         for number, line in enumerate(lines, start=1):
             try:
-                events.append(json.loads(line))
-            except ValueError:
+                event = json.loads(line)
+                events.append({"event": event["event"], "time": event["time"], **event})
+            except (ValueError, TypeError, KeyError):
                 raise InputError(
-                    f"{self.path}, line {number} is damaged ({line[:40]!r}): bring the file back from a backup, or "
-                    "delete this line (what it told is then forgotten)"
+                    f"{self.path}, line {number} is damaged ({line[:40]!r}): bring the file back from a backup, or keep "
+                    f"the {number - 1} lines before it only (what happened later is then forgotten)"
                 ) from None
         return events
 
