@@ -32,7 +32,8 @@ def stored(folder: Path) -> list[Path]:
     """Checkpoints of a trial, the newest first."""
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if re.fullmatch(r"epoch-\d+", path.name)), reverse=True)
+    found = [path for path in folder.iterdir() if re.fullmatch(r"epoch-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("epoch-")), reverse=True)
 
 
 def newest(folder: Path) -> Path | None:
