@@ -229,10 +229,10 @@ class Delivery:
             return
         if write.run not in self.runs:
             raise LookupError(f"the run of {write.run} was never created")
-        getattr(self, f"_deliver_{write.kind}")(self.runs[write.run], **write.content)
         if write.kind == "end":
             # Whoever compares the run with the journal must not take its end for its completeness.
-            self.client.set_tag(self.runs[write.run], INCOMPLETE, str(write.run in self._incomplete).lower())
+            write.content["tags"][INCOMPLETE] = str(write.run in self._incomplete).lower()
+        getattr(self, f"_deliver_{write.kind}")(self.runs[write.run], **write.content)
 
     def _create(self, write: Write) -> str:
         if write.attempts:
