@@ -267,7 +267,7 @@ def _stored_record(options: Options, flag: str) -> SweepRecord:
     changed = [f"--{key.replace('_', '-')}" for key in KEPT if getattr(options, key) is not None]
     if changed:
         raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
-    record = SweepRecord.load(find_sweep(options.storage.resolve(), name=options.name, scenario=options.scenario))
+    record = SweepRecord.load(find_sweep(options.storage.resolve(), flag, name=options.name, scenario=options.scenario))
     for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))

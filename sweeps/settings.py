@@ -211,8 +211,11 @@ def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, whe
     return result
 
 
-def find_sweep(storage: Path, *, name: str | None, scenario: str | None) -> Path:
-    """Folder of the sweep to resume: the named one, or the newest of a scenario.
+def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | None) -> Path:
+    """Folder of the sweep that goes on: the named one, or the newest (of a scenario).
+
+    Args:
+        flag: the option that asked for it.
 
     Raises:
         InputError: there is none; existing ones are offered.
@@ -223,10 +226,11 @@ def find_sweep(storage: Path, *, name: str | None, scenario: str | None) -> Path
         if name in existing:
             return root / name
         hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
-        raise InputError(f"--resume: there is no sweep {name!r}: {hint}")
+        raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
     records = [SweepRecord.load(path.parent) for path in existing.values()]
     matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
     if not matching:
         found = f"stored sweeps: {', '.join(sorted(existing))}" if existing else "none is stored there"
-        raise InputError(f"--resume: no sweep of scenario {scenario!r} in {root}; {found}")
+        wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
+        raise InputError(f"{flag}: {wanted} in {root}; {found}")
     return root / max(matching, key=lambda record: record.created).name
