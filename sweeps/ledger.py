@@ -51,7 +51,7 @@ class Ledger:
     def unfinished(self) -> list[TrialRecord]:
         """Trials that go on, in their order; those that failed for want of a node, memory or disk are tried again."""
         for record in self.records.values():
-            if record.outcome == "failed" and record.kind != "error":
+            if record.goes_on:
                 record.try_again()
         return [record for record in self.records.values() if not record.ended]
 
@@ -67,6 +67,12 @@ class Ledger:
             before: settings that were the same in all trials so far and differ from now on.
         """
         self._write("extended", trials=trials, before=before)
+
+    def fill(self, before: dict[str, Any]) -> None:
+        """Give all trials so far the settings that they shared without naming them."""
+        for record in self.records.values():
+            record.settings = {**record.settings, **before}
+            record.choice = {**before, **record.choice}
 
     def propose(self, choice: dict[str, Any], shown: Iterable[str], epochs: int, params: dict[str, Any]) -> TrialRecord:
         """A new trial.
@@ -140,9 +146,7 @@ class Ledger:
             self.records[event["trial"]].updated = event["time"]
 
     def _apply_extended(self, event: dict[str, Any]) -> None:
-        for record in self.records.values():
-            record.settings = {**record.settings, **event["before"]}
-            record.choice = {**event["before"], **record.choice}
+        self.fill(event["before"])
 
     def _apply_proposed(self, event: dict[str, Any]) -> None:
         number = event["trial"]

@@ -93,9 +93,7 @@ class Sweep:
         self.folder = plan.record.folder
         self.ledger = Ledger(self.folder)
         self.ledger.saved = stand_ins.saved or self.ledger.saved
-        if plan.extended:
-            self.ledger.extend(plan.trials, plan.before)
-            plan.record.save()
+        self.ledger.fill(plan.before)
         plan.record.shown = list(plan.shown)
         self.search = SweepSearch(
             plan.space,
@@ -119,6 +117,8 @@ class Sweep:
         """
         record = self.plan.record
         self.data = data
+        if self.plan.extended:
+            self.ledger.extend(self.plan.trials, self.plan.before)
         self.ledger.open(
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=resources_text(record, parallel),
@@ -240,7 +240,9 @@ class Sweep:
         if outcome == "completed":
             for name, folder in self.retention.weights().items():
                 tracking.log_weights(name, folder)
-        tracking.log_parent(metrics=summary, tags=tags, paths=paths)
+        tracking.log_parent(
+            metrics=summary, tags=tags, paths=paths, step=len(records), time=best.updated if best else 0
+        )
         with self.console.status("delivering to MLflow"):
             undelivered = tracking.close(outcome)
         self._tracking = None

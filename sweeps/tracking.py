@@ -147,10 +147,17 @@ class Tracking:
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
         paths: list[Path] = (),
+        step: int,
+        time: int,
     ) -> None:
-        """Summary metrics, tags and files of the whole sweep."""
+        """Summary metrics, tags and files of the whole sweep.
+
+        Args:
+            step: of the metrics: number of trials, which grows when the sweep is extended.
+            time: of the metrics: the same for the same result, so that they are written once.
+        """
         if metrics:
-            self.delivery.write("metrics", PARENT, values=finite(metrics), step=0, time=_now())
+            self.delivery.write("metrics", PARENT, values=finite(metrics), step=step, time=time)
         if tags:
             self.delivery.write("tags", PARENT, tags=dict(tags))
         for path in paths:
