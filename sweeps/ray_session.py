@@ -5,12 +5,18 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
+import secrets
+import shutil
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from llmemf.errors import InputError
+from sweeps.cluster import check_cluster
+from sweeps.login_node import BorrowedNode, has_node
 from sweeps.plan import Plan
 from sweeps.resources import machine, slots
 from sweeps.settings import SweepRecord
@@ -18,7 +24,10 @@ from sweeps.sweep_data import SweepData
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20
-
+BORROWED = "join_"
+LONGEST_FOLDER = 30
+"""The path of a socket has 107 characters at most, of which Ray takes 62 and a node on a login machine 12."""
+_borrowed: BorrowedNode | None = None
 
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -32,25 +41,19 @@ RAY_SETTINGS = {
 
 
 def start_ray(plan: Plan, data: SweepData) -> int:
-    """Start Ray here, or connect to a cluster; returns how many trials run at once.
+    """Start Ray here, or connect to a cluster and look at it; returns how many trials run at once.
 
     Raises:
-        InputError: no cluster answers, or not even one trial fits.
+        InputError: no cluster answers, it is not fit for this sweep, or not even one trial fits.
     """
     import ray
 
     # Workers must import this checkout and no other copy.
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    remove_stale(temporary_folder())
     if plan.record.ray_address:
-        environment = {"env_vars": {"PYTHONPATH": python_path}}
-        options = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": environment}
-        try:
-            ray.init(address=plan.record.ray_address, **options)
-        except ConnectionError as error:
-            raise InputError(
-                f"no Ray cluster answers at {plan.record.ray_address}: {' '.join(str(error).split())}"
-            ) from None
-        return slots(plan.record, ray.cluster_resources(), where="the cluster")
+        _join(cluster_address(plan.record.ray_address), data, {"PYTHONPATH": python_path})
+        return check_cluster(plan)
     here = machine()
     parallel = slots(plan.record, here)
     os.environ["PYTHONPATH"] = python_path
@@ -62,27 +65,107 @@ def start_ray(plan: Plan, data: SweepData) -> int:
         object_store_memory=data_bytes(data) + OBJECT_STORE_EXTRA,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        _temp_dir=str(temporary_folder()),
     )
     return parallel
 
 
+def _join(address: str, data: SweepData, environment: dict[str, str]) -> None:
+    """Connect to a cluster; a machine outside of it gets a node without resources first."""
+    import ray
+
+    global _borrowed
+    options = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": environment}}
+    if address != "auto" and not has_node(address):
+        folder = temporary_folder() / f"{BORROWED}{os.getpid()}"
+        _borrowed = BorrowedNode(address, folder, data_bytes(data) + OBJECT_STORE_EXTRA)
+        options["_temp_dir"] = str(folder)
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from None
+
+
+def cluster_address(given: str) -> str:
+    """The address of a cluster's head, from the option or, for `auto`, from `RAY_ADDRESS`.
+
+    Raises:
+        InputError: an address of another kind, by which a sweep cannot run.
+    """
+    address = os.environ.get("RAY_ADDRESS") or given if given == "auto" else given
+    if "://" in address:
+        raise InputError(
+            f"--ray-address {address}: a sweep runs beside its cluster, not through Ray Client or the job server; submit "
+            "it: ray job submit --address http://127.0.0.1:8265 --working-dir . -- python sweeps/grid.py ... "
+            "--ray-address auto"
+        )
+    return address
+
+
 def set_environment(ray_address: str | None) -> None:
     """Settings that Ray reads when it is imported."""
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if ray_address and token.exists():
-        # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.update({key: os.environ.get(key, value) for key, value in RAY_SETTINGS.items()})
     warnings.filterwarnings("ignore", module="ray")
-    if not os.access(Path.home(), os.W_OK):
-        # Ray keeps the token of a local cluster in the home directory.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if not ray_address:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        # Its own token: one that Ray leaves in the home directory would be asked for by every later cluster.
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    elif os.environ.get("RAY_AUTH_TOKEN") or token.exists():
+        # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
+        os.environ["RAY_AUTH_MODE"] = "token"
 
 
 def stop_ray() -> None:
+    """Leave the cluster, or end the local Ray."""
     import ray
 
+    global _borrowed
     ray.shutdown()
+    if _borrowed:
+        _borrowed.stop()
+        _borrowed = None
+
+
+def temporary_folder() -> Path:
+    """Where the Ray of local sweeps keeps its sockets and logs; its path must be short."""
+    name = f"llmemf-ray-{os.getuid()}"
+    for base in (os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR")):
+        if base and len(base) + len(name) < LONGEST_FOLDER:
+            return Path(base).resolve() / name
+    return Path("/tmp") / name
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove what sweeps of this user that have ended left in Ray's folder, also those that were killed."""
+    for session in [*folder.glob("session_*_*"), *folder.glob(f"{BORROWED}*")]:
+        owner = re.search(r"[0-9]+$", session.name)
+        if owner and not session.is_symlink() and not is_alive(int(owner[0])) and not has_listener(session):
+            shutil.rmtree(session, ignore_errors=True)
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def has_listener(session: Path) -> bool:
+    """Whether a Ray listens there; its owner may be in another container that shares this folder."""
+    for path in session.rglob("sockets/*"):
+        with socket.socket(socket.AF_UNIX) as client:
+            try:
+                client.connect(str(path))
+            except OSError:
+                continue
+            return True
+    return False
 
 
 def data_bytes(data: SweepData) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from llmemf.errors import InputError
 from sweeps.settings import SweepRecord
@@ -20,25 +21,44 @@ def default_gpus() -> float:
     return 1.0 if machine()["GPU"] else 0.0
 
 
-def slots(record: SweepRecord, resources: dict[str, float], *, where: str = "this machine") -> int:
-    """How many trials run at once.
+def check_request(record: SweepRecord) -> None:
+    """Check what a trial asks for, wherever it runs.
+
+    Raises:
+        InputError: no machine could give that.
+    """
+    if record.cpus_per_trial <= 0:
+        raise InputError(f"--cpus-per-trial {record.cpus_per_trial:g}: a positive number is expected")
+    if record.gpus_per_trial < 0:
+        raise InputError(f"--gpus-per-trial {record.gpus_per_trial:g}: 0 or a positive number is expected")
+    gpus = record.gpus_per_trial
+    if gpus > 1 and gpus != int(gpus):
+        raise InputError(f"--gpus-per-trial {gpus:g}: a trial gets a share of one GPU, or whole GPUs")
+    if record.concurrency is not None and record.concurrency < 1:
+        raise InputError(f"--concurrency {record.concurrency}: at least 1 is expected")
+
+
+def trials_that_fit(record: SweepRecord, resources: Mapping[str, float]) -> int:
+    """How many trials one machine holds at once; a share of a GPU is never split over two of them."""
+    fit = int(resources.get("CPU", 0.0) / record.cpus_per_trial + 1e-9)
+    gpus, there = record.gpus_per_trial, int(resources.get("GPU", 0.0))
+    if gpus:
+        fit = min(fit, there // int(gpus) if gpus >= 1 else there * int(1 / gpus + 1e-9))
+    return fit
+
+
+def slots(record: SweepRecord, resources: Mapping[str, float]) -> int:
+    """How many trials run at once on this machine.
 
     Raises:
         InputError: not even one fits.
     """
-    fit = []
-    for option, kind in (("cpus_per_trial", "CPU"), ("gpus_per_trial", "GPU")):
-        wanted, there = getattr(record, option), resources.get(kind, 0.0)
-        flag = f"--{option.replace('_', '-')}"
-        if wanted < 0 or (kind == "CPU" and wanted == 0):
-            raise InputError(f"{flag} {wanted:g}: a positive number is expected")
-        if wanted > there:
-            raise InputError(f"one trial asks for {wanted:g} {kind}s, {where} has {there:g}: lower {flag}")
-        if wanted:
-            fit.append(int(there / wanted + 1e-9))
-    most = min(fit)
-    if record.concurrency is None:
-        return most
-    if record.concurrency < 1:
-        raise InputError(f"--concurrency {record.concurrency}: at least 1 is expected")
-    return min(record.concurrency, most)
+    check_request(record)
+    most = trials_that_fit(record, resources)
+    if not most:
+        for option, kind in (("cpus_per_trial", "CPU"), ("gpus_per_trial", "GPU")):
+            wanted, there = getattr(record, option), resources.get(kind, 0.0)
+            if wanted > there:
+                flag = f"--{option.replace('_', '-')}"
+                raise InputError(f"one trial asks for {wanted:g} {kind}s, this machine has {there:g}: lower {flag}")
+    return most if record.concurrency is None else min(record.concurrency, most)

@@ -1,0 +1,278 @@
+"""A Ray cluster is looked at before a sweep starts on it: room for trials, shared storage, the same code everywhere."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llmemf.errors import InputError
+from sweeps import node_probe
+from sweeps.plan import Plan
+from sweeps.resources import check_request, trials_that_fit
+from sweeps.settings import RECORD, SweepRecord
+from sweeps.wording import plural
+
+ANSWER_SECONDS = 120.0
+"""A node that has not answered after this is not used: its first worker imports torch, perhaps over a network."""
+STORAGE_SECONDS = 45.0
+"""Network file systems show a new file after some seconds, by default after 30 at most."""
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster's description on the head."""
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """Machines of one kind that the cluster has or may still start.
+
+    Attributes:
+        most: how many of them there may be; None without a limit.
+    """
+
+    name: str
+    resources: dict[str, float]
+    most: int | None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {describe(self.resources)}"
+
+
+def check_cluster(plan: Plan) -> int:
+    """Look at the cluster this process is connected to; returns how many trials run at once.
+
+    Notices for the user are added to the plan.
+
+    Raises:
+        InputError: not even one trial fits, or a node that would run trials does not see the sweep's folder, has other
+            versions or other code.
+    """
+    import ray
+
+    record = plan.record
+    check_request(record)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    planned, most_workers = planned_nodes()
+    parallel, notices = capacity(record, nodes, planned, most_workers)
+    used = [node for node in nodes if trials_that_fit(record, node["Resources"])]
+    check_nodes(record.folder, used)
+    plan.notices += notices
+    return parallel
+
+
+def capacity(
+    record: SweepRecord, nodes: list[dict[str, Any]], planned: list[NodeType] | None, most_workers: int | None = None
+) -> tuple[int, list[str]]:
+    """How many trials run at once, counted node by node, and what the user should know about it.
+
+    Args:
+        nodes: alive nodes, as `ray.nodes()` gives them.
+        planned: node types of a cluster that grows by itself; None where the cluster does not tell.
+        most_workers: how many nodes of all types together it may start.
+
+    Raises:
+        InputError: not even one trial fits.
+    """
+    now = sum(trials_that_fit(record, node["Resources"]) for node in nodes)
+    later = most_at_once(record, planned, most_workers) if planned is not None else 0
+    asked, notices = record.concurrency, []
+    if planned is None and not now and asked is not None:
+        # Only the user knows that this cluster starts machines when somebody asks for them.
+        notices.append("no node of the cluster holds a trial yet: waiting until it has grown")
+        return asked, notices
+    if later is None and asked is None:
+        raise InputError("the cluster grows without a limit: say how many trials run at once with --concurrency")
+    most = asked if later is None and asked is not None else max(now, later or 0)
+    if not most:
+        kinds = [f"{count} x ({text})" for text, count in Counter(describe(n["Resources"]) for n in nodes).items()]
+        kinds += [f"it may start {kind}" for kind in planned or []]
+        grows = "; if it starts nodes on demand, give --concurrency" if planned is None else ""
+        raise InputError(
+            f"one trial asks for {describe(wanted(record))} on one node, the cluster has {', '.join(kinds)}: lower "
+            f"--cpus-per-trial or --gpus-per-trial{grows}"
+        )
+    if most > now:
+        notices.append(f"{now} of {plural(most, 'trial')} at once fit now, the others wait for nodes that are started")
+    if not record.gpus_per_trial and any(node["Resources"].get("GPU") for node in nodes):
+        notices.append("the cluster has GPUs and no trial asks for one: --gpus-per-trial 1")
+    return most if asked is None else min(asked, most), notices
+
+
+def most_at_once(record: SweepRecord, planned: list[NodeType], most_workers: int | None) -> int | None:
+    """Trials on a cluster that has grown as far as it may; None without a limit."""
+    total, left = 0, most_workers
+    for kind in sorted(planned, key=lambda kind: -trials_that_fit(record, kind.resources)):
+        each = trials_that_fit(record, kind.resources)
+        if not each:
+            continue
+        count = kind.most if left is None else left if kind.most is None else min(kind.most, left)
+        if count is None:
+            return None
+        total += each * count
+        left = None if left is None else left - count
+    return total
+
+
+def planned_nodes() -> tuple[list[NodeType] | None, int | None]:
+    """Node types that the cluster may start and the limit over all of them; (None, None) where it does not tell."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    if config is not None and config.node_group_configs:
+        kinds = [
+            NodeType(group.name, dict(group.resources), None if group.max_count < 0 else group.max_count)
+            for group in config.node_group_configs
+        ]
+        return kinds, None
+    path = BOOTSTRAP.expanduser()
+    if _on_head() and path.exists():
+        return read_node_types(yaml.safe_load(path.read_text()))
+    return None, None
+
+
+def read_node_types(config: dict[str, Any]) -> tuple[list[NodeType] | None, int | None]:
+    """Worker types of a cluster that `ray up` started; a fixed set of machines has none."""
+    if config.get("provider", {}).get("type") == "local":
+        return [], None
+    workers = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
+    if any("CPU" not in kind.get("resources", {}) for kind in workers.values()):
+        return None, None
+    kinds = [NodeType(name, kind["resources"], kind.get("max_workers", 0)) for name, kind in workers.items()]
+    return kinds, config["max_workers"]
+
+
+def _on_head() -> bool:
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == own and "node:__internal_head__" in node["Resources"] for node in ray.nodes())
+
+
+def check_nodes(folder: Path, nodes: list[dict[str, Any]]) -> None:
+    """Ask every node what it has, and compare with this process.
+
+    Raises:
+        InputError: nodes that cannot run trials of this sweep, and why.
+    """
+    shared, token = folder / ".nodes", secrets.token_hex(16)
+    shutil.rmtree(shared, ignore_errors=True)
+    shared.mkdir(parents=True)
+    try:
+        (shared / "driver").write_text(token)
+        problems = []
+        for node, answer in ask_nodes(shared, token, nodes):
+            problem = answer if isinstance(answer, str) else compare(answer, shared, node["NodeID"], token)
+            if problem:
+                problems.append(f"node {name_of(node)} {problem}")
+    finally:
+        shutil.rmtree(shared, ignore_errors=True)
+    if problems:
+        more = f" (and {len(problems) - SHOWN} further nodes)" if len(problems) > SHOWN else ""
+        raise InputError("; ".join(problems[:SHOWN]) + more)
+
+
+def ask_nodes(shared: Path, token: str, nodes: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Any]]:
+    """Every node with its answer, or with the reason why there is none."""
+    import ray
+    from ray.cloudpickle import register_pickle_by_value
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    register_pickle_by_value(node_probe)
+    task = ray.remote(num_cpus=0, max_retries=0)(node_probe.probe)
+    asked = {}
+    for node in nodes:
+        there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        reference = task.options(scheduling_strategy=there).remote(str(shared), node["NodeID"], token, STORAGE_SECONDS)
+        asked[reference] = node
+    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
+    answers: list[tuple[dict[str, Any], Any]] = [
+        (
+            asked[reference],
+            f"does not answer within {ANSWER_SECONDS:g} s: look at its Ray, or take it out of the cluster",
+        )
+        for reference in late
+    ]
+    for reference in done:
+        try:
+            answer: Any = ray.get(reference)
+        except ray.exceptions.RayError as error:
+            answer = f"cannot run a task ({_first_line(error)}): look at its Ray, or take it out of the cluster"
+        answers.append((asked[reference], answer))
+    for reference in late:
+        ray.cancel(reference, force=True)
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    # A spot node may have gone in the meantime; the trials will not miss it.
+    return [(node, answer) for node, answer in answers if node["NodeID"] in alive]
+
+
+def compare(answer: dict[str, Any], shared: Path, node: str, token: str) -> str:
+    """What keeps this node from running trials, "" if nothing does."""
+    if answer["storage"]:
+        return f"{answer['storage']}: {shared.parent}; {REMEDY}"
+    if not node_probe.wait_for(shared / node, token, STORAGE_SECONDS):
+        return f"has another folder at {shared.parent}; {REMEDY}"
+    for package, here in node_probe.versions().items():
+        there = answer["versions"].get(package, "")
+        if there != here:
+            found = f"{package} {there}" if there else f"no {package}"
+            return f"has {found}, this process {package} {here}: give all nodes one image or one lock file"
+    ours, theirs = node_probe.source_files(), answer["files"]
+    if not theirs:
+        return (
+            "does not find llmemf and sweeps: put this checkout there at the same path, or submit with --working-dir ."
+        )
+    changed = sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
+    if changed:
+        return (
+            f"has other code ({changed[0]} and {plural(len(changed) - 1, 'further file')}): update the checkout there, "
+            "or submit with --working-dir ."
+        )
+    if answer["imports"]:
+        return f"cannot import the trial ({answer['imports']}): install this project's packages there"
+    return ""
+
+
+REMEDY = "mount the storage at the same path on every node, or give --storage a folder that all of them see"
+
+
+def node_problem(folder: Path | str, seconds: float = 5.0) -> str:
+    """Why trials cannot run on the node of this process, "" if they can; for nodes that join after the check.
+
+    Args:
+        folder: the sweep's folder; its `sweep.yaml` must be there, since a folder alone may be a local one.
+        seconds: how long to wait for it.
+    """
+    deadline = time.monotonic() + seconds
+    while not (Path(folder) / RECORD).is_file():
+        if time.monotonic() >= deadline:
+            return f"node {socket.gethostname()} does not see {Path(folder) / RECORD}: {REMEDY}"
+        time.sleep(0.2)
+    if not os.access(folder, os.W_OK):
+        return f"node {socket.gethostname()} cannot write to {folder}: give its user the right to"
+    return ""
+
+
+def wanted(record: SweepRecord) -> dict[str, float]:
+    return {"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial}
+
+
+def describe(resources: dict[str, float]) -> str:
+    return f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU"
+
+
+def name_of(node: dict[str, Any]) -> str:
+    host, address = node.get("NodeManagerHostname", ""), node["NodeManagerAddress"]
+    return f"{host} ({address})" if host and host != address else address
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
