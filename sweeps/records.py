@@ -62,6 +62,11 @@ class TrialRecord:
         """A failure that was not its own is forgotten."""
         self.outcome, self.error, self.kind, self.losses = "pending", "", "", 0
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it failed for want of a node, memory or disk: a resumed sweep tries it again."""
+        return self.outcome == "failed" and self.kind != "error"
+
     def add(self, result: dict[str, Any]) -> None:
         """Take in the metrics of the next epoch."""
         self.epoch, self.objective, self.best_epoch = result["epoch"], result["objective"], result["best_epoch"]

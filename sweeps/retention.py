@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from sweeps import checkpoints
@@ -25,18 +26,21 @@ class Retention:
             if record.ended:
                 self.end(record)
 
+    @staticmethod
+    def best(ledger: Ledger, keep: int) -> list[TrialRecord]:
+        """The trials whose weights are worth keeping, the best first."""
+        return _holding(ledger.records.values())[:keep]
+
     def end(self, record: TrialRecord) -> None:
         """A trial has ended: its weights stay if it is among the best; it may push out another.
 
         One that failed for want of a node or of memory keeps all, since it may go on.
         """
-        if record.outcome == "failed" and record.kind != "error":
+        if record.goes_on:
             return
-        own = checkpoints.trial_folder(self.folder, record.number)
-        checkpoints.keep_weights(own)
+        checkpoints.keep_weights(checkpoints.trial_folder(self.folder, record.number))
         candidates = [*self.kept, record]
-        holding = [item for item in ranked(candidates) if item.objective is not None and item.outcome != "failed"]
-        self.kept = holding[: self.keep]
+        self.kept = _holding(candidates)[: self.keep]
         for item in candidates:
             if item not in self.kept:
                 shutil.rmtree(checkpoints.trial_folder(self.folder, item.number), ignore_errors=True)
@@ -49,3 +53,9 @@ class Retention:
             if path:
                 found[record.name] = path
         return found
+
+
+def _holding(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Ended trials with a value that counts, the best first."""
+    ended = [record for record in records if record.outcome in ("completed", "pruned")]
+    return [record for record in ranked(ended) if record.objective is not None]

@@ -32,15 +32,13 @@ from sweeps.ray_session import ROOT, quiet, start_ray, stop_ray
 from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import caveats, print_end, print_start
 from sweeps.retention import Retention
-from sweeps.settings import SweepRecord, write_whole
+from sweeps.settings import TUNE, SweepRecord, write_whole
 from sweeps.sweep_data import SweepData, is_prepared, load_data
 from sweeps.tracking import Tracking
 
 COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 STARTUP = 10
 """Trials before TPE models what it has seen; fewer where the sweep begins with fewer grid points."""
-TUNE = "tune"
-"""What Ray Tune writes for itself; nothing of it is needed to resume."""
 
 
 @dataclass

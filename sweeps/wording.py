@@ -48,6 +48,15 @@ def seconds(text: str, where: str) -> float:
     return total
 
 
+def size(count: float) -> str:
+    """Bytes for the eye: `820 B`, `4.1 MB`, `2.3 GB` (powers of 1,000)."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 trial`, `12 trials`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
