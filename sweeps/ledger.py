@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from llmemf.errors import InputError
 from sweeps.journal import JOURNAL, Journal
-from sweeps.records import TrialRecord
+from sweeps.records import TrialRecord, trial_name
 
 LOSSES = 3
 """A trial that was lost so often without a new epoch has failed."""
@@ -23,6 +24,9 @@ class Ledger:
 
     Args:
         folder: the sweep's folder.
+
+    Raises:
+        InputError: the journal is damaged.
 
     Attributes:
         records: number -> record.
@@ -139,6 +143,9 @@ class Ledger:
         if self._last_time is not None and event["event"] not in ("opened", "extended"):
             self.seconds += max(0, event["time"] - self._last_time) / 1000
         self._last_time = event["time"]
+        if "trial" in event and event["event"] != "proposed" and event["trial"] not in self.records:
+            name = trial_name(event["trial"])
+            raise InputError(f"{self.journal.path} lacks the beginning of {name}: bring the file back from a backup")
         apply = getattr(self, f"_apply_{event['event']}", None)
         if apply:
             apply(event)
