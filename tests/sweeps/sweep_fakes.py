@@ -13,6 +13,8 @@ import pandas as pd
 
 from llmemf.batches import TrialData
 from llmemf.scenarios.scenario import Scenario, Sequences
+from sweeps.ledger import Ledger
+from sweeps.records import TrialRecord
 from sweeps.sweep_data import SweepData
 from sweeps.trial import run_epochs
 
@@ -105,6 +107,31 @@ def fake_evaluate(folder: Path, scenario: Scenario, features: dict, split: str =
     assert (Path(folder) / "best.safetensors").exists()
     names = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
     return {f"{kind}/{d}/{n}": 0.5 for kind in (split, f"{split}_full") for d in scenario.domains for n in names}
+
+
+def epoch_result(epoch: int, value: float, **more: Any) -> dict[str, Any]:
+    """What the ledger stores of an epoch; the newest epoch is the best one unless told otherwise."""
+    return {
+        "epoch": epoch,
+        "objective": value,
+        "best_epoch": epoch,
+        "stopped_early": False,
+        "val/movie/mrr": value,
+        **more,
+    }
+
+
+def grow(ledger: Ledger, record: TrialRecord, last: int, *, first: int = 1, value: float | None = None) -> None:
+    """Start a trial and report epochs `first` to `last`: their values rise to `value`, by default to last / 100."""
+    ledger.start(record)
+    for epoch in range(first, last + 1):
+        top = last / 100 if value is None else value
+        ledger.add(record, epoch_result(epoch, top * epoch / last), stopped=False)
+
+
+def propose(ledger: Ledger, epochs: int = 4, **choice: Any) -> TrialRecord:
+    choice = choice or {"lr": 1e-3 * (len(ledger.records) + 1), "alpha": 0.3}
+    return ledger.propose(choice, tuple(choice), epochs, {})
 
 
 class FlakyClient:
