@@ -1,0 +1,167 @@
+"""The driver's own cost per trial and per report, for sweeps of 10, 100 and 1,000 trials: it must stay flat.
+
+    python benchmarks/driver_cost.py [--trials 10,100,1000] [--epochs 6] [--ray 10,100]
+
+The first table calls everything that a sweep does in its driver (proposal, journal, Optuna, ASHA, MLflow over SQLite,
+display, retention) as Ray Tune calls it, without Ray. The second runs real sweeps of trials that do nothing on a local
+Ray, where starting processes dominates; its last column is the driver's processor time per trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "sweeps")]
+
+from rich.console import Console
+
+from sweeps.callback import SweepCallback
+from sweeps.delivery import Target
+from sweeps.display import Display
+from sweeps.halving import Halving
+from sweeps.interrupt import StopRequest
+from sweeps.ledger import Ledger
+from sweeps.retention import Retention
+from sweeps.search import SweepSearch
+from sweeps.space import build_space
+from sweeps.tracking import Tracking
+
+SPACE = {"lr": [1e-4, 1e-3, 1e-2], "l2": [1e-5, 1e-3], "alpha, beta": {"simplex": 0.1}, "lambda1": [0.1, 0.5, 1.0]}
+AT_ONCE = 8
+REAL = """
+import json, sys, time
+from rich.console import Console
+from sweep_fakes import fake_evaluate, fast_trial, tiny_data
+from sweeps.plan import Options, plan_sweep
+from sweeps.sweep import StandIns, run_sweep
+
+plan = plan_sweep(Options(scenario="sample", name="s1", search="grid", trials=int(sys.argv[1]), epochs=3))
+stand_ins = StandIns(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
+wall, cpu = time.perf_counter(), time.process_time()
+run_sweep(plan, Console(file=open("log", "w")), stand_ins=stand_ins)
+print(json.dumps({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}))
+"""
+
+
+def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
+    """One sweep without Ray.
+
+    Returns:
+        milliseconds: per proposal, report and end of a trial (medians over the last tenth of the sweep, ten calls at
+        least), blocked per trial, per write to MLflow, and for rebuilding the search from the journal.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="driver-cost-"))
+    space = build_space(SPACE)
+    ledger = Ledger(folder)
+    points = space.fresh(0, [], trials if method == "grid" else trials // 2)
+    search = SweepSearch(space, ledger, method=method, trials=trials, epochs=epochs, points=points)
+    target = Target(f"sqlite:///{folder / 'mlflow.db'}", "cost", "s1", (folder / "artifacts").as_uri())
+    tracking = Tracking(target)
+    tracking.open(ledger)
+    console = Console(file=io.StringIO())
+    display = Display(console, title="cost", planned=trials, slots=AT_ONCE, records=ledger.records)
+    callback = SweepCallback(
+        folder,
+        ledger=ledger,
+        search=search,
+        tracking=tracking,
+        display=display,
+        retention=Retention(folder, ledger, 5),
+        stop=StopRequest(),
+    )
+    scheduler = Halving([], max_t=epochs, grace_period=2, reduction_factor=3, metric="objective", mode="max")
+    took: dict[str, list[float]] = {"propose": [], "report": [], "end": []}
+    running: list[tuple[SimpleNamespace, int]] = []
+    started = time.perf_counter()
+    number = 0
+    while running or number < trials:
+        while number < trials and len(running) < AT_ONCE:
+            number += 1
+            before = time.perf_counter()
+            trial = SimpleNamespace(trial_id=f"id{number}", config=search.suggest(f"id{number}"))
+            scheduler.on_trial_add(None, trial)
+            callback.on_trial_start(0, [], trial)
+            took["propose"].append(time.perf_counter() - before)
+            running.append((trial, 0))
+        trial, epoch = running.pop(0)
+        epoch += 1
+        value = (trial.config["trial"] * 7919 + epoch * 104729) % 1000 / 1000
+        result = {"epoch": epoch, "epochs": epochs, "objective": value, "best_epoch": epoch, "stopped_early": False}
+        result |= {f"val/{domain}/{name}": value for domain in "xy" for name in ("mrr", "ndcg_5", "ndcg_10", "hr_10")}
+        before = time.perf_counter()
+        stopped = scheduler.on_trial_result(None, trial, result) == "STOP"
+        callback.on_trial_result(0, [], trial, {**result, "done": stopped})
+        callback.on_step_end(0, [])
+        took["report"].append(time.perf_counter() - before)
+        if stopped or epoch == epochs:
+            before = time.perf_counter()
+            scheduler.on_trial_complete(None, trial, result)
+            search.on_trial_complete(trial.trial_id)
+            callback.on_trial_complete(0, [], trial)
+            took["end"].append(time.perf_counter() - before)
+        else:
+            running.append((trial, epoch))
+    driven = time.perf_counter() - started
+    tracking.close("completed")
+    delivered = time.perf_counter() - started
+    before = time.perf_counter()
+    SweepSearch(space, Ledger(folder), method=method, trials=trials, epochs=epochs)
+    replayed = time.perf_counter() - before
+    shutil.rmtree(folder)
+    late = {name: 1000 * statistics.median(values[-max(10, len(values) // 10) :]) for name, values in took.items()}
+    return {
+        **late,
+        "blocked": 1000 * driven / trials,
+        "write": 1000 * delivered / (len(took["report"]) + 3 * trials),
+        "resume": 1000 * replayed,
+    }
+
+
+def real(trials: int) -> dict[str, float]:
+    """Milliseconds per trial of a sweep on a local Ray, in a process of its own: wall clock and the driver's CPU."""
+    folder = tempfile.mkdtemp(prefix="driver-cost-")
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "sweeps")])
+    command = [sys.executable, "-c", REAL, str(trials)]
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    shutil.rmtree(folder)
+    seconds = json.loads(done.stdout.splitlines()[-1])
+    return {name: 1000 * value / trials for name, value in seconds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", default="10,100,1000")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--ray", default="", help="sizes of real sweeps, for example 10,100")
+    options = parser.parse_args()
+    print("without Ray, milliseconds (calls: medians over the last tenth of each sweep)")
+    print("search    trials   propose    report       end  per trial  MLflow/write    resume")
+    for method in ("grid", "optuna"):
+        for trials in map(int, options.trials.split(",")):
+            found = simulate(trials, options.epochs, method)
+            calls = "".join(f"{found[name]:10.2f}" for name in ("propose", "report", "end"))
+            rest = f"{found['blocked']:11.1f}{found['write']:14.1f}{found['resume']:10.0f}"
+            print(f"{method:8}{trials:8}{calls}{rest}", flush=True)
+    if options.ray:
+        print("\non a local Ray, milliseconds per trial")
+        print("  trials      wall  driver CPU")
+        for trials in map(int, options.ray.split(",")):
+            found = real(trials)
+            print(f"{trials:8}{found['wall']:10.0f}{found['cpu']:12.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
