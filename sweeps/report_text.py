@@ -13,8 +13,6 @@ from sweeps.plan import Plan, describe_space, ui_command
 from sweeps.records import TrialRecord, best_of
 from sweeps.sweep_data import SweepData
 
-HEAD_OF_TRIALS = 10
-
 
 def print_fallback(plan: Plan, console: Console) -> None:
     """Say loudly that the sample stands in for data that is not there."""
@@ -114,18 +112,6 @@ def describe_resources(plan: Plan, parallel: int) -> str:
     each = f"{record.cpus_per_trial:g} CPU" + (f" and {record.gpus_per_trial:g} GPU" if record.gpus_per_trial else "")
     where = f" on the cluster at {record.ray_address}" if record.ray_address else ""
     return f"{parallel} at once, {each} each{where}"
-
-
-def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Console) -> None:
-    """The plan and the head of its trials; nothing has been started or written."""
-    print_start(plan, data, parallel, console)
-    console.print(f"tracking   {plan.record.tracking_uri}", soft_wrap=True, highlight=False)
-    if plan.points:
-        console.print(f"\nfirst grid points (of {len(plan.points):,}):")
-        for number, point in enumerate(plan.points[:HEAD_OF_TRIALS], start=1):
-            shown = {key: value for key, value in point.items() if key in plan.space.varied}
-            console.print(f"  t{number:02d}  {wording.settings(shown)}", highlight=False)
-    console.print("\ndry run: nothing was started or written", style="dim")
 
 
 def caveats(plan: Plan, data: SweepData, looks: int = 0) -> list[str]:

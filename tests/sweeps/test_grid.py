@@ -46,7 +46,7 @@ print(json.dumps({{"loaded": loaded, "path": sys.path[0]}}))
         "llmemf features offline movie_book",
         "20 trials",
         "grid points dropped (alpha + beta <= 1)",
-        "t01 lr=",
+        "trial lr l2 alpha beta lambda1 lambda2 t01",
         "sqlite:///",
         "nothing was started or written",
     ):

@@ -1,0 +1,155 @@
+"""What a sweep would do, trial by trial, and whether it fits; nothing is started or written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmemf.config import read_yaml
+from sweeps import wording
+from sweeps.cluster import BOOTSTRAP, most_at_once, read_node_types
+from sweeps.disk_need import DiskNeed, disk_need
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+from sweeps.records import TrialRecord, trial_name
+from sweeps.report_text import print_start
+from sweeps.resources import machine, trials_that_fit
+from sweeps.sweep_data import SweepData
+
+TRIALS_SHOWN = 40
+"""Rows in a terminal."""
+
+
+def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Console) -> None:
+    """Every trial that is known already, what was dropped, what is proposed later, resources and disk.
+
+    Args:
+        data: None where it is made when the sweep starts; disk cannot be told then.
+        parallel: trials at once.
+        console: a terminal gets the first rows of a long table; a file or pipe gets all.
+    """
+    ledger = Ledger(plan.record.folder)
+    print_start(plan, data, parallel, console)
+    _print_trials(plan, ledger, console)
+    _print_dropped(plan, console)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for label, text in [*describe_fit(plan, parallel), *describe_disk(plan, data, parallel)]:
+        facts.add_row(label, text)
+    facts.add_row("tracking", plan.record.tracking_uri)
+    console.print(facts)
+    console.print("\ndry run: nothing was started or written", style="dim")
+
+
+def remaining(plan: Plan, ledger: Ledger) -> tuple[list[TrialRecord], list[dict[str, Any]], int]:
+    """Trials that go on, grid points that are new, and how many settings Optuna proposes later."""
+    points = plan.points[: max(0, plan.trials - len(ledger.records))]
+    return ledger.unfinished(), points, max(0, plan.trials - len(ledger.records) - len(points))
+
+
+def _print_trials(plan: Plan, ledger: Ledger, console: Console) -> None:
+    unfinished, points, later = remaining(plan, ledger)
+    first = len(ledger.records) + 1
+    rows = [(record.name, record.settings, f"goes on after epoch {record.epoch}") for record in unfinished]
+    rows += [(trial_name(first + index), point, "") for index, point in enumerate(points)]
+    shown = rows[:TRIALS_SHOWN] if console.is_terminal else rows
+    ended = len(ledger.records) - len(unfinished)
+    if ended:
+        console.print(f"{wording.plural(ended, 'trial')} of {plan.trials:,} ended already", style="dim")
+    if rows:
+        keys = plan.shown
+        table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
+        table.add_column("trial", no_wrap=True)
+        for key in keys:
+            table.add_column(key, justify="right", no_wrap=True)
+        if unfinished:
+            table.add_column("", style="dim")
+        for name, values, note in shown:
+            cells = [wording.number(values[key]) if key in values else "later" for key in keys]
+            table.add_row(name, *cells, *([note] if unfinished else []))
+        console.print(table)
+    if len(rows) > len(shown):
+        left = len(rows) - len(shown)
+        console.print(f"... and {left:,} more; add | less to the command to see all", style="dim")
+    if later:
+        who = "drawn at random" if plan.record.search == "random" else "proposed by Optuna from what the others give"
+        console.print(f"{trial_name(first + len(points))} to {trial_name(plan.trials)}: {later:,} more, {who}")
+    if not rows and not later:
+        console.print("no trial is left to run")
+    console.print()
+
+
+def _print_dropped(plan: Plan, console: Console) -> None:
+    """How many combinations each constraint dropped, and what is left of the grid."""
+    space = plan.space
+    if not space.dropped:
+        return
+    for reason, count in space.dropped_by.items():
+        console.print(f"dropped  {count:,} combinations: {reason}", style="dim", soft_wrap=True)
+    console.print(f"grid     {space.size:,} of {space.full_size:,} points are left\n", style="dim")
+
+
+def describe_fit(plan: Plan, parallel: int) -> list[tuple[str, str]]:
+    """What a trial asks for against what is there."""
+    record = plan.record
+    asks = [("one trial", _resources_text(record.cpus_per_trial, record.gpus_per_trial))]
+    if record.ray_address:
+        said = "" if record.concurrency else " (assumed: give --concurrency)"
+        cluster = f"{record.ray_address}, which a dry run does not ask; {parallel} at once{said}"
+        return [*asks, ("cluster", cluster), *_described_cluster(plan)]
+    here = machine()
+    runs = min(parallel, plan.trials)
+    cpus = here["CPU"] - runs * record.cpus_per_trial
+    gpus = max(0.0, here["GPU"] - runs * record.gpus_per_trial)
+    limit = " (--concurrency)" if record.concurrency == parallel else ""
+    there = f"{_resources_text(here['CPU'], here['GPU'])}: {wording.plural(parallel, 'trial')} at once{limit}"
+    return [*asks, ("machine", f"{there}, {_resources_text(cpus, gpus)} idle")]
+
+
+def _described_cluster(plan: Plan) -> list[tuple[str, str]]:
+    """Machines that the cluster of this head may start, where `ray up` left its description."""
+    path = BOOTSTRAP.expanduser()
+    if not path.exists():
+        return []
+    kinds, most_workers = read_node_types(read_yaml(path))
+    rows = []
+    for kind in kinds or []:
+        each = trials_that_fit(plan.record, kind.resources)
+        most = "any number" if kind.most is None else f"at most {kind.most}"
+        rows.append(("may start", f"{most} of {kind}, {wording.plural(each, 'trial')} each"))
+    total = most_at_once(plan.record, kinds, most_workers) if kinds else None
+    if total is not None:
+        rows.append(("", f"{wording.plural(total, 'trial')} at once when it has grown as far as it may"))
+    return rows
+
+
+def _resources_text(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} CPU{'s' * (cpus != 1)}" + (f", {gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "")
+
+
+def describe_disk(plan: Plan, data: SweepData | None, parallel: int) -> list[tuple[str, str | Text]]:
+    """What the sweep writes at most against what is free."""
+    if data is None:
+        return [("disk", f"told once {plan.record.scenario} has been made; a few MB for the sample")]
+    need = disk_need(plan, data.trial_data, parallel)
+    return [("model", f"{need.model.weights:,} weights at most"), ("disk", disk_text(need, plan))]
+
+
+def disk_text(need: DiskNeed, plan: Plan) -> Text:
+    """The sum, its parts, what is free, and a warning where it does not fit."""
+    parts = [
+        f"{wording.size(need.running)} checkpoints of running trials",
+        f"{wording.size(need.kept)} weights of the best {min(plan.record.keep, plan.trials)}",
+        f"{wording.size(need.artifacts)} MLflow artifacts" if need.artifacts else "",
+        f"{wording.size(need.records)} metrics and records",
+    ]
+    text = Text(f"at most {wording.size(need.total)} ({', '.join(filter(None, parts))}); ")
+    free = f"{wording.size(need.free)} free in {need.where}"
+    if need.fits:
+        return text.append(free)
+    mend = "free some, give another --storage, or lower --concurrency or --keep"
+    return text.append(f"only {free}: {mend}", style="bold red")

@@ -1,0 +1,313 @@
+"""What a sweep will take: a few real steps of its trials, in processes like theirs, scaled up to all of them.
+
+What is measured: start of a process with its imports, epochs of a typical, the cheapest and the dearest configuration
+(from pieces of an epoch), memory, and how much slower trials are when as many as will run at once do so. What is computed:
+the schedule of all trials on their slots, with and without asynchronous halving. What is assumed is printed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from llmemf.errors import InputError
+from sweeps import wording
+from sweeps.cost_classes import build, class_key, cost_classes, typical_values
+from sweeps.cost_probe import Measured
+from sweeps.disk_need import DiskNeed, disk_need
+from sweeps.dry_run import disk_text, remaining
+from sweeps.halving_simulation import simulate
+from sweeps.ledger import Ledger
+from sweeps.plan import Plan
+from sweeps.probe_processes import Probes, available_memory
+from sweeps.resources import machine, slots
+from sweeps.sweep_data import SweepData
+
+TYPICAL_SECONDS = 10.0
+KIND_SECONDS = 1.5
+KINDS_SECONDS = 15.0
+ENDS_SECONDS = 4.0
+CROWD_SECONDS = 8.0
+SWEEP_START = 15.0
+"""Seconds for Ray, MLflow and the leaderboard (measured on two cores: 12 to 20)."""
+TRIAL_GAP = 1.0
+"""Seconds between the end of a trial and the start of the next one's process."""
+CUDA_CONTEXT = 0.6 * 2**30
+"""What the driver holds on a GPU for each process."""
+GPU_FILLED = 0.9
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one sweep will take; times in seconds, memory and disk in bytes.
+
+    Attributes:
+        typical, cheapest, dearest: measured alone on this machine; the ends are None where all trials cost the same.
+        start: from a free slot to the first step of a trial.
+        crowded: how many times longer an epoch takes with `together` trials at once.
+        together: copies that were tried at once.
+        epoch: seconds of a mean trial's epoch among others.
+        at_most: the whole sweep if every trial runs all its epochs.
+        expected: the same with halving; equal to `at_most` without a scheduler.
+        expected_epochs: of a mean trial.
+        gpu_hours: expected; `gpu_hours_at_most` without early stopping.
+        gpu_share: the smallest `--gpus-per-trial` that the memory of a GPU allows, None without one.
+    """
+
+    typical: Measured
+    cheapest: Measured | None
+    dearest: Measured | None
+    start: float
+    crowded: float
+    together: int
+    epoch: float
+    at_most: float
+    expected: float
+    expected_epochs: float
+    gpu_hours: float
+    gpu_hours_at_most: float
+    gpu_share: float | None
+    disk: DiskNeed
+
+
+def estimate(plan: Plan, data: SweepData, parallel: int, console: Console) -> Estimate:
+    """Measure for about a minute, and print what the sweep will take.
+
+    Raises:
+        InputError: no trial fits this machine, or its configuration does not fit the data or the memory.
+    """
+    record = plan.record
+    with console.status("estimate: building a trial") as status:
+        disk = disk_need(plan, data.trial_data, parallel)
+        here = record.model_copy(update={"concurrency": min(parallel, plan.trials), "ray_address": None})
+        try:
+            copies = slots(here, machine())
+        except InputError as error:
+            raise InputError(f"{error}; or run the estimate on a machine like those of the trials") from None
+        with Probes(data.trial_data, here) as probes:
+            found = _measure(plan, probes, copies, lambda text: status.update(f"estimate: {text}"))
+    result = _scale(plan, data, parallel, disk, found)
+    _print(plan, result, parallel, console)
+    return result
+
+
+@dataclass
+class _Found:
+    """What the probes told."""
+
+    typical: Measured
+    cheapest: Measured | None
+    dearest: Measured | None
+    ratios: list[dict[tuple, float]]
+    imports: float
+    crowd: list[Measured]
+
+
+def _measure(plan: Plan, probes: Probes, copies: int, say: Any) -> _Found:
+    say("a typical trial")
+    probes.start(1)
+    values = typical_values(plan)
+    config = build(plan, values) or plan.configs[0]
+    typical = probes.measure([config], TYPICAL_SECONDS)[0]
+    kinds = [cost_classes(block) for block in plan.space.blocks]
+    others = sum(len(found) - 1 for found in kinds)
+    seconds = min(KIND_SECONDS, KINDS_SECONDS / max(1, others))
+    ratios: list[dict[tuple, float]] = []
+    cheap, dear, tried = dict(values), dict(values), 0
+    for found in kinds:
+        costs = {found[0].key: 1.0}
+        reference = None
+        for kind in found[1:]:
+            tried += 1
+            say(f"kinds of trials, {tried} of {others}")
+            other = build(plan, {**values, **kind.values})
+            if other is not None:
+                reference = reference or probes.measure([config], seconds)[0].epoch
+                costs[kind.key] = probes.measure([other], seconds)[0].epoch / reference
+        ratios.append(costs)
+        by_key = {kind.key: kind.values for kind in found}
+        cheap.update(by_key[min(costs, key=costs.__getitem__)])
+        dear.update(by_key[max(costs, key=costs.__getitem__)])
+    ends: list[Measured | None] = []
+    for name, end in (("cheapest", cheap), ("dearest", dear)):
+        other = build(plan, end) if others else None
+        if other is not None:
+            say(f"the {name} trial")
+        ends.append(other and probes.measure([other], ENDS_SECONDS)[0])
+    fit = max(1, int(0.8 * available_memory() / typical.private)) if typical.private else copies
+    say(f"{min(copies, fit)} trials at once")
+    probes.start(min(copies, fit))
+    crowd = probes.measure([config] * min(copies, fit), CROWD_SECONDS)
+    return _Found(typical, *ends, ratios, probes.imports, crowd)
+
+
+def _scale(plan: Plan, data: SweepData, parallel: int, disk: DiskNeed, found: _Found) -> Estimate:
+    typical = found.typical
+    together = sum(copy.epoch for copy in found.crowd) / len(found.crowd)
+    crowded = max(1.0, together / typical.epoch) if len(found.crowd) > 1 else 1.0
+    start = crowded * (found.imports + typical.build) + TRIAL_GAP
+    base = crowded * typical.epoch
+    epoch_seconds = [base * factor for factor in trial_factors(plan, found.ratios)]
+    saves = 1 + len(plan.rungs)
+    options = {"start_seconds": start + saves * typical.save, "slots": parallel, "epochs": plan.epochs}
+    # One look at the test split, as a validation of all its cases.
+    cases = plan.configs[0].valid_cases or len(data.trial_data.valid)
+    around = SWEEP_START + typical.valid * len(data.scenario.test) / max(1, min(cases, len(data.trial_data.valid)))
+    if not epoch_seconds:
+        raise InputError(f"sweep {plan.record.name!r} has no trial left to run")
+    most = simulate(epoch_seconds, **options)
+    likely = simulate(epoch_seconds, **options, rungs=plan.rungs, reduction_factor=plan.record.reduction_factor)
+    gpus = plan.record.gpus_per_trial
+    return Estimate(
+        typical=typical,
+        cheapest=found.cheapest,
+        dearest=found.dearest,
+        start=start,
+        crowded=crowded,
+        together=len(found.crowd),
+        epoch=sum(epoch_seconds) / len(epoch_seconds),
+        at_most=around + most.wall,
+        expected=around + likely.wall,
+        expected_epochs=likely.epochs,
+        gpu_hours=gpus * likely.busy / 3600,
+        gpu_hours_at_most=gpus * most.busy / 3600,
+        gpu_share=gpu_share(max(m.gpu_memory for m in (typical, found.dearest) if m), typical.gpu_total),
+        disk=disk,
+    )
+
+
+def trial_factors(plan: Plan, ratios: Sequence[dict[tuple, float]]) -> list[float]:
+    """How many times the typical cost each trial that is left costs: the known ones by their settings, others by the mean.
+
+    Args:
+        ratios: by block of the space, class of its values -> cost over the typical cost. Settings are taken to act
+            independently of each other.
+    """
+    unfinished, points, later = remaining(plan, Ledger(plan.record.folder))
+    known = [record.choice for record in unfinished] + points
+    factors = []
+    for values in known:
+        factor = 1.0
+        for block, costs in zip(plan.space.blocks, ratios):
+            if all(key in values for key in block.keys):
+                point = tuple(tuple(v) if isinstance(v := values[key], list) else v for key in block.keys)
+                factor *= costs.get(class_key(block, point), 1.0)
+        factors.append(factor)
+    mean = 1.0
+    for block, costs in zip(plan.space.blocks, ratios):
+        if not block.continuous:
+            # Proposals between grid values are never exactly 0; others are taken to come up equally often.
+            shares = {kind.key: kind.share for kind in cost_classes(block) if kind.key in costs}
+            mean *= sum(costs[key] * share for key, share in shares.items()) / sum(shares.values())
+    return factors + [mean] * later
+
+
+def gpu_share(used: int, total: int) -> float | None:
+    """The smallest share of a GPU per trial whose trials fit into its memory together, rounded so that Ray packs them.
+
+    Args:
+        used: bytes that torch reserved for one trial, without the driver's part of the process.
+        total: bytes of the GPU, 0 without one.
+    """
+    if not total:
+        return None
+    fit = int(GPU_FILLED * total / (used + CUDA_CONTEXT))
+    return 1.0 if fit < 2 else math.floor(1e4 / fit) / 1e4
+
+
+def _print(plan: Plan, found: Estimate, parallel: int, console: Console) -> None:
+    record, typical = plan.record, found.typical
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    trials = wording.plural(plan.trials, "trial")
+    facts.add_row("sweep", f"{record.scenario}, {trials} of at most {wording.plural(plan.epochs, 'epoch')}")
+    facts.add_row("device", f"{typical.device}, {parallel} at once")
+    facts.add_row("epoch", f"{_epoch(typical)}, typical settings, alone")
+    if found.cheapest and found.dearest:
+        facts.add_row(
+            "", f"{_seconds(found.cheapest.epoch)} cheapest, {_seconds(found.dearest.epoch)} dearest settings"
+        )
+    if found.together > 1:
+        facts.add_row("", f"x {found.crowded:.2f} with {found.together} at once: {_seconds(found.epoch)} in the mean")
+    facts.add_row("start", f"{_seconds(found.start)} before a trial's first step (process, imports, model)")
+    shared = typical.memory - typical.private
+    facts.add_row(
+        "memory",
+        f"{wording.size(typical.memory)} per trial at its peak, {wording.size(shared)} of it program files and data "
+        f"that all trials of a node share; {wording.size(parallel * typical.private + shared)} for {parallel} at once",
+    )
+    if typical.gpu_total:
+        largest = max(m.gpu_memory for m in (typical, found.dearest) if m)
+        facts.add_row(
+            "GPU memory",
+            f"{wording.size(largest + CUDA_CONTEXT)} of {wording.size(typical.gpu_total)} per trial: the memory allows "
+            f"--gpus-per-trial {found.gpu_share:g}",
+        )
+    one = found.start + plan.epochs * found.epoch
+    facts.add_row("one trial", f"{wording.duration(one)} if it runs all its epochs")
+    facts.add_row("at most", f"{_hours(found.at_most)} without early stopping{_gpu_hours(found.gpu_hours_at_most)}")
+    if plan.rungs:
+        facts.add_row(
+            "expected",
+            f"{_hours(found.expected)} with ASHA, {found.expected_epochs:.1f} of {wording.plural(plan.epochs, 'epoch')} "
+            f"per trial{_gpu_hours(found.gpu_hours)}",
+            style="bold",
+        )
+    facts.add_row("disk", disk_text(found.disk, plan))
+    console.print(facts)
+    console.print("\nassumed", style="dim")
+    for line in assumptions(plan, found, parallel):
+        console.print(f"- {line}", style="dim", highlight=False)
+
+
+def assumptions(plan: Plan, found: Estimate, parallel: int) -> list[str]:
+    """What the figures rest on beside what was measured."""
+    lines = [
+        f"an epoch is scaled up from pieces of {found.typical.steps} training steps and {found.typical.cases:,} "
+        + "validation cases, timed here and now: other work on this machine is in them",
+        f"{SWEEP_START:g} s for Ray, MLflow and the leaderboard, {TRIAL_GAP:g} s between two trials, and one look at "
+        + "the test split",
+        "no trial fails, and none ends by its own patience",
+    ]
+    if plan.rungs:
+        lines.append(
+            "ASHA: the expectation over simulated sweeps in which a trial's rank at one rung tells most of its rank at "
+            "the next; real curves stop more or fewer"
+        )
+    if found.together < parallel:
+        lines.append(f"{parallel} trials at once slow each other down no more than {found.together} did here")
+    if plan.record.ray_address:
+        lines.append(
+            f"the cluster's machines are like this one, and {parallel} trials run at once; to measure on a worker: ray job "
+            "submit --entrypoint-num-gpus 1 -- python sweeps/grid.py ... --estimate"
+        )
+    if found.typical.gpu_total:
+        lines.append(
+            f"{wording.size(CUDA_CONTEXT)} for the driver per process on a GPU, and a tenth of its memory left free"
+        )
+    if plan.resumed:
+        lines.append("trials that go on are counted from their first epoch")
+    return lines
+
+
+def _epoch(measured: Measured) -> str:
+    parts = f"{_seconds(measured.train)} training + {_seconds(measured.valid)} validation"
+    return f"{_seconds(measured.epoch)} = {parts}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 600 else wording.duration(value)
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2g} h ({wording.duration(seconds)})"
+
+
+def _gpu_hours(hours: float) -> str:
+    return f", {hours:.3g} GPU-hours" if hours else ""
