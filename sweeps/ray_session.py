@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from sweeps.sweep_data import SweepData
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20
 BORROWED = "join_"
+FRESH_SECONDS = 600
+"""A session younger than this may be one that another container is about to start."""
 LONGEST_FOLDER = 30
 """The path of a socket has 107 characters at most, of which Ray takes 62 and a node on a login machine 12."""
 _borrowed: BorrowedNode | None = None
@@ -140,9 +143,12 @@ def temporary_folder() -> Path:
 
 def remove_stale(folder: Path) -> None:
     """Remove what sweeps of this user that have ended left in Ray's folder, also those that were killed."""
+    old = time.time() - FRESH_SECONDS
     for session in [*folder.glob("session_*_*"), *folder.glob(f"{BORROWED}*")]:
         owner = re.search(r"[0-9]+$", session.name)
-        if owner and not session.is_symlink() and not is_alive(int(owner[0])) and not has_listener(session):
+        if session.is_symlink() or session.stat().st_mtime > old:
+            continue
+        if owner and not is_alive(int(owner[0])) and not has_listener(session):
             shutil.rmtree(session, ignore_errors=True)
 
 
