@@ -2,7 +2,7 @@
 
 Layout, below a scenario's folder (written to a temporary name and renamed):
 
-    features/<kind>.<encoder>/     kind: text or image; encoder: offline, imported, clip, ...
+    features/<kind>.<encoder>/     kind: text or image; encoder: offline, imported, clip-ViT-B-32-title, ...
         rows.npy                   (num_items, width) float32 or float16, row i belongs to global item id i
         has.npy                    (num_items,) bool; False rows are zero and leave the mixture
         manifest.json              kind, encoder, width, hashes, and what the encoder wants to say of itself
@@ -24,6 +24,10 @@ from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Scenario
 
 KINDS = ("text", "image")
+CLIP = "clip"
+"""`details["family"]` of matrices made by `llmemf features encode`."""
+TEXT_SOURCES = ("title+llm", "llm", "title")
+"""What a CLIP text matrix can be made from, in the order in which `auto` prefers them."""
 
 
 @dataclass(frozen=True)
@@ -191,17 +195,16 @@ def save_all(matrices: Sequence[FeatureMatrix], scenario: Scenario, *, overwrite
 
 
 def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> FeatureMatrix:
-    """Load the features of one kind; `auto` takes the only one there is.
+    """Load the features of one kind from the named encoder; `auto` chooses as `choose_encoder` says.
 
     Raises:
-        InputError: there is none, or `auto` finds several.
+        InputError: there is none, or `auto` cannot decide between several.
     """
     root = (scenario.folder or Path()) / "features"
     present = sorted(path.parent.name.split(".", 1)[1] for path in root.glob(f"{kind}.*/manifest.json"))
-    if encoder == "auto" and len(present) == 1:
-        encoder = present[0]
-    if encoder in present:
-        matrix = FeatureMatrix.load(root / f"{kind}.{encoder}", verify=True)
+    chosen = choose_encoder(root, kind, present) if encoder == "auto" else encoder
+    if chosen in present:
+        matrix = FeatureMatrix.load(root / f"{kind}.{chosen}", verify=True)
         matrix.check(scenario)
         return matrix
     if encoder == "auto" and present:
@@ -213,3 +216,39 @@ def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> Featu
         f"scenario {scenario.name!r} has no {kind} features{wanted} (present: {present or 'none'}); run "
         f"`llmemf features offline {scenario.name}`, or leave the modality out with --set modalities=..."
     )
+
+
+def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
+    """The encoder that `auto` stands for, or None where the user has to choose.
+
+    The only encoder there is; else, leaving out "offline", which stands in for pretrained encoders, the only other one;
+    else, where all the others are one CLIP model with the same weights on different texts, title with LLM text before
+    LLM text before title. Two CLIP models, or a CLIP model beside imported features, are the user's choice.
+
+    Args:
+        root: the folder of the matrices.
+        kind: "text" or "image".
+        present: names of the encoders that have a matrix of this kind.
+    """
+    others = list(present) if len(present) == 1 else [name for name in present if name != "offline"]
+    if len(others) == 1:
+        return others[0]
+    origins, sources = set(), {}
+    for name in others:
+        details = _manifest(root / f"{kind}.{name}")["details"]
+        origins.add((details.get("family"), details.get("weights_sha256")))
+        sources[details.get("source")] = name
+    if len(origins) != 1 or origins.pop()[0] != CLIP or len(sources) != len(others):
+        return None
+    return next((sources[source] for source in TEXT_SOURCES if source in sources), None)
+
+
+def _manifest(folder: Path) -> dict:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if isinstance(manifest["details"], dict):
+            return manifest
+        problem = "details are not a mapping"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = str(error)
+    raise InputError(f"feature matrix in {folder} cannot be read ({problem}); make it again")

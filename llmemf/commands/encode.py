@@ -1,0 +1,202 @@
+"""Encode item texts and images with CLIP, and look at the result.
+
+llmemf features encode NAME
+llmemf features encode NAME --kind text --text title --text llm --text title+llm
+llmemf features encode NAME --pretrained FILE --ray-address auto
+llmemf features show NAME
+"""
+
+from __future__ import annotations
+
+import shlex
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from llmemf.commands.encode_progress import EncodeProgress, clock
+from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite
+from llmemf.errors import InputError
+
+INTERRUPTED = 130
+
+
+def encode(
+    name: Name,
+    kind: EncodedKind = Kind.both,
+    model: Annotated[
+        str, typer.Option("--model", help="Model of open_clip, or local-dir:FOLDER, or hf-hub:OWNER/NAME.")
+    ] = "ViT-B-32",
+    pretrained: Annotated[
+        str | None, typer.Option("--pretrained", help="Tag of open_clip (openai by default), or a checkpoint file.")
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option("--text", help="title, llm or title+llm (default); give it several times for several matrices."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option("--precision", help="auto (fp32 on CPU, fp16 on GPU), fp32, fp16, bf16.")
+    ] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Images or text pieces at once [CPU 32, GPU 512].")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that decode [cores - 1, at most 16].")
+    ] = None,
+    shard_size: Annotated[
+        int, typer.Option("--shard-size", min=1, help="Items per shard: what a killed run may lose.")
+    ] = 2048,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="Name of the features [clip-MODEL]; text gets its source behind it.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="Ray cluster whose GPUs do it: auto, HOST:PORT, or local.")
+    ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option("--ray-workers", min=1, help="Workers of the cluster [one per GPU, or per 4 cores].")
+    ] = None,
+    data_root: DataRoot = DEFAULT_ROOT,
+    overwrite: Overwrite = False,
+) -> None:
+    """Encode texts and images with a frozen CLIP model; the same command goes on where a killed run stopped."""
+    from llmemf.features.item_sources import find_sources
+    from llmemf.scenarios.scenario import find_scenario
+
+    if ray_workers is not None and ray_address is None:
+        raise InputError(f"--ray-workers {ray_workers} without --ray-address: name the cluster, or `local`")
+    scenario = find_scenario(name, data_root)
+    kinds = ("text", "image") if kind is Kind.both else (kind.value,)
+    sources, absent = find_sources(scenario, kinds, text or ["title+llm"])
+    for content in absent:
+        typer.echo(f"note: no item of scenario {name!r} has {content}; only the rest is encoded")
+
+    from llmemf.features.clip import SCHEMAS, ClipSettings, load_clip, resolve_device
+    from llmemf.features.encode_job import make_job
+
+    with ExitStack() as stack:
+        cluster, here = None, None
+        if ray_address is not None:
+            from llmemf.features.cluster import Cluster
+
+            cluster = stack.enter_context(Cluster.connected(ray_address))
+            chosen, precision = resolve_device(device.split(":")[0], precision, cuda=cluster.has_gpus)
+            cluster.plan(chosen, ray_workers)
+            here = "cpu"
+        else:
+            chosen, precision = resolve_device(device, precision)
+        weights = pretrained if pretrained is not None else "" if model.startswith(SCHEMAS) else "openai"
+        settings = ClipSettings(model, weights, chosen, precision)
+        typer.echo(f"model {model} {weights}".rstrip() + f" on {cluster or chosen} in {precision}")
+        clip = load_clip(settings, device=here)
+        options = {"encoder": encoder, "batch_size": batch_size, "workers": workers, "shard_size": shard_size}
+        jobs = [make_job(scenario, source, clip, **options) for source in sources]
+        jobs = [job for job in jobs if not _is_up_to_date(job, overwrite)]
+        written = [_encode(job, clip, cluster, overwrite) for job in jobs]
+    if written:
+        _tell(scenario, written)
+
+
+def _is_up_to_date(job, overwrite: bool) -> bool:
+    """Whether there is nothing to do; features made from anything else are replaced only on demand."""
+    difference = None if overwrite else job.difference()
+    if difference:
+        raise InputError(
+            f"features {job.name} exist already and were made from something else ({', '.join(difference)} differ): "
+            "give --overwrite to replace them, or --encoder NAME to keep both"
+        )
+    if difference is not None:
+        job.store.remove()
+        typer.echo(f"{job.name}: up to date, nothing to do")
+    return difference is not None
+
+
+def _encode(job, clip, cluster, overwrite: bool):
+    """Encode what is missing of a job and write its matrix."""
+    from llmemf.features.encoding import encode_shards
+
+    with job.store.locked():
+        pending = job.store.pending(job.source)
+        if len(pending) < job.store.count:
+            typer.echo(f"{job.name}: {job.store.count - len(pending)} of {job.store.count} shards are there already")
+        progress = EncodeProgress(job.name, job.with_content(pending))
+        try:
+            with progress:
+                if cluster is None:
+                    encode_shards(job, clip, pending, progress)
+                else:
+                    cluster.encode_shards(job, clip.settings, pending, progress)
+        except KeyboardInterrupt:
+            kept = job.store.count - len(job.store.pending(job.source))
+            typer.echo(
+                f"stopped: {kept} of {job.store.count} shards of {job.name} are kept; the same command goes on from "
+                "there",
+                err=True,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        matrix = job.finish(overwrite=overwrite)
+    typer.echo(
+        f"{job.name}: {int(matrix.has.sum()):,} of {len(matrix.has):,} items in {clock(progress.seconds)}, "
+        f"{progress.rate:,.1f} items/s"
+    )
+    return matrix
+
+
+def _tell(scenario, matrices) -> None:
+    """What was written, what a user should know of it, and how to use it."""
+    from llmemf.commands.feature_table import feature_table, notes
+
+    Console().print(feature_table(scenario, matrices))
+    for matrix in matrices:
+        for note in notes(matrix):
+            typer.echo(f"note: {matrix.name}: {note}")
+        if matrix.details.get("items_with_unreadable_image"):
+            manifest = scenario.folder / "features" / matrix.name / "manifest.json"
+            typer.echo(f"note: {matrix.name}: all of them are listed in {manifest}")
+    use = [f"--set {kind}_encoder={encoder}" for kind, encoder in {one.kind: one.encoder for one in matrices}.items()]
+    typer.echo(f"use     {' '.join(use)}")
+    root = scenario.folder.parent
+    shown = "" if root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(root))}"
+    typer.echo(f"look    llmemf features show {scenario.name}{shown}")
+
+
+def show(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The page [features.html in the scenario's folder].")
+    ] = None,
+    items: Annotated[int, typer.Option("--items", min=0, help="Items of each domain that are shown.")] = 4,
+    seed: Annotated[int, typer.Option("--seed", help="Which items are shown.")] = 0,
+    data_root: DataRoot = DEFAULT_ROOT,
+) -> None:
+    """Check all features of a scenario, list them, and write a page that shows what they are worth."""
+    from llmemf.commands.feature_table import feature_table, notes
+    from llmemf.features.matrix import FeatureMatrix, feature_folders
+    from llmemf.scenarios.scenario import find_scenario
+
+    scenario = find_scenario(name, data_root)
+    folders = feature_folders(scenario)
+    if not folders:
+        root = "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
+        typer.echo(f"scenario {name!r} has no features yet; make them: llmemf features offline {name}{root}")
+        return
+    matrices = [FeatureMatrix.load(folder, verify=True) for folder in folders]
+    for matrix in matrices:
+        matrix.check(scenario)
+    Console().print(feature_table(scenario, matrices))
+    for matrix in matrices:
+        for note in notes(matrix):
+            typer.echo(f"note: {matrix.name}: {note}")
+
+    from llmemf.commands.feature_view import write_page
+    from llmemf.features.feature_look import look_at
+
+    view = look_at(scenario, matrices, items=items, seed=seed)
+    for space in view.spaces:
+        for warning in space.warnings:
+            typer.echo(f"warning: {space.name}: {warning}")
+    path = output or scenario.folder / "features.html"
+    write_page(view, path)
+    typer.echo(f"page    {path}")

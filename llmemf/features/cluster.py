@@ -1,0 +1,198 @@
+"""Shards over the machines of a Ray cluster: one worker per GPU, each with the model loaded, shards as its tasks.
+
+The only place below `llmemf` that imports Ray, and only when the user names a cluster.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from llmemf.errors import InputError
+from llmemf.features.clip import ClipSettings
+from llmemf.features.encode_job import Job
+from llmemf.features.encoding import Progress
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CPUS_PER_WORKER = 4
+"""Cores of a worker in a cluster without GPUs."""
+LARGEST_TASK = 4
+"""Shards that a worker gets at once: enough to decode ahead, few enough to share the rest fairly."""
+RETRIES = 2
+"""How often the task of a worker that died is given to another one."""
+POLL_SECONDS = 0.5
+ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+class Cluster:
+    """A connected Ray cluster.
+
+    Args:
+        address: for messages.
+        resources: of all machines, as Ray names them.
+    """
+
+    def __init__(self, address: str, resources: dict[str, float]) -> None:
+        self.address, self.resources = address, resources
+        self.workers, self.each = 0, {}
+
+    @classmethod
+    @contextmanager
+    def connected(cls, address: str) -> Iterator[Cluster]:
+        """Connect to a cluster, or start Ray on this machine for "local".
+
+        Raises:
+            InputError: no cluster answers.
+        """
+        _set_environment(address)
+        import ray
+
+        # Workers must import this copy of the package and no other.
+        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        options = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            options["include_dashboard"] = False
+        try:
+            ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": python_path}}, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:300]}") from None
+        try:
+            yield cls(address, ray.cluster_resources())
+        finally:
+            ray.shutdown()
+
+    def __str__(self) -> str:
+        each = "1 GPU" if self.each["num_gpus"] else f"{self.each['num_cpus']} core(s)"
+        return f"{self.workers} Ray worker(s) with {each} each"
+
+    @property
+    def has_gpus(self) -> bool:
+        return self.resources.get("GPU", 0) >= 1
+
+    def plan(self, device: str, workers: int | None = None) -> None:
+        """Settle how many workers run at once, and what each of them gets.
+
+        Args:
+            device: "cuda": one GPU each and an equal part of the cores; "cpu": cores alone.
+            workers: None takes one per GPU, or one per `CPUS_PER_WORKER` cores.
+
+        Raises:
+            InputError: the cluster does not have that much.
+        """
+        gpus, cpus = int(self.resources.get("GPU", 0)), int(self.resources.get("CPU", 0))
+        most = gpus if device == "cuda" else cpus
+        count = workers or (gpus if device == "cuda" else max(1, cpus // CPUS_PER_WORKER))
+        if not 1 <= count <= most:
+            raise InputError(
+                f"--ray-workers {count}: the cluster has {most} {'GPU' if device == 'cuda' else 'core'}(s), one "
+                "worker needs at least one"
+            )
+        self.workers = count
+        self.each = {"num_cpus": max(1, cpus // count), "num_gpus": 1 if device == "cuda" else 0}
+
+    def encode_shards(self, job: Job, settings: ClipSettings, numbers: Sequence[int], progress: Progress) -> None:
+        """Encode shards on the cluster's workers; shards of a worker that dies go to a new one.
+
+        Args:
+            job: its folder must lie on storage that all machines share.
+            settings: which model; every machine needs its weights (a file: under the same path).
+            numbers: shards to encode.
+            progress: called whenever new shards lie in the folder.
+
+        Raises:
+            InputError: as a worker raised it, or workers die over and over.
+        """
+        import ray
+
+        tasks = collections.deque(split_tasks(numbers, self.workers))
+        deaths: collections.Counter = collections.Counter()
+        shared = ray.put(job)
+        processes = self.each["num_cpus"] - 1 if job.workers else 0
+        make = ray.remote(ShardWorker).options(**self.each)
+        before, seen = job.store.stamps(numbers), set()
+        running: dict = {}
+        for _ in range(min(self.workers, len(tasks))):
+            worker, task = make.remote(shared, settings, processes), tasks.popleft()
+            running[worker.encode.remote(task)] = (worker, task)
+        while running:
+            ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
+            written = {number for number, stamp in job.store.stamps(numbers).items() if stamp != before.get(number)}
+            progress(job.with_content(sorted(written - seen)))
+            seen = written
+            for reference in ready:
+                worker, task = running.pop(reference)
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise _cause(error) from None
+                except ray.exceptions.RayError as error:
+                    left = [number for number in task if number not in seen]
+                    deaths.update(left)
+                    if any(deaths[number] > RETRIES for number in left):
+                        raise InputError(
+                            f"a worker of the cluster died {RETRIES + 1} times over shard {left[0]} "
+                            f"({' '.join(str(error).split())[:200]}); what is done is kept, run the same command again"
+                        ) from None
+                    if left:
+                        tasks.append(left)
+                    worker = make.remote(shared, settings, processes)
+                if tasks:
+                    task = tasks.popleft()
+                    running[worker.encode.remote(task)] = (worker, task)
+
+
+class ShardWorker:
+    """A process of the cluster that keeps the model loaded.
+
+    Args:
+        job: as made by the command; every worker checks that its own model has the same weights.
+        settings: which model.
+        processes: decode in as many worker processes.
+    """
+
+    def __init__(self, job: Job, settings: ClipSettings, processes: int) -> None:
+        self.job = replace(job, workers=processes)
+        self.settings = settings
+        self.clip = None
+
+    def encode(self, numbers: Sequence[int]) -> int:
+        """Encode and write these shards; returns how many there were."""
+        from llmemf.features.clip import load_clip
+        from llmemf.features.encoding import encode_shards
+
+        # Loaded with the first task and not with the actor, so that a mistake comes back as it was told.
+        self.clip = self.clip or load_clip(self.settings)
+        encode_shards(self.job, self.clip, numbers)
+        return len(numbers)
+
+
+def split_tasks(numbers: Sequence[int], workers: int) -> list[list[int]]:
+    """Shards as tasks of at most `LARGEST_TASK`, at least two for every worker while there are enough."""
+    size = max(1, min(LARGEST_TASK, len(numbers) // (2 * workers)))
+    return [list(numbers[at : at + size]) for at in range(0, len(numbers), size)]
+
+
+def _set_environment(address: str) -> None:
+    """Settings that Ray reads when it is imported."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    if address != "local" and token.exists():
+        # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if not os.access(Path.home(), os.W_OK):
+        # Ray keeps the token of a local cluster in the home directory.
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", module="ray")
+
+
+def _cause(error: Exception) -> Exception:
+    """The mistake that a worker told, or else what Ray says of it."""
+    cause = getattr(error, "cause", None)
+    return InputError(str(cause)) if isinstance(cause, InputError) else error

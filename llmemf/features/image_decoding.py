@@ -1,0 +1,143 @@
+"""Image files to pixels as open_clip wants them, in worker processes.
+
+The part of open_clip's transform that makes an image of the right size runs in the workers; turning bytes into
+normalised floats is left to the process that runs the model. So a quarter of the bytes travels between processes.
+"""
+
+from __future__ import annotations
+
+import io
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from llmemf.features.item_sources import DIGEST, digest_of
+
+PREFETCH = 2
+"""Groups that wait ready, per worker."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images of a group of items.
+
+    Attributes:
+        places: (B,) which of the group's images were readable, as indices into the group.
+        pixels: (B, H, W, 3) uint8, or (B, 3, H, W) float32 ready for the model where the transform cannot be split.
+        digests: (G, 32) uint8 SHA-256 of every file of the group, zeros where there is none.
+        problems: index into the group -> why the image is not readable.
+    """
+
+    places: np.ndarray
+    pixels: torch.Tensor
+    digests: np.ndarray
+    problems: dict[int, str]
+
+
+def split_transform(preprocess: Callable) -> tuple[Callable, Callable[[torch.Tensor], torch.Tensor]]:
+    """Split open_clip's inference transform into what workers do and what the model's process does.
+
+    Returns:
+        a function of a PIL image, and a function of the stacked results that gives (B, 3, H, W) float32. Both in a row
+        give the bits of `preprocess`; a transform that does not end in ToTensor and Normalize stays whole.
+    """
+    from torchvision.transforms import Normalize, ToTensor
+
+    steps = list(getattr(preprocess, "transforms", []))
+    splits = (
+        len(steps) >= 2
+        and isinstance(steps[-2], ToTensor)
+        and isinstance(steps[-1], Normalize)
+        and steps[-1].mean is not None
+    )
+    if not splits:
+        return preprocess, lambda images: images
+    mean, std = (
+        torch.as_tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (steps[-1].mean, steps[-1].std)
+    )
+
+    def finish(pixels: torch.Tensor) -> torch.Tensor:
+        images = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
+        return images.sub_(mean.to(images.device)).div_(std.to(images.device))
+
+    return _Steps(steps[:-2]), finish
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """Transforms one after the other, then an array; a class, so that workers can be started in any way."""
+
+    steps: Sequence[Callable]
+
+    def __call__(self, image):
+        for step in self.steps:
+            image = step(image)
+        return torch.from_numpy(np.array(image, dtype=np.uint8))
+
+
+class ImageGroups(torch.utils.data.Dataset):
+    """Groups of image files, decoded one group at a time.
+
+    Args:
+        groups: paths of the image files of each group; "" where an item has none.
+        transform: PIL image to a tensor.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[str]], transform: Callable) -> None:
+        self.groups, self.transform = groups, transform
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Decoded:
+        paths = self.groups[index]
+        digests = np.zeros((len(paths), DIGEST), np.uint8)
+        places, images, problems = [], [], {}
+        for place, path in enumerate(paths):
+            if not path:
+                continue
+            try:
+                content = Path(path).read_bytes()
+                digests[place] = np.frombuffer(digest_of(content), np.uint8)
+                images.append(self._decode(content))
+                places.append(place)
+            except FileNotFoundError:
+                problems[place] = "no such file"
+            except Exception as error:  # noqa: BLE001 - decoders raise what they like at broken files
+                problems[place] = " ".join(str(error).split()).replace(str(path), "") or type(error).__name__
+        pixels = torch.stack(images) if images else torch.zeros(0)
+        return Decoded(np.array(places, np.int64), pixels, digests, problems)
+
+    def _decode(self, content: bytes) -> torch.Tensor:
+        from PIL import Image, UnidentifiedImageError
+
+        with warnings.catch_warnings():
+            # Only what PIL refuses counts as a bomb (twice its limit); what it reads is read without a word.
+            warnings.simplefilter("ignore")
+            try:
+                with Image.open(io.BytesIO(content)) as image:
+                    return self.transform(image)
+            except UnidentifiedImageError:
+                raise ValueError("no image file that PIL knows" if content else "the file is empty") from None
+
+
+def decode(groups: Sequence[Sequence[str]], transform: Callable, workers: int) -> Iterator[Decoded]:
+    """Decode groups of images in their order, ahead of the consumer in `workers` processes (0: in this one)."""
+    loader = torch.utils.data.DataLoader(
+        ImageGroups(groups, transform),
+        batch_size=None,
+        num_workers=min(workers, len(groups)),
+        prefetch_factor=PREFETCH if workers and groups else None,
+        worker_init_fn=_ignore_interrupts,
+    )
+    yield from loader
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C to the main process, which ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,178 @@
+"""Encoded rows in shards: a killed run goes on where it stopped, and nothing made from something else is mixed in.
+
+A shard holds the rows of a fixed range of items. It carries the identity of the run that made it (model, weights,
+precision, pooling, source: all that decides about the rows) and the digest of every item's content, and it counts as
+done only while both are still true. Shards are written to a temporary name and renamed, so several processes on several
+machines can write into one folder.
+
+    features/.<kind>.<encoder>.shards/
+        lock                     held while a command encodes into this folder
+        00000.safetensors        rows (S, width) float32, has (S,) bool, digests (S, 32) uint8; identity, problems
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from llmemf.errors import InputError
+from llmemf.features.item_sources import Source
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows of S neighbouring items.
+
+    Attributes:
+        rows: (S, width) float32, zero where `has` is False.
+        has: (S,) bool.
+        digests: (S, 32) uint8 SHA-256 of every item's content, zeros where there is none.
+        problems: item -> why its content could not be encoded.
+        counts: numbers to add up over the shards.
+    """
+
+    rows: np.ndarray
+    has: np.ndarray
+    digests: np.ndarray
+    problems: dict[int, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShardStore:
+    """The shards of one run.
+
+    Attributes:
+        folder: where they lie, shared by all machines that write.
+        identity: all that decides about the rows, apart from the items' contents.
+        num_items: items of the scenario.
+        size: items of a shard.
+    """
+
+    folder: Path
+    identity: dict
+    num_items: int
+    size: int
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the identity and the cut into shards."""
+        return identity_key(self.identity | {"num_items": self.num_items, "shard_size": self.size})
+
+    @property
+    def count(self) -> int:
+        """Number of shards."""
+        return -(-self.num_items // self.size)
+
+    def items(self, number: int) -> range:
+        return range(number * self.size, min(self.num_items, (number + 1) * self.size))
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
+    def write(self, number: int, shard: Shard) -> None:
+        """Write a shard; it appears whole or not at all.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        problems = [[item, problem] for item, problem in shard.problems.items()]
+        said = {"key": self.key, "problems": json.dumps(problems), "counts": json.dumps(shard.counts)}
+        temporary = self.folder / f".{number:05d}.{uuid.uuid4().hex}.tmp"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({"rows": shard.rows, "has": shard.has, "digests": shard.digests}, temporary, metadata=said)
+            temporary.rename(self.path(number))
+        except Exception as error:
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) or "I/O" in str(error) or "os error" in str(error):
+                reason = getattr(error, "strerror", None) or error
+                raise InputError(f"cannot write {self.path(number)}: {reason}") from error
+            raise
+
+    def read(self, number: int) -> Shard | None:
+        """Read a shard; None if there is none, or it is damaged, or another identity made it."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self.path(number), framework="numpy") as file:
+                said = file.metadata() or {}
+                if said.get("key") != self.key:
+                    return None
+                rows, has, digests = (file.get_tensor(name) for name in ("rows", "has", "digests"))
+            problems = {int(item): problem for item, problem in json.loads(said["problems"])}
+            shard = Shard(rows, has, digests, problems, json.loads(said["counts"]))
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+        return shard if len(shard.rows) == len(self.items(number)) else None
+
+    def pending(self, source: Source) -> list[int]:
+        """Numbers of the shards that do not exist, or were made from anything else than the source holds now."""
+        return [number for number in range(self.count) if not self._is_done(number, source)]
+
+    def _is_done(self, number: int, source: Source) -> bool:
+        shard = self.read(number)
+        return shard is not None and np.array_equal(shard.digests, source.digests(self.items(number)))
+
+    def stamps(self, numbers: Sequence[int]) -> dict[int, int]:
+        """Time of writing of each of these shards that exists, in nanoseconds."""
+        stamps = {}
+        for number in numbers:
+            try:
+                stamps[number] = self.path(number).stat().st_mtime_ns
+            except FileNotFoundError:
+                continue
+        return stamps
+
+    def remove(self) -> None:
+        """Remove all shards; what they held stands in the finished matrix."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands from encoding the same features; the system releases the lock of a killed one.
+
+        Raises:
+            InputError: another process holds it, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / "lock").open("a+")
+        except OSError as error:
+            raise InputError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise InputError(
+                    f"another command encodes the same features now ({lock.read().strip() or 'process unknown'}): "
+                    "wait for its end, or stop it and run this again"
+                ) from None
+            lock.seek(0)
+            lock.truncate()
+            lock.write(f"process {os.getpid()} on {os.uname().nodename}")
+            lock.flush()
+            yield
+
+
+def identity_key(identity: dict) -> str:
+    """SHA-256 of plain facts."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def contents_hash(digests: np.ndarray) -> str:
+    """SHA-256 over the digests of all items, (N, 32) uint8: stands for everything that was encoded."""
+    return hashlib.sha256(np.ascontiguousarray(digests, dtype=np.uint8).tobytes()).hexdigest()
