@@ -92,11 +92,12 @@ def capacity(
         raise InputError("the cluster grows without a limit: say how many trials run at once with --concurrency")
     most = asked if later is None and asked is not None else max(now, later or 0)
     if not most:
-        kinds = [f"{count} x ({text})" for text, count in Counter(describe(n["Resources"]) for n in nodes).items()]
-        kinds += [f"it may start {kind}" for kind in planned or []]
+        there = Counter(describe(node["Resources"]) for node in nodes if holds_something(node["Resources"]))
+        kinds = [f"{plural(count, 'node')} with {text}" for text, count in there.items()] or ["no node for trials"]
+        kinds += [f"and may start {kind}" for kind in planned or []]
         grows = "; if it starts nodes on demand, give --concurrency" if planned is None else ""
         raise InputError(
-            f"one trial asks for {describe(wanted(record))} on one node, the cluster has {', '.join(kinds)}: lower "
+            f"one trial asks for {describe(wanted(record))} on one node; the cluster has {', '.join(kinds)}: lower "
             f"--cpus-per-trial or --gpus-per-trial{grows}"
         )
     if most > now:
@@ -216,7 +217,7 @@ def ask_nodes(shared: Path, token: str, nodes: list[dict[str, Any]]) -> list[tup
 def compare(answer: dict[str, Any], shared: Path, node: str, token: str) -> str:
     """What keeps this node from running trials, "" if nothing does."""
     if answer["storage"]:
-        return f"{answer['storage']}: {shared.parent}; {REMEDY}"
+        return f"{answer['storage'].format(shared.parent)}; {REMEDY}"
     if not node_probe.wait_for(shared / node, token, STORAGE_SECONDS):
         return f"has another folder at {shared.parent}; {REMEDY}"
     for package, here in node_probe.versions().items():
@@ -264,8 +265,12 @@ def wanted(record: SweepRecord) -> dict[str, float]:
     return {"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial}
 
 
+def holds_something(resources: dict[str, float]) -> bool:
+    return bool(resources.get("CPU") or resources.get("GPU"))
+
+
 def describe(resources: dict[str, float]) -> str:
-    return f"{resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU"
+    return f"{resources.get('CPU', 0):g} CPU and {resources.get('GPU', 0):g} GPU"
 
 
 def name_of(node: dict[str, Any]) -> str:

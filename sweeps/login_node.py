@@ -10,6 +10,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,24 +26,41 @@ PR_SET_PDEATHSIG = 1
 
 
 def has_node(address: str) -> bool:
-    """Whether this machine belongs to the cluster; a node that another sweep borrowed does not count.
-
-    Raises:
-        InputError: the cluster does not answer.
-    """
-    from ray._private.services import find_node_ids
-    from ray._raylet import GcsClient
-    from ray.exceptions import RayError
-
-    here = set(find_node_ids())
-    try:
-        nodes = GcsClient(address=address).get_all_node_info(timeout=30)
-    except (RayError, RuntimeError, TimeoutError, OSError) as error:
-        raise InputError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from None
+    """Whether this machine belongs to the cluster; a node that another sweep borrowed does not count."""
     return any(
-        identity.hex() in here and LABEL not in info.labels and Path(info.raylet_socket_name).exists()
-        for identity, info in nodes.items()
+        same_machine(flags.get("gcs-address", ""), address)
+        and LABEL not in flags.get("labels", "")
+        # Processes of containers are seen from outside, their sockets are not.
+        and Path(flags.get("raylet_socket_name", "")).is_socket()
+        for flags in running_nodes()
     )
+
+
+def running_nodes() -> list[dict[str, str]]:
+    """The options of every node process of Ray on this machine."""
+    import ray  # noqa: F401 - brings psutil along
+    from psutil import process_iter
+
+    commands = [process.info["cmdline"] or [""] for process in process_iter(["cmdline"])]
+    return [
+        dict(word.removeprefix("--").split("=", 1) for word in command[1:] if word.startswith("--") and "=" in word)
+        for command in commands
+        if Path(command[0]).name == "raylet"
+    ]
+
+
+def same_machine(one: str, other: str) -> bool:
+    """Whether two HOST:PORT mean the same."""
+    from ray._private.services import resolve_ip_for_localhost
+
+    def resolved(address: str) -> tuple[str, str]:
+        host, _, port = address.rpartition(":")
+        try:
+            return resolve_ip_for_localhost(socket.gethostbyname(host)), port
+        except OSError:
+            return host, port
+
+    return resolved(one) == resolved(other)
 
 
 class BorrowedNode:

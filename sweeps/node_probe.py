@@ -76,14 +76,14 @@ def probe(folder: str, node: str, token: str, seconds: float) -> dict[str, Any]:
 
     Returns:
         `versions`, `files` and `imports` as the functions above give them; `storage`: why the folder is not shared with
-        the driver as seen from here, "" if it is.
+        the driver as seen from here, "{}" standing for it; "" if it is.
     """
     storage = ""
     if not wait_for(Path(folder) / "driver", token, seconds):
-        storage = "does not see it"
+        storage = "does not see {}"
     else:
         try:
             (Path(folder) / node).write_text(token)
         except OSError as error:
-            storage = f"cannot write there ({error.strerror})"
+            storage = f"cannot write to {{}} ({error.strerror})"
     return {"versions": versions(), "files": source_files(), "imports": import_problem(), "storage": storage}

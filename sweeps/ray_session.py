@@ -34,13 +34,15 @@ _borrowed: BorrowedNode | None = None
 
 RAY_SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
+
+LOCAL_SETTINGS = {"RAY_BACKEND_LOG_LEVEL": "error"}
+"""Ray writes a line about this one to the terminal when it connects to a cluster."""
 
 
 def start_ray(plan: Plan, data: SweepData) -> int:
@@ -107,7 +109,8 @@ def cluster_address(given: str) -> str:
 
 def set_environment(ray_address: str | None) -> None:
     """Settings that Ray reads when it is imported."""
-    os.environ.update({key: os.environ.get(key, value) for key, value in RAY_SETTINGS.items()})
+    settings = RAY_SETTINGS if ray_address else {**RAY_SETTINGS, **LOCAL_SETTINGS}
+    os.environ.update({key: os.environ.get(key, value) for key, value in settings.items()})
     warnings.filterwarnings("ignore", module="ray")
     if "RAY_AUTH_MODE" in os.environ:
         return
