@@ -1,51 +1,49 @@
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
-from sweep_fakes import FakeTrainer, tiny_data
+from sweep_fakes import FakeTrainer, objective, tiny_data
 
-from sweeps import trial
-from sweeps.trial import reported, run_epochs, rungs
+from sweeps import checkpoints, trial
+from sweeps.checkpoints import stored, trial_folder
+from sweeps.trial import NodeUnfit, reported, run_epochs, rungs
 
 METRICS = {"epoch": 3, "objective": 0.25, "best_epoch": 2, "stopped_early": False, "val/movie/mrr": 0.25}
-CONFIG = {"lr": 1e-3, "alpha": 0.4, "lambda1": 0.0, "epochs": 6}
+CONFIG = {"trial": 2, "lr": 1e-3, "alpha": 0.4, "lambda1": 0.0, "epochs": 6}
 
 
-class Tune:
-    """`ray.tune` as a trial sees it."""
-
-    class Checkpoint:
-        @staticmethod
-        def from_directory(folder):
-            from pathlib import Path
-
-            return {path.name: path.read_text() for path in Path(folder).iterdir()}
-
-    def __init__(self, checkpoint=None):
-        self.reports, self.checkpoint = [], checkpoint
-
-    def get_checkpoint(self):
-        return self.checkpoint
-
-    def report(self, metrics, *, checkpoint=None):
-        self.reports.append((metrics, checkpoint))
+class Killed(Exception):
+    """The process of a trial ends here."""
 
 
 @pytest.fixture
-def tune(monkeypatch):
-    import ray.tune
+def reports(monkeypatch):
+    """What a trial tells Tune."""
+    import ray
 
-    fake = Tune()
-    monkeypatch.setattr(ray, "tune", fake)
-    return fake
+    found = []
+    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append))
+    return found
 
 
-def test_no_test_metric_leaves_a_trial(tune):
-    run_epochs(FakeTrainer(CONFIG), 6, ())
-    assert all("test/movie/mrr" in metrics for metrics in FakeTrainer(CONFIG).epochs()), "the fake must be poisoned"
-    names = {name for metrics, _ in tune.reports for name in metrics}
+def run(folder, config=CONFIG, checkpoint_epochs=()):
+    run_epochs(lambda: FakeTrainer(config), config, str(folder), checkpoint_epochs)
+
+
+def epochs(reports):
+    return [metrics["epoch"] for metrics in reports]
+
+
+def test_no_test_metric_leaves_a_trial(tmp_path, reports):
+    run(tmp_path)
+    trainer = FakeTrainer(CONFIG)
+    assert all("test/movie/mrr" in metrics for metrics in trainer.epochs()), "the fake must be poisoned"
+    names = {name for metrics in reports for name in metrics}
     assert not [name for name in names if name.startswith("test")]
     assert {"epoch", "epochs", "objective", "val/movie/mrr", "train/loss"} <= names
+    kept = json.loads((checkpoints.newest(trial_folder(tmp_path, 2)) / "report.json").read_text())
+    assert kept == reports[-1]
 
 
 def test_what_trials_share_holds_no_test_data():
@@ -55,31 +53,92 @@ def test_what_trials_share_holds_no_test_data():
     assert shared.valid is not scenario.test and shared.train is not scenario.test
 
 
-def test_epochs_are_reported_and_the_deciding_ones_have_checkpoints(tune):
-    run_epochs(FakeTrainer(CONFIG), 6, checkpoint_epochs=[2, 4])
-    assert [metrics["epoch"] for metrics, _ in tune.reports] == [1, 2, 3, 4, 5, 6]
-    saved = {metrics["epoch"]: checkpoint for metrics, checkpoint in tune.reports if checkpoint}
-    assert sorted(saved) == [2, 4, 6]
-    assert all({"state.pt", "best.safetensors", "config.yaml"} == set(files) for files in saved.values())
+def test_epochs_are_reported_and_the_deciding_ones_have_checkpoints(tmp_path, reports, monkeypatch):
+    saved = []
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *args: (saved.append((args[2]["epoch"], len(reports))), save(*args)))
+    run(tmp_path, checkpoint_epochs=[2, 4])
+    assert epochs(reports) == [1, 2, 3, 4, 5, 6]
+    assert saved == [(2, 1), (4, 3), (6, 5)], "a checkpoint is there before its epoch is reported"
+    assert [path.name for path in stored(trial_folder(tmp_path, 2))] == ["epoch-0006", "epoch-0004"]
+    files = {path.name for path in checkpoints.newest(trial_folder(tmp_path, 2)).iterdir()}
+    assert files == {"state.pt", "best.safetensors", "config.yaml", "report.json"}
 
 
-def test_slow_epochs_are_saved_each(tune, monkeypatch):
+def test_slow_epochs_are_saved_each(tmp_path, reports, monkeypatch):
     monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
-    run_epochs(FakeTrainer(CONFIG), 6, ())
-    assert all(checkpoint for _, checkpoint in tune.reports)
+    monkeypatch.setattr(trial, "CHECKPOINT_SHARE", math.inf)
+    monkeypatch.setattr(checkpoints, "NUM_KEPT", 99)
+    run(tmp_path)
+    assert len(stored(trial_folder(tmp_path, 2))) == 6
 
 
-def test_a_resumed_trial_goes_on_after_its_checkpoint(tune, tmp_path):
-    class Checkpoint:
-        def as_directory(self):
-            from contextlib import nullcontext
+def test_slow_checkpoints_become_rarer(tmp_path, reports, monkeypatch):
+    """Epochs of one second, checkpoints of two: they may take a twentieth of the time."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(trial.time, "monotonic", lambda: clock.now)
+    saved = []
 
-            return nullcontext(str(tmp_path))
+    def save(trainer, folder, report):
+        saved.append(report["epoch"])
+        clock.now += 2.0
 
-    (tmp_path / "state.pt").write_text(json.dumps({"epoch": 4}))
-    tune.checkpoint = Checkpoint()
-    run_epochs(FakeTrainer(CONFIG), 6, ())
-    assert [metrics["epoch"] for metrics, _ in tune.reports] == [5, 6]
+    class Slow(FakeTrainer):
+        def epochs(self):
+            for metrics in super().epochs():
+                clock.now += 1.0
+                yield metrics
+
+    monkeypatch.setattr(checkpoints, "save", save)
+    config = {**CONFIG, "epochs": 120}
+    run_epochs(lambda: Slow(config), config, str(tmp_path), ())
+    # The first after 10 s, then one per 2 s / 5 % = 40 s, and the last epoch's.
+    assert saved == [10, 50, 90, 120]
+
+
+@pytest.mark.parametrize("dies_at", range(1, 7))
+def test_a_killed_trial_first_reports_the_epoch_of_its_checkpoint(tmp_path, monkeypatch, dies_at):
+    """It dies between a checkpoint and its report; the next process tells that epoch first, with the same metrics."""
+    import ray
+
+    found = []
+
+    def report(metrics):
+        if metrics["epoch"] == dies_at and len(found) < dies_at:
+            raise Killed
+        found.append(metrics)
+
+    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=report))
+    deciding = range(1, 7)
+    with pytest.raises(Killed):
+        run(tmp_path, checkpoint_epochs=deciding)
+    assert epochs(found) == list(range(1, dies_at))
+    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append))
+    run(tmp_path, checkpoint_epochs=deciding)
+    assert epochs(found) == [1, 2, 3, 4, 5, 6]
+    assert [metrics["objective"] for metrics in found] == [objective(CONFIG, epoch) for epoch in range(1, 7)]
+    assert len({frozenset(metrics) for metrics in found}) == 1 and {metrics["epochs"] for metrics in found} == {6}
+
+
+def test_after_a_damaged_checkpoint_an_older_one_is_continued(tmp_path, reports):
+    run(tmp_path, checkpoint_epochs=[2, 4])
+    (checkpoints.newest(trial_folder(tmp_path, 2)) / "state.pt").write_text("{")
+    reports.clear()
+    run(tmp_path)
+    assert epochs(reports) == [4, 5, 6]
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path, reports):
+    own = trial_folder(tmp_path, 2)
+    (own / ".epoch-0003.1.tmp").mkdir(parents=True)
+    run(tmp_path)
+    assert [path.name for path in own.iterdir()] == ["epoch-0006"]
+
+
+def test_a_node_that_does_not_see_the_sweeps_folder_is_unfit(tmp_path, reports):
+    with pytest.raises(NodeUnfit, match="not there on .*: mount the storage on every node"):
+        run(tmp_path / "nowhere")
+    assert not reports and not (tmp_path / "nowhere").exists()
 
 
 def test_plain_types_and_finite_values_only():
@@ -106,10 +165,10 @@ def test_rungs(epochs, grace, factor, expected):
     assert rungs(epochs, grace, factor) == expected
 
 
-@pytest.mark.parametrize(("epochs", "grace", "factor"), [(100, 3, 3), (8, 2, 3), (9, 3, 3), (50, 1, 4)])
+@pytest.mark.parametrize(("epochs", "grace", "factor"), [(100, 3, 3), (8, 2, 3), (9, 3, 3), (50, 1, 4), (20, 2, 2.5)])
 def test_rungs_are_those_of_the_scheduler(epochs, grace, factor):
-    from ray.tune.schedulers import ASHAScheduler
+    from sweeps.halving import Halving
 
-    scheduler = ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=grace, reduction_factor=factor)
-    milestones = sorted(milestone for milestone, _ in scheduler._brackets[0]._rungs if milestone < epochs)
+    scheduler = Halving([], max_t=epochs, grace_period=grace, reduction_factor=factor)
+    milestones = sorted(math.ceil(milestone) for milestone, _ in scheduler.rungs if milestone < epochs)
     assert milestones == rungs(epochs, grace, factor)
