@@ -12,6 +12,11 @@ from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Scenario
 
 
+def is_address(image: str) -> bool:
+    """Does an image cell hold an address on the web rather than a path?"""
+    return image.lower().startswith(("http://", "https://"))
+
+
 def save_with_images(
     scenario: Scenario, data_root: str | Path, image_folder: str | Path, *, overwrite: bool = False
 ) -> Path:
@@ -19,7 +24,7 @@ def save_with_images(
 
     Args:
         scenario: its `image` column holds paths relative to `image_folder`, empty where there is none; on disk they
-            become `images/<global id><suffix>`.
+            become `images/<global id><suffix>`. Addresses (http, https) stay as they are: nothing is fetched.
         data_root: folder that holds the prepared scenarios.
         image_folder: where the images are.
         overwrite: replace a scenario of the same name.
@@ -29,7 +34,7 @@ def save_with_images(
     """
     folder = Path(image_folder).resolve()
     written = scenario.items["image"].to_numpy(dtype=object)
-    named = [index for index, image in enumerate(written) if image]
+    named = [index for index, image in enumerate(written) if image and not is_address(image)]
     missing = [written[index] for index in named if not (folder / written[index]).is_file()]
     if missing:
         raise InputError(
@@ -38,7 +43,7 @@ def save_with_images(
         )
     if not named:
         return scenario.save(data_root, overwrite=overwrite)
-    stored = np.full(len(written), "", dtype=object)
+    stored = np.array([image if is_address(image) else "" for image in written], dtype=object)
     with tempfile.TemporaryDirectory() as staging:
         # Links suffice here: saving copies what they point to.
         (Path(staging) / "images").mkdir()

@@ -6,11 +6,13 @@ Ids. Items carry one global id: domain X is `0 .. num_x-1`, domain Y is `num_x .
 On disk (one folder per scenario, written to a temporary name and renamed):
 
     manifest.json                  name, domains, counts, where it came from, one hash per part, fingerprint
-    items.parquet                  one row per item in global order: external_id, title, description, image
+    items.parquet                  one row per item in global order: external_id, title, description, image, and
+                                   categories where the source has them
     users.parquet                  one row per user: external_id
     {train,valid,test}.{users,offsets,items,times}.npy
     candidates.{valid,test}.npy    (cases, C) int32 global ids of the target's domain, -1 where there are fewer
-    images/                        optional; `image` in items.parquet is relative to the scenario's folder
+    images/                        optional; `image` in items.parquet is relative to the scenario's folder, or it is
+                                   the address (http, https) of an image that was not fetched
     features/                      frozen feature matrices (llmemf.features.matrix)
 """
 
@@ -32,6 +34,8 @@ from llmemf.errors import InputError, nearest
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
 ITEM_COLUMNS = ("external_id", "title", "description", "image")
+OPTIONAL_ITEM_COLUMNS = ("categories",)
+"""Present in the item table of sources that have them: `Books > Fiction | Gifts`, empty where unknown."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Scenario:
         name: folder name below the data root.
         domains: short lower-case names of X and Y, used in metric names (`val/movie/mrr`).
         num_x: number of items of domain X.
-        items: one row per item in global id order with `ITEM_COLUMNS` (strings; empty where unknown).
+        items: one row per item in global id order with `ITEM_COLUMNS` and, where the source has them, any of
+            `OPTIONAL_ITEM_COLUMNS` (strings; empty where unknown).
         user_ids: external id of each dense user id.
         train, valid, test: the split; see `Sequences`.
         candidates: for "valid" and "test" the stored negatives (cases, C) int32, -1 padded.
@@ -131,6 +136,11 @@ class Scenario:
     def num_users(self) -> int:
         return len(self.user_ids)
 
+    @property
+    def item_columns(self) -> list[str]:
+        """The columns of the item table that belong to the scenario."""
+        return [*ITEM_COLUMNS, *(column for column in OPTIONAL_ITEM_COLUMNS if column in self.items.columns)]
+
     def split(self, name: str) -> Sequences:
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]
 
@@ -141,7 +151,9 @@ class Scenario:
     def items_hash(self) -> str:
         """SHA-256 over the item table; a feature matrix is bound to it."""
         digest = hashlib.sha256(f"{self.num_x}|{self.num_items}".encode())
-        for column in ITEM_COLUMNS:
+        for column in self.item_columns:
+            if column in OPTIONAL_ITEM_COLUMNS:
+                digest.update(column.encode())
             digest.update("\x1f".join(self.items[column].astype(str)).encode())
             digest.update(b"\x1e")
         return digest.hexdigest()
@@ -231,7 +243,7 @@ class Scenario:
             temporary.mkdir(parents=True)
             if extra is not None:
                 shutil.copytree(extra, temporary, dirs_exist_ok=True)
-            self.items[list(ITEM_COLUMNS)].to_parquet(temporary / "items.parquet", index=False)
+            self.items[self.item_columns].to_parquet(temporary / "items.parquet", index=False)
             pd.DataFrame({"external_id": np.asarray(self.user_ids, dtype=str)}).to_parquet(
                 temporary / "users.parquet", index=False
             )
