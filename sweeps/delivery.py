@@ -33,6 +33,10 @@ REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's answers to a write that will never succeed."""
 
 
+class NoRun(LookupError):
+    """A write to a run whose creation was refused; it will never succeed."""
+
+
 @dataclass
 class Write:
     """One write that waits or is being tried, small enough to be tried again as a whole.
@@ -227,12 +231,16 @@ class Delivery:
         if write.kind == "create":
             self.runs[write.run] = self._create(write)
             return
-        if write.run not in self.runs:
-            raise LookupError(f"the run of {write.run} was never created")
+        run = self._run(write.run)
         if write.kind == "end":
             # Whoever compares the run with the journal must not take its end for its completeness.
             write.content["tags"][INCOMPLETE] = str(write.run in self._incomplete).lower()
-        getattr(self, f"_deliver_{write.kind}")(self.runs[write.run], **write.content)
+        getattr(self, f"_deliver_{write.kind}")(run, **write.content)
+
+    def _run(self, name: str) -> str:
+        if name not in self.runs:
+            raise NoRun(f"the run of {name} was never created")
+        return self.runs[name]
 
     def _create(self, write: Write) -> str:
         if write.attempts:
@@ -243,7 +251,7 @@ class Delivery:
                 return found[0].info.run_id
         tags = {**self.target.tags, "sweep": self.target.sweep, "trial": write.run, "outcome": "running"}
         if write.run != PARENT:
-            tags["mlflow.parentRunId"] = self.runs[PARENT]
+            tags["mlflow.parentRunId"] = self._run(PARENT)
         run = self.client.create_run(
             self.experiment(), start_time=write.content["start"], tags=tags, run_name=write.content["name"]
         )
@@ -299,4 +307,4 @@ def _text(value: Any) -> str:
 
 
 def _is_refused(error: Exception) -> bool:
-    return getattr(error, "error_code", None) in REFUSED
+    return isinstance(error, NoRun) or getattr(error, "error_code", None) in REFUSED
