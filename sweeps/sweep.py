@@ -102,7 +102,7 @@ class Sweep:
             trials=plan.trials,
             epochs=plan.epochs,
             seed=plan.record.seed,
-            startup=min(STARTUP, max(2, len(plan.points) or STARTUP)),
+            startup=max(2, min(STARTUP, plan.record.grid_points or STARTUP)),
         )
         self.retention = Retention(self.folder, self.ledger, plan.record.keep)
         self._tracking: Tracking | None = None
