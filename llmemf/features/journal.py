@@ -30,31 +30,31 @@ class Journal:
         self.path = path
         self._durable = durable
         try:
-            self._file = open(path, "ab+", buffering=0)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror or error}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self._file.close()
+            os.close(self._file)
             raise InputError(f"{path} is in use by another process; wait for it, or stop it") from None
         try:
             self._repair()
             self.records = list(read_journal(path))
         except BaseException:
-            self._file.close()
+            os.close(self._file)
             raise
 
     def _repair(self) -> None:
         """Cut off an unfinished last line."""
-        size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self._file).st_size
         end, position = 0, size
         while position and not end:
             start = max(0, position - 65536)
-            found = os.pread(self._file.fileno(), position - start, start).rfind(b"\n")
+            found = os.pread(self._file, position - start, start).rfind(b"\n")
             end, position = (start + found + 1 if found >= 0 else 0), start
         if end < size:
-            os.ftruncate(self._file.fileno(), end)
+            os.ftruncate(self._file, end)
 
     def append(self, records: Iterable[dict]) -> None:
         """Write records as one piece; after an error nothing of them is left in the file.
@@ -63,19 +63,21 @@ class Journal:
             InputError: the disk is full or gone.
         """
         data = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode("utf-8", "replace")
-        size = os.fstat(self._file.fileno()).st_size
+        size = os.fstat(self._file).st_size
         try:
             view = memoryview(data)
             while view:
-                view = view[self._file.write(view) :]
+                view = view[os.write(self._file, view) :]
             if self._durable:
-                os.fsync(self._file.fileno())
+                os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file.fileno(), size)
-            raise InputError(f"{self.path} cannot be written: {error.strerror or error}; free the disk and run again") from None
+            os.ftruncate(self._file, size)
+            raise InputError(
+                f"{self.path} cannot be written: {error.strerror or error}; free the disk and run again"
+            ) from None
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -100,7 +102,9 @@ def read_journal(path: Path) -> Iterator[dict]:
                 except ValueError:
                     record = None
                 if not isinstance(record, dict):
-                    raise InputError(f"{path} line {number} is no record of this journal: remove the line and run again")
+                    raise InputError(
+                        f"{path} line {number} is no record of this journal: remove the line and run again"
+                    )
                 yield record
     except FileNotFoundError:
         return

@@ -28,6 +28,8 @@ from llmemf.features.journal import Journal, read_journal
 NAME = "llm_cache.jsonl"
 KEPT_OF_BAD = 500
 """Characters of a bad answer that are kept to look at."""
+TRIES = 2
+"""A bad answer is asked for once more."""
 
 
 def answer_key(version: str, model: str, question: str) -> str:
@@ -57,9 +59,10 @@ class Entry:
         if self.status == USABLE:
             self.text = record["text"]
 
-    def settled(self, tries: int = 2) -> bool:
-        """Whether nothing is to be asked any more: answered, rejected for good, or bad in so many tries."""
-        return self.status == USABLE or self.bad >= tries or self.status.startswith("rejected")
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is to be asked any more: answered, rejected for good, or bad in both tries."""
+        return self.status == USABLE or self.bad >= TRIES or self.status.startswith("rejected")
 
 
 class AnswerCache:

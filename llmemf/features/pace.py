@@ -71,7 +71,7 @@ class Pace:
         now = time.monotonic()
         if now - self._lowered >= STEP_SECONDS:
             self.limit, self._successes, self._lowered = max(1, self.limit // 2), 0, now
-        wait = retry_after + random.uniform(0, 0.1) if retry_after is not None else self.backoff(tries)
+        wait = retry_after + random.uniform(0, 0.1) if retry_after else self.backoff(tries)
         self._resume = max(self._resume, now + wait)
 
     def backoff(self, tries: int) -> float:

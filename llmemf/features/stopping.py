@@ -1,0 +1,69 @@
+"""Ending a run of many calls in order: on Ctrl-C and SIGTERM, at a budget, at an error that concerns all calls."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Stop:
+    """Why a run should end; the first reason stays.
+
+    Attributes:
+        event: set as soon as there is a reason.
+        reason: "" | "interrupted" | "budget" | "endpoint" | "error".
+        message: one sentence for the user.
+        error: the exception to raise in the end, if the reason is one.
+    """
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self.reason = ""
+        self.message = ""
+        self.error: Exception | None = None
+
+    def request(self, reason: str, message: str = "", error: Exception | None = None) -> None:
+        if not self.reason:
+            self.reason, self.message, self.error = reason, message, error
+        self.event.set()
+
+    def __bool__(self) -> bool:
+        return self.event.is_set()
+
+
+@contextmanager
+def listening(stop: Stop, on_first: Callable[[], None] | None = None) -> Iterator[None]:
+    """While it lasts, the first Ctrl-C or SIGTERM asks `stop`, the second cancels the current task.
+
+    Args:
+        stop: is asked with the reason "interrupted".
+        on_first: called at the first signal, to tell the user what happens now.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    asked = False
+
+    def hear() -> None:
+        nonlocal asked
+        if asked:
+            task.cancel()
+            return
+        asked = True
+        stop.request("interrupted")
+        if on_first:
+            on_first()
+
+    heard = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, hear)
+        except (RuntimeError, ValueError, NotImplementedError):
+            # Only the main thread hears signals; a caller in another thread stops by `stop` itself.
+            continue
+        heard.append(number)
+    try:
+        yield
+    finally:
+        for number in heard:
+            loop.remove_signal_handler(number)
