@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 ALIGNMENT = 64
 TRAIN_SHARE, VALID_SHARE = 0.6, 0.4
-ROUNDS = 3
+ROUNDS = 5
 """Timed pieces of an epoch, of which the median counts."""
 
 
@@ -65,6 +65,10 @@ class Measured:
     @property
     def epoch(self) -> float:
         return self.train + self.valid
+
+    def scaled(self, factor: float) -> Measured:
+        """The same with other times for an epoch."""
+        return replace(self, train=factor * self.train, valid=factor * self.valid)
 
 
 def share_data(data: TrialData, file: IO[bytes]) -> str:
@@ -134,15 +138,13 @@ def measure(config: TrialConfig, data: TrialData, seconds: float) -> Measured:
     piece(1, few)
     step, short = piece(1, few)
     steps = max(1, min(num_steps, int(seconds * TRAIN_SHARE / ROUNDS / step)))
-    many = max(few, min(len(cases), int(few * seconds * VALID_SHARE / ROUNDS / short)))
+    many = min(len(cases), max(2 * few, int(few * seconds * VALID_SHARE / ROUNDS / short)))
     pieces = [piece(steps, many) for _ in range(ROUNDS)]
     step, long = median(piece[0] for piece in pieces), median(piece[1] for piece in pieces)
-    if many > few and many < len(cases):
+    if many < len(cases):
         # What a validation begins with, whatever the number of its cases, is not scaled up.
-        per_case = max(0.0, long - short) / (many - few) or long / many
+        per_case = (long - short) / (many - few) if long > short else long / many
         long += per_case * (len(cases) - many)
-    elif many < len(cases):
-        long *= len(cases) / many
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         trainer.save(folder)

@@ -18,6 +18,8 @@ METRIC_BYTES = 150
 METRICS_PER_EPOCH = 40
 TRIAL_BYTES = 40_000
 """One run's settings, tags and small files."""
+DATABASE_BYTES = 1_000_000
+"""MLflow's database without a run."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def disk_need(plan: Plan, data: TrialData, parallel: int) -> DiskNeed:
         # And once more as the chosen trial in its own folder.
         kept=(keep + 1) * size.best,
         artifacts=0 if server else keep * size.best,
-        records=plan.trials * (TRIAL_BYTES + (1 if server else 2) * plan.epochs * METRICS_PER_EPOCH * METRIC_BYTES),
+        records=(0 if server else DATABASE_BYTES)
+        + plan.trials * (TRIAL_BYTES + (1 if server else 2) * plan.epochs * METRICS_PER_EPOCH * METRIC_BYTES),
         free=shutil.disk_usage(where).free,
         where=where,
     )

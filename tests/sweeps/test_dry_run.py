@@ -1,0 +1,173 @@
+"""What --dry-run shows, and the sizes behind it against models and checkpoints that really exist."""
+
+import io
+import shutil
+from collections import Counter, namedtuple
+
+import numpy as np
+import pytest
+from rich.console import Console
+from sweep_fakes import tiny_data, tiny_scenario
+
+from llmemf.batches import TrialData
+from llmemf.features.matrix import FeatureMatrix
+from llmemf.models.recommender import num_parameters
+from llmemf.training import Trainer
+from sweeps import disk_need as needs
+from sweeps.cost_classes import cost_classes, typical_values
+from sweeps.dry_run import print_dry_run
+from sweeps.ledger import Ledger
+from sweeps.plan import Options, plan_resume, plan_sweep
+from sweeps.sweep_data import SweepData
+
+SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
+
+
+@pytest.fixture
+def data():
+    return tiny_data()
+
+
+def make(*assignments, **options):
+    return plan_sweep(Options(**{"scenario": "sample", "assignments": [*SMALL, *assignments], **options}))
+
+
+def shown(plan, data, parallel=2, *, terminal=False):
+    console = Console(file=io.StringIO(), width=160, force_terminal=terminal, color_system=None, highlight=False)
+    print_dry_run(plan, data, parallel, console)
+    return console.file.getvalue()
+
+
+def test_every_point_is_listed_and_what_comes_later_is_counted(project_folder, data):
+    plan = make(trials=120, grid_points=100)
+    text = shown(plan, data)
+    lines = [line.split() for line in text.splitlines()]
+    rows = [line for line in lines if line and line[0].startswith("t") and line[0][1:].isdecimal() and line[1] != "to"]
+    assert [row[0] for row in rows] == [f"t{number:02d}" for number in range(1, 101)]
+    assert ["trial", "lr", "l2", "alpha", "beta", "lambda1", "lambda2"] in lines
+    first = plan.points[0]
+    assert [float(value) for value in rows[0][1:]] == [first[key] for key in plan.space.varied]
+    assert "t101 to t120: 20 more, proposed by Optuna" in text
+    assert "nothing was started or written" in text and not list(project_folder.iterdir())
+
+
+def test_a_terminal_gets_the_first_rows_of_a_long_list(project_folder, data):
+    text = shown(make(trials=120, grid_points=100), data, terminal=True)
+    assert "t40" in text and "t41" not in text and "... and 60 more; add | less" in text
+    assert "more; add" not in shown(make(trials=80, grid_points=40), data, terminal=True)
+
+
+def test_what_constraints_drop_is_counted_with_its_reason(project_folder, data):
+    text = shown(make(), data)
+    assert "dropped  55 combinations: alpha + beta <= 1" in text
+    # Ids alone with alpha = 0 have no weight: 11 of the 66 pairs that the simplex leaves.
+    assert "dropped  11 combinations" in text and "no weight" in text
+    assert "grid     5,280 of 11,616 points are left" in text
+
+
+def test_resources_of_the_machine(project_folder, data, monkeypatch):
+    monkeypatch.setattr("sweeps.dry_run.machine", lambda: {"CPU": 8.0, "GPU": 1.0})
+    plan = make(cpus_per_trial=3, gpus_per_trial=0.5)
+    text = shown(plan, data, 2)
+    assert "3 CPUs, 0.5 GPUs" in text and "8 CPUs, 1 GPU: 2 trials at once, 2 CPUs idle" in text
+    text = shown(make(ray_address="10.0.0.1:6379", concurrency=7, gpus_per_trial=1), data, 7)
+    assert "10.0.0.1:6379, which a dry run does not ask; 7 at once" in text and "\nmachine" not in text
+
+
+def test_a_cluster_of_ray_up_shows_what_it_may_start(project_folder, data, monkeypatch):
+    description = project_folder / "ray_bootstrap_config.yaml"
+    description.write_text(
+        "head_node_type: head\nmax_workers: 5\navailable_node_types:\n"
+        "  head: {resources: {CPU: 0}}\n  spot: {resources: {CPU: 8, GPU: 1}, max_workers: 4}\n"
+    )
+    monkeypatch.setattr("sweeps.dry_run.BOOTSTRAP", description)
+    text = shown(make(ray_address="auto", gpus_per_trial=0.25), data, 1)
+    assert "at most 4 of spot" in text and "4 trials each" in text and "16 trials at once when it has grown" in text
+
+
+def test_a_disk_that_is_too_small_is_told(project_folder, data, monkeypatch):
+    plan = make(trials=12)
+    need = needs.disk_need(plan, data.trial_data, 2)
+    assert need.total == need.running + need.kept + need.artifacts + need.records and need.where == project_folder
+    assert "free some, give another --storage" not in shown(plan, data)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, need.total - 1))
+    assert "free some, give another --storage" in shown(plan, data)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(0, 0, need.total))
+    assert "free some, give another --storage" not in shown(plan, data)
+
+
+def test_a_server_keeps_the_artifacts(project_folder, data):
+    here = needs.disk_need(make(keep=3), data.trial_data, 2)
+    there = needs.disk_need(make(keep=3, tracking_uri="http://127.0.0.1:5000"), data.trial_data, 2)
+    assert here.artifacts == 3 * here.model.best and there.artifacts == 0
+    assert needs.disk_need(make(keep=6), data.trial_data, 4).running == 2 * here.running
+
+
+def test_data_that_is_not_made_yet(project_folder):
+    assert "told once sample has been made" in shown(make(), None)
+
+
+def test_a_resumed_sweep_shows_what_is_left(project_folder, data):
+    plan = make(trials=6, grid_points=4, name="s1")
+    plan.record.folder.mkdir(parents=True)
+    plan.record.save()
+    ledger = Ledger(plan.record.folder)
+    for point in plan.points[:2]:
+        record = ledger.propose(point, plan.space.varied, 6, {})
+        ledger.start(record)
+        result = {"epoch": 1, "objective": 0.1, "best_epoch": 1, "stopped_early": False}
+        ledger.add(record, result, stopped=record.number == 1)
+    text = shown(plan_resume(Options(name="s1")), data)
+    assert "1 trial of 6 ended already" in text
+    names = [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0][1:].isdecimal()]
+    assert names == ["t02", "t03", "t04", "t05"] and "goes on after epoch 1" in text
+    assert "t05 to t06: 2 more" in text
+
+
+def test_values_that_cost_the_same_form_a_class(project_folder):
+    """66 pairs: inside the triangle 36, on each edge 9 without its corners, 3 corners; each leaves other parts out."""
+    plan = plan_sweep(Options(scenario="sample"))
+    by_keys = {block.keys: cost_classes(block) for block in plan.space.blocks}
+    simplex = by_keys["alpha", "beta"]
+    assert Counter(round(kind.share * 66) for kind in simplex) == {36: 1, 9: 3, 1: 3}
+    assert all(0 < value < 1 for value in simplex[0].values.values()) and sum(simplex[0].values.values()) < 1
+    assert [len(by_keys[key,]) for key in ("lr", "l2", "lambda1", "lambda2")] == [1, 1, 1, 1]
+    plan = plan_sweep(Options(scenario="sample", assignments=["lambda1=0,0.1,0.3", "encoder_layers=1,2,4"]))
+    by_keys = {block.keys: cost_classes(block) for block in plan.space.blocks}
+    assert sorted(kind.share for kind in by_keys["lambda1",]) == [1 / 3, 2 / 3]
+    assert [kind.values["encoder_layers"] for kind in by_keys["encoder_layers",]] == [2, 1, 4], "the middle first"
+    assert typical_values(plan)["encoder_layers"] == 2 and typical_values(plan)["lambda1"] > 0
+
+
+@pytest.mark.parametrize("selection", ["joint", "per_domain"])
+def test_sizes_are_those_of_a_real_model_and_checkpoint(tmp_path, project_folder, selection):
+    data = tiny_data().trial_data
+    config = make("id_dim=300", f"selection={selection}").configs[0]
+    size = needs.model_size(config, data)
+    trainer = Trainer(config.model_copy(update={"epochs": 1}), data)
+    assert size.weights == num_parameters(trainer.model)
+    list(trainer.epochs())
+    trainer.save(tmp_path / "c")
+    written = sum(path.stat().st_size for path in (tmp_path / "c").iterdir())
+    assert size.checkpoint <= written < 1.03 * size.checkpoint + 100_000
+    best = (tmp_path / "c" / "best.safetensors").stat().st_size
+    assert size.best <= best < 1.03 * size.best + 20_000
+
+
+def test_frozen_features_are_in_no_checkpoint_and_cost_no_memory_to_count():
+    scenario = tiny_scenario()
+    rows = np.zeros((scenario.num_items, 64), dtype=np.float32)
+    rows[:, 0] = 1
+    text = FeatureMatrix("text", "offline", rows, np.ones(len(rows), dtype=bool), scenario.items_hash())
+    data = SweepData(scenario, {"text": text}, TrialData.build(scenario, text=text))
+    plan = make("modalities=id,text", "beta=0", "item_projection=none")
+    wide = needs.model_size(plan.configs[0], data.trial_data)
+    model = Trainer(plan.configs[0], data.trial_data).model
+    assert wide.weights == num_parameters(model)
+    assert wide.best == sum(t.numel() * t.element_size() for t in model.trainable_state().values())
+
+
+def test_the_largest_model_of_the_space_counts(project_folder, data):
+    largest = needs.largest_model(make("id_dim=8,64,16", "encoder_layers=3,1"), data.trial_data)
+    assert largest == needs.model_size(make("id_dim=64", "encoder_layers=3").configs[0], data.trial_data)
