@@ -101,7 +101,9 @@ class Tracking:
 
     def _agrees(self, record: TrialRecord, run: Any, last: int) -> bool:
         status = STATUS.get(record.outcome, "KILLED")
-        return run.info.status == status and last == record.epoch and run.data.tags["outcome"] == _outcome(record)
+        same = run.info.status == status and last == record.epoch and run.data.tags["outcome"] == _outcome(record)
+        # An extended sweep names settings that its earlier trials did not.
+        return same and self._params(record).keys() <= run.data.params.keys()
 
     def start_trial(self, record: TrialRecord) -> None:
         """Open the run of a trial, or open it again after an interruption."""
