@@ -14,7 +14,8 @@ DOMAINS = ("movie", "book")
 def record(number, outcome, objective, **more):
     metrics = {f"val/{d}/{m}": objective for d in DOMAINS for m in ("mrr", "ndcg_10", "hr_10")} if objective else {}
     settings = {"lr": 3.54e-3, "l2": 5.19e-5, "alpha": 0.224, "beta": 0.423, "lambda1": 0.265, "lambda2": 0.443}
-    return TrialRecord(f"id{number}", number, settings, 8, outcome, 8, objective, 7, metrics, **more)
+    values = {"outcome": outcome, "epoch": 8, "objective": objective, "best_epoch": 7, "metrics": metrics}
+    return TrialRecord(number, settings, 8, **values, **more)
 
 
 RECORDS = [record(1, "pruned", 0.1), record(2, "completed", 0.3), record(3, "failed", 0.9, error="a | b"), record(4, "interrupted", None)]  # fmt: skip
@@ -69,13 +70,25 @@ def test_the_best_checkpoint_is_kept_whole(tmp_path):
     checkpoint, folder = tmp_path / "checkpoint", tmp_path / "sweep"
     checkpoint.mkdir()
     folder.mkdir()
-    best = record(2, "completed", 0.3, checkpoint=str(checkpoint))
-    assert leaderboard.keep_best(best, folder) is None
-    for name in ("best.safetensors", "config.yaml", "state.pt"):
-        (checkpoint / name).write_text(name)
-    for _ in range(2):
-        assert leaderboard.keep_best(best, folder) == folder / "best"
-    assert sorted(path.name for path in (folder / "best").iterdir()) == ["best.safetensors", "config.yaml"]
+    for text in ("old", "new"):
+        for name in ("best.safetensors", "config.yaml", "state.pt", "report.json"):
+            (checkpoint / name).write_text(text)
+        assert leaderboard.keep_best(checkpoint, folder) == folder / "best"
+        assert {path.name: path.read_text() for path in (folder / "best").iterdir()} == {
+            "best.safetensors": text, "config.yaml": text
+        }  # fmt: skip
+    assert [path.name for path in folder.iterdir()] == ["best"]
+
+
+def test_the_old_best_stays_where_the_new_one_cannot_be_copied(tmp_path):
+    checkpoint, folder = tmp_path / "checkpoint", tmp_path / "sweep"
+    checkpoint.mkdir()
+    (folder / "best").mkdir(parents=True)
+    (folder / "best" / "config.yaml").write_text("old")
+    (checkpoint / "best.safetensors").write_text("new")
+    with pytest.raises(FileNotFoundError):
+        leaderboard.keep_best(checkpoint, folder)
+    assert (folder / "best" / "config.yaml").read_text() == "old"
     assert [path.name for path in folder.iterdir()] == ["best"]
 
 

@@ -1,4 +1,5 @@
 import itertools
+import json
 import random
 import time
 
@@ -176,3 +177,42 @@ def test_shares_above_one_are_refused():
 def test_mistakes(entries, constraints, message):
     with pytest.raises(InputError, match=message):
         build_space(entries, constraints)
+
+
+def test_equal_points_have_one_identity_however_they_are_written():
+    space = build_space({"modalities": [["id"], ["id", "text"]], "lr": [1e-3, 1e-2], "heads": 2})
+    point = space.point(3)
+    stored = json.loads(json.dumps(point))
+    assert space.identity(point) == space.identity(stored) == space.identity(dict(reversed(stored.items())))
+    assert len({space.identity(space.point(i)) for i in range(space.size)}) == space.size == 4
+
+
+def test_ranges_and_settled_values_do_not_count_for_identity():
+    space = build_space({"lr": {"low": 1e-4, "high": 1e-2}, "l2": [0.0, 1e-3], "heads": 2})
+    first = space.identity({"lr": 1e-3, "l2": 0.0, "heads": 2})
+    assert first == space.identity({"lr": 5e-3, "l2": 0.0}) != space.identity({"lr": 1e-3, "l2": 1e-3})
+
+
+@pytest.mark.parametrize("run", [0, 1, 7, 29])
+def test_fresh_points_go_on_where_the_order_was_left(paper, run):
+    order = list(itertools.islice(paper.shuffled(5), 60))
+    known = json.loads(json.dumps(order[:run]))
+    assert paper.fresh(5, known, 30) == order[run : run + 30]
+    assert paper.fresh(5, [], 0) == paper.fresh(5, [], -3) == []
+
+
+def test_fresh_points_leave_out_what_was_run_elsewhere():
+    space = build_space({"lr": [1e-4, 1e-3, 1e-2], "l2": [0.0, 1e-3]})
+    refined = {"lr": 2e-3, "l2": 0.0}
+    known = [space.point(4), refined, space.point(1)]
+    found = space.fresh(0, known, 99)
+    assert len(found) == 4 and not [point for point in found if point in known]
+    assert found == [point for point in space.shuffled(0) if point not in known]
+    assert space.fresh(0, list(space.shuffled(0)), 99) == []
+
+
+def test_a_wider_grid_leaves_out_the_points_of_the_narrow_one():
+    narrow = build_space({"lr": [1e-4, 1e-3], "l2": [0.0, 1e-3]})
+    wide = build_space({"lr": [1e-4, 1e-3, 1e-2], "l2": [0.0, 1e-3]})
+    found = wide.fresh(0, list(narrow.shuffled(0)), 99)
+    assert sorted((point["lr"], point["l2"]) for point in found) == [(1e-2, 0.0), (1e-2, 1e-3)]

@@ -1,5 +1,6 @@
 import pytest
 
+from llmemf.errors import InputError
 from sweeps import wording
 
 
@@ -31,3 +32,26 @@ def test_settings_and_durations():
     assert wording.settings({"lr": 1e-3, "alpha": 0.3}) == "lr=1e-3 alpha=0.3"
     assert [wording.duration(s) for s in (0, 42, 725, 11220)] == ["0:00", "0:42", "12:05", "3:07:00"]
     assert wording.plural(1, "trial") == "1 trial" and wording.plural(1200, "trial") == "1,200 trials"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90m", 5400),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1d2h3m4s", 86400 + 7200 + 180 + 4),
+        ("45s", 45),
+        ("45", 45),
+        ("0.5", 0.5),
+        (" 2H ", 7200),
+    ],
+)
+def test_times_that_a_user_types(text, expected):
+    assert wording.seconds(text, "--time-budget") == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "0m", "-5m", "1.5h", "30m1h", "5 m", "1h 30m", "h", "nan", "inf"])
+def test_times_that_cannot_be_read(text):
+    with pytest.raises(InputError, match=f"--time-budget {text}: a time like 90m, 2h or 1h30m"):
+        wording.seconds(text, "--time-budget")
