@@ -8,7 +8,17 @@ from sweep_fakes import tiny_scenario
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps import plan as planning
-from sweeps.plan import Options, absolute_uri, build_plan, choose_points, plan_resume, plan_sweep
+from sweeps.ledger import Ledger
+from sweeps.plan import (
+    Options,
+    absolute_uri,
+    build_plan,
+    choose_points,
+    plan_continue,
+    plan_extend,
+    plan_resume,
+    plan_sweep,
+)
 from sweeps.resources import slots
 from sweeps.settings import SweepRecord, load_settings, scenario_files
 from sweeps.sweep_data import load_data
@@ -204,31 +214,189 @@ def test_a_sweep_of_the_same_name_is_refused(prepared):
         make(name="mine")
 
 
-def test_resume_brings_the_same_plan_back(prepared):
-    plan = make(name="mine", assignments=["lr=1e-3,1e-2"], trials=9, seed=5)
+def store(name="mine", done=0, now=NOW, **options):
+    """A stored sweep whose first trials have been proposed, and its plan."""
+    plan = plan_sweep(Options(**{"scenario": "movie_book", "name": name, **options}), now=now)
     plan.record.folder.mkdir(parents=True)
     plan.record.save()
+    ledger = Ledger(plan.record.folder)
+    for number in range(done):
+        choice = plan.points[number] if number < len(plan.points) else refined(plan.space.point(number))
+        ledger.propose(choice, plan.shown, plan.epochs, {})
+    return plan
+
+
+def refined(point):
+    """A proposal of Optuna's, beside the grid."""
+    return {**point, "lr": 2.345e-3}
+
+
+def test_resume_brings_the_same_plan_back(prepared):
+    plan = store(assignments=["lr=1e-3,1e-2"], trials=9, seed=5)
     again = plan_resume(Options(name="mine", concurrency=1))
-    assert again.resumed and again.points == plan.points and again.fixed == plan.fixed
+    assert again.resumed and not again.extended and again.points == plan.points and again.fixed == plan.fixed
     assert again.record.concurrency == 1 and again.trials == 9
     assert again.space == plan.space
 
 
-def test_resume_takes_the_newest_of_the_scenario(prepared):
+@pytest.mark.parametrize("search", ["optuna", "grid"])
+def test_resume_plans_the_points_that_are_left(prepared, search):
+    plan = store(done=3, trials=8, search=search)
+    again = plan_resume(Options(name="mine"))
+    assert again.points == plan.points[3:] and len(plan.points) == (8 if search == "grid" else 4)
+    assert again.trials == 8
+
+
+def test_resume_may_change_resources_and_how_many_weights_are_kept(prepared):
+    store()
+    changed = {"cpus_per_trial": 2.0, "gpus_per_trial": 0.5, "concurrency": 1, "ray_address": "auto", "keep": 2}
+    record = plan_resume(Options(name="mine", **changed)).record
+    assert {key: getattr(record, key) for key in changed} == changed
+
+
+def test_resume_takes_the_newest_of_the_scenario_or_of_all(prepared):
     for minute, (name, scenario) in enumerate([("b", "movie_book"), ("a", "movie_book"), ("c", "own_data")]):
-        plan = plan_sweep(Options(scenario=scenario, name=name), now=NOW.replace(minute=minute))
-        plan.record.folder.mkdir(parents=True)
-        plan.record.save()
+        store(name, scenario=scenario, now=NOW.replace(minute=minute))
     assert plan_resume(Options(scenario="movie_book")).record.name == "a"
-    with pytest.raises(InputError, match="no sweep 'd'"):
-        plan_resume(Options(name="d"))
-    with pytest.raises(InputError, match="no sweep of scenario 'toys'.*a, b, c"):
+    assert plan_resume(Options()).record.name == "c"
+    store("d", now=NOW.replace(minute=9))
+    assert plan_resume(Options()).record.name == "d"
+    with pytest.raises(InputError, match="--resume: there is no sweep 'e'"):
+        plan_resume(Options(name="e"))
+    with pytest.raises(InputError, match="--resume: no sweep of scenario 'toys'.*a, b, c"):
         plan_resume(Options(scenario="toys"))
+    with pytest.raises(InputError, match="--extend: there is no sweep 'e'"):
+        plan_extend(Options(name="e"), 3)
+
+
+def test_without_any_sweep_that_is_said(prepared):
+    with pytest.raises(InputError, match="^--resume: no sweep in /.*/mlruns/sweeps; none is stored there$"):
+        plan_resume(Options())
 
 
 def test_resume_refuses_to_change_the_sweep(prepared):
-    with pytest.raises(InputError, match="leave out --trials, --epochs, --set"):
-        plan_resume(Options(scenario="movie_book", trials=3, epochs=4, assignments=["lr=1"]))
+    store()
+    with pytest.raises(InputError, match="--resume continues .* leave out --trials, --epochs$"):
+        plan_resume(Options(name="mine", trials=3, epochs=4))
+    with pytest.raises(InputError, match="leave out --set, or give --extend"):
+        plan_resume(Options(name="mine", assignments=["lr=1"]))
+
+
+def test_a_sweep_that_was_moved_goes_on_where_it_lies(prepared):
+    store()
+    (prepared / "mlruns").rename(prepared / "moved")
+    plan = plan_resume(Options(storage=Path("moved")))
+    assert plan.record.folder == prepared / "moved" / "sweeps" / "mine"
+
+
+@pytest.mark.parametrize("done", [3, 6, 10])
+def test_extend_adds_proposals_and_keeps_the_grid_part(prepared, done):
+    """Ten trials, five of them grid points; however far it came, the grid part stays five."""
+    plan = store(trials=10, done=done)
+    again = plan_extend(Options(name="mine"), 6)
+    assert again.resumed and again.extended and again.before == {}
+    assert again.trials == again.record.trials == 16 and again.record.grid_points == 5
+    assert again.points == plan.points[done:] and again.space == plan.space
+    assert plan_resume(Options(name="mine")).trials == 10, "planning stores nothing"
+
+
+def test_extend_counts_from_the_newest_extension(prepared):
+    store(trials=4, done=4)
+    plan_extend(Options(name="mine"), 2).record.save()
+    assert plan_extend(Options(name="mine"), 3).trials == 9
+
+
+def test_extend_in_grid_mode_takes_the_next_points(prepared):
+    plan = store(trials=7, search="grid", done=7)
+    again = plan_extend(Options(name="mine"), 4)
+    assert again.points == plan.space.fresh(0, plan.points, 4) and again.trials == 11
+    assert not [point for point in again.points if point in plan.points]
+    assert [*plan.points, *again.points] == make(trials=11, search="grid").points, "as if 11 had been asked for at once"
+
+
+def test_extend_with_the_rest_of_a_grid(prepared):
+    store(trials=3, search="grid", done=3, assignments=["lr=1e-3,1e-2", "l2=0.0", "alpha=0.4", "beta=0.3",
+          "lambda1=0.1,0.5", "lambda2=0.1"])  # fmt: skip
+    again = plan_extend(Options(name="mine"), 9)
+    assert len(again.points) == 1 and again.trials == again.record.trials == 4
+
+
+def test_extend_without_a_grid_point_left_is_refused(prepared):
+    few = ["lr=1e-3,1e-2", "l2=0.0", "alpha=0.4", "beta=0.3", "lambda1=0.1", "lambda2=0.1"]
+    store(trials=2, search="grid", done=2, assignments=few)
+    with pytest.raises(InputError, match="--extend 5: no grid point is left; widen the grid with --set"):
+        plan_extend(Options(name="mine"), 5)
+    wider = plan_extend(Options(name="mine", assignments=["lr=1e-4,1e-3,1e-2"]), 5)
+    assert [point["lr"] for point in wider.points] == [1e-4] and wider.trials == 3
+    assert wider.before == {}, "lr varied before"
+
+
+def test_extend_into_a_wider_space(prepared):
+    plan = store(trials=6, done=6)
+    wide = plan_extend(Options(name="mine", assignments=["lr=1e-5,1e-4,1e-3,1e-2,1e-1"]), 4)
+    lr = wide.space.distributions()["lr"]
+    assert (lr.low, lr.high) == (1e-5, 1e-1) and wide.space.varied == plan.space.varied
+    assert wide.record.space["lr"] == [1e-5, 1e-4, 1e-3, 1e-2, 1e-1]
+    assert wide.trials == 10 and wide.before == {}
+
+
+def test_extend_by_a_setting_that_was_the_same_so_far(prepared):
+    """`heads` had the model's default, `id_dim` a fixed value: earlier trials are told both."""
+    plan = store(trials=4, done=4, assignments=["id_dim=64"])
+    default = plan.configs[0].heads
+    wide = plan_extend(Options(name="mine", assignments=["heads=1,2,4", "id_dim=32,128"]), 4)
+    assert wide.before == {"heads": default, "id_dim": 64}
+    assert set(wide.shown) == {*plan.space.varied, "heads", "id_dim"}
+    assert "id_dim" not in wide.fixed and "id_dim" not in wide.record.fixed
+    stored = build_plan(SweepRecord(**wide.record.model_dump()), known=[])
+    assert stored.space == wide.space, "the stored record brings the wider space back"
+
+
+def test_extend_with_another_value_of_a_fixed_setting(prepared):
+    """One value fixes it for the new trials; earlier ones had another and are shown with it."""
+    store(trials=4, done=4, assignments=["id_dim=64"])
+    again = plan_extend(Options(name="mine", assignments=["id_dim=32"]), 4)
+    assert again.before == {"id_dim": 64} and "id_dim" in again.shown
+    assert {config.to_dict()["id_dim"] for config in again.configs} == {32}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"assignments": ["epochs=9"]}, "epochs must be the same in all trials of a sweep: start a new one"),
+        ({"assignments": ["selection=per_domain"]}, "selection must be the same"),
+        ({"assignments": ["lr=-1"]}, "lr = -1"),
+        ({"assignments": ["lrr=1"]}, "did you mean 'lr'"),
+        ({"trials": 9}, "--extend continues .* leave out --trials"),
+        ({"seed": 9, "model": "sasrec"}, "leave out --model, --seed"),
+    ],
+)
+def test_what_an_extension_may_not_change(prepared, options, message):
+    store(trials=4, done=2)
+    before = (prepared / "mlruns" / "sweeps" / "mine" / "sweep.yaml").read_text()
+    with pytest.raises(InputError, match=message):
+        plan_extend(Options(name="mine", **options), 3)
+    assert (prepared / "mlruns" / "sweeps" / "mine" / "sweep.yaml").read_text() == before
+
+
+def test_extend_before_the_first_trial_is_refused(prepared):
+    store()
+    with pytest.raises(InputError, match="has no trial yet: continue it with --resume"):
+        plan_extend(Options(name="mine"), 3)
+
+
+def test_continue_starts_and_then_continues(prepared):
+    options = Options(scenario="movie_book", name="mine", trials=8, seed=3, assignments=["lr=1e-3,1e-2"])
+    first = plan_continue(options)
+    assert not first.resumed and first.trials == 8
+    first.record.folder.mkdir(parents=True)
+    first.record.save()
+    Ledger(first.record.folder).propose(first.points[0], first.shown, first.epochs, {})
+    options.concurrency = 2
+    second = plan_continue(options)
+    assert second.resumed and second.points == first.points[1:] and second.record.concurrency == 2
+    with pytest.raises(InputError, match="--continue needs --name"):
+        plan_continue(Options(scenario="movie_book"))
 
 
 def test_resources_in_plain_words(prepared):
