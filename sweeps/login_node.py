@@ -90,9 +90,9 @@ class BorrowedNode:
         deadline = time.monotonic() + START_SECONDS
         while READY not in log.read_text():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                reason = " ".join(log.read_text().split())[-600:] or "it does not answer"
+                lines = log.read_text().strip().splitlines()
                 self.stop()
-                raise InputError(f"this machine cannot join the Ray cluster at {address}: {reason}")
+                raise refused(address, lines[-1] if lines else "it does not answer")
             time.sleep(0.1)
 
     def stop(self) -> None:
@@ -120,7 +120,19 @@ def main(address: str, folder: str, object_store_bytes: str, parent: str) -> Non
     try:
         cli(["start", "--address", address, *options], standalone_mode=False)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.getppid() != int(parent):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def refused(address: str, reason: str) -> InputError:
+    """The error for a cluster that does not let us in."""
+    reason = " ".join(reason.split())
+    if "Authentication" in reason or "AuthToken" in reason:
+        return InputError(
+            f"the Ray cluster at {address} asks for its token: copy ~/.ray/auth_token from its head to the same place here, "
+            "or name the file in RAY_AUTH_TOKEN_PATH"
+        )
+    return InputError(f"the Ray cluster at {address} cannot be joined: {reason[-600:]}")
 
 
 if __name__ == "__main__":

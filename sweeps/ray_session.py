@@ -12,12 +12,12 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llmemf.errors import InputError
 from sweeps.cluster import check_cluster
-from sweeps.login_node import BorrowedNode, has_node
+from sweeps.login_node import BorrowedNode, has_node, refused
 from sweeps.plan import Plan
 from sweeps.resources import machine, slots
 from sweeps.settings import SweepRecord
@@ -26,7 +26,7 @@ from sweeps.sweep_data import SweepData
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20
 BORROWED = "join_"
-FRESH_SECONDS = 600
+FRESH_SECONDS = 180
 """A session younger than this may be one that another container is about to start."""
 LONGEST_FOLDER = 30
 """The path of a socket has 107 characters at most, of which Ray takes 62 and a node on a login machine 12."""
@@ -88,7 +88,7 @@ def _join(address: str, data: SweepData, environment: dict[str, str]) -> None:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-        raise InputError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from None
+        raise refused(address, f"{type(error).__name__}: {error} {error.__cause__ or ''}") from None
 
 
 def cluster_address(given: str) -> str:
@@ -146,13 +146,12 @@ def temporary_folder() -> Path:
 
 def remove_stale(folder: Path) -> None:
     """Remove what sweeps of this user that have ended left in Ray's folder, also those that were killed."""
-    old = time.time() - FRESH_SECONDS
     for session in [*folder.glob("session_*_*"), *folder.glob(f"{BORROWED}*")]:
         owner = re.search(r"[0-9]+$", session.name)
-        if session.is_symlink() or session.stat().st_mtime > old:
-            continue
-        if owner and not is_alive(int(owner[0])) and not has_listener(session):
-            shutil.rmtree(session, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            fresh = time.time() - session.stat().st_mtime < FRESH_SECONDS
+            if owner and not fresh and not is_alive(int(owner[0])) and not has_listener(session):
+                shutil.rmtree(session, ignore_errors=True)
 
 
 def is_alive(process: int) -> bool:
