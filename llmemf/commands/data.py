@@ -2,6 +2,8 @@
 
 llmemf data import windows FOLDER --name movie_book_windows --domains movie,book --split leave_last_out
 llmemf data import histories mix.txt --items items.tsv --name toy_game --domains toy,game
+llmemf data prepare amazon FOLDER --x Movies_and_TV --y Books --name movie_book --domains movie,book
+llmemf data prepare table orders.csv --items products.csv --name my_shops
 llmemf data list
 llmemf data show NAME
 llmemf data audit NAME
@@ -10,7 +12,6 @@ llmemf data audit NAME
 from __future__ import annotations
 
 import json
-import shlex
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -19,24 +20,29 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from llmemf.errors import InputError
+from llmemf.commands import prepare
+from llmemf.commands.data_options import (
+    DEFAULT_ROOT,
+    Candidates,
+    CandidateSeed,
+    DataRoot,
+    Name,
+    Overwrite,
+    TieBreak,
+    pair,
+    root_option,
+    say,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and inspect scenarios.")
 import_app = typer.Typer(no_args_is_help=True, help="Bring raw data into a scenario.")
 app.add_typer(import_app, name="import")
-
-DEFAULT_ROOT = Path("data")
+app.add_typer(prepare.app, name="prepare")
 
 
 class Split(StrEnum):
     published = "published"
     leave_last_out = "leave_last_out"
-
-
-class TieBreak(StrEnum):
-    file = "file"
-    random = "random"
-    drop = "drop"
 
 
 class Repeats(StrEnum):
@@ -45,15 +51,6 @@ class Repeats(StrEnum):
     first = "first"
 
 
-DataRoot = Annotated[
-    Path, typer.Option("--data-root", envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
-]
-Name = Annotated[str, typer.Option("--name", help="Name of the new scenario: a folder below the data root.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a scenario of that name, and its features with it.")
-]
-Candidates = Annotated[int, typer.Option("--candidates", min=1, help="Stored negatives per evaluation case.")]
-CandidateSeed = Annotated[int, typer.Option("--candidate-seed", min=0, help="Seed of the stored negatives.")]
 Existing = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
 
 
@@ -83,7 +80,7 @@ def import_windows(
 
     start = time.perf_counter()
     scenario = read_windows(
-        folder, name, _pair(domains, "--domains"), split.value, tie_break.value, seed, candidates, candidate_seed
+        folder, name, pair(domains, "--domains"), split.value, tie_break.value, seed, candidates, candidate_seed
     )
     _save(scenario, data_root, folder, overwrite, start)
 
@@ -121,8 +118,8 @@ def import_histories(
         file,
         items,
         name,
-        None if domains is None else _pair(domains, "--domains"),
-        None if labels is None else _pair(labels, "--labels"),
+        None if domains is None else pair(domains, "--domains"),
+        None if labels is None else pair(labels, "--labels"),
         repeats.value,
         min_length,
         candidates,
@@ -139,9 +136,9 @@ def import_sample(data_root: DataRoot = DEFAULT_ROOT) -> None:
 
     start = time.perf_counter()
     scenario = prepare_sample(data_root)
-    _say(f"{scenario.name} is ready in {scenario.folder} after {time.perf_counter() - start:.1f} s")
+    say(f"{scenario.name} is ready in {scenario.folder} after {time.perf_counter() - start:.1f} s")
     Console().print(summary(scenario))
-    _say(f"next: llmemf data show {scenario.name}{_root_option(data_root)}")
+    say(f"next: llmemf data show {scenario.name}{root_option(data_root)}")
 
 
 @app.command("list")
@@ -153,7 +150,7 @@ def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
     if manifests:
         Console().print(scenario_list(manifests))
     else:
-        _say(f"No scenario is prepared in {data_root}; see `llmemf data import --help`.")
+        say(f"No scenario is prepared in {data_root}; see `llmemf data import --help`.")
 
 
 @app.command("show")
@@ -164,7 +161,7 @@ def show(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
 
     scenario = find_scenario(name, data_root)
     console = Console()
-    _say(f"{scenario.name}  {scenario.folder}")
+    say(f"{scenario.name}  {scenario.folder}")
     console.print(summary(scenario), manifest_facts(scenario), example_histories(scenario))
 
 
@@ -178,10 +175,10 @@ def audit(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
     facts = audit_scenario(find_scenario(name, data_root))
     Console().print(audit_view(facts))
     for leak in facts.leaks:
-        _say(f"LEAK: {leak}", error=True)
+        say(f"LEAK: {leak}", error=True)
     if facts.leaks:
         raise typer.Exit(1)
-    _say("No leak found.")
+    say("No leak found.")
 
 
 def _save(scenario, data_root: Path, image_folder: Path, overwrite: bool, start: float) -> None:
@@ -190,29 +187,16 @@ def _save(scenario, data_root: Path, image_folder: Path, overwrite: bool, start:
     from llmemf.scenarios.images import save_with_images
 
     target = save_with_images(scenario, data_root, image_folder, overwrite=overwrite)
-    _say(f"{scenario.name} written to {target} in {time.perf_counter() - start:.1f} s")
+    say(f"{scenario.name} written to {target} in {time.perf_counter() - start:.1f} s")
     Console().print(summary(scenario))
-    root = _root_option(data_root)
+    root = root_option(data_root)
     steps = [f"llmemf data audit {scenario.name}{root}"]
     if (scenario.items[["title", "description", "image"]] != "").any(axis=None):
         steps.insert(0, f"llmemf features offline {scenario.name}{root}")
     else:
-        _say("note: the items have neither text nor images; train with --set modalities=id")
+        say("note: the items have neither text nor images; train with --set modalities=id")
     for step in steps:
-        _say(f"next: {step}")
-
-
-def _root_option(data_root: Path) -> str:
-    """The option to repeat in a command that the user may copy."""
-    return "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    """Two names from `a,b`."""
-    parts = tuple(part.strip() for part in text.split(","))
-    if len(parts) != 2 or not all(parts):
-        raise InputError(f"{option} {text!r}: expected two names with a comma between them, for example movie,book")
-    return parts
+        say(f"next: {step}")
 
 
 def _manifest(path: Path) -> dict | None:
@@ -221,8 +205,3 @@ def _manifest(path: Path) -> dict | None:
         return json.loads(path.read_text())
     except json.JSONDecodeError:
         return None
-
-
-def _say(text: str, error: bool = False) -> None:
-    """Print a line as it is: neither wrapped nor coloured, so that paths and commands can be copied."""
-    typer.echo(text, err=error)

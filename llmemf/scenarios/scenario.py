@@ -295,7 +295,9 @@ class Scenario:
             raise InputError(f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: import again")
         try:
             parts = {
-                name: Sequences(*(np.load(folder / f"{name}.{part}.npy") for part in ("users", "offsets", "items", "times")))
+                name: Sequences(
+                    *(np.load(folder / f"{name}.{part}.npy") for part in ("users", "offsets", "items", "times"))
+                )
                 for name in SPLITS
             }
             scenario = cls(

@@ -1,0 +1,268 @@
+"""Raw interactions of two domains in little memory: names become 64-bit keys, the names themselves wait on disk.
+
+50 million interactions of one domain take 20 bytes each while they are collected (key of the user, key of the item,
+seconds); a dictionary of their names alone would take ten times as much. Keys are hashes of the names; that two names
+share one is checked for every name that stays, exactly.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.ipc
+
+from llmemf.errors import InputError
+
+KEY_SALT = "llmemf-names-{:03d}"
+"""The hash wants 16 characters."""
+SHARED_ITEM = "item is also in X"
+ONE_DOMAIN = "user of one domain alone"
+
+
+class NameStore:
+    """Names by key, written to disk as they come and looked up once at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        schema = pa.schema([("key", pa.uint64()), ("name", pa.string())])
+        options = pyarrow.ipc.IpcWriteOptions(compression="lz4")
+        self._schema = schema
+        self._writer = pyarrow.ipc.new_file(path, schema, options=options)
+
+    def add(self, keys: np.ndarray, names: pa.Array) -> None:
+        self._writer.write_batch(pa.record_batch([pa.array(keys), names], schema=self._schema))
+
+    def names_of(self, keys: np.ndarray) -> np.ndarray:
+        """The name of every key (sorted, all of them stored); no name can be added any more.
+
+        Raises:
+            InputError: two names share a key.
+        """
+        self._writer.close()
+        found = np.full(len(keys), None, dtype=object)
+        known = np.zeros(len(keys), dtype=bool)
+        with pa.memory_map(str(self._path)) as source:
+            reader = pyarrow.ipc.open_file(source)
+            for index in range(reader.num_record_batches):
+                batch = reader.get_batch(index)
+                stored = batch["key"].to_numpy()
+                rows = np.flatnonzero(contains(keys, stored))
+                places = np.searchsorted(keys, stored[rows])
+                names = batch["name"].take(pa.array(rows)).to_numpy(zero_copy_only=False)
+                clash = known[places] & (found[places] != names)
+                if clash.any():
+                    first = int(clash.argmax())
+                    raise InputError(
+                        f"the names {found[places[first]]!r} and {names[first]!r} share a 64-bit hash: choose another "
+                        "--hash-seed"
+                    )
+                known[places] = True
+                found[places] = names
+        return found
+
+
+@dataclass
+class _Collected:
+    """The columns of one domain, block by block, and the names of its items."""
+
+    item_names: NameStore
+    users: list[np.ndarray] = field(default_factory=list)
+    items: list[np.ndarray] = field(default_factory=list)
+    times: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Interactions by dense ids: items of X first, then those of Y.
+
+    Attributes:
+        users, items: (n,) int32.
+        times: (n,) int64 Unix seconds.
+        user_names: external id of every user; item_names likewise.
+        num_x: number of items of X.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    times: np.ndarray
+    user_names: np.ndarray
+    item_names: np.ndarray
+    num_x: int
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def where(self, mask: np.ndarray) -> Interactions:
+        """Some of the interactions; ids and names stay."""
+        return Interactions(
+            self.users[mask], self.items[mask], self.times[mask], self.user_names, self.item_names, self.num_x
+        )
+
+    def by_domain(self) -> tuple[int, int]:
+        """Number of interactions in X and in Y."""
+        num_y = int((self.items >= self.num_x).sum())
+        return len(self) - num_y, num_y
+
+    def compact(self) -> Interactions:
+        """Renumber users and items without gaps, in the order of their names."""
+        user_ids, users = np.unique(self.users, return_inverse=True)
+        item_ids, items = np.unique(self.items, return_inverse=True)
+        user_order = np.argsort(self.user_names[user_ids].astype(str), kind="stable")
+        in_y = item_ids >= self.num_x
+        item_order = np.lexsort((self.item_names[item_ids].astype(str), in_y))
+        return Interactions(
+            _inverse(user_order)[users],
+            _inverse(item_order)[items],
+            self.times,
+            self.user_names[user_ids][user_order],
+            self.item_names[item_ids][item_order],
+            int((~in_y).sum()),
+        )
+
+
+def _inverse(order: np.ndarray) -> np.ndarray:
+    places = np.empty(len(order), dtype=np.int32)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    return places
+
+
+class InteractionCollector:
+    """Takes interactions in any order and gives those of the users who are active in both domains.
+
+    Use as a context manager: the names wait in a temporary folder below `scratch` (the system's by default).
+    An item name that occurs in both domains is one item, which stays in X alone, or two with `shared_items`.
+    """
+
+    def __init__(self, scratch: Path | None = None, hash_seed: int = 0, *, shared_items: bool = False) -> None:
+        self._scratch = scratch
+        self._shared_items = shared_items
+        self._salt = KEY_SALT.format(hash_seed)
+        self.read = [0, 0]
+        """Interactions taken, of X and of Y."""
+        self.dropped: dict[str, list[int]] = {}
+        """Interactions left out, of X and of Y, by reason."""
+        self._first_users: np.ndarray | None = None
+        self._first_items: np.ndarray | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            if self._scratch is not None:
+                self._scratch.mkdir(parents=True, exist_ok=True)
+            self._folder = Path(tempfile.mkdtemp(prefix=".prepare-", dir=self._scratch))
+        except OSError as error:
+            raise InputError(f"cannot write to {self._scratch}: {error.strerror or error}") from error
+        self._user_names = NameStore(self._folder / "users.arrow")
+        self._domains = [_Collected(NameStore(self._folder / f"items_{index}.arrow")) for index in (0, 1)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, domain: int, users: pa.Array, items: pa.Array, times: np.ndarray) -> None:
+        """Take interactions of one domain (0 for X, 1 for Y); times are Unix seconds below 2^32."""
+        if not len(times):
+            return
+        self.read[domain] += len(times)
+        user_keys, user_index, user_names = self._keys(users)
+        item_keys, item_index, item_names = self._keys(items)
+        keep = np.ones(len(times), dtype=bool)
+        if self._first_users is not None and domain == 1:
+            shared = ~keep if self._shared_items else contains(self._first_items, item_keys)[item_index]
+            alone = ~contains(self._first_users, user_keys)[user_index]
+            self._drop(SHARED_ITEM, domain, int(shared.sum()))
+            self._drop(ONE_DOMAIN, domain, int((alone & ~shared).sum()))
+            keep = ~shared & ~alone
+        user_index, item_index = user_index[keep], item_index[keep]
+        _add_names(self._user_names, user_keys, user_names, user_index)
+        collected = self._domains[domain]
+        _add_names(collected.item_names, item_keys, item_names, item_index)
+        collected.users.append(user_keys[user_index])
+        collected.items.append(item_keys[item_index])
+        collected.times.append(times[keep].astype(np.uint32))
+
+    def close_first(self) -> None:
+        """Say that X is complete: from now on interactions of Y that cannot count are not even kept."""
+        first = self._domains[0]
+        first.users, first.items, first.times = [_join(first.users)], [_join(first.items)], [_join(first.times)]
+        self._first_users = np.unique(first.users[0])
+        self._first_items = np.unique(first.items[0])
+
+    def finish(self) -> Interactions:
+        """The interactions of users who are active in both domains, in the order in which they came, X before Y.
+
+        Raises:
+            InputError: nobody is active in both.
+        """
+        columns = [[_join(one.users), _join(one.items), _join(one.times)] for one in self._domains]
+        if not self._shared_items:
+            shared = contains(np.unique(columns[0][1]), columns[1][1])
+            self._drop(SHARED_ITEM, 1, int(shared.sum()))
+            columns[1] = [column[~shared] for column in columns[1]]
+        both = np.intersect1d(np.unique(columns[0][0]), np.unique(columns[1][0]), assume_unique=True)
+        for domain in (0, 1):
+            active = contains(both, columns[domain][0])
+            self._drop(ONE_DOMAIN, domain, int((~active).sum()))
+            columns[domain] = [column[active] for column in columns[domain]]
+        if not len(both):
+            raise InputError(
+                f"no user has interactions in both domains ({self.read[0]:,} in X, {self.read[1]:,} in Y were read): "
+                "are both files of one release, with the same user ids?"
+            )
+        users = np.searchsorted(both, np.concatenate([columns[0][0], columns[1][0]])).astype(np.int32)
+        item_keys = [np.unique(columns[domain][1]) for domain in (0, 1)]
+        places = [np.searchsorted(item_keys[domain], columns[domain][1]) for domain in (0, 1)]
+        num_x = len(item_keys[0])
+        names = [self._domains[domain].item_names.names_of(item_keys[domain]) for domain in (0, 1)]
+        return Interactions(
+            users,
+            np.concatenate([places[0], places[1] + num_x]).astype(np.int32),
+            np.concatenate([columns[0][2], columns[1][2]]).astype(np.int64),
+            self._user_names.names_of(both),
+            np.concatenate(names),
+            num_x,
+        )
+
+    def _keys(self, names: pa.Array) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+        """Keys of the different names, for every row which of them it is, and these names."""
+        encoded = names.dictionary_encode()
+        values = encoded.dictionary.to_numpy(zero_copy_only=False)
+        keys = pd.util.hash_array(values, hash_key=self._salt, categorize=False)
+        return keys, encoded.indices.to_numpy(), encoded.dictionary
+
+    def _drop(self, reason: str, domain: int, count: int) -> None:
+        self.dropped.setdefault(reason, [0, 0])[domain] += count
+
+
+def contains(sorted_values: np.ndarray, values: np.ndarray, step: int = 1 << 20) -> np.ndarray:
+    """For each of `values`, is it one of `sorted_values`? In steps, so that long columns need no second copy."""
+    result = np.zeros(len(values), dtype=bool)
+    if not len(sorted_values):
+        return result
+    for start in range(0, len(values), step):
+        part = values[start : start + step]
+        places = np.minimum(np.searchsorted(sorted_values, part), len(sorted_values) - 1)
+        result[start : start + step] = sorted_values[places] == part
+    return result
+
+
+def _add_names(store: NameStore, keys: np.ndarray, names: pa.Array, used: np.ndarray) -> None:
+    """Store the names that rows use."""
+    chosen = np.unique(used)
+    if len(chosen):
+        store.add(keys[chosen], names.take(pa.array(chosen)))
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    """One array of all parts; the list is emptied, so that a long column does not lie in memory twice."""
+    if not parts:
+        return np.zeros(0, dtype=np.uint64)
+    joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    parts.clear()
+    return joined

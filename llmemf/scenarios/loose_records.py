@@ -1,0 +1,101 @@
+"""One line of a review or metadata file as a dictionary: JSON, almost JSON, or the Python literals of the 2014 release.
+
+Lines are data of strangers: nothing is evaluated, a literal is parsed as a literal (`ast.literal_eval`).
+"""
+
+from __future__ import annotations
+
+import ast
+import codecs
+import json
+import re
+import warnings
+
+from llmemf.scenarios.bad_lines import BadLine
+
+LONGEST_LITERAL = 1 << 22
+"""Bytes; the tree of a literal takes a hundred times its text."""
+LITERAL = re.compile(r"\s*\{\s*'")
+JSON_ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
+LITERAL_ESCAPE = re.compile(r"(\\\\)|\\N(?!\{)")
+MISSING = ("", r"\N")
+"""Strings that stand for nothing; the latter is how databases export it."""
+ITEM_KEYS = ("parent_asin", "asin")
+"""Where an item's id is; of 2023, whose reviews have both, the parent is the item that the metadata describes."""
+
+NOT_UTF8 = "bytes that are not UTF-8, read as Windows-1252"
+BAD_ESCAPE = "invalid escape or control character in a string"
+
+
+def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    wrong = error.object[error.start : error.end]
+    return wrong.decode("cp1252", errors="replace"), error.end
+
+
+codecs.register_error("llmemf_cp1252", _as_windows_1252)
+
+
+def decode(line: bytes) -> tuple[str, str | None]:
+    """The text of a line, and NOT_UTF8 if single bytes had to be taken for Windows-1252."""
+    try:
+        return line.decode(), None
+    except UnicodeDecodeError:
+        return line.decode(errors="llmemf_cp1252"), NOT_UTF8
+
+
+def parse_record(line: bytes) -> tuple[dict, list[str]]:
+    """The record of a line, and what had to be put right to read it.
+
+    Raises:
+        BadLine: the line is no record, for example one that is cut off.
+    """
+    text, wrong_bytes = decode(line)
+    mended = [wrong_bytes] if wrong_bytes else []
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = _literal(text, mended) if LITERAL.match(text) else _mended_json(text, mended)
+    if not isinstance(record, dict):
+        raise BadLine("not a record of names and values")
+    return record, mended
+
+
+def _mended_json(text: str, mended: list[str]) -> object:
+    """JSON with backslashes that escape nothing (as in \\N) and raw control characters."""
+    try:
+        record = json.loads(JSON_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\", text), strict=False)
+    except (ValueError, RecursionError):
+        raise BadLine("neither JSON nor a Python literal") from None
+    mended.append(BAD_ESCAPE)
+    return record
+
+
+def _literal(text: str, mended: list[str]) -> object:
+    if len(text) > LONGEST_LITERAL:
+        raise BadLine(f"a Python literal of more than {LONGEST_LITERAL >> 20} MiB")
+    safe = LITERAL_ESCAPE.sub(lambda found: found[0] if found[1] else r"\\N", text)
+    if safe != text:
+        mended.append(BAD_ESCAPE)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.literal_eval(safe.strip())
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        raise BadLine("neither JSON nor a Python literal") from None
+
+
+def identifier(record: dict, keys: tuple[str, ...], reason: str) -> str:
+    """The first usable one of several fields, as a string; a number, or the only member of a list, counts as well.
+
+    Raises:
+        BadLine: there is none; with the given reason.
+    """
+    for key in keys:
+        value = record.get(key)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and value.strip() not in MISSING:
+            return value.strip()
+    raise BadLine(reason)

@@ -1,0 +1,217 @@
+"""From raw interactions of two domains to a Scenario: filter, cut windows, split, draw candidates.
+
+Every reader of raw data ends here; what was left out on the way, and why, is told in a `PreparationReport`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from llmemf.errors import InputError
+from llmemf.scenarios.bad_lines import LineCounts
+from llmemf.scenarios.interaction_filter import FILTERS, REPEATS, drop_repeats, enough_interactions
+from llmemf.scenarios.interactions import InteractionCollector, Interactions
+from llmemf.scenarios.leave_last_out import shorten
+from llmemf.scenarios.names import check_names
+from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.window_cutter import WindowLimits, cut_windows
+from llmemf.scenarios.window_split import SPLITTINGS, TEST, TRAIN, VALID, split_windows
+from llmemf.scenarios.windows import TIE_BREAKS, tied_across_domains
+
+Describe = Callable[[list[np.ndarray]], pd.DataFrame]
+"""From the external ids of X and of Y to the columns title, description, image, categories, all X before all Y."""
+
+
+@dataclass(frozen=True)
+class PreparationOptions:
+    """How raw interactions become windows. The defaults follow the published Movie-Book data where it tells them."""
+
+    min_user: int = 10
+    """Interactions that a user needs, both domains together."""
+    min_item: int = 10
+    """Interactions that an item needs, of users active in both domains."""
+    filter: Literal["core", "once"] = "core"
+    """Repeat the filter until both hold for what is left, or count a single time."""
+    repeats: Literal["first", "last"] = "first"
+    """Which interaction of a user with the same item stays."""
+    limits: WindowLimits = field(default_factory=WindowLimits)
+    split: Literal["latest", "timeline"] = "latest"
+    """See `window_split`."""
+    eval_share: float = 0.1
+    """Share of the windows for validation, and as much for test, of `timeline`."""
+    tie_break: Literal["random", "file", "drop"] = "random"
+    """Order of interactions of one second (or day, in the releases before 2023): drawn, or X before Y and otherwise
+    as in the file. `drop` is `file` without the cases whose target shares its time with the other domain."""
+    seed: int = 0
+    """Of ties and of the split."""
+    candidates: int = 999
+    candidate_seed: int = 0
+    max_bad_lines: float = 0.01
+    """Share of a file's lines that may be unusable."""
+    hash_seed: int = 0
+
+    def __post_init__(self) -> None:
+        for value, valid, option in (
+            (self.filter, FILTERS, "--filter"),
+            (self.repeats, REPEATS, "--repeats"),
+            (self.split, SPLITTINGS, "--split"),
+            (self.tie_break, TIE_BREAKS, "--tie-break"),
+        ):
+            if value not in valid:
+                raise InputError(f"{option} {value!r}: choose one of {', '.join(valid)}")
+        if not 0 < self.eval_share < 0.5:
+            raise InputError(f"--eval-share {self.eval_share}: give a share between 0 and 0.5")
+        if not 0 <= self.max_bad_lines < 1:
+            raise InputError(f"--max-bad-lines {self.max_bad_lines}: give a share from 0 to below 1")
+        if not 0 <= self.hash_seed < 1000:
+            raise InputError(f"--hash-seed {self.hash_seed}: give a number from 0 to 999")
+
+
+@dataclass
+class PreparationReport:
+    """What was read, what was left out and why, and what is left.
+
+    Attributes:
+        files: lines of every file that was read.
+        read: interactions of X and of Y.
+        dropped: interactions of X and of Y by reason, in the order of the steps.
+        left: interactions of X and of Y in the scenario.
+        facts: further numbers by name (windows, rounds of the filter, items without a title, ...).
+    """
+
+    files: list[LineCounts] = field(default_factory=list)
+    read: tuple[int, int] = (0, 0)
+    dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
+    left: tuple[int, int] = (0, 0)
+    facts: dict[str, int] = field(default_factory=dict)
+
+    def drop(self, reason: str, count: tuple[int, int]) -> None:
+        self.dropped[reason] = (int(count[0]), int(count[1]))
+
+    def source(self) -> dict:
+        """Plain facts for the manifest."""
+        damaged = [f"{one.path}: {one.damage}" for one in self.files if one.damage]
+        return {
+            "files": {str(one.path): one.sha256 for one in self.files},
+            **({"damaged_files": damaged} if damaged else {}),
+            "bad_lines": {one.path.name: one.num_bad for one in self.files},
+            "read": {"x": self.read[0], "y": self.read[1]},
+            "dropped": {reason: sum(counts) for reason, counts in self.dropped.items()},
+            "counts": self.facts,
+        }
+
+
+def prepare(
+    collector: InteractionCollector,
+    describe: Describe,
+    name: str,
+    domains: tuple[str, str],
+    options: PreparationOptions,
+    report: PreparationReport,
+    reader: str,
+) -> Scenario:
+    """Filter, cut, split, describe.
+
+    Args:
+        collector: holds all raw interactions.
+        describe: looks up the items that are left.
+        name: name of the new scenario.
+        domains: names of X and Y.
+        options: see there.
+        report: filled in; its `files` are the caller's.
+        reader: name of the caller, for the manifest.
+
+    Raises:
+        InputError: nothing is left after some step.
+    """
+    check_names(name, domains)
+    kept = collector.finish()
+    report.read = tuple(collector.read)
+    for reason, count in collector.dropped.items():
+        report.drop(reason, count)
+    kept, doubles, repeats = drop_repeats(kept, options.repeats)
+    report.drop("same review twice", doubles)
+    report.drop(f"item taken again, the {options.repeats} counts", repeats)
+    before = kept.by_domain()
+    kept, report.facts["filter_rounds"] = enough_interactions(kept, options.min_user, options.min_item, options.filter)
+    report.drop("too few interactions", np.subtract(before, kept.by_domain()))
+
+    kept = _in_order(kept.compact(), options)
+    before = kept.by_domain()
+    windows, kept = _windows(kept, options)
+    report.drop("in no window", np.subtract(before, kept.by_domain()))
+    last_times = windows.times[windows.offsets[1:] - 1]
+    parts = split_windows(windows.users, last_times, options.split, options.eval_share, options.seed)
+    report.left = kept.by_domain()
+    report.facts["windows"] = len(windows)
+
+    tied = np.zeros(len(windows), dtype=bool)
+    if options.tie_break == "drop":
+        tied = tied_across_domains(windows, kept.num_x) & (parts != TRAIN)
+        report.facts["cases_dropped_as_ties"] = int(tied.sum())
+    split = {
+        part: shorten(windows, np.where((parts == number) & ~tied, windows.lengths, 0))
+        for part, number in (("train", TRAIN), ("valid", VALID), ("test", TEST))
+    }
+    for part in ("valid", "test"):
+        if not len(split[part]):
+            raise InputError(f"every {part} case is decided by a tie: choose --tie-break random or file")
+    num_x, external = kept.num_x, kept.item_names
+    items = describe([external[:num_x], external[num_x:]])
+    items.insert(0, "external_id", external)
+    for column in ("title", "description", "image"):
+        report.facts[f"items_without_{column}"] = int((items[column] == "").sum())
+    settings = dataclasses.asdict(options)
+    limits = settings.pop("limits")
+    return Scenario(
+        name=name,
+        domains=tuple(domains),
+        num_x=num_x,
+        items=items,
+        user_ids=kept.user_names,
+        candidates={
+            part: draw_candidates(
+                split[part].targets, num_x, len(items), options.candidates, options.candidate_seed, part
+            )
+            for part in ("valid", "test")
+        },
+        source={"reader": reader, **settings, **limits, **report.source()},
+        **split,
+    )
+
+
+def _in_order(interactions: Interactions, options: PreparationOptions) -> Interactions:
+    """Sorted by user and time; ties as the options want them."""
+    in_y = interactions.items >= interactions.num_x
+    if options.tie_break == "random":
+        # The draw depends on the content alone, not on the order of the lines in the files.
+        order = np.lexsort((interactions.items, interactions.users))
+        tie = np.empty(len(order))
+        tie[order] = np.random.default_rng([options.seed, 0]).random(len(order))
+        return interactions.where(np.lexsort((tie, interactions.times, interactions.users)))
+    return interactions.where(np.lexsort((in_y, interactions.times, interactions.users)))
+
+
+def _windows(interactions: Interactions, options: PreparationOptions) -> tuple[Sequences, Interactions]:
+    """The windows as sequences, and their interactions, both in ids without gaps."""
+    in_y = interactions.items >= interactions.num_x
+    starts, ends = cut_windows(interactions.users, in_y, interactions.times, options.limits)
+    if not len(starts):
+        limits = options.limits
+        raise InputError(
+            f"{len(interactions):,} interactions of {len(interactions.user_names):,} users hold no window of "
+            f"{limits.min_length} to {limits.max_length} items with {limits.min_per_domain} of each domain within "
+            f"{limits.max_days or 'any number of'} days: raise --max-days or lower --min-per-domain"
+        )
+    lengths = ends - starts
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    rows = np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1])
+    kept = interactions.where(rows).compact()
+    return Sequences(kept.users[offsets[:-1]], offsets.astype(np.int64), kept.items, kept.times), kept

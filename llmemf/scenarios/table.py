@@ -1,0 +1,260 @@
+"""Reader of a shop's own tables: interactions of two domains, and what the items are (CSV or Parquet).
+
+    interactions    user, item, time, domain                               one row per purchase, click, rating, ...
+    items           item[, domain], title, description, categories, image  all but the first may be missing
+
+Columns stand in any order and may have other names (`columns`); further ones are left out. Where the interactions have
+no domain, the item table has it. Times are Unix seconds or milliseconds, or dates as `2023-05-31` or
+`2023-05-31T18:04:00+02:00` (UTC where no zone is given). Images are addresses, or paths from the item table's folder.
+Items are one thing per domain: an id that occurs in both domains stands for two items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from llmemf.errors import InputError
+from llmemf.scenarios.amazon import domain_name
+from llmemf.scenarios.bad_lines import BadLine, LineCounts
+from llmemf.scenarios.interactions import InteractionCollector
+from llmemf.scenarios.item_texts import ItemText, category_paths, plain_text
+from llmemf.scenarios.line_blocks import Progress
+from llmemf.scenarios.loose_records import identifier
+from llmemf.scenarios.names import check_names
+from llmemf.scenarios.preparation import PreparationOptions, PreparationReport, prepare
+from llmemf.scenarios.review_files import seconds
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.table_rows import ROLES, TableRows
+
+ROWS = 50_000
+OTHER_DOMAIN = "of another domain"
+UNKNOWN_ITEM = "item has no domain in the item table"
+
+
+class _Labels:
+    """The two labels of the domain column, case apart: given, or the first two that appear."""
+
+    def __init__(self, labels: tuple[str, str] | None) -> None:
+        self._fixed = labels is not None
+        self.found: list[str] = list(labels or ())
+        self._index = {label.lower(): index for index, label in enumerate(self.found)}
+
+    def domain(self, label: str, path: Path, number: int) -> int | None:
+        """0 for X, 1 for Y, None for a label that was not asked for."""
+        index = self._index.get(label.lower())
+        if index is None and not self._fixed:
+            if len(self.found) == 2:
+                raise InputError(
+                    f"{path}:{number}: a third domain {label!r} after {self.found[0]!r} and {self.found[1]!r}: say which "
+                    "two are wanted with --labels"
+                )
+            index = self._index[label.lower()] = len(self.found)
+            self.found.append(label)
+        return index
+
+
+def read_table(
+    interactions: str | Path,
+    items: str | Path | None,
+    name: str,
+    domains: tuple[str, str] | None = None,
+    labels: tuple[str, str] | None = None,
+    columns: Mapping[str, str] | None = None,
+    options: PreparationOptions | None = None,
+    progress: Progress | None = None,
+    scratch: Path | None = None,
+) -> tuple[Scenario, PreparationReport]:
+    """Read two tables and prepare their scenario.
+
+    Args:
+        interactions: the interactions.
+        items: the item table; None leaves the items without texts and images.
+        name: name of the new scenario.
+        domains: names of X and Y; by default the labels in lower case.
+        labels: what the domain column calls X and Y; rows of other domains are left out. By default `domains`, and
+            without these the column's two values in the order of their first rows.
+        columns: the column that plays a role, where it has no usual name, for example {"user": "kunde"}.
+        options: see there.
+        progress: see `line_blocks`.
+        scratch: folder for temporary files.
+
+    Raises:
+        InputError: a file is missing or too bad, lacks a column, or nothing is left after some step.
+    """
+    interactions, items = Path(interactions), None if items is None else Path(items)
+    options, columns = options or PreparationOptions(), dict(columns or {})
+    check_names(name, domains or ("x", "y"))
+    _check_columns(columns)
+    report = PreparationReport()
+    known = _Labels(labels or domains)
+    rows = TableRows(interactions, ("user", "item", "time"), ("domain",), columns)
+    item_domains = None if "domain" in rows.present else _item_domains(items, interactions, columns, options)
+
+    with InteractionCollector(scratch, options.hash_seed, shared_items=True) as collector:
+        _collect(rows, known, item_domains, collector, report, options, progress)
+        if len(known.found) < 2 or not all(collector.read):
+            raise InputError(
+                f"{interactions}: two domains are needed, found rows of {_names(known, collector)}; the domain column "
+                "must hold two values, or name its labels with --labels"
+            )
+        domains = domains or tuple(domain_name(label) for label in known.found)
+
+        def describe(external_ids: list[np.ndarray]) -> pd.DataFrame:
+            found = {} if items is None else _described(items, external_ids, known, columns, report, options, progress)
+            texts = [
+                found.get((index, item), ItemText()) for index, wanted in enumerate(external_ids) for item in wanted
+            ]
+            return pd.DataFrame(texts, columns=["title", "description", "categories", "image"], dtype=object)
+
+        scenario = prepare(collector, describe, name, domains, options, report, "table")
+    scenario.source["labels"] = known.found
+    return scenario, report
+
+
+def _names(known: _Labels, collector: InteractionCollector) -> str:
+    return ", ".join(repr(label) for label, count in zip(known.found, collector.read) if count) or "none"
+
+
+def _check_columns(columns: Mapping[str, str]) -> None:
+    for role in columns:
+        if role not in ROLES:
+            raise InputError(f"--columns {role}=...: no such role; roles are {', '.join(ROLES)}")
+
+
+def _collect(
+    rows: TableRows,
+    known: _Labels,
+    item_domains: dict[str, str] | None,
+    collector: InteractionCollector,
+    report: PreparationReport,
+    options: PreparationOptions,
+    progress: Progress | None,
+) -> None:
+    """Give all usable rows to the collector."""
+    counts = LineCounts(rows.path)
+    report.files.append(counts)
+    waiting: list[tuple[list[str], list[str], list[int]]] = [([], [], []), ([], [], [])]
+    skipped = {OTHER_DOMAIN: 0, UNKNOWN_ITEM: 0}
+
+    def hand_over(domain: int) -> None:
+        users, items, times = waiting[domain]
+        collector.add(domain, pa.array(users, pa.string()), pa.array(items, pa.string()), np.asarray(times, np.uint32))
+        for column in waiting[domain]:
+            column.clear()
+
+    for number, row in rows.read(counts, options.max_bad_lines, progress):
+        try:
+            user, item = identifier(row, ("user",), "no user"), identifier(row, ("item",), "no item")
+            time = time_of(row["time"])
+            if item_domains is None:
+                label = identifier(row, ("domain",), "no domain")
+            elif (label := item_domains.get(item)) is None:
+                skipped[UNKNOWN_ITEM] += 1
+                continue
+        except BadLine as error:
+            counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
+            continue
+        domain = known.domain(label, rows.path, number)
+        if domain is None:
+            skipped[OTHER_DOMAIN] += 1
+            continue
+        for column, value in zip(waiting[domain], (user, item, time)):
+            column.append(value)
+        if len(waiting[domain][0]) >= ROWS:
+            hand_over(domain)
+    for domain in (0, 1):
+        hand_over(domain)
+    report.facts.update({f"rows {reason}": count for reason, count in skipped.items() if count})
+
+
+def _item_domains(
+    items: Path | None, interactions: Path, columns: dict[str, str], options: PreparationOptions
+) -> dict[str, str]:
+    """The domain's label of every item, for interactions without one."""
+    if items is None:
+        raise InputError(f"{interactions} has no domain column: name it with --columns domain=..., or give --items")
+    rows = TableRows(items, ("item", "domain"), (), columns)
+    counts = LineCounts(items)
+    found: dict[str, str] = {}
+    for number, row in rows.read(counts, options.max_bad_lines):
+        try:
+            item, label = identifier(row, ("item",), "no item"), identifier(row, ("domain",), "no domain")
+        except BadLine as error:
+            counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
+            continue
+        if found.setdefault(item, label).lower() != label.lower():
+            raise InputError(
+                f"{items}:{number}: item {item!r} is of domain {label!r} here and of {found[item]!r} before: give the "
+                "interactions a domain column"
+            )
+    return found
+
+
+def _described(
+    items: Path,
+    external_ids: list[np.ndarray],
+    known: _Labels,
+    columns: dict[str, str],
+    report: PreparationReport,
+    options: PreparationOptions,
+    progress: Progress | None,
+) -> dict[tuple[int, str], ItemText]:
+    """What the item table says of the wanted items, by domain and id."""
+    rows = TableRows(items, ("item",), ("domain", "title", "description", "categories", "image"), columns)
+    counts = LineCounts(items)
+    report.files.append(counts)
+    wanted = [set(names) for names in external_ids]
+    labels = [label.lower() for label in known.found]
+    found: dict[tuple[int, str], ItemText] = {}
+    for number, row in rows.read(counts, options.max_bad_lines, progress):
+        try:
+            item = identifier(row, ("item",), "no item")
+        except BadLine as error:
+            counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
+            continue
+        label = row.get("domain")
+        for index in (0, 1):
+            of_domain = label in (None, "") or str(label).strip().lower() == labels[index]
+            if item in wanted[index] and of_domain:
+                text = _text(row)
+                key = (index, item)
+                found[key] = found[key].completed_by(text) if key in found else text
+    return found
+
+
+def _text(row: dict) -> ItemText:
+    image = row.get("image")
+    return ItemText(
+        plain_text(row.get("title")),
+        plain_text(row.get("description")),
+        category_paths(row.get("categories")),
+        image.strip() if isinstance(image, str) and image.strip() != r"\N" else "",
+    )
+
+
+def time_of(value: object) -> int:
+    """Unix seconds of a number (seconds or milliseconds), a date, or either as text.
+
+    Raises:
+        BadLine: it is none of these, or out of range.
+    """
+    if isinstance(value, datetime):
+        return seconds(int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()))
+    if isinstance(value, date):
+        return time_of(datetime(value.year, value.month, value.day, tzinfo=UTC))
+    if value is None or isinstance(value, str) and value.strip() in ("", r"\N"):
+        raise BadLine("no time")
+    try:
+        return seconds(int(float(value)))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    try:
+        return time_of(datetime.fromisoformat(str(value).strip()))
+    except ValueError:
+        raise BadLine("time is neither a number nor a date") from None

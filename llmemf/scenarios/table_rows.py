@@ -1,0 +1,159 @@
+"""Rows of a CSV or Parquet table by the roles of their columns, one after the other, in bounded memory.
+
+CSV has a header, is UTF-8 (also gzipped), and is separated by commas, tabs or semicolons, whichever its header holds
+most of; cells in double quotes may hold separators and line ends.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from llmemf.errors import InputError, nearest
+from llmemf.scenarios.bad_lines import LineCounts
+from llmemf.scenarios.line_blocks import LineFile, Progress
+from llmemf.scenarios.loose_records import decode
+
+ROLES = {
+    "user": ("user", "user_id", "userid", "customer", "customer_id"),
+    "item": ("item", "item_id", "itemid", "external_id", "parent_asin", "asin", "sku", "product_id", "id"),
+    "time": ("time", "timestamp", "unixtime", "datetime", "date"),
+    "domain": ("domain", "shop"),
+    "title": ("title", "name"),
+    "description": ("description",),
+    "categories": ("categories", "category"),
+    "image": ("image", "image_url", "image_address"),
+}
+"""Role of a column, and what it is usually called (upper and lower case are the same)."""
+BATCH_ROWS = 10_000
+
+
+class TableRows:
+    """A table whose columns have been found.
+
+    Attributes:
+        path: the file.
+        present: roles that the table has.
+    """
+
+    def __init__(
+        self, path: Path, needed: tuple[str, ...], optional: tuple[str, ...], columns: Mapping[str, str]
+    ) -> None:
+        """Look at the header.
+
+        Raises:
+            InputError: the file cannot be read, or a needed or named column is missing.
+        """
+        self.path = path
+        self._is_parquet = _is_parquet(path)
+        if self._is_parquet:
+            header = _open_parquet(path).schema_arrow.names
+        else:
+            header, self._separator = self._csv_header()
+        self._width = len(header)
+        self._column_of: dict[str, int] = {}
+        lower = [str(cell).strip().lower() for cell in header]
+        for role in (*needed, *optional):
+            names = (columns[role].lower(),) if role in columns else ROLES[role]
+            place = next((lower.index(name) for name in names if name in lower), None)
+            if place is not None:
+                self._column_of[role] = place
+            elif role in needed:
+                wanted = repr(columns[role]) if role in columns else f"for the {role} (usual names: {', '.join(names)})"
+                raise InputError(
+                    f"{path}: no column {wanted}; {nearest(names[0], lower)}; name it with --columns {role}=COLUMN"
+                )
+        self.present = tuple(self._column_of)
+
+    def read(
+        self, counts: LineCounts, max_bad: float, progress: Progress | None = None
+    ) -> Iterator[tuple[int, dict[str, object]]]:
+        """Yield the number of every row (CSV: of its last line, Parquet: from 1) and its cells by role.
+
+        Args:
+            counts: rows are counted here; the caller adds the bad ones, those of a wrong width are added here.
+            max_bad: share of bad rows; checked on the way and at the end.
+            progress: see `line_blocks`.
+
+        Raises:
+            InputError: the file cannot be read, or too many rows are bad.
+        """
+        source = self._parquet_rows(progress) if self._is_parquet else self._csv_rows(counts, max_bad, progress)
+        for number, row in source:
+            counts.lines += 1
+            if isinstance(row, list):
+                if len(row) != self._width:
+                    counts.add_bad(number, f"not {self._width} cells", ", ".join(row))
+                    continue
+                row = {role: row[place] for role, place in self._column_of.items()}
+            yield number, row
+            if counts.lines % BATCH_ROWS == 0:
+                counts.check_early(max_bad)
+        if self._is_parquet:
+            counts.check(max_bad)
+
+    def _csv_header(self) -> tuple[list[str], str]:
+        for block in LineFile(self.path).blocks():
+            first = decode(next(line for line in block.data.split(b"\n") if line.strip()))[0]
+            separator = max((",", "\t", ";"), key=first.count)
+            return next(csv.reader([first], delimiter=separator)), separator
+        raise InputError(f"{self.path} is empty")
+
+    def _csv_rows(
+        self, counts: LineCounts, max_bad: float, progress: Progress | None
+    ) -> Iterator[tuple[int, list[str]]]:
+        file = LineFile(self.path, progress)
+
+        def lines() -> Iterator[str]:
+            for block in file.blocks():
+                for line in block.data.splitlines(keepends=True):
+                    text, wrong_bytes = decode(line)
+                    if wrong_bytes:
+                        counts.mended[wrong_bytes] += 1
+                    yield text
+
+        reader = csv.reader(lines(), delimiter=self._separator)
+        try:
+            header_seen = False
+            for row in reader:
+                if row and header_seen:
+                    yield reader.line_num, row
+                header_seen = header_seen or bool(row)
+        except csv.Error as error:
+            raise InputError(f"{self.path}:{reader.line_num}: {error}: is a quote not closed?") from None
+        counts.finish(file, max_bad)
+
+    def _parquet_rows(self, progress: Progress | None) -> Iterator[tuple[int, dict[str, object]]]:
+        file = _open_parquet(self.path)
+        names = [file.schema_arrow.names[place] for place in self._column_of.values()]
+        total, size = file.metadata.num_rows, self.path.stat().st_size
+        number = 0
+        try:
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names))):
+                cells = [batch[name].to_pylist() for name in names]
+                for row in zip(*cells):
+                    number += 1
+                    yield number, dict(zip(self._column_of, row))
+                if progress is not None:
+                    progress(self.path, size * number // max(total, 1), size)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{self.path}: row {number + 1}: {error}") from error
+
+
+def _is_parquet(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(4) == b"PAR1"
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is no readable Parquet file ({error})") from error

@@ -1,0 +1,66 @@
+"""Which windows are for training, validation and test."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from llmemf.errors import InputError
+
+SPLITTINGS = ("latest", "timeline")
+TRAIN, VALID, TEST = 0, 1, 2
+
+
+def split_windows(
+    users: np.ndarray,
+    last_times: np.ndarray,
+    kind: Literal["latest", "timeline"] = "latest",
+    share: float = 0.1,
+    seed: int = 0,
+) -> np.ndarray:
+    """The part of every window.
+
+    `latest` is the published way: of every user the latest window is for evaluation, validation for one half of the
+    users and test for the other (drawn), and all earlier windows are for training. Nothing of a user is later than
+    his target, though other users' training windows may be. `timeline` has no such rest: windows that end in the
+    latest `share` of all ends are test, those in the `share` before it validation, and training ends before both.
+
+    Args:
+        users: (w,) user of every window; a user's windows stand in the order of time.
+        last_times: (w,) time of the last interaction.
+        kind: as above.
+        share: of `timeline`.
+        seed: of the draw of `latest`.
+
+    Returns:
+        (w,) int8 of TRAIN, VALID, TEST.
+
+    Raises:
+        InputError: a part would be empty.
+    """
+    parts = _latest(users, seed) if kind == "latest" else _timeline(last_times, share)
+    for name, part in (("training", TRAIN), ("validation", VALID), ("test", TEST)):
+        if not (parts == part).any():
+            remedy = "only users with two windows give training" if kind == "latest" else "change --eval-share"
+            raise InputError(
+                f"{len(users):,} windows of {len(np.unique(users)):,} users leave no window for {name} ({remedy}): "
+                "allow more by --max-days, --min-per-domain, --min-user, --min-item, or choose the other --split"
+            )
+    return parts
+
+
+def _latest(users: np.ndarray, seed: int) -> np.ndarray:
+    parts = np.full(len(users), TRAIN, dtype=np.int8)
+    latest = np.flatnonzero(np.append(users[1:] != users[:-1], True))
+    drawn = np.random.default_rng([seed, 1]).permutation(len(latest))
+    parts[latest[drawn[: len(latest) // 2]]] = VALID
+    parts[latest[drawn[len(latest) // 2 :]]] = TEST
+    return parts
+
+
+def _timeline(last_times: np.ndarray, share: float) -> np.ndarray:
+    ordered = np.sort(last_times)
+    place = len(ordered) - 1
+    valid_from, test_from = (ordered[max(0, place - int(len(ordered) * part))] for part in (2 * share, share))
+    return np.where(last_times >= test_from, TEST, np.where(last_times >= valid_from, VALID, TRAIN)).astype(np.int8)
