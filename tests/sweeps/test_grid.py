@@ -69,6 +69,29 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume"], "error: --resume: no sweep in "),
+        (["--extend", "5", "--name", "x"], "error: --extend: there is no sweep 'x'"),
+        (["--continue", "--scenario", "sample"], "error: --continue needs --name"),
+        (["--resume", "--extend", "5"], "error: --resume, --extend and --continue exclude each other"),
+        (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
+        (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h or 1h30m"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(project_folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    from sweeps import grid
+
+    monkeypatch.setattr(sys, "argv", ["grid.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        grid.main()
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.count("\n") == 1
+    assert not list(project_folder.iterdir())
+
+
 def test_places_that_cannot_be_used_are_told_at_once(tmp_path):
     (tmp_path / "mlruns").write_text("a file")
     result = run("--scenario", "sample", folder=tmp_path)
