@@ -155,7 +155,10 @@ def _tell(scenario, matrices) -> None:
         if matrix.details.get("items_with_unreadable_image"):
             manifest = scenario.folder / "features" / matrix.name / "manifest.json"
             typer.echo(f"note: {matrix.name}: all of them are listed in {manifest}")
-    use = [f"--set {kind}_encoder={encoder}" for kind, encoder in {one.kind: one.encoder for one in matrices}.items()]
+    use = []
+    for kind in dict.fromkeys(one.kind for one in matrices):
+        first, *others = (one.encoder for one in matrices if one.kind == kind)
+        use.append(f"--set {kind}_encoder={first}" + (f" (or {', '.join(others)})" if others else ""))
     typer.echo(f"use     {' '.join(use)}")
     root = scenario.folder.parent
     shown = "" if root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(root))}"

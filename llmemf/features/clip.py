@@ -73,13 +73,13 @@ class Clip:
                 rows_BD = self._encode_short(ids_BL)
             else:
                 rows_BD = self.model.encode_text(ids_BL, normalize=True)
-        return rows_BD.float()
+        return self._unit(rows_BD)
 
     def encode_image(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) float32 as `preprocess` makes them to (B, D) float32 rows of length 1."""
         with self._inference():
             rows_BD = self.model.encode_image(images.to(self.settings.device, non_blocking=True), normalize=True)
-        return rows_BD.float()
+        return self._unit(rows_BD)
 
     @property
     def shortens(self) -> bool:
@@ -99,6 +99,10 @@ class Clip:
         }
         output = torch.func.functional_call(self.model, narrowed, (None, ids_BL))
         return output["text_features"] if isinstance(output, dict) else output[1]
+
+    def _unit(self, rows_BD: torch.Tensor) -> torch.Tensor:
+        # What was normalised in half precision has length 1 only to three digits.
+        return rows_BD if rows_BD.dtype == torch.float32 else torch.nn.functional.normalize(rows_BD.float(), dim=-1)
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:

@@ -31,7 +31,7 @@ ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZE
 
 
 class Cluster:
-    """A connected Ray cluster.
+    """A connected Ray cluster, and its workers: they keep the model from one job to the next.
 
     Args:
         address: for messages.
@@ -41,6 +41,7 @@ class Cluster:
     def __init__(self, address: str, resources: dict[str, float]) -> None:
         self.address, self.resources = address, resources
         self.workers, self.each = 0, {}
+        self.idle: list = []
 
     @classmethod
     @contextmanager
@@ -101,7 +102,7 @@ class Cluster:
 
         Args:
             job: its folder must lie on storage that all machines share.
-            settings: which model; every machine needs its weights (a file: under the same path).
+            settings: which model, the same for all jobs; every machine needs its weights (a file: the same path).
             numbers: shards to encode.
             progress: called whenever new shards lie in the folder.
 
@@ -112,15 +113,14 @@ class Cluster:
 
         tasks = collections.deque(split_tasks(numbers, self.workers))
         deaths: collections.Counter = collections.Counter()
-        shared = ray.put(job)
-        processes = self.each["num_cpus"] - 1 if job.workers else 0
-        make = ray.remote(ShardWorker).options(**self.each)
+        shared = ray.put(replace(job, workers=self.each["num_cpus"] - 1 if job.workers else 0))
         before, seen = job.store.stamps(numbers), set()
         running: dict = {}
-        for _ in range(min(self.workers, len(tasks))):
-            worker, task = make.remote(shared, settings, processes), tasks.popleft()
-            running[worker.encode.remote(task)] = (worker, task)
-        while running:
+        while tasks or running:
+            while tasks and len(running) < self.workers:
+                worker = self.idle.pop() if self.idle else ray.remote(ShardWorker).options(**self.each).remote(settings)
+                task = tasks.popleft()
+                running[worker.encode.remote(shared, task)] = (worker, task)
             ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
             written = {number for number, stamp in job.store.stamps(numbers).items() if stamp != before.get(number)}
             progress(job.with_content(sorted(written - seen)))
@@ -129,6 +129,7 @@ class Cluster:
                 worker, task = running.pop(reference)
                 try:
                     ray.get(reference)
+                    self.idle.append(worker)
                 except ray.exceptions.RayTaskError as error:
                     raise _cause(error) from None
                 except ray.exceptions.RayError as error:
@@ -141,35 +142,27 @@ class Cluster:
                         ) from None
                     if left:
                         tasks.append(left)
-                    worker = make.remote(shared, settings, processes)
-                if tasks:
-                    task = tasks.popleft()
-                    running[worker.encode.remote(task)] = (worker, task)
 
 
 class ShardWorker:
     """A process of the cluster that keeps the model loaded.
 
     Args:
-        job: as made by the command; every worker checks that its own model has the same weights.
         settings: which model.
-        processes: decode in as many worker processes.
     """
 
-    def __init__(self, job: Job, settings: ClipSettings, processes: int) -> None:
-        self.job = replace(job, workers=processes)
+    def __init__(self, settings: ClipSettings) -> None:
         self.settings = settings
         self.clip = None
 
-    def encode(self, numbers: Sequence[int]) -> int:
-        """Encode and write these shards; returns how many there were."""
+    def encode(self, job: Job, numbers: Sequence[int]) -> None:
+        """Encode and write these shards, if the model here has the weights that the job was made for."""
         from llmemf.features.clip import load_clip
         from llmemf.features.encoding import encode_shards
 
         # Loaded with the first task and not with the actor, so that a mistake comes back as it was told.
         self.clip = self.clip or load_clip(self.settings)
-        encode_shards(self.job, self.clip, numbers)
-        return len(numbers)
+        encode_shards(job, self.clip, numbers)
 
 
 def split_tasks(numbers: Sequence[int], workers: int) -> list[list[int]]:

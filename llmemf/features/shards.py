@@ -154,8 +154,9 @@ class ShardStore:
             raise InputError(f"cannot write to {self.folder}: {error.strerror or error}") from error
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                # Unlike flock, no worker process inherits it: with the command's death it is free at once.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
                 lock.seek(0)
                 raise InputError(
                     f"another command encodes the same features now ({lock.read().strip() or 'process unknown'}): "
