@@ -8,31 +8,24 @@ the schedule of all trials on their slots, with and without asynchronous halving
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from llmemf.errors import InputError
 from sweeps import wording
-from sweeps.cost_classes import build, class_key, cost_classes, typical_values
 from sweeps.cost_probe import Measured
 from sweeps.disk_need import DiskNeed, disk_need
 from sweeps.dry_run import disk_text, remaining
 from sweeps.halving_simulation import simulate
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
-from sweeps.probe_processes import Probes, available_memory
+from sweeps.probe_processes import Probes
 from sweeps.resources import machine, slots
 from sweeps.sweep_data import SweepData
+from sweeps.trial_costs import TrialCosts, measure_costs, trial_factors
 
-TYPICAL_SECONDS = 10.0
-KIND_SECONDS = 1.5
-KINDS_SECONDS = 15.0
-ENDS_SECONDS = 4.0
-CROWD_SECONDS = 8.0
 SWEEP_START = 12.0
 """Seconds for Ray, MLflow and the leaderboard (measured on two cores: 10 to 20)."""
 TRIAL_GAP = 1.0
@@ -79,9 +72,13 @@ def estimate(plan: Plan, data: SweepData, parallel: int, console: Console) -> Es
     """Measure for about a minute, and print what the sweep will take.
 
     Raises:
-        InputError: no trial fits this machine, or its configuration does not fit the data or the memory.
+        InputError: no trial is left or fits this machine, or its configuration does not fit the data or the memory.
     """
     record = plan.record
+    if not any(map(bool, remaining(plan, Ledger(record.folder)))):
+        raise InputError(f"sweep {record.name!r} has no trial left to run")
+    if not console.is_terminal:
+        console.print("estimate: measuring for about a minute")
     with console.status("estimate: building a trial") as status:
         disk = disk_need(plan, data.trial_data, parallel)
         here = record.model_copy(update={"concurrency": min(parallel, plan.trials), "ray_address": None})
@@ -90,67 +87,13 @@ def estimate(plan: Plan, data: SweepData, parallel: int, console: Console) -> Es
         except InputError as error:
             raise InputError(f"{error}; or run the estimate on a machine like those of the trials") from None
         with Probes(data.trial_data, here) as probes:
-            found = _measure(plan, probes, copies, lambda text: status.update(f"estimate: {text}"))
+            found = measure_costs(plan, probes, copies, lambda text: status.update(f"estimate: {text}"))
     result = _scale(plan, data, parallel, disk, found)
     _print(plan, result, parallel, console)
     return result
 
 
-@dataclass
-class _Found:
-    """What the probes told."""
-
-    typical: Measured
-    cheapest: Measured | None
-    dearest: Measured | None
-    ratios: list[dict[tuple, float]]
-    imports: float
-    crowd: list[Measured]
-
-
-def _measure(plan: Plan, probes: Probes, copies: int, say: Any) -> _Found:
-    say("a typical trial")
-    probes.start(1)
-    values = typical_values(plan)
-    config = build(plan, values) or plan.configs[0]
-    typical = probes.measure([config], TYPICAL_SECONDS)[0]
-    kinds = [cost_classes(block) for block in plan.space.blocks]
-    others = sum(len(found) - 1 for found in kinds)
-    seconds = min(KIND_SECONDS, KINDS_SECONDS / max(1, others))
-    ratios: list[dict[tuple, float]] = []
-    cheap, dear, tried = dict(values), dict(values), 0
-    for found in kinds:
-        costs = {found[0].key: 1.0}
-        reference = None
-        for kind in found[1:]:
-            tried += 1
-            say(f"kinds of trials, {tried} of {others}")
-            other = build(plan, {**values, **kind.values})
-            if other is not None:
-                reference = reference or probes.measure([config], seconds)[0].epoch
-                costs[kind.key] = probes.measure([other], seconds)[0].epoch / reference
-        ratios.append(costs)
-        by_key = {kind.key: kind.values for kind in found}
-        cheap.update(by_key[min(costs, key=costs.__getitem__)])
-        dear.update(by_key[max(costs, key=costs.__getitem__)])
-    ends = []
-    for name, end in (("cheapest", cheap), ("dearest", dear)):
-        other = build(plan, end)
-        if other is None or end == values:
-            ends.append(typical if others else None)
-            continue
-        say(f"the {name} trial")
-        # Against the typical one at the same moment: what else runs on this machine changes by the second.
-        beside = probes.measure([config], ENDS_SECONDS)[0].epoch
-        ends.append(probes.measure([other], ENDS_SECONDS)[0].scaled(typical.epoch / beside))
-    fit = max(1, int(0.8 * available_memory() / typical.private)) if typical.private else copies
-    say(f"{min(copies, fit)} trials at once")
-    probes.start(min(copies, fit))
-    crowd = probes.measure([config] * min(copies, fit), CROWD_SECONDS)
-    return _Found(typical, *ends, ratios, probes.imports, crowd)
-
-
-def _scale(plan: Plan, data: SweepData, parallel: int, disk: DiskNeed, found: _Found) -> Estimate:
+def _scale(plan: Plan, data: SweepData, parallel: int, disk: DiskNeed, found: TrialCosts) -> Estimate:
     typical = found.typical
     together = sum(copy.epoch for copy in found.crowd) / len(found.crowd)
     crowded = max(1.0, together / typical.epoch) if len(found.crowd) > 1 else 1.0
@@ -162,8 +105,6 @@ def _scale(plan: Plan, data: SweepData, parallel: int, disk: DiskNeed, found: _F
     # One look at the test split, as a validation of all its cases.
     cases = plan.configs[0].valid_cases or len(data.trial_data.valid)
     around = SWEEP_START + typical.valid * len(data.scenario.test) / max(1, min(cases, len(data.trial_data.valid)))
-    if not epoch_seconds:
-        raise InputError(f"sweep {plan.record.name!r} has no trial left to run")
     most = simulate(epoch_seconds, **options)
     likely = simulate(epoch_seconds, **options, rungs=plan.rungs, reduction_factor=plan.record.reduction_factor)
     gpus = plan.record.gpus_per_trial
@@ -183,32 +124,6 @@ def _scale(plan: Plan, data: SweepData, parallel: int, disk: DiskNeed, found: _F
         gpu_share=gpu_share(max(m.gpu_memory for m in (typical, found.dearest) if m), typical.gpu_total),
         disk=disk,
     )
-
-
-def trial_factors(plan: Plan, ratios: Sequence[dict[tuple, float]]) -> list[float]:
-    """How many times the typical cost each trial that is left costs: the known ones by their settings, others by the mean.
-
-    Args:
-        ratios: by block of the space, class of its values -> cost over the typical cost. Settings are taken to act
-            independently of each other.
-    """
-    unfinished, points, later = remaining(plan, Ledger(plan.record.folder))
-    known = [record.choice for record in unfinished] + points
-    factors = []
-    for values in known:
-        factor = 1.0
-        for block, costs in zip(plan.space.blocks, ratios):
-            if all(key in values for key in block.keys):
-                point = tuple(tuple(v) if isinstance(v := values[key], list) else v for key in block.keys)
-                factor *= costs.get(class_key(block, point), 1.0)
-        factors.append(factor)
-    mean = 1.0
-    for block, costs in zip(plan.space.blocks, ratios):
-        if not block.continuous:
-            # Proposals between grid values are never exactly 0; others are taken to come up equally often.
-            shares = {kind.key: kind.share for kind in cost_classes(block) if kind.key in costs}
-            mean *= sum(costs[key] * share for key, share in shares.items()) / sum(shares.values())
-    return factors + [mean] * later
 
 
 def gpu_share(used: int, total: int) -> float | None:

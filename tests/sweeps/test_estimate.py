@@ -13,13 +13,14 @@ from llmemf import training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Sequences
-from sweeps import estimate, halving_simulation
+from sweeps import estimate, halving_simulation, trial_costs
 from sweeps.cost_classes import class_key
 from sweeps.cost_probe import Measured, attach_data, measure, share_data
-from sweeps.estimate import gpu_share, trial_factors
+from sweeps.estimate import gpu_share
 from sweeps.halving_simulation import cutoff, simulate
 from sweeps.plan import Options, plan_sweep
 from sweeps.probe_processes import Probes, visible_gpus
+from sweeps.trial_costs import trial_factors
 
 SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
 
@@ -189,7 +190,7 @@ def test_gpus_are_dealt_as_ray_deals_them():
 
 def test_an_estimate_from_end_to_end(project_folder, monkeypatch):
     for name in ("TYPICAL_SECONDS", "KIND_SECONDS", "ENDS_SECONDS", "CROWD_SECONDS"):
-        monkeypatch.setattr(estimate, name, 0.1)
+        monkeypatch.setattr(trial_costs, name, 0.1)
     monkeypatch.setattr(estimate, "machine", lambda: {"CPU": 2.0, "GPU": 0.0})
     plan = make("lambda1=0,0.5", trials=30, epochs=9)
     console = Console(file=io.StringIO(), width=160, highlight=False)

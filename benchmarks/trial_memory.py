@@ -1,0 +1,260 @@
+"""Memory of 1, 4 and 8 trials at once: data and features must be there once per node, whatever the number of trials.
+
+    python benchmarks/trial_memory.py --scenario sample
+    python benchmarks/trial_memory.py --scenario movie_book_windows --data-root data --at-once 1,4,8
+
+Real trials (`sweeps.trial.train_trial` through `tune.with_parameters`) on a local Ray with as many logical CPUs. They train
+on part of the sequences, with all features, and each is looked at when it ends an epoch while all of them run.
+
+The share of the features that a trial copies is measured, not argued: the same trials with features of twice the width
+(zeros appended, so nothing else changes; a linear projection keeps the model's size) and the growth of what a trial holds
+alone, less its larger projection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from llmemf.batches import TrialData
+from llmemf.models import model_class
+from llmemf.scenarios.scenario import Sequences
+from sweeps.plan import Options, Plan, plan_sweep
+from sweeps.ray_session import set_environment
+from sweeps.sweep_data import load_data
+
+set_environment(None)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+import ray
+from ray import tune
+
+from sweeps.trial import train_trial
+
+MB = 2**20
+TRAINED_SEQUENCES, VALID_CASES = 1024, 256
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One process, in bytes.
+
+    Attributes:
+        rss: all pages that it touched. pss: shared ones divided by their users. uss: those it has alone.
+        store: pages of Ray's object store among them.
+    """
+
+    rss: int
+    pss: int
+    uss: int
+    store: int
+
+
+def look(process: int) -> Sample:
+    """Memory of a process, as Linux counts it."""
+    rollup = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE))
+    kilobytes = {name: int(value) for name, value in rollup.items()}
+    store, inside = 0, False
+    for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            inside = "plasma" in line
+        elif inside and line.startswith("Rss:"):
+            store += int(line.split()[1])
+    uss = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
+    return Sample(*(1024 * value for value in (kilobytes["Rss"], kilobytes["Pss"], uss, store)))
+
+
+class Looker(tune.Callback):
+    """Looks at each trial while it hands over an epoch's result, once all of them have ended one; then they may stop."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.started, self.samples = count, set(), {}
+
+    @property
+    def done(self) -> bool:
+        return len(self.samples) == self.count
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        self.started.add(trial.trial_id)
+        if len(self.started) == self.count:
+            self.samples.setdefault(trial.trial_id, look(result["pid"]))
+
+
+def run_trials(count: int, plan: Plan, function: Callable[..., None], folder: Path, **settings: Any) -> list[Sample]:
+    """Memory of so many trials at once, each at the end of an epoch.
+
+    Args:
+        settings: that differ from the plan's.
+    """
+    looker = Looker(count)
+    config = {**plan.fixed, **(plan.points[0] if plan.points else {}), "epochs": 10**6, "patience": 0, **settings}
+    config |= {"valid_cases": VALID_CASES, "trial": tune.grid_search(list(range(1, count + 1)))}
+    try:
+        tune.run(
+            function,
+            name="tune",
+            storage_path=str(folder),
+            config=config,
+            metric="objective",
+            mode="max",
+            resources_per_trial={"cpu": 1},
+            callbacks=[looker],
+            stop=lambda trial_id, result: looker.done,
+            verbose=0,
+        )
+    finally:
+        for path in folder.iterdir():
+            shutil.rmtree(path)
+    return list(looker.samples.values())
+
+
+def with_data(data: TrialData, folder: Path) -> Callable[..., None]:
+    """The function of a sweep's trials; their data is in the object store from now on."""
+    return tune.with_parameters(train_trial, data=data, folder=str(folder), checkpoint_epochs=[1])
+
+
+def only_imports(config: dict[str, Any]) -> None:
+    """A trial that has what every trial imports, and nothing else."""
+    import torch
+
+    from llmemf.training import Trainer  # noqa: F401
+
+    torch.set_num_threads(1)
+    for epoch in range(1, 10**6):
+        time.sleep(0.2)
+        tune.report({"objective": 0.0, "epoch": epoch})
+
+
+def store_bytes() -> int:
+    """Memory that the object store of this Ray takes: the pages of its file."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "comm").read_text().strip() == "raylet" and f"PPid:\t{os.getpid()}\n" in (
+                folder / "status"
+            ).read_text():
+                files = {os.readlink(link): link.stat().st_blocks * 512 for link in (folder / "fd").iterdir()}
+                return sum(size for name, size in files.items() if "plasma" in name)
+        except OSError:
+            continue
+    raise SystemExit("the raylet of this Ray is not found")
+
+
+def shortened(data: TrialData) -> TrialData:
+    """All features, the first training sequences only."""
+    train = data.train
+    rows = min(TRAINED_SEQUENCES, len(train))
+    end = train.offsets[rows]
+    cut = Sequences(train.users[:rows], train.offsets[: rows + 1], train.items[:end], train.times[:end])
+    return replace(data, train=cut)
+
+
+def widened(data: TrialData) -> TrialData:
+    """Every feature matrix twice as wide; the new half is zero."""
+    found = {}
+    for kind in ("text", "image"):
+        if matrix := getattr(data, kind):
+            found[kind] = replace(matrix, rows=np.concatenate([matrix.rows, np.zeros_like(matrix.rows)], axis=1))
+    return replace(data, **found)
+
+
+def trained_bytes(plan: Plan, data: TrialData) -> int:
+    """What the parameters of one trial hold: values, gradients, two moments of Adam, and the best weights."""
+    import torch
+
+    with torch.device("meta"):
+        model = model_class(plan.record.model)(plan.configs[0], data)
+    return 5 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scenario", default="sample")
+    parser.add_argument("--data-root", default="data", type=Path)
+    parser.add_argument("--at-once", default="1,4,8")
+    parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    counts = [int(text) for text in arguments.at_once.split(",")]
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    options = Options(
+        scenario=arguments.scenario, data_root=arguments.data_root, assignments=arguments.assignments, gpus_per_trial=0
+    )
+    plan = plan_sweep(options)
+    data = shortened(load_data(plan).trial_data)
+    matrices = [matrix for matrix in (data.text, data.image) if matrix is not None]
+    features = sum(matrix.rows.nbytes for matrix in matrices)
+    ray.init(
+        num_cpus=max(counts),
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=3 * features + 400 * MB,
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    console.print(f"{arguments.scenario}: {features / MB:,.0f} MiB of features for {data.num_items:,} items\n")
+    folder = Path(tempfile.mkdtemp(prefix="trial-memory-"))
+    libraries = run_trials(1, plan, only_imports, folder)[0].uss
+    function = with_data(data, folder)
+    table = Table(box=None, padding=(0, 1))
+    for name in (
+        "trials",
+        "RSS each",
+        "PSS each",
+        "alone each",
+        "store seen by each",
+        "object store",
+        "total",
+        "per trial",
+    ):
+        table.add_column(name, justify="right")
+    first = 0.0
+    for count in counts:
+        samples, used = run_trials(count, plan, function, folder), store_bytes()
+        total = sum(sample.uss for sample in samples) + used + statistics.mean(s.rss - s.uss - s.store for s in samples)
+        first = first or total
+        growth = "" if count == counts[0] else f"{(total - first) / (count - counts[0]) / MB:,.0f}"
+        means = [
+            statistics.mean(getattr(sample, part) for sample in samples) for part in ("rss", "pss", "uss", "store")
+        ]
+        alone = means[2]
+        table.add_row(str(count), *(f"{value / MB:,.0f}" for value in [*means, used, total]), growth)
+    console.print(table)
+    console.print(
+        "MiB; total: alone + object store + program files once; per trial: growth of the total per further trial\n"
+    )
+    wide = widened(data)
+    # What a batch gathers grows with the width as well; small batches keep it out of the comparison.
+    small = {"batch_size": 16, "eval_batch_size": 16}
+    one = run_trials(1, plan, function, folder, **small)[0].uss
+    two = run_trials(1, plan, with_data(wide, folder), folder, **small)[0].uss
+    shutil.rmtree(folder)
+    weights = trained_bytes(plan, wide) - trained_bytes(plan, data)
+    copied = (two - one - weights) / features if features else 0.0
+    model = trained_bytes(plan, data)
+    console.print(f"libraries alone         {libraries / MB:8,.0f} MiB of a trial's own memory")
+    console.print(f"parameters, optimiser   {model / MB:8,.0f} MiB (values, gradients, Adam, best weights)")
+    console.print(f"steps, tables, caches   {(alone - libraries - model) / MB:8,.0f} MiB")
+    console.print(f"features copied         {copied:8.2f} of their {features / MB:,.0f} MiB per trial (doubled width)")
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
