@@ -201,7 +201,10 @@ def item_labels(scenario: Scenario) -> tuple[str, list[frozenset[str]]]:
 
 
 def _category(value: object) -> frozenset[str]:
-    parts = re.split(r"\s*[|>]\s*", value) if isinstance(value, str) else list(value) if value is not None else []
+    if isinstance(value, str):
+        parts = re.split(r"\s*[|>]\s*", value)
+    else:
+        parts = list(value) if isinstance(value, list | tuple | np.ndarray) else []
     parts = [str(part).strip() for part in parts if str(part).strip()]
     return frozenset(parts[-1:])
 
