@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from llmemf.config import TrialConfig
 
 ALIGNMENT = 64
+NICENESS = 15
+"""Ray's workers make way for everything else that runs on their machine (its `worker_niceness`)."""
 TRAIN_SHARE, VALID_SHARE = 0.6, 0.4
 ROUNDS = 5
 """Timed pieces of an epoch, of which the median counts."""
@@ -213,6 +215,7 @@ def serve(threads: int, handle: int, places: str, answer: Callable[[dict[str, An
 
 
 def main() -> None:
+    os.nice(max(0, int(os.environ.get("RAY_worker_niceness", NICENESS)) - os.nice(0)))
     # Libraries that print must not come between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
