@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from llmemf.errors import InputError
+from sweeps.access import refused
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 90.0
@@ -122,17 +122,6 @@ def main(address: str, folder: str, object_store_bytes: str, parent: str) -> Non
     finally:
         if os.getppid() != int(parent):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def refused(address: str, reason: str) -> InputError:
-    """The error for a cluster that does not let us in."""
-    reason = " ".join(reason.split())
-    if "Authentication" in reason or "AuthToken" in reason:
-        return InputError(
-            f"the Ray cluster at {address} asks for its token: copy ~/.ray/auth_token from its head to the same place here, "
-            "or name the file in RAY_AUTH_TOKEN_PATH"
-        )
-    return InputError(f"the Ray cluster at {address} cannot be joined: {reason[-600:]}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import errno
 import logging
 import os
 import re
-import secrets
 import shutil
 import socket
 import time
@@ -16,8 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llmemf.errors import InputError
+from sweeps.access import refused, set_token
 from sweeps.cluster import check_cluster
-from sweeps.login_node import BorrowedNode, has_node, refused
+from sweeps.login_node import BorrowedNode, has_node
 from sweeps.plan import Plan
 from sweeps.resources import machine, slots
 from sweeps.settings import SweepRecord
@@ -112,16 +112,7 @@ def set_environment(ray_address: str | None) -> None:
     settings = RAY_SETTINGS if ray_address else {**RAY_SETTINGS, **LOCAL_SETTINGS}
     os.environ.update({key: os.environ.get(key, value) for key, value in settings.items()})
     warnings.filterwarnings("ignore", module="ray")
-    if "RAY_AUTH_MODE" in os.environ:
-        return
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if not ray_address:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        # Its own token: one that Ray leaves in the home directory would be asked for by every later cluster.
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    elif os.environ.get("RAY_AUTH_TOKEN") or token.exists():
-        # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
-        os.environ["RAY_AUTH_MODE"] = "token"
+    set_token(ray_address)
 
 
 def stop_ray() -> None:
