@@ -37,9 +37,9 @@ def summary(scenario: Scenario) -> Table:
     facts.add_row(
         "candidates", " and ".join(f"{scenario.candidates[name].shape[1]:,} per {name} case" for name in CASES)
     )
-    for column in ("title", "description", "image"):
+    for column in scenario.item_columns[1:]:
         share = float((scenario.items[column].astype(str) != "").mean())
-        facts.add_row(column + "s", f"{share:.1%} of the items" if share else "none")
+        facts.add_row(column.removesuffix("s") + "s", f"{share:.1%} of the items" if share else "none")
     facts.add_row("origin", origin(scenario.source))
     facts.add_row("fingerprint", scenario.fingerprint[:16])
     return facts

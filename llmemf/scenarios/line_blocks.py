@@ -93,7 +93,7 @@ class LineFile:
                     raise InputError(
                         f"{self.path} is a web page, not data: the download failed; open it to see why, and repeat it"
                     )
-            cut = rest.rfind(b"\n") + 1
+            cut = 0 if at_start else rest.rfind(b"\n") + 1
             if cut:
                 yield rest[:cut], self._position
                 rest = rest[cut:]
@@ -102,7 +102,7 @@ class LineFile:
                     f"{self.path} has a line of more than {LONGEST_LINE >> 20} MiB: expected one record a line"
                 )
         if at_start and not rest.strip():
-            raise InputError(f"{self.path} is empty" + (f": {self.damage}" if self.damage else ""))
+            raise InputError(f"{self.path} is empty" + (f", or not readable: {self.damage}" if self.damage else ""))
         if rest:
             yield rest, self._position
 

@@ -148,7 +148,7 @@ def _line_by_line(data: bytes, first_line: int, layout: _Layout, counts: LineCou
 def _sniff(data: bytes, path: Path) -> tuple[_Layout, int]:
     """The layout of a file by its first block, and how many header lines it has."""
     lines = [line for line in data[: 1 << 20].split(b"\n")[:SNIFFED_LINES] if line.strip()]
-    if lines[0].lstrip()[:1] in b"{[":
+    if sum(line.lstrip()[:1] in b"{[" for line in lines) > len(lines) / 2:
         for line in lines:
             try:
                 record, _ = parse_record(line)

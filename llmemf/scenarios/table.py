@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from llmemf.errors import InputError
+from llmemf.errors import InputError, nearest
 from llmemf.scenarios.amazon import domain_name
 from llmemf.scenarios.bad_lines import BadLine, LineCounts
 from llmemf.scenarios.interactions import InteractionCollector
@@ -90,9 +90,9 @@ def read_table(
     interactions, items = Path(interactions), None if items is None else Path(items)
     options, columns = options or PreparationOptions(), dict(columns or {})
     check_names(name, domains or ("x", "y"))
-    _check_columns(columns)
     report = PreparationReport()
     known = _Labels(labels or domains)
+    _check_columns(columns, [interactions] if items is None else [interactions, items])
     rows = TableRows(interactions, ("user", "item", "time"), ("domain",), columns)
     item_domains = None if "domain" in rows.present else _item_domains(items, interactions, columns, options)
 
@@ -121,10 +121,17 @@ def _names(known: _Labels, collector: InteractionCollector) -> str:
     return ", ".join(repr(label) for label, count in zip(known.found, collector.read) if count) or "none"
 
 
-def _check_columns(columns: Mapping[str, str]) -> None:
-    for role in columns:
+def _check_columns(columns: Mapping[str, str], paths: list[Path]) -> None:
+    """A named column must exist in one of the tables: the usual name may stand for another thing."""
+    headers = [name for path in paths for name in TableRows(path, (), (), {}).header]
+    for role, column in columns.items():
         if role not in ROLES:
-            raise InputError(f"--columns {role}=...: no such role; roles are {', '.join(ROLES)}")
+            raise InputError(f"--columns {role}={column}: no such role; roles are {', '.join(ROLES)}")
+        if column.lower() not in headers:
+            raise InputError(
+                f"--columns {role}={column}: no such column in {' and '.join(map(str, paths))}; "
+                f"{nearest(column.lower(), headers)}"
+            )
 
 
 def _collect(

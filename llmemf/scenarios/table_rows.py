@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
-from llmemf.errors import InputError, nearest
+from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.line_blocks import LineFile, Progress
 from llmemf.scenarios.loose_records import decode
@@ -37,16 +37,17 @@ class TableRows:
 
     Attributes:
         path: the file.
+        header: names of all columns in lower case.
         present: roles that the table has.
     """
 
     def __init__(
         self, path: Path, needed: tuple[str, ...], optional: tuple[str, ...], columns: Mapping[str, str]
     ) -> None:
-        """Look at the header.
+        """Look at the header; a role takes the column that `columns` names for it, or else one of a usual name.
 
         Raises:
-            InputError: the file cannot be read, or a needed or named column is missing.
+            InputError: the file cannot be read, or a needed column is missing.
         """
         self.path = path
         self._is_parquet = _is_parquet(path)
@@ -56,16 +57,16 @@ class TableRows:
             header, self._separator = self._csv_header()
         self._width = len(header)
         self._column_of: dict[str, int] = {}
-        lower = [str(cell).strip().lower() for cell in header]
+        self.header = [str(cell).strip().lower() for cell in header]
         for role in (*needed, *optional):
-            names = (columns[role].lower(),) if role in columns else ROLES[role]
-            place = next((lower.index(name) for name in names if name in lower), None)
+            names = (*([columns[role].lower()] if role in columns else []), *ROLES[role])
+            place = next((self.header.index(name) for name in names if name in self.header), None)
             if place is not None:
                 self._column_of[role] = place
             elif role in needed:
-                wanted = repr(columns[role]) if role in columns else f"for the {role} (usual names: {', '.join(names)})"
                 raise InputError(
-                    f"{path}: no column {wanted}; {nearest(names[0], lower)}; name it with --columns {role}=COLUMN"
+                    f"{path}: no column for the {role} (looked for {', '.join(names)}); it has {', '.join(self.header)}; "
+                    f"name it with --columns {role}=COLUMN"
                 )
         self.present = tuple(self._column_of)
 

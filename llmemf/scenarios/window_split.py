@@ -61,6 +61,6 @@ def _latest(users: np.ndarray, seed: int) -> np.ndarray:
 
 def _timeline(last_times: np.ndarray, share: float) -> np.ndarray:
     ordered = np.sort(last_times)
-    place = len(ordered) - 1
-    valid_from, test_from = (ordered[max(0, place - int(len(ordered) * part))] for part in (2 * share, share))
+    count = max(1, int(len(ordered) * share))
+    valid_from, test_from = ordered[max(0, len(ordered) - 2 * count)], ordered[len(ordered) - count]
     return np.where(last_times >= test_from, TEST, np.where(last_times >= valid_from, VALID, TRAIN)).astype(np.int8)

@@ -1,0 +1,164 @@
+"""A shop's own tables, CSV and Parquet, to the scenario that was worked out by hand in `test_amazon`."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from datetime import UTC, datetime
+
+import pandas as pd
+import pytest
+from test_amazon import B1, BOB, BOOKS, DROPPED, FILMS, M1, M3, OPTIONS, at, check
+
+from llmemf.errors import InputError
+from llmemf.scenarios.bad_lines import BadLine
+from llmemf.scenarios.preparation import PreparationOptions
+from llmemf.scenarios.table import read_table, time_of
+
+# In a shop's own tables an item of both domains is two items, so that reason never appears.
+EXPECTED = {reason: count for reason, count in DROPPED.items() if reason != "item is also in X"}
+TEXTS = {
+    M1: ("Heat; the film", "Two\nmen", "Film > Action", "covers/heat.jpg"),
+    M3: ("Ran", "", "", "https://example.com/ran.png"),
+    B1: ('"Emma"', "", "", ""),
+}
+CHECKED = TEXTS | {M1: ("Heat; the film", "Two men", "Film > Action", "covers/heat.jpg")}
+
+
+def interactions(time=lambda day: at(day)) -> pd.DataFrame:
+    rows = [(user, item, time(day), "Film") for user, item, day in FILMS]
+    rows += [(user, item, time(day), "BOOK") for user, item, day in BOOKS]
+    return pd.DataFrame(rows, columns=["user", "item", "time", "domain"])
+
+
+def item_table() -> pd.DataFrame:
+    rows = [("Book" if item == B1 else "film", item, *texts) for item, texts in TEXTS.items()]
+    rows.append(("book", M1, "the book of that number, another item", "", "", ""))
+    return pd.DataFrame(rows, columns=["shop", "sku", "name", "description", "categories", "image"])
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_csv(tmp_path, separator):
+    interactions().to_csv(tmp_path / "i.csv", index=False, sep=separator)
+    item_table().to_csv(tmp_path / "t.csv", index=False, sep=separator, quoting=csv.QUOTE_ALL)
+    scenario, report = read_table(
+        tmp_path / "i.csv", tmp_path / "t.csv", "tiny", labels=("film", "book"), options=OPTIONS
+    )
+    check(scenario, CHECKED)
+    assert report.dropped == EXPECTED and scenario.source["labels"] == ["film", "book"]
+
+
+@pytest.mark.parametrize("kind", ["timestamp", "date", "milliseconds"])
+def test_parquet(tmp_path, kind):
+    def moment(day):
+        time = datetime.fromtimestamp(at(day), UTC)
+        return {"timestamp": time, "date": time.date(), "milliseconds": at(day) * 1000}[kind]
+
+    interactions(moment).to_parquet(tmp_path / "i.parquet")
+    table = item_table()
+    table["categories"] = [["Film", "Action"] if item == M1 else [] for item in table["sku"]]
+    table.to_parquet(tmp_path / "t.parquet")
+    scenario, report = read_table(
+        tmp_path / "i.parquet", tmp_path / "t.parquet", "tiny", ("film", "book"), options=OPTIONS
+    )
+    check(scenario, CHECKED)
+    assert report.dropped == EXPECTED
+
+
+def test_other_column_names_and_the_domain_in_the_item_table(tmp_path):
+    table = interactions().drop(columns="domain").rename(columns={"user": "Kunde", "time": "Datum", "item": "Artikel"})
+    table["Datum"] = [datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for time in table["Datum"]]
+    with gzip.open(tmp_path / "i.csv.gz", "wt") as file:
+        table.to_csv(file, index=False)
+    items = interactions()[["item", "domain"]].drop_duplicates()
+    items[items.item != "B0000000M5"].to_csv(tmp_path / "t.csv", index=False)
+    scenario, report = read_table(
+        tmp_path / "i.csv.gz",
+        tmp_path / "t.csv",
+        "tiny",
+        ("film", "book"),
+        columns={"user": "kunde", "time": "Datum", "item": "Artikel"},
+        options=OPTIONS,
+    )
+    check(scenario, {})
+    assert report.facts["rows item has no domain in the item table"] == 2
+
+
+def test_bad_rows_are_counted_with_their_lines(tmp_path):
+    table = interactions()
+    text = (
+        table.to_csv(index=False)
+        + f"{BOB},,1,Film\n{BOB},x,yesterday,Film\n{BOB},x,{at(1)},\na,b\n{BOB},toy,{at(1)},Toy\n"
+    )
+    (tmp_path / "i.csv").write_text(text)
+    scenario, report = read_table(tmp_path / "i.csv", None, "tiny", ("film", "book"), options=OPTIONS)
+    check(scenario, {})
+    assert report.files[0].bad == {
+        "no item": 1,
+        "time is neither a number nor a date": 1,
+        "no domain": 1,
+        "not 4 cells": 1,
+    }
+    assert report.files[0].first_bad[0].startswith(f"{tmp_path / 'i.csv'}:26: no item")
+    assert report.facts["rows of another domain"] == 1
+    strict = PreparationOptions(**(vars(OPTIONS) | {"max_bad_lines": 0.1}))
+    with pytest.raises(InputError, match="4 of 29 lines cannot be used .*i.csv:26: no item"):
+        read_table(tmp_path / "i.csv", None, "tiny", ("film", "book"), options=strict)
+
+
+def test_a_third_domain_needs_labels(tmp_path):
+    table = interactions()
+    table.loc[len(table)] = ["u", "i", at(0), "Toy"]
+    table.to_csv(tmp_path / "i.csv", index=False)
+    with pytest.raises(InputError, match="i.csv:26: a third domain 'Toy' after 'Film' and 'BOOK'.*--labels"):
+        read_table(tmp_path / "i.csv", None, "tiny", options=OPTIONS)
+    scenario, _ = read_table(tmp_path / "i.csv", None, "tiny", labels=("BOOK", "film"), options=OPTIONS)
+    assert scenario.domains == ("book", "film") and scenario.num_x == 3
+
+
+def test_wrong_tables_are_told(tmp_path):
+    path = tmp_path / "i.csv"
+
+    def fails(match, columns=None, items=None):
+        with pytest.raises(InputError, match=match):
+            read_table(path, items, "tiny", columns=columns, options=OPTIONS)
+
+    fails("cannot read .*i.csv")
+    interactions().to_csv(path, index=False)
+    fails("--columns user=usr: no such column in .*i.csv; did you mean 'user'", {"user": "usr"})
+    fails("no such role; roles are user, item", {"person": "user"})
+    interactions().drop(columns="time").to_csv(path, index=False)
+    fails("no column for the time .looked for time, timestamp.*--columns time=")
+    interactions().drop(columns="domain").to_csv(path, index=False)
+    fails("has no domain column: name it with --columns domain=")
+    fails("no column for the domain", items=path)
+    interactions().query("domain == 'Film'").to_csv(path, index=False)
+    fails("two domains are needed, found rows of 'Film'")
+    path.write_bytes(b"PAR1 but no more")
+    fails("no readable Parquet file")
+    path.write_text('user,item,time,domain\na,"b,1,Film\n' + "a,b,1,Film\n" * 20_000)
+    fails("is a quote not closed")
+
+
+@pytest.mark.parametrize(
+    "value, expected",
+    [
+        ("1300000000", 1_300_000_000),
+        (" 1300000000.9 ", 1_300_000_000),
+        (1_300_000_000_999, 1_300_000_000),
+        ("2011-03-13", 1_299_974_400),
+        ("2011-03-13 07:06:40", 1_300_000_000),
+        ("2011-03-13T09:06:40+02:00", 1_300_000_000),
+        ("", "no time"),
+        (None, "no time"),
+        (float("nan"), "neither"),
+        ("13.03.2011", "neither"),
+        ("1969-01-01", "out of range"),
+    ],
+)
+def test_times(value, expected):
+    if isinstance(expected, int):
+        assert time_of(value) == expected
+    else:
+        with pytest.raises(BadLine, match=expected):
+            time_of(value)
