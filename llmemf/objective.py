@@ -14,6 +14,7 @@ Shapes: R rows, N items (columns), K sampled columns, D width, M modalities, c r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,20 @@ class SampledColumns:
 
     ids: Tensor
     log_expansion: float | Tensor
+
+
+def sampled_columns(low: int, high: int, count: int, exact: Tensor) -> SampledColumns:
+    """Uniform draws out of the items `low .. high - 1`, and beside them exact items, which the draws then leave out.
+
+    Args:
+        count: number of draws, with replacement.
+        exact: item ids that are counted exactly, whatever is drawn; those outside the range are ignored.
+    """
+    draws = torch.randint(low, high, (count,), device=exact.device)
+    exact = exact[(exact >= low) & (exact < high)].unique()
+    expansion = torch.full(draws.shape, math.log((high - low) / len(draws)), device=draws.device)
+    expansion.masked_fill_(torch.isin(draws, exact), -torch.inf)
+    return SampledColumns(torch.cat([draws, exact]), torch.cat([expansion, expansion.new_zeros(len(exact))]))
 
 
 def mixture_nll(

@@ -82,12 +82,12 @@ class Trainer:
         """
         while self.epoch < self.config.epochs and not self.stopped:
             started = time.perf_counter()
-            loss = self._train_epoch(self.epoch + 1)
+            loss = 0.0 if self.model.closed_form else self._train_epoch(self.epoch + 1)
             trained = time.perf_counter()
             metrics = self._validate()
             self.epoch += 1
             self._remember(metrics)
-            self.stopped = self._out_of_patience()
+            self.stopped = self.model.closed_form or self._out_of_patience()
             metrics = {
                 "epoch": self.epoch,
                 "objective": float(np.mean([kept["value"] for kept in self.best.values()])),
@@ -137,7 +137,7 @@ class Trainer:
             self.epoch, self.best = state["epoch"], state["best"]
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise InputError(f"{Path(folder) / STATE} cannot be read ({_first_line(error)}): start anew") from None
-        self.stopped = self._out_of_patience()
+        self.stopped = self.model.closed_form or self._out_of_patience()
 
     def _best_epoch(self) -> int:
         return max(kept["epoch"] for kept in self.best.values())
@@ -276,6 +276,9 @@ def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer
     other = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     l2 = config.l2 if config.l2_mode in ("adam", "adamw") else 0.0
     groups = [{"params": decayed, "weight_decay": l2}, {"params": other, "weight_decay": 0.0}]
+    if not any(group["params"] for group in groups):
+        # A model in closed form has nothing to train; torch refuses an optimiser without parameters.
+        groups[1]["params"] = [torch.nn.Parameter(torch.zeros(()))]
     kind = torch.optim.AdamW if config.l2_mode == "adamw" else torch.optim.Adam
     return kind([group for group in groups if group["params"]], lr=config.lr, fused=True)
 

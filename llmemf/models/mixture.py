@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmemf.models.item_table import FrozenTable, IdTable
-from llmemf.objective import SampledColumns, mixture_nll
+from llmemf.objective import mixture_nll, sampled_columns
 
 FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32."""
@@ -111,7 +111,7 @@ class MixtureHead(nn.Module):
         log_weights, scales = self.item_log_weights(), self.scales()
         queries = [F.normalize(q, dim=1) for q in queries]
         if rows is None:
-            sampled = self._columns(low, high, exact)
+            sampled = sampled_columns(low, high, self.settings.sampled_negatives, exact)
             ids = sampled.ids
             rows, rows_weights = [table.output_rows(ids) for table in tables], log_weights[ids]
             target_rows = [table.output_rows(targets) for table in tables]
@@ -139,14 +139,6 @@ class MixtureHead(nn.Module):
             sampled=sampled,
             chunk_elements=self.settings.chunk_elements,
         )
-
-    def _columns(self, low: int, high: int, exact: Tensor) -> SampledColumns:
-        """Uniform draws out of `low .. high - 1`, and beside them the exact items, which the draws then leave out."""
-        draws = torch.randint(low, high, (self.settings.sampled_negatives,), device=exact.device)
-        exact = exact[(exact >= low) & (exact < high)].unique()
-        expansion = torch.full(draws.shape, math.log((high - low) / len(draws)), device=draws.device)
-        expansion.masked_fill_(torch.isin(draws, exact), -torch.inf)
-        return SampledColumns(torch.cat([draws, exact]), torch.cat([expansion, expansion.new_zeros(len(exact))]))
 
     def add_probability(
         self, total: Tensor, queries: Sequence[Tensor], wanted: slice, normaliser: slice, factor: Tensor

@@ -29,6 +29,12 @@ class Recommender(nn.Module, ABC):
     """
 
     config_class: type[TrialConfig] = TrialConfig
+    closed_form: bool = False
+    """Whether the model is complete once it is built: the trainer then takes no step and runs one epoch."""
+    status: str = "faithful"
+    """How the system relates to its source; shown beside every number: `faithful`, `reconstructed`, ..."""
+    source: str = ""
+    """The paper or page that it was written from."""
 
     def __init__(self, config: TrialConfig, data: TrialData) -> None:
         super().__init__()

@@ -1,0 +1,93 @@
+"""Loss and scores of models that give one vector per position and rank items by inner products.
+
+Shapes: R rows with a target, D width, N items, n items of one domain, B batch.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from llmemf.config import TrialConfig
+from llmemf.objective import mixture_nll, sampled_columns
+
+
+class NextItemConfig(TrialConfig):
+    """Settings of models that are trained with a softmax over items."""
+
+    dim: int = Field(64, ge=1)
+    """Width of item vectors and states."""
+    objective: Literal["full", "sampled"] = "full"
+    """The exact softmax, or an unbiased estimate of its normaliser from drawn items (large catalogues on CPU cores)."""
+    sampled_negatives: int = Field(1024, ge=1)
+    """Items drawn per step and domain by the sampled objective."""
+    softmax_scope: Literal["domain", "all"] = "domain"
+    """The softmax of a target runs over the items of its own domain (what is ranked), or over all items."""
+
+
+def next_item_nll(
+    config: NextItemConfig,
+    states: Tensor,
+    targets: Tensor,
+    table: Tensor,
+    *,
+    num_x: int,
+    exact: Tensor,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Mean negative log-probability of the next items under a softmax over inner products, a scalar.
+
+    Args:
+        states: (R, D).
+        targets: (R,) global item ids.
+        table: (N, D) item vectors.
+        num_x: items of domain X; the first ones.
+        exact: item ids that a sampled normaliser counts exactly (the inputs of the batch).
+        bias: (N,) added to the scores.
+    """
+    if bias is not None:
+        states = torch.cat([states, states.new_ones(len(states), 1)], 1)
+        table = torch.cat([table, bias[:, None]], 1)
+    ranges = [(0, num_x), (num_x, len(table))] if config.softmax_scope == "domain" else [(0, len(table))]
+    total = states.sum() * 0
+    for low, high in ranges:
+        rows = ((targets >= low) & (targets < high)).nonzero()[:, 0]
+        if len(rows):
+            total = total + _range_nll(config, states[rows], targets[rows], table, low, high, exact)
+    return total / max(1, len(targets))
+
+
+def _range_nll(
+    config: NextItemConfig, states: Tensor, targets: Tensor, table: Tensor, low: int, high: int, exact: Tensor
+) -> Tensor:
+    ones = states.new_ones(len(targets))
+    shared = {"log_weights": ones.new_zeros(len(targets), 1), "scales": ones.new_ones(1), "row_weights": ones}
+    if config.objective == "full":
+        return mixture_nll([states], [table[low:high]], targets - low, **shared)
+    columns = sampled_columns(low, high, config.sampled_negatives, exact)
+    return mixture_nll([states], [table[columns.ids]], targets, target_rows=[table[targets]], sampled=columns, **shared)
+
+
+def domain_items(domain: int, num_x: int, num_items: int) -> slice:
+    """Global ids of the items of a domain (0 is X, 1 is Y)."""
+    return slice(num_x, num_items) if domain else slice(0, num_x)
+
+
+def score_items(states: Tensor, table: Tensor, domain: int, *, num_x: int, bias: Tensor | None = None) -> Tensor:
+    """(B, n) inner products of the last states (B, D) with the items of a domain out of `table` (N, D)."""
+    items = domain_items(domain, num_x, len(table))
+    scores = states @ table[items].T
+    return scores if bias is None else scores + bias[items]
+
+
+def draw_in_domain(targets: Tensor, count: int, *, num_x: int, num_items: int) -> Tensor:
+    """(R, count) uniform negatives, each from the domain of its row's target (R,) and never the target itself."""
+    is_y = targets >= num_x
+    low = torch.where(is_y, num_x, 0)[:, None]
+    size = torch.where(is_y, num_items - num_x, num_x)[:, None]
+    draws = low + (torch.rand(len(targets), count, device=targets.device) * (size - 1)).long()
+    # Draws from one item fewer; those from the target on move up by one, so that it is never drawn.
+    return draws + (draws >= targets[:, None])
