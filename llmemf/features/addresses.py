@@ -91,13 +91,15 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         allowed = [address for address in addresses if self._allow_private or is_public(address)]
         if not allowed:
             raise ForbiddenAddress(f"{host} is {addresses[0]}" if addresses else host)
-        # Two of them at most: a dead IPv6 route must not eat the time of the IPv4 address behind it, nor a long list.
-        for address in allowed[1:2]:
+        # Two at most: a dead IPv6 route must not eat the time of the IPv4 address behind it, nor a long list.
+        tried = allowed[:2]
+        share = None if timeout is None else timeout / len(tried)
+        for address in tried:
             try:
-                return await self._inner.connect_tcp(allowed[0], port, _half(timeout), local_address, socket_options)
-            except (httpcore2.ConnectError, httpcore2.ConnectTimeout):
-                return await self._inner.connect_tcp(address, port, _half(timeout), local_address, socket_options)
-        return await self._inner.connect_tcp(allowed[0], port, timeout, local_address, socket_options)
+                return await self._inner.connect_tcp(address, port, share, local_address, socket_options)
+            except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
     async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
         raise ForbiddenAddress(path)
@@ -150,7 +152,3 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._pool.aclose()
-
-
-def _half(timeout: float | None) -> float | None:
-    return None if timeout is None else timeout / 2

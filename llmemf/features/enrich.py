@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from llmemf.errors import InputError
 from llmemf.features.answers import USABLE, judge
+from llmemf.features.llm_cache import NAME as CACHE
 from llmemf.features.llm_cache import TRIES, AnswerCache
 from llmemf.features.llm_cost import Ledger
 from llmemf.features.llm_endpoint import Endpoint, Filtered, Rejected, Reply, Transient, Unusable
@@ -28,6 +30,8 @@ GIVEN_UP = 3
 """So many questions given up in a row: the endpoint is down, and the run ends in order."""
 REJECTED = 5
 """So many questions rejected before the first answer: the request is at fault, not the items."""
+HOPELESS = 10
+"""So many questions with two bad answers each, and not one usable answer: the settings are at fault, and each costs."""
 REMINDER = "\nYour last answer could not be used ({verdict}). Write the notes in {language}, at most {words} words."
 
 
@@ -101,6 +105,7 @@ class Enrichment:
         self._given_up = 0
         self._withheld: list[dict] = []
         self._answered = False
+        self._verdicts: Counter[str] = Counter()
         async with self.endpoint.client() as client:
             with listening(self.stop, lambda: self.on_interrupt(self._pace.under_way)):
                 tasks = [asyncio.create_task(self._work(client)) for _ in range(min(self.concurrency, len(self.items)))]
@@ -155,6 +160,8 @@ class Enrichment:
             if verdict == USABLE or not tries_left:
                 self._progress.ok += verdict == USABLE
                 self._progress.bad += verdict != USABLE
+                self._verdicts[verdict] += 1
+                self._check_hope()
                 return self._done()
             question = self.plan.question(item) + REMINDER.format(
                 verdict=verdict, language=prompt.language, words=prompt.words
@@ -214,6 +221,16 @@ class Enrichment:
         self._answered = True
         self._release_withheld()
         return verdict
+
+    def _check_hope(self) -> None:
+        """End a run that pays for bad answers alone: a token limit too low for the reasoning, a wrong language."""
+        if not self._progress.ok and self._progress.bad >= HOPELESS:
+            reasons = ", ".join(f"{count} {verdict}" for verdict, count in self._verdicts.most_common())
+            self.stop.request(
+                "endpoint",
+                f"not one usable answer so far ({reasons}); read them in {self.plan.scenario.folder / CACHE}, and look at "
+                "--max-tokens, --language and --words before --retry-failed",
+            )
 
     def _record(self, key: str, prompt: Prompt, **facts) -> None:
         self.cache.add([{"key": key, "model": self.plan.model, "prompt": prompt.version, **facts}])

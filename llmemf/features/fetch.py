@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pandas as pd
 from llmemf import __version__
 from llmemf.errors import InputError
 from llmemf.features.addresses import ForbiddenAddress, GuardedBackend, GuardedTransport, UnknownHost
-from llmemf.features.image_content import BadImage, check_image
+from llmemf.features.image_content import BadImage, ImageFacts, check_image
 from llmemf.features.image_table import (
     FOLDER,
     LOG,
@@ -38,6 +39,7 @@ LIMITED = 10
 """Times that one address may meet "too many requests"."""
 LONGEST_WAIT = 120.0
 """A server that asks to wait longer fails the address for this run."""
+BAD_ADDRESS = "bad address"
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -152,7 +154,7 @@ class ImageFetch:
         for item, address in enumerate(addresses):
             record = self._outcomes.get(item)
             if record and record["address"] != address:
-                record = self._outcomes.pop(item)
+                del self._outcomes[item]
                 record = None
             if not address or is_kept(self.scenario.folder, record):
                 self._progress.kept += bool(address)
@@ -160,7 +162,8 @@ class ImageFetch:
             if record and record["status"] != OK and not record["transient"] and not self.settings.retry_failed:
                 continue
             if not _is_address(address):
-                settled.append(self._outcome(item, address, **self._local(address)))
+                facts = {"status": BAD_ADDRESS} if _names_a_scheme(address) else self._local(address)
+                settled.append(self._outcome(item, address, **facts))
                 continue
             waiting.setdefault(address, []).append(item)
         self._note(settled)
@@ -251,12 +254,7 @@ class ImageFetch:
                 failure = Failed(str(error))
             else:
                 self._pace.succeeded()
-                path = image_name(items[0], facts.suffix)
-                write_atomically(self.scenario.folder / path, lambda temporary: temporary.write_bytes(data))
-                known = {"path": path, "bytes": len(data), "width": facts.width, "height": facts.height}
-                self._note([self._outcome(item, address, OK, **known) for item in items])
-                self._progress.ok += 1
-                self._progress.bytes += len(data)
+                self._keep(address, items, data, facts)
                 break
             finally:
                 self._pace.leave()
@@ -277,7 +275,16 @@ class ImageFetch:
         self._progress.done += 1
         self.on_progress(self._progress)
 
-    def _check(self, data: bytes):
+    def _keep(self, address: str, items: list[int], data: bytes, facts: ImageFacts) -> None:
+        """Write an image, then note it for all items that name its address."""
+        path = image_name(items[0], facts.suffix)
+        write_atomically(self.scenario.folder / path, lambda temporary: temporary.write_bytes(data))
+        known = {"path": path, "bytes": len(data), "width": facts.width, "height": facts.height}
+        self._note([self._outcome(item, address, OK, **known) for item in items])
+        self._progress.ok += 1
+        self._progress.bytes += len(data)
+
+    def _check(self, data: bytes) -> ImageFacts:
         return check_image(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side)
 
     async def _get(self, client: httpx2.AsyncClient, address: str) -> bytes:
@@ -288,7 +295,7 @@ class ImageFetch:
         """
         for _ in range(REDIRECTS + 1):
             if not _is_address(address):
-                raise Failed("bad address")
+                raise Failed(BAD_ADDRESS)
             try:
                 async with client.stream("GET", address) as response:
                     location = response.headers.get("location")
@@ -311,7 +318,7 @@ class ImageFetch:
             except (httpcore2.NetworkError, httpcore2.ProtocolError):
                 raise Failed("broken connection", transient=True) from None
             except (httpx2.InvalidURL, httpx2.HTTPError, httpcore2.UnsupportedProtocol, ValueError):
-                raise Failed("bad address") from None
+                raise Failed(BAD_ADDRESS) from None
         raise Failed("too many redirects")
 
     async def _read(self, response: httpx2.Response) -> bytes:
@@ -346,3 +353,8 @@ def _is_address(address: str) -> bool:
         return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def _names_a_scheme(address: str) -> bool:
+    """Whether something was meant as an address: ftp://..., http:/..., data:..., //host/..."""
+    return address.startswith("//") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address) is not None

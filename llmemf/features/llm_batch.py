@@ -154,6 +154,7 @@ class BatchRun:
             return
         open_items = first = self.plan.open_items(self.cache, limit=self.limit, retry_failed=self.retry_failed)
         self._progress.total += len(first)
+        self._progress.done = self._progress.total - len(first)
         idle = 0
         while open_items and not self.stop:
             chosen = self._affordable(open_items)
@@ -165,9 +166,11 @@ class BatchRun:
                     return
             await self._fetch_all()
             still_open = [item for item in first if not self.cache.entry(self.plan.keys[item]).settled]
+            self._progress.done = self._progress.total - len(still_open)
+            self._say("")
             idle = idle + 1 if len(still_open) == len(open_items) else 0
             if idle >= IDLE_ROUNDS:
-                text = f"{len(still_open)} questions come back from the batches without an answer; run again later"
+                text = f"{len(still_open)} question(s) came back from the batches without an answer"
                 return self.stop.request("endpoint", text)
             open_items = still_open
 
@@ -313,9 +316,6 @@ class BatchRun:
             self._parts.remove(part)
             self._save()
             raise Unusable(f"{part.host} refused batch {part.id}: {self.endpoint.redact(errors) or 'no reason given'}")
-        settled = [item for item in self.plan.order if self.cache.entry(self.plan.keys[item]).settled]
-        self._progress.ok = sum(1 for item in settled if self.cache.entry(self.plan.keys[item]).status == "ok")
-        self._say("")
 
     def _record(self, part: Part, line: str) -> dict[str, Any] | None:
         """One line of a batch's output as a record of the cache, None if it is none."""
@@ -391,8 +391,6 @@ class BatchRun:
         write_atomically(path, lambda temporary: temporary.write_text(content))
 
     def _say(self, note: str) -> None:
-        progress = self._progress
-        progress.note = note
-        progress.under_way = sum(part.questions for part in self._parts)
-        progress.done = max(0, progress.total - progress.under_way)
-        self.on_progress(progress)
+        self._progress.note = note
+        self._progress.under_way = sum(part.questions for part in self._parts)
+        self.on_progress(self._progress)

@@ -23,9 +23,15 @@ NO_TEXT, NOT_ASKED = "no text", "not asked"
 
 @dataclass(frozen=True)
 class TextSummary:
-    """How many items of each domain have which status, in order of frequency."""
+    """What was written.
+
+    Attributes:
+        counts: how many items of each domain have which status, in order of frequency.
+        replaced: what stood there before, if it was made otherwise and had more texts; "" if not.
+    """
 
     counts: dict[str, dict[str, int]]
+    replaced: str = ""
 
     @property
     def usable(self) -> int:
@@ -87,8 +93,21 @@ def write_text(plan: Plan, cache: AnswerCache, endpoint: str) -> TextSummary:
         "usd_of_the_whole_cache": round(cache.usd, 6),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    replaced = _better_one(folder, manifest)
     write_atomically(folder / TABLE, lambda path: table.to_parquet(path, index=False))
     write_atomically(
         folder / MANIFEST, lambda path: path.write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
     )
-    return TextSummary(counts)
+    return TextSummary(counts, replaced)
+
+
+def _better_one(folder: Path, new: dict) -> str:
+    """A phrase about the table that is there now, if it comes from another model or prompt and has more texts."""
+    try:
+        old = yaml.safe_load((folder / MANIFEST).read_text())
+        same = all(old[part] == new[part] for part in ("model", "prompt_version"))
+        if same or old["items_with_llm_text"] <= new["items_with_llm_text"]:
+            return ""
+        return f"{old['items_with_llm_text']:,} texts of {old['model']}, {old['language']}, {old['words']} words"
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return ""

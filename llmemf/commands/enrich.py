@@ -1,0 +1,345 @@
+"""Get what the items lack: images by their addresses, text by a language model.
+
+llmemf features images NAME
+llmemf features images NAME --folder my_photos
+llmemf features enrich NAME --base-url https://api.deepseek.com --estimate
+llmemf features enrich NAME --base-url https://api.deepseek.com --key-env DEEPSEEK_API_KEY --limit 20 --budget 0.50
+llmemf features enrich NAME --model gpt-4o-mini --price-in 0.15 --price-out 0.60 --batch
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
+from llmemf.errors import InputError
+
+INTERRUPTED, UNFINISHED = 130, 1
+"""Exit codes: stopped by Ctrl-C or SIGTERM; stopped before the end by a budget or an endpoint that does not answer."""
+
+
+class TokenParameter(StrEnum):
+    max_tokens = "max_tokens"
+    max_completion_tokens = "max_completion_tokens"
+
+
+def images(
+    name: Name,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Take images named by external id from here; fetch nothing.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=512, help="Requests at once.")] = 16,
+    tries: Annotated[int, typer.Option("--tries", min=1, help="Per address, for failures that may pass.")] = 4,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one try in all.")] = 30.0,
+    max_megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Refuse larger files.")] = 10.0,
+    max_megapixels: Annotated[
+        float, typer.Option("--max-megapixels", min=0.001, help="Refuse images of more pixels, undecoded.")
+    ] = 40.0,
+    min_side: Annotated[int, typer.Option("--min-side", min=1, help="Refuse images with a shorter side, pixels.")] = 8,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Fetch from private, loopback and link-local addresses too.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try all failures again, not only those that may pass.")
+    ] = False,
+    data_root: DataRoot = DEFAULT_ROOT,
+) -> None:
+    """Fetch the items' images by their addresses, or take them from a folder; run again to go on where it stopped."""
+    from llmemf.commands.progress import ProgressLine
+    from llmemf.features.fetch import FetchSettings, ImageFetch
+    from llmemf.features.local_images import take_local_images
+    from llmemf.scenarios.scenario import find_scenario
+
+    scenario = find_scenario(name, data_root)
+    limits = {"max_bytes": int(max_megabytes * 1e6), "max_pixels": int(max_megapixels * 1e6), "min_side": min_side}
+    if folder is not None:
+        with ProgressLine("items") as line:
+            table = take_local_images(scenario, folder, **limits, on_progress=line.show)
+        _image_summary(scenario, table)
+        return
+    settings = FetchSettings(
+        concurrency=concurrency,
+        tries=tries,
+        timeout=timeout,
+        allow_private=allow_private,
+        retry_failed=retry_failed,
+        **limits,
+    )
+    with ProgressLine("images") as line:
+
+        def show(progress) -> None:
+            failed = f"{progress.failed:,} failed" if progress.failed else ""
+            line.show(progress.done, progress.total, f"{progress.bytes / 1e6:.1f} MB", failed)
+
+        fetch = ImageFetch(
+            scenario,
+            settings,
+            on_progress=show,
+            on_interrupt=lambda under_way: line.say(f"stopping after {under_way} requests under way; again: at once"),
+        )
+        table = asyncio.run(fetch.run())
+    _image_summary(scenario, table)
+    _say(f"next: llmemf features encode {name} --kind image{_root_option(data_root)}")
+    if fetch.stop.reason == "interrupted":
+        _say("stopped; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED)
+
+
+def enrich(
+    name: Name,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint; or set OPENAI_BASE_URL."),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", help="As the endpoint names it.")] = "deepseek-reasoner",
+    key_env: Annotated[
+        str, typer.Option("--key-env", help="Environment variable that holds the key.")
+    ] = "OPENAI_API_KEY",
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="Own template: FILE, or DOMAIN=FILE; repeatable. See docs/features.md."),
+    ] = None,
+    language: Annotated[str, typer.Option("--language", help="Language of the texts, in English.")] = "English",
+    words: Annotated[int, typer.Option("--words", min=10, help="Words of a text, at most.")] = 120,
+    estimate_only: Annotated[
+        bool, typer.Option("--estimate", help="Count tokens and money, and ask nothing; needs no key.")
+    ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            "--budget", min=0.0, help="USD that all answers of this scenario may cost, earlier runs included."
+        ),
+    ] = None,
+    price_in: Annotated[
+        float | None, typer.Option("--price-in", min=0.0, help="USD per million prompt tokens.")
+    ] = None,
+    price_out: Annotated[
+        float | None, typer.Option("--price-out", min=0.0, help="USD per million completion tokens.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", min=0, help="Ask only so many questions, most frequent items first; 0: all.")
+    ] = 0,
+    batch: Annotated[bool, typer.Option("--batch", help="Use the batch interface: half the price, slower.")] = False,
+    cancel_batch: Annotated[
+        bool, typer.Option("--cancel-batch", help="End pending batches, and fetch what they have answered.")
+    ] = False,
+    poll: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between two looks at a batch.")] = 30.0,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=512, help="Calls at once, at most.")] = 16,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one call.")] = 600.0,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=0, help="Completion tokens of a call, reasoning included; 0: no limit.")
+    ] = 4000,
+    token_parameter: Annotated[
+        TokenParameter, typer.Option("--token-parameter", help="What the endpoint calls that limit.")
+    ] = TokenParameter.max_tokens,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="-1 sends none, as some reasoning models want it.")
+    ] = 0.0,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Ask again where earlier answers were bad or the question rejected.")
+    ] = False,
+    data_root: DataRoot = DEFAULT_ROOT,
+) -> None:
+    """Let a language model write a text on every item; a run that was stopped or killed repeats nothing paid for."""
+    from llmemf.features.llm_cache import AnswerCache
+    from llmemf.features.llm_cost import BATCH_FACTOR, Ledger, Prices, default_prices
+    from llmemf.features.llm_endpoint import Endpoint
+    from llmemf.features.llm_plan import estimate, make_plan
+    from llmemf.features.llm_text import write_text
+    from llmemf.features.prompts import prompts_for
+    from llmemf.scenarios.scenario import find_scenario
+
+    if (price_in is None) != (price_out is None):
+        raise InputError("--price-in and --price-out belong together: give both")
+    prices = default_prices(model) if price_in is None else Prices(price_in, price_out)
+    _check_budget(budget, prices, max_tokens, model)
+    scenario = find_scenario(name, data_root)
+    plan = make_plan(scenario, model, prompts_for(scenario.domains, prompt or (), language=language, words=words))
+    if not len(plan.order):
+        raise InputError(f"no item of scenario {name!r} has a title or a description: there is nothing to ask about")
+    if estimate_only:
+        cache = AnswerCache.peek(scenario.folder)
+        items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
+        _estimate_view(estimate(plan, cache, items, prices, max_tokens), prices, plan, price_in is None, cache.usd)
+        return
+    endpoint = Endpoint.from_environment(
+        base_url=base_url,
+        model=model,
+        key_env=key_env,
+        max_tokens=max_tokens,
+        token_parameter=token_parameter.value,
+        temperature=None if temperature < 0 else temperature,
+        timeout=timeout,
+    )
+    with AnswerCache.open(scenario.folder) as cache:
+        spent = cache.usd
+        ledger_prices = prices.times(BATCH_FACTOR) if prices and (batch or cancel_batch) else prices
+        items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
+        expected = estimate(plan, cache, items, ledger_prices, max_tokens)
+        money = f", about ${expected.usd:,.2f}" if expected.usd is not None else ""
+        _say(
+            f"{expected.questions:,} questions to {model} at {endpoint.host}{money} ({expected.answered:,} known already)"
+        )
+        try:
+            ledger = Ledger(ledger_prices, budget, spent)
+            stop = _ask(
+                plan, cache, endpoint, ledger, items, batch, cancel_batch, limit, retry_failed, poll, concurrency
+            )
+        finally:
+            summary = write_text(plan, cache, endpoint.host)
+        _text_summary(scenario, summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
+    _leave(stop, budget, cache.usd, name, data_root)
+
+
+def _ask(plan, cache, endpoint, ledger, items, batch, cancel, limit, retry_failed, poll, concurrency):
+    """Run by call or by batch with progress; returns why it stopped."""
+    from llmemf.commands.progress import ProgressLine
+    from llmemf.features.enrich import Enrichment
+    from llmemf.features.llm_batch import BatchRun, read_parts
+
+    with ProgressLine("texts") as line:
+
+        def show(progress) -> None:
+            tokens = progress.prompt_tokens + progress.completion_tokens
+            unusable = progress.bad + progress.failed + progress.rejected
+            at_once = f"{progress.under_way} at once" if not (batch or cancel) else ""
+            line.show(
+                progress.done,
+                progress.total,
+                f"{tokens:,} tokens",
+                f"${progress.usd:,.4f}" if ledger.prices.output else "",
+                f"{unusable:,} without text" if unusable else "",
+                at_once,
+                progress.note,
+            )
+
+        common = {"plan": plan, "cache": cache, "endpoint": endpoint, "ledger": ledger, "retry_failed": retry_failed}
+        if batch or cancel:
+            told = "stopping; the batches go on at the provider, the same command fetches them"
+            run = BatchRun(**common, limit=limit, poll=poll, on_progress=show, on_interrupt=lambda _: line.say(told))
+            return asyncio.run(run.run(cancel=cancel))
+        if parts := read_parts(plan.scenario.folder):
+            raise InputError(
+                f"{len(parts)} batch(es) of this scenario are under way at {parts[0].host}: fetch them with --batch, or "
+                "end them with --cancel-batch; asking now would pay twice"
+            )
+        run = Enrichment(
+            **common,
+            items=items,
+            concurrency=concurrency,
+            on_progress=show,
+            on_interrupt=lambda under_way: line.say(
+                f"stopping: {under_way} answers under way are waited for, they are paid; Ctrl-C again drops them"
+            ),
+        )
+        return asyncio.run(run.run())
+
+
+def _check_budget(budget: float | None, prices, max_tokens: int, model: str) -> None:
+    """A budget needs to know what a call can cost at most."""
+    if budget is None:
+        return
+    if prices is None:
+        raise InputError(f"--budget: the prices of {model!r} are not known; give --price-in and --price-out")
+    if not max_tokens:
+        raise InputError("--budget needs a bound on what one call can cost: give --max-tokens")
+
+
+def _leave(stop, budget: float | None, usd: float, name: str, data_root: Path) -> None:
+    """Say why a run ended, and leave with its exit code."""
+    again = "the same command goes on from here"
+    if stop.reason == "interrupted":
+        _say(f"stopped; {again}")
+        raise typer.Exit(INTERRUPTED)
+    if stop.reason == "budget":
+        _say(f"stopped: the next answer might exceed the budget of ${budget:,.2f} (${usd:,.4f} spent); raise --budget")
+        raise typer.Exit(UNFINISHED)
+    if stop.reason == "endpoint":
+        _say(f"stopped: {stop.message}; {again}", error=True)
+        raise typer.Exit(UNFINISHED)
+    _say(f"next: llmemf features encode {name} --kind text{_root_option(data_root)}")
+
+
+def _estimate_view(expected, prices, plan, default_prices: bool, spent: float) -> None:
+    from rich.table import Table
+
+    from llmemf.features.llm_cost import BATCH_FACTOR, PRICES_OF
+
+    table = Table("", "expected", "at most", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("prompt tokens", f"{expected.prompt_tokens:,}", f"{expected.most_prompt_tokens:,}")
+    most = f"{expected.most_completion_tokens:,}" if expected.most_completion_tokens else "no limit"
+    table.add_row("completion tokens", f"{expected.completion_tokens:,}", most)
+    if prices:
+        for label, factor in (("USD", 1.0), ("USD with --batch", BATCH_FACTOR)):
+            bound = "no limit" if expected.most_usd is None else f"{expected.most_usd * factor:,.2f}"
+            table.add_row(label, f"{expected.usd * factor:,.2f}", bound)
+    _say(
+        f"{expected.items:,} of {plan.scenario.num_items:,} items have text, {expected.texts:,} different; "
+        f"{expected.answered:,} are answered, {expected.questions:,} would be asked"
+    )
+    Console().print(table)
+    _say("tokens of the prompts: 0.3 per ASCII character, 0.7 per other one; at most: one per byte")
+    _say(f"tokens of the answers: {expected.completion_basis}; at most: --max-tokens; second tries not counted")
+    if prices:
+        origin = f", the provider's list of {PRICES_OF}; check them" if default_prices else ""
+        _say(f"prices: ${prices.input:g} in, ${prices.output:g} out per million tokens{origin}")
+    else:
+        _say(f"prices of {plan.model!r} are not known: give --price-in and --price-out")
+    if spent:
+        _say(f"spent on this scenario so far: ${spent:,.4f}")
+
+
+def _text_summary(scenario, summary, usd: float, all_usd: float, *, known_prices: bool) -> None:
+    _status_table(scenario, summary.counts)
+    if known_prices:
+        _say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
+    if summary.failed:
+        _say(f"{summary.failed:,} failed by the endpoint's fault and are asked again by the same command")
+    _say(f"written: {scenario.folder / 'llm_text.parquet'}")
+    if summary.replaced:
+        _say(
+            f"note: it held {summary.replaced}; the command that made them brings them back from the cache for nothing"
+        )
+
+
+def _image_summary(scenario, table) -> None:
+    from llmemf.features.image_table import counts_by_domain
+
+    _status_table(scenario, counts_by_domain(scenario, table))
+    _say(f"written: {scenario.folder / 'images.parquet'}")
+
+
+def _status_table(scenario, counts) -> None:
+    """Statuses as rows, domains as columns; "ok" first, then the most frequent."""
+    from rich.table import Table
+
+    totals: dict[str, int] = {}
+    for domain in counts.values():
+        for status, count in domain.items():
+            totals[status] = totals.get(status, 0) + count
+    table = Table("", *scenario.domains, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for status in sorted(totals, key=lambda status: (status != "ok", -totals[status], status)):
+        table.add_row(status, *(f"{counts[domain].get(status, 0):,}" for domain in scenario.domains))
+    Console().print(table)
+
+
+def _root_option(data_root: Path) -> str:
+    """The option to repeat in a command that the user may copy."""
+    import shlex
+
+    return "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
+
+
+def _say(text: str, error: bool = False) -> None:
+    """Print a line as it is: neither wrapped nor coloured, so that paths and commands can be copied."""
+    typer.echo(text, err=error)

@@ -1,0 +1,78 @@
+"""Progress of a long run: one live line on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+PLAIN_SECONDS = 10.0
+
+
+class ProgressLine:
+    """Shows how much of a run is done, how fast, and when it will end.
+
+    Args:
+        unit: what is counted ("texts", "images").
+        seconds: between two plain lines.
+    """
+
+    def __init__(self, unit: str, seconds: float = PLAIN_SECONDS) -> None:
+        self._unit = unit
+        self._seconds = seconds
+        self._start = time.monotonic()
+        self._shown = -1e9
+        self._latest = ""
+        self._live = None
+        if sys.stdout.isatty():
+            columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+            self._live = Progress(*columns, console=Console(), transient=True)
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+            self._task = self._live.add_task("", total=None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+        if self._latest:
+            typer.echo(self._latest)
+
+    def show(self, done: int, total: int, *facts: str) -> None:
+        """Show a state; `facts` are further short texts, empty ones are left out."""
+        if total == 0:
+            return
+        elapsed = time.monotonic() - self._start
+        rate = done / elapsed if elapsed > 0 else 0.0
+        left = f"{clock((total - done) / rate)} left" if 0 < done < total and rate else ""
+        counted = f"{done:,} of {total:,} {self._unit}"
+        parts = [counted, f"{rate:.1f}/s" if done else "", *facts, clock(elapsed), left]
+        line = "  ".join(part for part in parts if part)
+        if self._live:
+            self._live.update(self._task, description=line, completed=done, total=total)
+        elif time.monotonic() - self._shown >= self._seconds:
+            self._shown = time.monotonic()
+            typer.echo(line)
+            self._latest = ""
+            return
+        self._latest = line
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the live one."""
+        if self._live:
+            self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            typer.echo(text)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    whole = int(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

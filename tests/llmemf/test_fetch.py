@@ -1,0 +1,549 @@
+"""Images from a real HTTP server with every failure a shop's image server has, and from a folder."""
+
+import asyncio
+import dataclasses
+import io
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpcore2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from llmemf.__main__ import app, main
+from llmemf.features.addresses import GuardedBackend, is_public
+from llmemf.features.fetch import FetchSettings, ImageFetch
+from llmemf.features.image_content import BadImage, check_image
+from llmemf.scenarios.scenario import find_scenario
+
+
+def picture(kind="JPEG", size=(40, 30), seed=0):
+    """Bytes of a noisy image."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def bomb(side):
+    """A small PNG file that announces side x side pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
+    )
+
+
+class FakeImages:
+    """An image server; `routes` maps a path to a function from (handler, how often it was asked) to nothing."""
+
+    def __init__(self, routes):
+        self.routes = routes
+        self.calls = Counter()
+        self.at_once = self.most_at_once = 0
+        self.hosts = []
+
+    def __enter__(self):
+        fake, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                with lock:
+                    before = fake.calls[self.path]
+                    fake.calls[self.path] += 1
+                    fake.hosts.append(self.headers["Host"])
+                    fake.at_once += 1
+                    fake.most_at_once = max(fake.most_at_once, fake.at_once)
+                try:
+                    fake.routes[self.path](self, before)
+                except (BrokenPipeError, ConnectionResetError):
+                    self.close_connection = True
+                finally:
+                    with lock:
+                        fake.at_once -= 1
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.port = self.server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def send(data, status=200, kind="image/jpeg", length=None, **headers):
+    """A route that answers with these bytes; `length` announces another length."""
+
+    def answer(handler, before):
+        handler.send_response(status)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(data) if length is None else length))
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(data)
+        handler.close_connection = length is not None
+
+    return answer
+
+
+def after(times, failing, then):
+    """Fail so many times, then answer."""
+    return lambda handler, before: (failing if before < times else then)(handler, before)
+
+
+def hang_up(handler, before):
+    handler.close_connection = True
+
+
+def slow(seconds, then):
+    def answer(handler, before):
+        time.sleep(seconds)
+        then(handler, before)
+
+    return answer
+
+
+def drip(handler, before):
+    """A body that never ends: chunk by chunk without a length."""
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    for _ in range(10_000):
+        handler.wfile.write(b"2000\r\n" + b"\xff" * 0x2000 + b"\r\n")
+
+
+def redirect(location, status=302):
+    return send(b"", status=status, Location=location)
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch, tiny_scenario):
+    """Function from image cells to a scenario of seven items (or as many as there are cells)."""
+    monkeypatch.setenv("LLMEMF_DATA_ROOT", str(tmp_path / "data"))
+    base = tiny_scenario(tmp_path / "data")
+
+    def make(cells):
+        count = max(len(cells), base.num_items)
+        cells = [*cells, *[""] * (count - len(cells))]
+        items = pd.DataFrame(
+            {"external_id": [f"i{number}" for number in range(count)], "title": "t", "description": ""}
+        )
+        scenario = dataclasses.replace(base, items=items.assign(image=cells))
+        scenario.save(tmp_path / "data", overwrite=True)
+        return find_scenario("tiny", tmp_path / "data")
+
+    return make
+
+
+SETTINGS = FetchSettings(allow_private=True, backoff=0.01, timeout=3.0, tries=3, concurrency=8)
+
+
+def fetch(scenario, settings=SETTINGS, **options):
+    run = ImageFetch(scenario, settings, **options)
+    return asyncio.run(run.run()), run
+
+
+def call(*arguments, code=0):
+    result = CliRunner().invoke(app, ["features", "images", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def refuse(capsys, *arguments):
+    with pytest.raises(SystemExit) as left:
+        main(["features", "images", *map(str, arguments)])
+    captured = capsys.readouterr()
+    assert left.value.code == 2 and captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+ONE_PIXEL = picture("GIF", (1, 1))
+
+ROUTES = {
+    "ok": (send(picture()), "ok", 1),
+    "png named jpg, wrong header": (send(picture("PNG"), kind="text/html"), "ok", 1),
+    "webp": (send(picture("WEBP")), "ok", 1),
+    "gif": (send(picture("GIF")), "ok", 1),
+    "redirected": (redirect("/ok"), "ok", 1),
+    "redirected late": (redirect("/redirected", 308), "ok", 1),
+    "comes late": (after(2, send(b"", 503), send(picture())), "ok", 3),
+    "limited": (after(2, send(b"", 429, Retry_After="0.05"), send(picture())), "ok", 3),
+    "hangs up once": (after(1, hang_up, send(picture())), "ok", 2),
+    "cut once": (after(1, send(picture()[:300], length=5000), send(picture())), "ok", 2),
+    "cut": (send(picture()[:300], length=5000), "broken connection", 3),
+    "hangs up": (hang_up, "broken connection", 3),
+    "gone": (send(b"", 404), "HTTP 404", 1),
+    "forbidden": (send(b"", 403), "HTTP 403", 1),
+    "down": (send(b"", 500), "HTTP 500", 3),
+    "silent": (slow(1.5, send(picture())), "timeout", 3),
+    "page": (send(b"<!DOCTYPE html><p>Not found</p>"), "not an image (a web page)", 1),
+    "svg": (send(b"<svg xmlns='http://www.w3.org/2000/svg'/>", kind="image/svg+xml"), "unsupported image format", 1),
+    "text": (send(b"hello"), "not an image", 1),
+    "nothing": (send(b""), "empty", 1),
+    "half": (send(picture()[:500]), "broken image", 1),
+    "one pixel": (send(ONE_PIXEL), "too small", 1),
+    "bomb": (send(bomb(30_000)), "too many pixels", 1),
+    "huge": (send(b"\xff\xd8\xff" + b"\0" * 300_000), "too large", 1),
+    "endless": (drip, "too large", 1),
+    "compressed": (send(zlib.compress(picture()), Content_Encoding="deflate"), "compressed transfer", 1),
+    "in a circle": (redirect("/in%20a%20circle"), "too many redirects", 6),
+    "to ftp": (redirect("ftp://127.0.0.1/x"), "bad address", 1),
+    "to a file": (redirect("file:///etc/passwd"), "bad address", 1),
+    "asks for patience": (send(b"", 429, Retry_After="9999"), "HTTP 429", 1),
+}
+
+
+def path_of(name):
+    return "/" + name.replace(" ", "%20")
+
+
+def test_every_kind_of_server(shop):
+    settings = dataclasses.replace(SETTINGS, timeout=1.0, max_bytes=200_000, max_pixels=1_000_000)
+    with FakeImages({path_of(name): route for name, (route, _, _) in ROUTES.items()}) as server:
+        scenario = shop([server.url + path_of(name) for name in ROUTES])
+        table, run = fetch(scenario, settings)
+        expected = {name: status for name, (_, status, _) in ROUTES.items()}
+        assert dict(zip(ROUTES, table.status)) == expected
+        calls = {name: server.calls[path_of(name)] for name in ROUTES}
+        times = {name: count for name, (_, _, count) in ROUTES.items()}
+        times["redirected"] = 2  # its own and that of "redirected late"
+        times["ok"] = 3
+        assert calls == times
+        assert server.most_at_once <= settings.concurrency
+        written = pd.read_parquet(scenario.folder / "images.parquet")
+        pd.testing.assert_frame_equal(written, table)
+        assert written.columns.tolist() == ["item", "path", "status", "address"]
+        assert written.path[0] == "images/000000.jpg" and written.path[1] == "images/000001.png"
+        assert (scenario.folder / written.path[1]).read_bytes() == picture("PNG")
+        assert ((written.path == "") == (written.status != "ok")).all()
+        names = {path.name for path in (scenario.folder / "images").iterdir()}
+        assert names == {path.split("/")[1] for path in written.path if path}, "nothing else is left there"
+
+        server.calls.clear()
+        settings = dataclasses.replace(settings, tries=1)
+        fetch(scenario, settings)
+        again = {name for name in ROUTES if server.calls[path_of(name)]}
+        assert again == {"cut", "hangs up", "down", "silent", "asks for patience"}, "only what may pass is tried again"
+        server.calls.clear()
+        fetch(scenario, dataclasses.replace(settings, retry_failed=True))
+        again = {name for name in ROUTES if server.calls[path_of(name)]}
+        assert again - {"redirected", "ok"} == {name for name, (_, status, _) in ROUTES.items() if status != "ok"}
+    assert run.stop.reason == ""
+
+
+def test_cells_that_are_no_addresses(shop):
+    scenario = shop(
+        ["ftp://host/a.jpg", "http://", "images/mine.png", "../../x.jpg", "images/none.jpg", "data:image/png,x", ""]
+    )
+    (scenario.folder / "images").mkdir()
+    (scenario.folder / "images" / "mine.png").write_bytes(picture("PNG"))
+    (scenario.folder.parent.parent / "x.jpg").write_bytes(picture())
+    table, _ = fetch(scenario)
+    outside = "path outside the scenario's folder"
+    assert table.status.tolist() == [
+        "bad address",
+        "bad address",
+        "ok",
+        outside,
+        "no such file",
+        "bad address",
+        "no address",
+    ]
+    assert table.path[2] == "images/mine.png"
+
+
+def test_one_address_is_fetched_once_for_all_its_items(shop):
+    with FakeImages({"/a": send(picture())}) as server:
+        scenario = shop([f"{server.url}/a"] * 5)
+        table, _ = fetch(scenario)
+        assert server.calls["/a"] == 1 and set(table.path[:5]) == {"images/000000.jpg"}
+        (scenario.folder / "images/000000.jpg").write_bytes(b"cut")
+        fetch(scenario)
+        assert server.calls["/a"] == 2, "a file that is not as it was written is fetched again"
+        assert (scenario.folder / "images/000000.jpg").read_bytes() == picture()
+
+
+# Private address ranges.
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "100.64.0.1",
+        "224.0.0.1",
+        "::1",
+    ]
+    + [
+        "fe80::1%eth0",
+        "fd00::1",
+        "::ffff:127.0.0.1",
+        "::ffff:a00:1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "ff02::1",
+        "::",
+    ]
+    + ["255.255.255.255", "240.0.0.1", "192.0.2.1", "2001:db8::1", "::127.0.0.1"],
+)
+def test_not_public(address):
+    assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
+)
+def test_public(address):
+    assert is_public(address)
+
+
+class Detour(httpcore2.AsyncNetworkBackend):
+    """Leads the connection to a public address to the test's server, and notes which address was asked for."""
+
+    def __init__(self, port):
+        self.port = port
+        self.asked = []
+
+    async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
+        self.asked.append(host)
+        return await httpcore2.AnyIOBackend().connect_tcp("127.0.0.1", self.port, timeout)
+
+
+def guarded(port, names):
+    """A guarded backend whose resolver knows these names; each look-up takes the next of a name's answers."""
+    looked = Counter()
+
+    async def resolver(host, _):
+        answers = names[host]
+        looked[host] += 1
+        return answers[min(looked[host], len(answers)) - 1]
+
+    detour = Detour(port)
+    return GuardedBackend(resolver=resolver, inner=detour), detour
+
+
+def test_the_first_address_and_redirects_must_be_public(shop):
+    routes = {
+        "/ok": send(picture()),
+        "/inside": redirect("http://inside.test/ok"),
+        "/meta": redirect("http://169.254.169.254/"),
+    }
+    with FakeImages(routes) as server:
+        names = {
+            "shop.test": [["93.184.216.34"]],
+            "inside.test": [["10.0.0.7"]],
+            "169.254.169.254": [["169.254.169.254"]],
+        }
+        names["rebound.test"] = [["8.8.8.8"], ["127.0.0.1"]]
+        names["mixed.test"] = [["127.0.0.1", "8.8.4.4"]]
+        backend, detour = guarded(server.port, names)
+        hosts = [
+            "shop.test/ok",
+            "shop.test/inside",
+            "shop.test/meta",
+            "inside.test/ok",
+            "rebound.test/ok",
+            "mixed.test/ok",
+        ]
+        table, _ = fetch(
+            shop([f"http://{host}" for host in hosts]),
+            dataclasses.replace(SETTINGS, allow_private=False),
+            backend=backend,
+        )
+    assert table.status[:6].tolist() == ["ok", "private address", "private address", "private address", "ok", "ok"]
+    assert set(detour.asked) == {"93.184.216.34", "8.8.8.8", "8.8.4.4"}, (
+        "connected to what was checked, and nothing else"
+    )
+    assert set(server.hosts) == {"shop.test", "rebound.test", "mixed.test"}, "servers see the name that was asked for"
+
+
+def test_private_addresses_are_refused_by_default(shop):
+    with FakeImages({"/ok": send(picture())}) as server:
+        shop([f"{server.url}/ok", f"http://localhost:{server.port}/ok", f"http://[::ffff:127.0.0.1]:{server.port}/ok"]
+             + [f"http://2130706433:{server.port}/ok", f"http://0x7f.1:{server.port}/ok"])  # fmt: skip
+        printed = call("tiny")
+        assert not server.calls
+        assert "private address" in printed
+        printed = call("tiny", "--allow-private", "--retry-failed")
+        assert server.calls["/ok"] >= 2
+
+
+# Kill, Ctrl-C, lock.
+
+
+def child(*options):
+    command = [sys.executable, "-m", "llmemf", "features", "images", "tiny", "--allow-private", "--concurrency", "4"]
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, seconds=20.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.005)
+
+
+def logged(scenario):
+    path = scenario.folder / "images_log.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_goes_on_where_it_was(shop, number):
+    paths = [f"/{index}" for index in range(24)]
+    with FakeImages({path: slow(0.05, send(picture(seed=index))) for index, path in enumerate(paths)}) as server:
+        scenario = shop([server.url + path for path in paths])
+        process = child()
+        wait_for(lambda: logged(scenario) >= 6)
+        process.send_signal(number)
+        printed, errors = process.communicate(timeout=20)
+        if number == signal.SIGINT:
+            assert process.returncode == 130 and not errors and "goes on from here" in printed
+            assert (pd.read_parquet(scenario.folder / "images.parquet").status == "not fetched").any()
+        kept = {path for path in paths if f"{server.url}{path}" in (scenario.folder / "images_log.jsonl").read_text()}
+        if number == signal.SIGKILL:
+            with open(scenario.folder / "images_log.jsonl", "a") as file:
+                file.write('{"item": 3, "st')
+        before = server.calls.copy()
+        table, _ = fetch(scenario)
+        assert (table.status == "ok").all() and len(kept) >= 6
+        assert not [path for path in kept if server.calls[path] > before[path]], "what is there is not fetched again"
+    for index, path in enumerate(table.path):
+        assert (scenario.folder / path).read_bytes() == picture(seed=index)
+    assert not [
+        name for name in os.listdir(scenario.folder / "images") if not re.fullmatch(r"\d{6}\.jpg|\..*tmp", name)
+    ]
+
+
+def test_two_runs_on_one_scenario_are_refused(shop, capsys):
+    from llmemf.features.journal import Journal
+
+    scenario = shop(["http://127.0.0.1:9/x"])
+    with Journal(scenario.folder / "images_log.jsonl"):
+        assert "in use by another process" in refuse(capsys, "tiny")
+
+
+def test_no_addresses_at_all(shop, capsys):
+    shop([])
+    assert "no item of scenario 'tiny' names an image" in refuse(capsys, "tiny")
+
+
+def test_the_summary_counts_by_domain_and_reason(shop):
+    with FakeImages({"/ok": send(picture()), "/gone": send(b"", 404)}) as server:
+        shop([f"{server.url}/ok", f"{server.url}/gone", "", f"{server.url}/gone"])
+        printed = call("tiny", "--allow-private")
+    lines = [line.strip() for line in printed.splitlines() if re.search(r"\d+ +\d+ *$", line)]
+    rows = {line.split("  ")[0]: line.split()[-2:] for line in lines}
+    assert rows["ok"] == ["1", "0"] and rows["HTTP 404"] == ["1", "1"] and rows["no address"] == ["1", "3"]
+    assert "2 of 2 images" in printed and "next: llmemf features encode tiny --kind image" in printed
+
+
+# A local folder.
+
+
+def test_a_local_folder_by_external_id(shop, tmp_path):
+    scenario = shop([""] * 7)
+    source = tmp_path / "photos"
+    (source / "deep").mkdir(parents=True)
+    (source / "i0.JPG").write_bytes(picture(seed=0))
+    (source / "deep" / "i4.jpeg").write_bytes(picture("PNG", seed=4))
+    (source / "i2.png").write_bytes(b"broken")
+    (source / "unknown.jpg").write_bytes(picture())
+    printed = call("tiny", "--folder", source)
+    table = pd.read_parquet(scenario.folder / "images.parquet")
+    assert table.status.tolist() == ["ok", "no file", "not an image", "no file", "ok", "no file", "no file"]
+    assert table.path[4] == "images/000004.png", "the suffix is that of the content"
+    assert table.address[4] == "deep/i4.jpeg"
+    assert (scenario.folder / table.path[4]).read_bytes() == picture("PNG", seed=4)
+    assert "no file" in printed
+    call("tiny", "--folder", source)
+    assert logged(scenario) == 3, "a second run notes nothing new"
+
+
+def test_a_folder_per_domain_keeps_equal_ids_apart(shop, tmp_path):
+    scenario = shop([""] * 7)
+    for domain, name in (("film", "i0"), ("book", "i3"), ("book", "i0")):
+        (tmp_path / "photos" / domain).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / domain / f"{name}.png").write_bytes(picture("PNG"))
+    call("tiny", "--folder", tmp_path / "photos")
+    table = pd.read_parquet(scenario.folder / "images.parquet")
+    assert table.address[[0, 3]].tolist() == ["film/i0.png", "book/i3.png"]
+
+
+def test_mistakes_with_a_folder(shop, tmp_path, capsys):
+    shop([""] * 7)
+    assert "no such folder" in refuse(capsys, "tiny", "--folder", tmp_path / "none")
+    (tmp_path / "photos").mkdir()
+    assert "named by an external id" in refuse(capsys, "tiny", "--folder", tmp_path / "photos")
+    for suffix in ("png", "jpg"):
+        (tmp_path / "photos" / f"i1.{suffix}").write_bytes(picture())
+    assert "item 'i1' has several images" in refuse(capsys, "tiny", "--folder", tmp_path / "photos")
+
+
+# Content.
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_kinds_and_limits(kind):
+    facts = check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=20)
+    assert (facts.width, facts.height) == (50, 20)
+    with pytest.raises(BadImage, match="too many pixels"):
+        check_image(picture(kind, (50, 20)), max_pixels=999, min_side=20)
+    with pytest.raises(BadImage, match="too small"):
+        check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=21)
+
+
+def test_damage_anywhere_is_a_reason_and_never_a_crash():
+    rng = np.random.default_rng(0)
+    verdicts = Counter()
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
+        whole = picture(kind)
+        for _ in range(30):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, len(whole), 8):
+                damaged[place] = rng.integers(256)
+            try:
+                check_image(bytes(damaged[: rng.integers(1, len(whole))]), max_pixels=10_000, min_side=1)
+                verdicts["ok"] += 1
+            except BadImage as error:
+                verdicts[str(error)] += 1
+    assert sum(verdicts.values()) == 150 and verdicts["broken image"] > 50
+
+
+def test_the_log_holds_one_line_per_outcome(shop):
+    with FakeImages({"/ok": send(picture())}) as server:
+        scenario = shop([f"{server.url}/ok"])
+        fetch(scenario)
+    record = json.loads((scenario.folder / "images_log.jsonl").read_text())
+    assert (record["item"], record["status"], record["width"], record["height"]) == (0, "ok", 40, 30)
+    assert record["bytes"] == len(picture()) and record["transient"] is False
