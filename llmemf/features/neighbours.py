@@ -201,12 +201,12 @@ def item_labels(scenario: Scenario) -> tuple[str, list[frozenset[str]]]:
 
 
 def _category(value: object) -> frozenset[str]:
+    """The last level of every path of "Home > Kitchen > Pots | Garden > Pots", or the last of several names."""
     if isinstance(value, str):
-        parts = re.split(r"\s*[|>]\s*", value)
+        names = [path.split(">")[-1].strip() for path in value.split("|")]
     else:
-        parts = list(value) if isinstance(value, list | tuple | np.ndarray) else []
-    parts = [str(part).strip() for part in parts if str(part).strip()]
-    return frozenset(parts[-1:])
+        names = [str(name).strip() for name in value][-1:] if isinstance(value, list | tuple | np.ndarray) else []
+    return frozenset(filter(None, names))
 
 
 def companions(matrices: Sequence[FeatureMatrix]) -> dict[str, FeatureMatrix]:

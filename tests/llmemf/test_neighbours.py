@@ -100,9 +100,9 @@ def test_labels():
     titles = ["The Book of Tea (DVD)", "", "12 A B", *[""] * (NUM_ITEMS - 3)]
     label, found = item_labels(dataclasses.replace(scenario, items=scenario.items.assign(title=titles)))
     assert label == "title word" and found[:3] == [{"tea"}, set(), set()]
-    written = pd.Series(["Books > Tea", None, "Kitchen|Pots | Tea pots", *[""] * (NUM_ITEMS - 3)])
+    written = pd.Series(["Books > Tea", None, "Home > Kitchen > Pots | Tea pots", *[""] * (NUM_ITEMS - 3)])
     label, found = item_labels(dataclasses.replace(scenario, items=scenario.items.assign(categories=written)))
-    assert label == "category" and found[:3] == [{"Tea"}, set(), {"Tea pots"}]
+    assert label == "category" and found[:3] == [{"Tea"}, set(), {"Pots", "Tea pots"}]
 
 
 def test_a_nearly_constant_space_is_told(scenario):
