@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+# Ray reads this once, when it is imported; a sweep sets it before, and tests import Ray earlier than any sweep.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, HERE)
 sys.path.append(str(Path(HERE).parent / "llmemf"))
@@ -24,3 +26,13 @@ def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of MLflow, which takes seconds to make; tests work on copies."""
+    from sweeps.delivery import mlflow_client
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow_client(f"sqlite:///{path}").search_experiments()
+    return path

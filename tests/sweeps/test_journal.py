@@ -25,7 +25,9 @@ def test_what_is_appended_is_what_is_read(path):
     journal = Journal(path)
     assert journal.read() == []
     before = int(time.time() * 1000)
-    first = journal.append("proposed", trial=1, choice={"modalities": ("id", "text"), "lr": 0.1 + 0.2}, error='a\n"b" ä')
+    first = journal.append(
+        "proposed", trial=1, choice={"modalities": ("id", "text"), "lr": 0.1 + 0.2}, error='a\n"b" ä'
+    )
     second = journal.append("started", trial=1)
     assert journal.read() == Journal(path).read() == [first, second]
     assert first["choice"] == {"modalities": ["id", "text"], "lr": 0.1 + 0.2} and first["error"] == 'a\n"b" ä'

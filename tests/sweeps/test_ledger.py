@@ -60,7 +60,7 @@ def random_sweep(folder, seed, steps=60):
 def test_any_beginning_of_a_journal_gives_the_state_that_the_driver_had_then(tmp_path, seed):
     live = tmp_path / "live"
     live.mkdir()
-    ledger, states = random_sweep(live, seed)
+    _, states = random_sweep(live, seed)
     lines = (live / "journal.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(states) > 20
     for count, expected in enumerate(states, start=1):
@@ -159,7 +159,8 @@ def test_memory_that_runs_out_counts_sooner(tmp_path):
     ledger = Ledger(tmp_path)
     record = propose(ledger)
     ledger.start(record)
-    assert [ledger.lose(record, "memory", "full") for _ in range(MEMORY_LOSSES)] == [True] * (MEMORY_LOSSES - 1) + [False]
+    again = [ledger.lose(record, "memory", "full") for _ in range(MEMORY_LOSSES)]
+    assert again == [True] * (MEMORY_LOSSES - 1) + [False]
     assert (record.outcome, record.kind) == ("failed", "memory")
 
 

@@ -14,14 +14,6 @@ from sweeps.tracking import STATUS, Tracking, allowed, finite
 EPOCHS = 4
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """The database takes seconds to make; every test gets a copy."""
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow_client(f"sqlite:///{path}").search_experiments()
-    return path
-
-
 @pytest.fixture
 def target(empty_database, tmp_path):
     return new_database(empty_database, tmp_path / "mlflow.db")

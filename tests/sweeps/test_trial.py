@@ -56,7 +56,9 @@ def test_what_trials_share_holds_no_test_data():
 def test_epochs_are_reported_and_the_deciding_ones_have_checkpoints(tmp_path, reports, monkeypatch):
     saved = []
     save = checkpoints.save
-    monkeypatch.setattr(checkpoints, "save", lambda *args: (saved.append((args[2]["epoch"], len(reports))), save(*args)))
+    monkeypatch.setattr(
+        checkpoints, "save", lambda *args: (saved.append((args[2]["epoch"], len(reports))), save(*args))
+    )
     run(tmp_path, checkpoint_epochs=[2, 4])
     assert epochs(reports) == [1, 2, 3, 4, 5, 6]
     assert saved == [(2, 1), (4, 3), (6, 5)], "a checkpoint is there before its epoch is reported"
