@@ -202,6 +202,7 @@ class LLMEMF(Recommender):
 
     config_class = LLMEMFConfig
     config: LLMEMFConfig
+    source = "LLM-EMF: LLM-enhanced multimodal fusion for cross-domain sequential recommendation"
 
     def __init__(self, config: LLMEMFConfig, data: TrialData) -> None:
         super().__init__(config, data)
