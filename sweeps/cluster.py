@@ -27,6 +27,8 @@ STORAGE_SECONDS = 45.0
 """Network file systems show a new file after some seconds, by default after 30 at most."""
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster's description on the head."""
+KUBERAY = "KUBERAY_GEN_RAY_START_CMD"
+"""KubeRay sets this in its pods; it keeps its scaling to itself."""
 SHOWN = 3
 
 
@@ -82,15 +84,14 @@ def capacity(
         InputError: not even one trial fits.
     """
     now = sum(trials_that_fit(record, node["Resources"]) for node in nodes)
-    later = most_at_once(record, planned, most_workers) if planned is not None else 0
     asked, notices = record.concurrency, []
-    if planned is None and not now and asked is not None:
-        # Only the user knows that this cluster starts machines when somebody asks for them.
-        notices.append("no node of the cluster holds a trial yet: waiting until it has grown")
-        return asked, notices
-    if later is None and asked is None:
-        raise InputError("the cluster grows without a limit: say how many trials run at once with --concurrency")
-    most = asked if later is None and asked is not None else max(now, later or 0)
+    # Where the cluster does not tell, only the user can know that it starts machines when somebody asks for them.
+    later = asked or 0 if planned is None else most_at_once(record, planned, most_workers)
+    if later is None:
+        if asked is None:
+            raise InputError("the cluster grows without a limit: say how many trials run at once with --concurrency")
+        later = asked
+    most = max(now, later)
     if not most:
         there = Counter(describe(node["Resources"]) for node in nodes if holds_something(node["Resources"]))
         kinds = [f"{plural(count, 'node')} with {text}" for text, count in there.items()] or ["no node for trials"]
@@ -100,11 +101,12 @@ def capacity(
             f"one trial asks for {describe(wanted(record))} on one node; the cluster has {', '.join(kinds)}: lower "
             f"--cpus-per-trial or --gpus-per-trial{grows}"
         )
+    most = most if asked is None else min(asked, most)
     if most > now:
-        notices.append(f"{now} of {plural(most, 'trial')} at once fit now, the others wait for nodes that are started")
+        notices.append(f"{now} of {plural(most, 'trial')} at once fit now, the others wait until the cluster has grown")
     if not record.gpus_per_trial and any(node["Resources"].get("GPU") for node in nodes):
         notices.append("the cluster has GPUs and no trial asks for one: --gpus-per-trial 1")
-    return most if asked is None else min(asked, most), notices
+    return most, notices
 
 
 def most_at_once(record: SweepRecord, planned: list[NodeType], most_workers: int | None) -> int | None:
@@ -133,10 +135,10 @@ def planned_nodes() -> tuple[list[NodeType] | None, int | None]:
             for group in config.node_group_configs
         ]
         return kinds, None
+    if not _on_head() or KUBERAY in os.environ:
+        return None, None
     path = BOOTSTRAP.expanduser()
-    if _on_head() and path.exists():
-        return read_node_types(yaml.safe_load(path.read_text()))
-    return None, None
+    return read_node_types(yaml.safe_load(path.read_text())) if path.exists() else ([], None)
 
 
 def read_node_types(config: dict[str, Any]) -> tuple[list[NodeType] | None, int | None]:
