@@ -6,9 +6,10 @@
 Real trials (`sweeps.trial.train_trial` through `tune.with_parameters`) on a local Ray with as many logical CPUs. They train
 on part of the sequences, with all features, and each is looked at when it ends an epoch while all of them run.
 
-The share of the features that a trial copies is measured, not argued: the same trials with features of twice the width
-(zeros appended, so nothing else changes; a linear projection keeps the model's size) and the growth of what a trial holds
-alone, less its larger projection.
+The share of the features that a trial copies is measured, not argued: the same trial with features of four times the
+width (zeros appended, so nothing else changes; a linear projection keeps the model's size) and the growth of what it holds
+alone, less its larger projection. There, batches are small, since what they gather grows with the width as well, and freed
+memory goes back at once, since what the allocator keeps varies by more than what is looked for.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from sweeps.trial import train_trial
 
 MB = 2**20
 TRAINED_SEQUENCES, VALID_CASES = 1024, 256
+WIDER = 4
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,27 @@ def shortened(data: TrialData) -> TrialData:
 
 
 def widened(data: TrialData) -> TrialData:
-    """Every feature matrix twice as wide; the new half is zero."""
+    """Every feature matrix `WIDER` times as wide; what is new is zero."""
     found = {}
     for kind in ("text", "image"):
         if matrix := getattr(data, kind):
-            found[kind] = replace(matrix, rows=np.concatenate([matrix.rows, np.zeros_like(matrix.rows)], axis=1))
+            rows = np.zeros((len(matrix.rows), WIDER * matrix.width), dtype=matrix.rows.dtype)
+            rows[:, : matrix.width] = matrix.rows
+            found[kind] = replace(matrix, rows=rows)
     return replace(data, **found)
+
+
+def start_ray(cpus: int, store: int) -> None:
+    ray.init(
+        address="local",
+        num_cpus=cpus,
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=store,
+    )
+    logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def trained_bytes(plan: Plan, data: TrialData) -> int:
@@ -200,15 +217,7 @@ def main() -> None:
     data = shortened(load_data(plan).trial_data)
     matrices = [matrix for matrix in (data.text, data.image) if matrix is not None]
     features = sum(matrix.rows.nbytes for matrix in matrices)
-    ray.init(
-        num_cpus=max(counts),
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        object_store_memory=3 * features + 400 * MB,
-    )
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    start_ray(max(counts), 2 * features + 400 * MB)
     console.print(f"{arguments.scenario}: {features / MB:,.0f} MiB of features for {data.num_items:,} items\n")
     folder = Path(tempfile.mkdtemp(prefix="trial-memory-"))
     libraries = run_trials(1, plan, only_imports, folder)[0].uss
@@ -240,20 +249,21 @@ def main() -> None:
     console.print(
         "MiB; total: alone + object store + program files once; per trial: growth of the total per further trial\n"
     )
+    ray.shutdown()
+    os.environ.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
     wide = widened(data)
-    # What a batch gathers grows with the width as well; small batches keep it out of the comparison.
+    start_ray(1, 2 * (1 + WIDER) * features + 400 * MB)
     small = {"batch_size": 16, "eval_batch_size": 16}
-    one = run_trials(1, plan, function, folder, **small)[0].uss
-    two = run_trials(1, plan, with_data(wide, folder), folder, **small)[0].uss
+    held = [run_trials(1, plan, with_data(part, folder), folder, **small)[0].uss for part in (data, wide)]
+    ray.shutdown()
     shutil.rmtree(folder)
-    weights = trained_bytes(plan, wide) - trained_bytes(plan, data)
-    copied = (two - one - weights) / features if features else 0.0
     model = trained_bytes(plan, data)
+    grown = held[1] - held[0] - (trained_bytes(plan, wide) - model)
+    copied = grown / ((WIDER - 1) * features) if features else 0.0
     console.print(f"libraries alone         {libraries / MB:8,.0f} MiB of a trial's own memory")
     console.print(f"parameters, optimiser   {model / MB:8,.0f} MiB (values, gradients, Adam, best weights)")
     console.print(f"steps, tables, caches   {(alone - libraries - model) / MB:8,.0f} MiB")
-    console.print(f"features copied         {copied:8.2f} of their {features / MB:,.0f} MiB per trial (doubled width)")
-    ray.shutdown()
+    console.print(f"features copied         {copied:8.2f} of their {features / MB:,.0f} MiB per trial")
 
 
 if __name__ == "__main__":
