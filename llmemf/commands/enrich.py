@@ -85,10 +85,14 @@ def images(
         )
         table = asyncio.run(fetch.run())
     _image_summary(scenario, table)
-    _say(f"next: llmemf features encode {name} --kind image{_root_option(data_root)}")
     if fetch.stop.reason == "interrupted":
         _say("stopped; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)
+    if fetch.stop.reason:
+        _say(f"stopped: {fetch.stop.message} The same command goes on from here", error=True)
+        raise typer.Exit(UNFINISHED)
+    if (table.status == "ok").any():
+        _say(f"next: llmemf features encode {name} --kind image{_root_option(data_root)}")
 
 
 def enrich(
@@ -177,6 +181,8 @@ def enrich(
         temperature=None if temperature < 0 else temperature,
         timeout=timeout,
     )
+    if endpoint.in_the_clear:
+        _say(f"note: {endpoint.base_url} is not encrypted, the key can be read on its way; https is")
     with AnswerCache.open(scenario.folder) as cache:
         spent = cache.usd
         ledger_prices = prices.times(BATCH_FACTOR) if prices and (batch or cancel_batch) else prices

@@ -28,8 +28,8 @@ LONGEST_WAIT = 900.0
 """A server that asks to wait longer (a daily quota) ends the run in order."""
 GIVEN_UP = 3
 """So many questions given up in a row: the endpoint is down, and the run ends in order."""
-REJECTED = 5
-"""So many questions rejected before the first answer: the request is at fault, not the items."""
+REJECTED = 8
+"""So many questions rejected in a row: the request is at fault, not the items."""
 HOPELESS = 10
 """So many questions with two bad answers each, and not one usable answer: the settings are at fault, and each costs."""
 REMINDER = "\nYour last answer could not be used ({verdict}). Write the notes in {language}, at most {words} words."
@@ -104,7 +104,6 @@ class Enrichment:
         self._waiting = iter(self.items)
         self._given_up = 0
         self._withheld: list[dict] = []
-        self._answered = False
         self._verdicts: Counter[str] = Counter()
         async with self.endpoint.client() as client:
             with listening(self.stop, lambda: self.on_interrupt(self._pace.under_way)):
@@ -218,13 +217,14 @@ class Enrichment:
         self._record(key, prompt, status=verdict, text=text, usd=usd, **tokens)
         self._progress.prompt_tokens += reply.prompt_tokens
         self._progress.completion_tokens += reply.completion_tokens
-        self._answered = True
         self._release_withheld()
         return verdict
 
     def _check_hope(self) -> None:
         """End a run that pays for bad answers alone: a token limit too low for the reasoning, a wrong language."""
-        if not self._progress.ok and self._progress.bad >= HOPELESS:
+        if self._progress.ok or self._progress.bad < HOPELESS:
+            return
+        if not any(self.cache.entry(key).status == USABLE for key in self.plan.keys):
             reasons = ", ".join(f"{count} {verdict}" for verdict, count in self._verdicts.most_common())
             self.stop.request(
                 "endpoint",
@@ -263,26 +263,22 @@ class Enrichment:
             await sleep(max(failure.wait or 0.0, self._pace.backoff(tries)), self.stop.event)
 
     def _reject(self, key: str, prompt: Prompt, reason: str) -> None:
-        """Note a question that the endpoint will not take; withheld until one answer shows that it takes others."""
+        """Note a question that the endpoint will not take; withheld until an answer shows that it still takes others."""
         record = {"key": key, "model": self.plan.model, "prompt": prompt.version, "status": f"rejected: {reason}"}
         self._withheld.append(record)
         self._progress.rejected += 1
-        if self._takes_questions():
-            self._release_withheld()
-        elif len(self._withheld) >= REJECTED:
+        if len(self._withheld) >= REJECTED:
             raise self._rejects_everything()
         self._done()
 
     def _takes_questions(self) -> bool:
-        """Whether the endpoint has answered any question put this way."""
-        return self._answered or any(
-            (self.plan.model, prompt.version) in self.cache.answers for prompt in self.plan.prompts
-        )
+        """Whether the endpoint has answered any question put this way, now or in an earlier run."""
+        return any((self.plan.model, prompt.version) in self.cache.answers for prompt in self.plan.prompts)
 
     def _rejects_everything(self) -> Unusable:
         reason = self._withheld[-1]["status"].removeprefix("rejected: ")
         return Unusable(
-            f"endpoint {self.endpoint.host} rejects every question ({reason}); look at --model, --max-tokens, "
+            f"endpoint {self.endpoint.host} rejects one question after another ({reason}); look at --model, --max-tokens, "
             "--token-parameter and --temperature"
         )
 

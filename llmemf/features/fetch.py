@@ -37,6 +37,9 @@ from llmemf.scenarios.scenario import Scenario
 REDIRECTS = 5
 LIMITED = 10
 """Times that one address may meet "too many requests"."""
+UNREACHED = 50
+"""So many addresses in a row that nobody answered at: the network is down, and the run ends in order."""
+UNREACHABLE = ("unknown host", "no connection")
 LONGEST_WAIT = 120.0
 """A server that asks to wait longer fails the address for this run."""
 BAD_ADDRESS = "bad address"
@@ -202,6 +205,7 @@ class ImageFetch:
         transport = GuardedTransport(backend, settings.concurrency)
         self._pace = Pace(settings.concurrency, settings.backoff)
         self._pace.limit = settings.concurrency
+        self._unreached = 0
         queue = iter(waiting.items())
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode") as self._decoders:
             async with httpx2.AsyncClient(
@@ -255,6 +259,7 @@ class ImageFetch:
             else:
                 self._pace.succeeded()
                 self._keep(address, items, data, facts)
+                self._unreached = 0
                 break
             finally:
                 self._pace.leave()
@@ -264,6 +269,7 @@ class ImageFetch:
             if not failure.transient or too_long or failures >= self.settings.tries or limited >= LIMITED:
                 self._note([self._outcome(item, address, str(failure), transient=failure.transient) for item in items])
                 self._progress.failed += 1
+                self._check_network(str(failure))
                 break
             self._progress.retried += 1
             if failure.limited:
@@ -274,6 +280,12 @@ class ImageFetch:
             return
         self._progress.done += 1
         self.on_progress(self._progress)
+
+    def _check_network(self, reason: str) -> None:
+        self._unreached = self._unreached + 1 if reason in UNREACHABLE else 0
+        if self._unreached >= UNREACHED:
+            text = f"{UNREACHED} addresses in a row could not be reached ({reason}); is this machine online?"
+            self.stop.request("endpoint", text)
 
     def _keep(self, address: str, items: list[int], data: bytes, facts: ImageFacts) -> None:
         """Write an image, then note it for all items that name its address."""

@@ -108,6 +108,12 @@ class Endpoint:
     def host(self) -> str:
         return urlsplit(self.base_url).netloc
 
+    @property
+    def in_the_clear(self) -> bool:
+        """Whether the key leaves this machine unencrypted."""
+        parts = urlsplit(self.base_url)
+        return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
+
     def body(self, question: str) -> dict[str, Any]:
         """The request of one question, as chat completions take it."""
         body: dict[str, Any] = {"model": self.model, "messages": messages(question)}

@@ -199,7 +199,10 @@ def test_a_parameter_that_the_endpoint_rejects_poisons_no_item(shop, capsys):
     scenario = shop(["A", "B", "C", "D"])
     with FakeOpenAI(lambda *_: Answer(400, {"error": {"message": "temperature is not supported"}})) as fake:
         line = refuse(capsys, "shop", "--base-url", fake.url, "--model", "m")
-        assert "rejects every question (HTTP 400: temperature is not supported)" in line and "--temperature" in line
+        assert (
+            "rejects one question after another (HTTP 400: temperature is not supported)" in line
+            and "--temperature" in line
+        )
         fake.behave = lambda question, before: good(question)
         call("shop", "--base-url", fake.url, "--model", "m")
     assert (table(scenario).status == "ok").all()
@@ -346,6 +349,18 @@ def test_a_rejected_question_is_recorded_and_not_asked_again(shop):
         assert fake.calls["A"] == 1
 
 
+def test_a_parameter_rejected_in_a_later_run_poisons_no_item_either(shop, titles, capsys):
+    scenario = shop(titles)
+    with FakeOpenAI() as fake:
+        run(scenario, fake, limit=3)
+        fake.behave = lambda *_: Answer(400, {"error": {"message": "bad temperature"}})
+        with pytest.raises(InputError, match="rejects one question after another"):
+            run(scenario, fake, concurrency=2)
+        assert sum(fake.calls.values()) <= 3 + 9
+        fake.behave = lambda question, before: good(question)
+        assert run(scenario, fake)[2] == ["ok"] * 24
+
+
 # Failures of the endpoint.
 
 
@@ -392,9 +407,9 @@ def test_garbage_and_broken_bodies_are_asked_again_and_count_against_the_money(s
 
 def test_a_silent_endpoint_times_out(shop):
     scenario = shop(["A", "B", "C", "D"])
-    with FakeOpenAI(lambda question, before: dataclasses.replace(good(question), delay=0 if before else 0.6)) as fake:
-        _, progress, statuses = run(scenario, fake, timeout=0.3)
-    assert statuses == ["ok"] * 4 and progress.retried == 4
+    with FakeOpenAI(lambda question, before: dataclasses.replace(good(question), delay=0 if before else 1.5)) as fake:
+        _, progress, statuses = run(scenario, fake, timeout=0.7)
+    assert statuses == ["ok"] * 4 and progress.retried >= 4
     assert set(fake.paid.values()) == {1}
 
 
@@ -406,7 +421,7 @@ def test_too_many_requests_slow_everybody_down(shop, titles):
     def behave(question, before):
         if len(fake.times) > 5 and len(refused) < 4:
             refused.append(time.monotonic())
-            return Answer(429, {"error": {"message": "slow"}}, {"Retry-After": "0.5"})
+            return Answer(429, {"error": {"message": "slow"}}, {"Retry-After": "1"})
         return dataclasses.replace(good(question), delay=0.02)
 
     limits = []
@@ -423,7 +438,7 @@ def test_too_many_requests_slow_everybody_down(shop, titles):
     assert fake.most_at_once <= 8 and limits[0] == 1, "the first call goes alone"
     assert 8 in limits and 4 in limits and 2 not in limits, "one burst halves once"
     last = max(refused)
-    assert not [moment for moment, _ in fake.times if last + 0.05 < moment < last + 0.5], "the pause is kept"
+    assert not [moment for moment, _ in fake.times if last + 0.4 < moment < last + 1.0], "the pause is kept"
 
 
 def test_a_long_retry_after_ends_the_run_in_order(shop, titles):

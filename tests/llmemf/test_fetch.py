@@ -24,7 +24,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from llmemf.__main__ import app, main
-from llmemf.features.addresses import GuardedBackend, is_public
+from llmemf.features.addresses import GuardedBackend, UnknownHost, is_public
 from llmemf.features.fetch import FetchSettings, ImageFetch
 from llmemf.features.image_content import BadImage, check_image
 from llmemf.scenarios.scenario import find_scenario
@@ -160,7 +160,7 @@ def shop(tmp_path, monkeypatch, tiny_scenario):
     return make
 
 
-SETTINGS = FetchSettings(allow_private=True, backoff=0.01, timeout=3.0, tries=3, concurrency=8)
+SETTINGS = FetchSettings(allow_private=True, backoff=0.01, timeout=20.0, tries=3, concurrency=8)
 
 
 def fetch(scenario, settings=SETTINGS, **options):
@@ -200,7 +200,6 @@ ROUTES = {
     "gone": (send(b"", 404), "HTTP 404", 1),
     "forbidden": (send(b"", 403), "HTTP 403", 1),
     "down": (send(b"", 500), "HTTP 500", 3),
-    "silent": (slow(1.5, send(picture())), "timeout", 3),
     "page": (send(b"<!DOCTYPE html><p>Not found</p>"), "not an image (a web page)", 1),
     "svg": (send(b"<svg xmlns='http://www.w3.org/2000/svg'/>", kind="image/svg+xml"), "unsupported image format", 1),
     "text": (send(b"hello"), "not an image", 1),
@@ -223,7 +222,7 @@ def path_of(name):
 
 
 def test_every_kind_of_server(shop):
-    settings = dataclasses.replace(SETTINGS, timeout=1.0, max_bytes=200_000, max_pixels=1_000_000)
+    settings = dataclasses.replace(SETTINGS, timeout=20.0, max_bytes=200_000, max_pixels=1_000_000)
     with FakeImages({path_of(name): route for name, (route, _, _) in ROUTES.items()}) as server:
         scenario = shop([server.url + path_of(name) for name in ROUTES])
         table, run = fetch(scenario, settings)
@@ -248,12 +247,29 @@ def test_every_kind_of_server(shop):
         settings = dataclasses.replace(settings, tries=1)
         fetch(scenario, settings)
         again = {name for name in ROUTES if server.calls[path_of(name)]}
-        assert again == {"cut", "hangs up", "down", "silent", "asks for patience"}, "only what may pass is tried again"
+        assert again == {"cut", "hangs up", "down", "asks for patience"}, "only what may pass is tried again"
         server.calls.clear()
         fetch(scenario, dataclasses.replace(settings, retry_failed=True))
         again = {name for name in ROUTES if server.calls[path_of(name)]}
         assert again - {"redirected", "ok"} == {name for name, (_, status, _) in ROUTES.items() if status != "ok"}
     assert run.stop.reason == ""
+
+
+def test_a_server_that_takes_too_long(shop):
+    def trickle(handler, before):
+        """Bytes keep coming, but too slowly: a limit between two reads alone would never end."""
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        for _ in range(30):
+            handler.wfile.write(b"\xff")
+            time.sleep(0.05)
+
+    with FakeImages({"/silent": slow(1.0, send(picture())), "/trickle": trickle}) as server:
+        scenario = shop([f"{server.url}/silent", f"{server.url}/trickle"])
+        table, _ = fetch(scenario, dataclasses.replace(SETTINGS, timeout=0.3, tries=2))
+    assert table.status[:2].tolist() == ["timeout", "timeout"]
+    assert server.calls == {"/silent": 2, "/trickle": 2}
 
 
 def test_cells_that_are_no_addresses(shop):
@@ -396,6 +412,21 @@ def test_private_addresses_are_refused_by_default(shop):
         assert "private address" in printed
         printed = call("tiny", "--allow-private", "--retry-failed")
         assert server.calls["/ok"] >= 2
+
+
+def test_a_machine_that_is_offline_stops_early_and_tries_all_of_them_again(shop):
+    async def nobody(host, port):
+        raise UnknownHost(host)
+
+    backend = GuardedBackend(resolver=nobody)
+    scenario = shop([f"http://h{number}.test/a.jpg" for number in range(200)])
+    table, run = fetch(scenario, dataclasses.replace(SETTINGS, tries=1), backend=backend)
+    assert run.stop.reason == "endpoint" and "is this machine online?" in run.stop.message
+    counts = table.status.value_counts()
+    assert 50 <= counts["unknown host"] <= 58 and counts["not fetched"] == 200 - counts["unknown host"]
+    with FakeImages({"/a.jpg": send(picture())}) as server:
+        names = {f"h{number}.test": [["8.8.8.8"]] for number in range(200)}
+        assert (fetch(scenario, backend=guarded(server.port, names)[0])[0].status == "ok").all()
 
 
 # Kill, Ctrl-C, lock.
