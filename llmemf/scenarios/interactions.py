@@ -48,7 +48,7 @@ class NameStore:
         self._writer.close()
         found = np.full(len(keys), None, dtype=object)
         known = np.zeros(len(keys), dtype=bool)
-        with pa.memory_map(str(self._path)) as source:
+        with pa.OSFile(str(self._path)) as source:
             reader = pyarrow.ipc.open_file(source)
             for index in range(reader.num_record_batches):
                 batch = reader.get_batch(index)
@@ -201,11 +201,15 @@ class InteractionCollector:
             InputError: nobody is active in both.
         """
         columns = [[_join(one.users), _join(one.items), _join(one.times)] for one in self._domains]
+        if self._first_users is None:
+            self._first_users, self._first_items = np.unique(columns[0][0]), np.unique(columns[0][1])
         if not self._shared_items:
-            shared = contains(np.unique(columns[0][1]), columns[1][1])
+            shared = contains(self._first_items, columns[1][1])
             self._drop(SHARED_ITEM, 1, int(shared.sum()))
             columns[1] = [column[~shared] for column in columns[1]]
-        both = np.intersect1d(np.unique(columns[0][0]), np.unique(columns[1][0]), assume_unique=True)
+        others = np.unique(columns[1][0])
+        both = others[contains(self._first_users, others)]
+        self._first_users = self._first_items = None
         for domain in (0, 1):
             active = contains(both, columns[domain][0])
             self._drop(ONE_DOMAIN, domain, int((~active).sum()))

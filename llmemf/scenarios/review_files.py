@@ -28,7 +28,7 @@ import pyarrow.json as pa_json
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import BadLine, LineCounts
 from llmemf.scenarios.line_blocks import LineBlock, LineFile, Progress, count_lines
-from llmemf.scenarios.loose_records import ITEM_KEYS, LITERAL, MISSING, decode, identifier, parse_record
+from llmemf.scenarios.loose_records import ITEM_KEYS, LITERAL, MISSING, decode, flat_literal, identifier, parse_record
 
 USER_KEYS = ("reviewerID", "user_id")
 TIME_KEYS = ("unixReviewTime", "timestamp")
@@ -214,9 +214,23 @@ class RecordLayout:
             return None
 
     def single(self, line: bytes) -> tuple[str, str, int, list[str]]:
+        if not self.can_halve and (usual := self._usual_literal(line)) is not None:
+            return usual
         record, mended = parse_record(line)
         user, item = identifier(record, USER_KEYS, "no user"), identifier(record, ITEM_KEYS, "no item")
         return user, item, _time_of(record), mended
+
+    def _usual_literal(self, line: bytes) -> tuple[str, str, int, list[str]] | None:
+        """The fields of a Python literal that is as it should be, None if its parsing should decide."""
+        text, wrong_bytes = decode(line)
+        values = flat_literal(text)
+        if values is None or "parent_asin" in values:
+            return None
+        user, item, time = (values.get(key, "") for key in (self._user, "asin", self._time))
+        names = [value[1:-1].strip() for value in (user, item) if value[:1] in ("'", '"') and "\\" not in value]
+        if len(names) < 2 or "" in names or not time.isdecimal():
+            return None
+        return names[0], names[1], seconds(int(time)), [wrong_bytes] if wrong_bytes else []
 
 
 class CsvLayout:
