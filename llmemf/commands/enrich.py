@@ -321,6 +321,8 @@ def _image_summary(scenario, table) -> None:
 
     _status_table(scenario, counts_by_domain(scenario, table))
     _say(f"written: {scenario.folder / 'images.parquet'}")
+    if (table.status == "private address").any():
+        _say("note: addresses of your own network are fetched with --allow-private --retry-failed")
 
 
 def _status_table(scenario, counts) -> None:

@@ -591,6 +591,27 @@ def test_ctrl_c_waits_for_what_is_paid_and_the_next_run_goes_on(shop, titles):
     assert set(fake.paid.values()) == {1} and len(fake.paid) == 24
 
 
+def test_a_second_ctrl_c_leaves_at_once_and_counts_what_may_have_been_billed(shop, titles):
+    scenario = shop(titles)
+    hold = threading.Event()
+
+    def behave(question, before):
+        return good(question) if len(fake.times) <= 2 else dataclasses.replace(good(question), hold=hold)
+
+    with FakeOpenAI(behave) as fake:
+        child = start_child(fake, "--price-in", "10", "--price-out", "100", "--max-tokens", "200")
+        wait_for(lambda: cached(scenario) == 2 and fake.at_once == 4)
+        child.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        child.send_signal(signal.SIGINT)
+        _, errors = child.communicate(timeout=20)
+        hold.set()
+    assert child.returncode == 130 and not errors
+    records = list(read_journal(scenario.folder / "llm_cache.jsonl"))
+    assert [record["status"] for record in records] == ["ok"] * 2 + ["failed: interrupted"] * 4
+    assert all(record["usd"] > 0.02 for record in records[2:])
+
+
 def test_a_second_process_on_one_cache_is_refused(shop, capsys):
     scenario = shop(["A", "B", "C", "D"])
     with FakeOpenAI() as fake, AnswerCache.open(scenario.folder):
