@@ -34,12 +34,18 @@ def print_fallback(plan: Plan, console: Console) -> None:
 
 
 def print_start(
-    plan: Plan, data: SweepData | None, parallel: int, console: Console, ledger: Ledger | None = None
+    plan: Plan,
+    data: SweepData | None,
+    parallel: int,
+    console: Console,
+    ledger: Ledger | None = None,
+    outside: int = 0,
 ) -> None:
     """What is swept, on what, with what, and where it goes.
 
     Args:
         ledger: of a sweep that goes on.
+        outside: how many of its trials lie outside of its space of today.
     """
     record = plan.record
     facts = Table.grid(padding=(0, 2))
@@ -62,6 +68,8 @@ def print_start(
         facts.add_row("", f"{plan.space.dropped:,} of {plan.space.full_size:,} grid points dropped ({reasons})")
     facts.add_row("resources", describe_resources(plan, parallel) if parallel else "none: no trial is left to run")
     facts.add_row("writes to", str(record.folder))
+    if outside:
+        facts.add_row("note", f"{wording.plural(outside, 'trial')} outside of this space: ranked, but not learned from")
     for notice in plan.notices:
         facts.add_row("note", notice)
     console.print(facts)

@@ -310,7 +310,7 @@ def run_sweep(
             stop.listen()
             watch.listen()
             stop.check()
-            print_start(plan, data, parallel, console, sweep.ledger)
+            print_start(plan, data, parallel, console, sweep.ledger, sweep.search.outside)
             sweep.open(data, parallel)
             watch.listen()
             try:
