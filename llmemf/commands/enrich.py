@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from llmemf.commands.enrich_view import estimate_view, image_summary, say, text_summary
 from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
 from llmemf.errors import InputError
 
@@ -61,7 +61,7 @@ def images(
     if folder is not None:
         with ProgressLine("items") as line:
             table = take_local_images(scenario, folder, **limits, on_progress=line.show)
-        _image_summary(scenario, table)
+        image_summary(scenario, table)
         return
     settings = FetchSettings(
         concurrency=concurrency,
@@ -84,15 +84,15 @@ def images(
             on_interrupt=lambda under_way: line.say(f"stopping after {under_way} requests under way; again: at once"),
         )
         table = asyncio.run(fetch.run())
-    _image_summary(scenario, table)
+    image_summary(scenario, table)
     if fetch.stop.reason == "interrupted":
-        _say("stopped; the same command goes on from here")
+        say("stopped; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)
     if fetch.stop.reason:
-        _say(f"stopped: {fetch.stop.message} The same command goes on from here", error=True)
+        say(f"stopped: {fetch.stop.message} The same command goes on from here", error=True)
         raise typer.Exit(UNFINISHED)
     if (table.status == "ok").any():
-        _say(f"next: llmemf features encode {name} --kind image{_root_option(data_root)}")
+        say(f"next: llmemf features encode {name} --kind image{_root_option(data_root)}")
 
 
 def enrich(
@@ -170,7 +170,7 @@ def enrich(
     if estimate_only:
         cache = AnswerCache.peek(scenario.folder)
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
-        _estimate_view(estimate(plan, cache, items, prices, max_tokens), prices, plan, price_in is None, cache.usd)
+        estimate_view(estimate(plan, cache, items, prices, max_tokens), prices, plan, price_in is None, cache.usd)
         return
     endpoint = Endpoint.from_environment(
         base_url=base_url,
@@ -182,14 +182,14 @@ def enrich(
         timeout=timeout,
     )
     if endpoint.in_the_clear:
-        _say(f"note: {endpoint.base_url} is not encrypted, the key can be read on its way; https is")
+        say(f"note: {endpoint.base_url} is not encrypted, the key can be read on its way; https is")
     with AnswerCache.open(scenario.folder) as cache:
         spent = cache.usd
         ledger_prices = prices.times(BATCH_FACTOR) if prices and (batch or cancel_batch) else prices
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
         expected = estimate(plan, cache, items, ledger_prices, max_tokens)
         money = f", about ${expected.usd:,.2f}" if expected.usd is not None else ""
-        _say(
+        say(
             f"{expected.questions:,} questions to {model} at {endpoint.host}{money} ({expected.answered:,} known already)"
         )
         try:
@@ -199,7 +199,7 @@ def enrich(
             )
         finally:
             summary = write_text(plan, cache, endpoint.host)
-        _text_summary(scenario, summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
+        text_summary(scenario, summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
     _leave(stop, budget, cache.usd, name, data_root)
 
 
@@ -207,7 +207,8 @@ def _ask(plan, cache, endpoint, ledger, items, batch, cancel, limit, retry_faile
     """Run by call or by batch with progress; returns why it stopped."""
     from llmemf.commands.progress import ProgressLine
     from llmemf.features.enrich import Enrichment
-    from llmemf.features.llm_batch import BatchRun, read_parts
+    from llmemf.features.llm_batch import BatchRun
+    from llmemf.features.llm_batch_state import read_parts
 
     with ProgressLine("texts") as line:
 
@@ -261,84 +262,15 @@ def _leave(stop, budget: float | None, usd: float, name: str, data_root: Path) -
     """Say why a run ended, and leave with its exit code."""
     again = "the same command goes on from here"
     if stop.reason == "interrupted":
-        _say(f"stopped; {again}")
+        say(f"stopped; {again}")
         raise typer.Exit(INTERRUPTED)
     if stop.reason == "budget":
-        _say(f"stopped: the next answer might exceed the budget of ${budget:,.2f} (${usd:,.4f} spent); raise --budget")
+        say(f"stopped: the next answer might exceed the budget of ${budget:,.2f} (${usd:,.4f} spent); raise --budget")
         raise typer.Exit(UNFINISHED)
     if stop.reason == "endpoint":
-        _say(f"stopped: {stop.message}; {again}", error=True)
+        say(f"stopped: {stop.message}; {again}", error=True)
         raise typer.Exit(UNFINISHED)
-    _say(f"next: llmemf features encode {name} --kind text{_root_option(data_root)}")
-
-
-def _estimate_view(expected, prices, plan, default_prices: bool, spent: float) -> None:
-    from rich.table import Table
-
-    from llmemf.features.llm_cost import BATCH_FACTOR, PRICES_OF
-
-    table = Table("", "expected", "at most", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.add_row("prompt tokens", f"{expected.prompt_tokens:,}", f"{expected.most_prompt_tokens:,}")
-    most = f"{expected.most_completion_tokens:,}" if expected.most_completion_tokens else "no limit"
-    table.add_row("completion tokens", f"{expected.completion_tokens:,}", most)
-    if prices:
-        for label, factor in (("USD", 1.0), ("USD with --batch", BATCH_FACTOR)):
-            bound = "no limit" if expected.most_usd is None else f"{expected.most_usd * factor:,.2f}"
-            table.add_row(label, f"{expected.usd * factor:,.2f}", bound)
-    _say(
-        f"{expected.items:,} of {plan.scenario.num_items:,} items have text, {expected.texts:,} different; "
-        f"{expected.answered:,} are answered, {expected.questions:,} would be asked"
-    )
-    Console().print(table)
-    _say("tokens of the prompts: 0.3 per ASCII character, 0.7 per other one; at most: one per byte")
-    _say(f"tokens of the answers: {expected.completion_basis}; at most: --max-tokens; second tries not counted")
-    if prices:
-        origin = f", the provider's list of {PRICES_OF}; check them" if default_prices else ""
-        _say(f"prices: ${prices.input:g} in, ${prices.output:g} out per million tokens{origin}")
-    else:
-        _say(f"prices of {plan.model!r} are not known: give --price-in and --price-out")
-    if spent:
-        _say(f"spent on this scenario so far: ${spent:,.4f}")
-
-
-def _text_summary(scenario, summary, usd: float, all_usd: float, *, known_prices: bool) -> None:
-    _status_table(scenario, summary.counts)
-    if known_prices:
-        _say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
-    if summary.failed:
-        _say(f"{summary.failed:,} failed by the endpoint's fault and are asked again by the same command")
-    _say(f"written: {scenario.folder / 'llm_text.parquet'}")
-    if summary.replaced:
-        _say(
-            f"note: it held {summary.replaced}; the command that made them brings them back from the cache for nothing"
-        )
-
-
-def _image_summary(scenario, table) -> None:
-    from llmemf.features.image_table import counts_by_domain
-
-    _status_table(scenario, counts_by_domain(scenario, table))
-    _say(f"written: {scenario.folder / 'images.parquet'}")
-    if (table.status == "private address").any():
-        _say("note: addresses of your own network are fetched with --allow-private --retry-failed")
-
-
-def _status_table(scenario, counts) -> None:
-    """Statuses as rows, domains as columns; "ok" first, then the most frequent."""
-    from rich.table import Table
-
-    totals: dict[str, int] = {}
-    for domain in counts.values():
-        for status, count in domain.items():
-            totals[status] = totals.get(status, 0) + count
-    table = Table("", *scenario.domains, box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for status in sorted(totals, key=lambda status: (status != "ok", -totals[status], status)):
-        table.add_row(status, *(f"{counts[domain].get(status, 0):,}" for domain in scenario.domains))
-    Console().print(table)
+    say(f"next: llmemf features encode {name} --kind text{_root_option(data_root)}")
 
 
 def _root_option(data_root: Path) -> str:
@@ -346,8 +278,3 @@ def _root_option(data_root: Path) -> str:
     import shlex
 
     return "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
-
-
-def _say(text: str, error: bool = False) -> None:
-    """Print a line as it is: neither wrapped nor coloured, so that paths and commands can be copied."""
-    typer.echo(text, err=error)

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from urllib.parse import urljoin, urlsplit
 
-import httpcore2
 import httpx2
 import pandas as pd
 
 from llmemf import __version__
 from llmemf.errors import InputError
-from llmemf.features.addresses import ForbiddenAddress, GuardedBackend, GuardedTransport, UnknownHost
+from llmemf.features.addresses import GuardedBackend, GuardedTransport
 from llmemf.features.image_content import BadImage, ImageFacts, check_image
+from llmemf.features.image_request import BAD_ADDRESS, Failed, get_image, is_address, names_a_scheme
 from llmemf.features.image_table import (
     FOLDER,
     LOG,
@@ -30,11 +27,10 @@ from llmemf.features.image_table import (
     write_image_table,
 )
 from llmemf.features.journal import Journal, write_atomically
-from llmemf.features.pace import Pace, retry_after, sleep
+from llmemf.features.pace import Pace, sleep
 from llmemf.features.stopping import Stop, listening
 from llmemf.scenarios.scenario import Scenario
 
-REDIRECTS = 5
 LIMITED = 10
 """Times that one address may meet "too many requests"."""
 UNREACHED = 50
@@ -42,20 +38,6 @@ UNREACHED = 50
 UNREACHABLE = ("unknown host", "no connection")
 LONGEST_WAIT = 120.0
 """A server that asks to wait longer fails the address for this run."""
-BAD_ADDRESS = "bad address"
-TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
-
-
-class Failed(Exception):
-    """An image that could not be had; `transient` if it may be had later, `wait` as the server asks."""
-
-    def __init__(
-        self, reason: str, *, transient: bool = False, limited: bool = False, wait: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.transient = transient
-        self.limited = limited
-        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -164,8 +146,8 @@ class ImageFetch:
                 continue
             if record and record["status"] != OK and not record["transient"] and not self.settings.retry_failed:
                 continue
-            if not _is_address(address):
-                facts = {"status": BAD_ADDRESS} if _names_a_scheme(address) else self._local(address)
+            if not is_address(address):
+                facts = {"status": BAD_ADDRESS} if names_a_scheme(address) else self._local(address)
                 settled.append(self._outcome(item, address, **facts))
                 continue
             waiting.setdefault(address, []).append(item)
@@ -248,7 +230,7 @@ class ImageFetch:
         while await self._pace.enter(self.stop.event):
             try:
                 async with asyncio.timeout(self.settings.timeout):
-                    data = await self._get(client, address)
+                    data = await get_image(client, address, self.settings.max_bytes)
                 facts = await asyncio.get_running_loop().run_in_executor(self._decoders, self._check, data)
             except TimeoutError:
                 failure = Failed("timeout", transient=True)
@@ -299,74 +281,7 @@ class ImageFetch:
     def _check(self, data: bytes) -> ImageFacts:
         return check_image(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side)
 
-    async def _get(self, client: httpx2.AsyncClient, address: str) -> bytes:
-        """The body behind an address, redirects followed by hand so that each meets the same checks.
-
-        Raises:
-            Failed: with the reason.
-        """
-        for _ in range(REDIRECTS + 1):
-            if not _is_address(address):
-                raise Failed(BAD_ADDRESS)
-            try:
-                async with client.stream("GET", address) as response:
-                    location = response.headers.get("location")
-                    if response.status_code in (301, 302, 303, 307, 308) and location:
-                        address = urljoin(address, location)
-                        continue
-                    return await self._read(response)
-            except Failed:
-                raise
-            except ForbiddenAddress:
-                raise Failed("private address") from None
-            except UnknownHost:
-                raise Failed("unknown host", transient=True) from None
-            except httpcore2.TimeoutException:
-                raise Failed("timeout", transient=True) from None
-            except httpcore2.ConnectError as error:
-                if isinstance(error.__cause__, ssl.SSLCertVerificationError):
-                    raise Failed("bad certificate") from None
-                raise Failed("no connection", transient=True) from None
-            except (httpcore2.NetworkError, httpcore2.ProtocolError):
-                raise Failed("broken connection", transient=True) from None
-            except (httpx2.InvalidURL, httpx2.HTTPError, httpcore2.UnsupportedProtocol, ValueError):
-                raise Failed(BAD_ADDRESS) from None
-        raise Failed("too many redirects")
-
-    async def _read(self, response: httpx2.Response) -> bytes:
-        status = response.status_code
-        if status != 200:
-            transient = status in TRANSIENT_STATUS or status >= 520
-            raise Failed(
-                f"HTTP {status}", transient=transient, limited=status == 429, wait=retry_after(response.headers)
-            )
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
-            raise Failed("compressed transfer")
-        announced = response.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > self.settings.max_bytes:
-            raise Failed("too large")
-        data = bytearray()
-        async for chunk in response.aiter_raw():
-            data += chunk
-            if len(data) > self.settings.max_bytes:
-                raise Failed("too large")
-        return bytes(data)
-
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             self.on_progress(self._progress)
-
-
-def _is_address(address: str) -> bool:
-    """Whether something is an http or https address with a host, as opposed to a path or anything else."""
-    try:
-        parts = urlsplit(address)
-        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _names_a_scheme(address: str) -> bool:
-    """Whether something was meant as an address: ftp://..., http:/..., data:..., //host/..."""
-    return address.startswith("//") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address) is not None

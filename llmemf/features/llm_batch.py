@@ -11,14 +11,13 @@ import asyncio
 import json
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 from llmemf.errors import InputError
 from llmemf.features.answers import judge
 from llmemf.features.enrich import Progress
-from llmemf.features.journal import write_atomically
+from llmemf.features.llm_batch_state import Part, read_parts, write_parts
 from llmemf.features.llm_cache import AnswerCache
 from llmemf.features.llm_cost import Ledger
 from llmemf.features.llm_endpoint import Endpoint, Filtered, Rejected, Transient, Unusable, parse_reply
@@ -26,7 +25,6 @@ from llmemf.features.llm_plan import Plan
 from llmemf.features.pace import sleep
 from llmemf.features.stopping import Stop, listening
 
-NAME = "llm_batch.json"
 PART_QUESTIONS = 20_000
 PART_BYTES = 90_000_000
 """Limits of one batch file, well inside those of OpenAI (50,000 questions, 200 MB)."""
@@ -44,46 +42,6 @@ class NotThere(Unusable):
 
 class Unreachable(Unusable):
     """The endpoint did not answer; a batch may or may not have been created."""
-
-
-@dataclass
-class Part:
-    """One batch under way.
-
-    Attributes:
-        mark: random text that finds it again.
-        questions: how many it holds; bound: the most they can cost, USD.
-        host, model: where it was sent, and for whom.
-        versions, language, words: what its answers are checked against, versions of X and Y.
-        id: of the batch, "" until it is created.
-    """
-
-    mark: str
-    questions: int
-    bound: float
-    host: str
-    model: str
-    versions: tuple[str, str]
-    language: str
-    words: int
-    id: str = ""
-
-
-def read_parts(folder: Path) -> list[Part]:
-    """Batches of a scenario that are not fetched yet.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        return [Part(**part) for part in json.loads((folder / NAME).read_text())["parts"]]
-    except FileNotFoundError:
-        return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / NAME} is damaged ({error}); the ids of your batches stand in it and on the provider's page: "
-            "repair it, or remove it if none is under way"
-        ) from None
 
 
 @dataclass
@@ -181,7 +139,7 @@ class BatchRun:
                 await self._call(lambda id=part.id: self._client.batches.cancel(id))
             except NotThere:
                 self._parts.remove(part)
-                self._save()
+                write_parts(self._folder, self._parts)
             except Unreachable:
                 raise
             except Unusable:
@@ -237,7 +195,7 @@ class BatchRun:
         upload = ("questions.jsonl", b"".join(line for _, line in lines))
         file = await self._call(lambda: self._client.files.create(file=upload, purpose="batch"))
         self._parts.append(part)
-        self._save()
+        write_parts(self._folder, self._parts)
         try:
             part.id = await self._create(part, file.id)
         except Unreachable:
@@ -245,10 +203,10 @@ class BatchRun:
         except Unusable:
             # A refusal says for sure that there is no batch.
             self._parts.remove(part)
-            self._save()
+            write_parts(self._folder, self._parts)
             raise
         self._progress.calls += 1
-        self._save()
+        write_parts(self._folder, self._parts)
 
     async def _create(self, part: Part, file_id: str) -> str:
         for number in range(TRIES):
@@ -275,7 +233,7 @@ class BatchRun:
             part.id = await self._find(part.mark)
             if not part.id:
                 self._parts.remove(part)
-            self._save()
+            write_parts(self._folder, self._parts)
 
     async def _find(self, mark: str) -> str:
         """The id of the batch with a mark among the latest ones, "" if there is none."""
@@ -293,7 +251,7 @@ class BatchRun:
                 if batch.status in FINAL:
                     await self._take(part, batch)
                     self._parts.remove(part)
-                    self._save()
+                    write_parts(self._folder, self._parts)
                 else:
                     counts = batch.request_counts
                     ready = f", {counts.completed} of {counts.total} ready" if counts else ""
@@ -314,7 +272,7 @@ class BatchRun:
         if batch.status == "failed":
             errors = "; ".join(str(error.message) for error in (batch.errors.data if batch.errors else None) or [])
             self._parts.remove(part)
-            self._save()
+            write_parts(self._folder, self._parts)
             raise Unusable(f"{part.host} refused batch {part.id}: {self.endpoint.redact(errors) or 'no reason given'}")
 
     def _record(self, part: Part, line: str) -> dict[str, Any] | None:
@@ -381,14 +339,6 @@ class BatchRun:
     async def _pause(self, failure: Transient, number: int) -> None:
         self._say(f"{self.endpoint.host}: {failure}; trying again")
         await asyncio.sleep(failure.wait if failure.wait is not None else self.backoff * 2**number)
-
-    def _save(self) -> None:
-        path = self._folder / NAME
-        if not self._parts:
-            path.unlink(missing_ok=True)
-            return
-        content = json.dumps({"parts": [asdict(part) for part in self._parts]}, indent=2) + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(content))
 
     def _say(self, note: str) -> None:
         self._progress.note = note

@@ -21,7 +21,8 @@ from llmemf.__main__ import app, main
 from llmemf.errors import InputError
 from llmemf.features.enrich import Enrichment
 from llmemf.features.journal import read_journal
-from llmemf.features.llm_batch import BatchRun, read_parts
+from llmemf.features.llm_batch import BatchRun
+from llmemf.features.llm_batch_state import read_parts
 from llmemf.features.llm_cache import AnswerCache
 from llmemf.features.llm_cost import Ledger, Prices
 from llmemf.features.llm_endpoint import Endpoint

@@ -2,11 +2,13 @@
 
 import asyncio
 import dataclasses
+import datetime
 import io
 import json
 import os
 import re
 import signal
+import ssl
 import struct
 import subprocess
 import sys
@@ -427,6 +429,37 @@ def test_a_machine_that_is_offline_stops_early_and_tries_all_of_them_again(shop)
     with FakeImages({"/a.jpg": send(picture())}) as server:
         names = {f"h{number}.test": [["8.8.8.8"]] for number in range(200)}
         assert (fetch(scenario, backend=guarded(server.port, names)[0])[0].status == "ok").all()
+
+
+def test_a_certificate_must_be_trusted_and_name_the_host(shop, tmp_path, monkeypatch):
+    """Though the connection goes to an IP address, the certificate is compared with the name in the address."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "shop.test")])
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(1).not_valid_before(start).not_valid_after(start + datetime.timedelta(days=9))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("shop.test")]), critical=False)
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "c.pem").write_bytes(pem + key.private_bytes(*private))
+
+    with FakeImages({"/ok": send(picture())}) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "c.pem")
+        server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
+        names = {"shop.test": [["8.8.8.8"]], "other.test": [["8.8.8.8"]]}
+        scenario = shop(["https://shop.test/ok", "https://other.test/ok"])
+        table, _ = fetch(scenario, backend=guarded(server.port, names)[0])
+        assert table.status[:2].tolist() == ["bad certificate"] * 2
+        trusting = ssl.create_default_context(cadata=pem.decode())
+        monkeypatch.setattr("llmemf.features.addresses.httpx2.create_ssl_context", lambda: trusting)
+        settings = dataclasses.replace(SETTINGS, retry_failed=True)
+        table, _ = fetch(scenario, settings, backend=guarded(server.port, names)[0])
+        assert table.status[:2].tolist() == ["ok", "bad certificate"]
 
 
 # Kill, Ctrl-C, lock.

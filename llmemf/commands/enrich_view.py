@@ -1,0 +1,81 @@
+"""What the commands `images` and `enrich` print when they are done."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+
+def estimate_view(expected, prices, plan, default_prices: bool, spent: float) -> None:
+    """Print what the open questions will take, and how that was counted."""
+    from rich.table import Table
+
+    from llmemf.features.llm_cost import BATCH_FACTOR, PRICES_OF
+
+    table = Table("", "expected", "at most", box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("prompt tokens", f"{expected.prompt_tokens:,}", f"{expected.most_prompt_tokens:,}")
+    most = f"{expected.most_completion_tokens:,}" if expected.most_completion_tokens else "no limit"
+    table.add_row("completion tokens", f"{expected.completion_tokens:,}", most)
+    if prices:
+        for label, factor in (("USD", 1.0), ("USD with --batch", BATCH_FACTOR)):
+            bound = "no limit" if expected.most_usd is None else f"{expected.most_usd * factor:,.2f}"
+            table.add_row(label, f"{expected.usd * factor:,.2f}", bound)
+    say(
+        f"{expected.items:,} of {plan.scenario.num_items:,} items have text, {expected.texts:,} different; "
+        f"{expected.answered:,} are answered, {expected.questions:,} would be asked"
+    )
+    Console().print(table)
+    say("tokens of the prompts: 0.3 per ASCII character, 0.7 per other one; at most: one per byte")
+    say(f"tokens of the answers: {expected.completion_basis}; at most: --max-tokens; second tries not counted")
+    if prices:
+        origin = f", the provider's list of {PRICES_OF}; check them" if default_prices else ""
+        say(f"prices: ${prices.input:g} in, ${prices.output:g} out per million tokens{origin}")
+    else:
+        say(f"prices of {plan.model!r} are not known: give --price-in and --price-out")
+    if spent:
+        say(f"spent on this scenario so far: ${spent:,.4f}")
+
+
+def text_summary(scenario, summary, usd: float, all_usd: float, *, known_prices: bool) -> None:
+    """Print what became of the items' texts, and what it cost."""
+    _status_table(scenario, summary.counts)
+    if known_prices:
+        say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
+    if summary.failed:
+        say(f"{summary.failed:,} failed by the endpoint's fault and are asked again by the same command")
+    say(f"written: {scenario.folder / 'llm_text.parquet'}")
+    if summary.replaced:
+        say(f"note: it held {summary.replaced}; the command that made them brings them back from the cache for nothing")
+
+
+def image_summary(scenario, table) -> None:
+    """Print what became of the items' images."""
+    from llmemf.features.image_table import counts_by_domain
+
+    _status_table(scenario, counts_by_domain(scenario, table))
+    say(f"written: {scenario.folder / 'images.parquet'}")
+    if (table.status == "private address").any():
+        say("note: addresses of your own network are fetched with --allow-private --retry-failed")
+
+
+def _status_table(scenario, counts) -> None:
+    """Statuses as rows, domains as columns; "ok" first, then the most frequent."""
+    from rich.table import Table
+
+    totals: dict[str, int] = {}
+    for domain in counts.values():
+        for status, count in domain.items():
+            totals[status] = totals.get(status, 0) + count
+    table = Table("", *scenario.domains, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for status in sorted(totals, key=lambda status: (status != "ok", -totals[status], status)):
+        table.add_row(status, *(f"{counts[domain].get(status, 0):,}" for domain in scenario.domains))
+    Console().print(table)
+
+
+def say(text: str, error: bool = False) -> None:
+    """Print a line as it is: neither wrapped nor coloured, so that paths and commands can be copied."""
+    typer.echo(text, err=error)
