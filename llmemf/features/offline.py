@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.features.item_sources import IMAGES, image_source
 from llmemf.features.matrix import KINDS, FeatureMatrix, check_absent, feature_folders
+from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
 
 ENCODER = "offline"
@@ -135,12 +137,13 @@ def encode_images(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
     from sklearn.decomposition import PCA
 
     _check_width(width)
-    named = np.flatnonzero(scenario.items.image.astype(str) != "")
+    paths = _image_paths(scenario)
+    named = np.flatnonzero(paths != "")
     if not len(named):
         return None
     if scenario.folder is None:
         raise InputError(f"scenario {scenario.name!r} must be saved before its images can be read")
-    pixels, readable, problems = _read_images(scenario.folder, scenario.items.image.to_numpy()[named])
+    pixels, readable, problems = _read_images(scenario.folder, paths[named])
     if not len(readable):
         raise InputError(
             f"scenario {scenario.name!r}: none of its {len(named)} images can be read; first: {problems[0]}"
@@ -186,6 +189,14 @@ def encode_images(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
 def _check_width(width: int) -> None:
     if width < 1:
         raise InputError(f"feature width {width}: must be 1 or more (512 is the default)")
+
+
+def _image_paths(scenario: Scenario) -> np.ndarray:
+    """(num_items,) strings: fetched images where there are any, else the item table's; an address alone is no image."""
+    if scenario.folder is not None and (scenario.folder / IMAGES).exists():
+        return np.array(image_source(scenario).contents, dtype=object)
+    images = scenario.items.image.astype(str)
+    return np.array(["" if is_address(image) else image for image in images], dtype=object)
 
 
 def _read_images(folder: Path, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:

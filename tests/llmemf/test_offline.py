@@ -144,6 +144,18 @@ def test_no_image_one_kind_of_image_and_no_readable_image(pictures):
         encode_images(dataclasses.replace(pictures, folder=None))
 
 
+def test_addresses_count_once_they_are_fetched(pictures):
+    """An address alone is no image; `images.parquet` says which files were fetched for which item."""
+    paths = pictures.items.image
+    addressed = dataclasses.replace(
+        pictures, items=pictures.items.assign(image=[f"https://example.com/{path}" if path else "" for path in paths])
+    )
+    assert encode_images(addressed, 4) is None
+    fetched = pd.DataFrame({"item": range(6), "path": paths[:6], "status": "ok", "address": ""})
+    fetched.to_parquet(pictures.folder / "images.parquet")
+    assert np.array_equal(encode_images(addressed, 4).rows, encode_images(pictures, 4).rows)
+
+
 def test_chunks_and_the_fitted_sample_do_not_change_the_meaning(pictures, monkeypatch):
     whole = encode_images(pictures, 8)
     monkeypatch.setattr(offline, "CHUNK", 2)
