@@ -8,6 +8,8 @@ from __future__ import annotations
 import collections
 import logging
 import os
+import secrets
+import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +29,11 @@ LARGEST_TASK = 4
 RETRIES = 2
 """How often the task of a worker that died is given to another one."""
 POLL_SECONDS = 0.5
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+CONNECT_SECONDS = 5
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
 
 
 class Cluster:
@@ -51,6 +57,7 @@ class Cluster:
         Raises:
             InputError: no cluster answers.
         """
+        _check_answers(address)
         _set_environment(address)
         import ray
 
@@ -62,7 +69,10 @@ class Cluster:
         try:
             ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": python_path}}, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())[:300]}") from None
+            raise InputError(
+                f"--ray-address {address}: cannot join the cluster ({' '.join(str(error).split())[:300]}); run this on "
+                "one of its machines, or leave the option out"
+            ) from None
         try:
             yield cls(address, ray.cluster_resources())
         finally:
@@ -171,15 +181,38 @@ def split_tasks(numbers: Sequence[int], workers: int) -> list[list[int]]:
     return [list(numbers[at : at + size]) for at in range(0, len(numbers), size)]
 
 
+def _check_answers(address: str) -> None:
+    """Raise InputError unless something listens at the address: Ray itself would try for many minutes."""
+    if address == "local":
+        return
+    if "://" in address:
+        raise InputError(f"--ray-address {address}: give HOST:PORT of the head, or run this there with auto")
+    given = address
+    if address == "auto":
+        running = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
+        given = os.environ.get("RAY_ADDRESS") or (running.read_text().strip() if running.exists() else "")
+        if not given:
+            raise InputError("--ray-address auto: no Ray runs on this machine; start it, or give HOST:PORT, or local")
+    host, _, port = given.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise InputError(
+            f"--ray-address {address}: no Ray cluster answers at {given} ({error}); give HOST:PORT of its head, or local"
+        ) from None
+
+
 def _set_environment(address: str) -> None:
     """Settings that Ray reads when it is imported."""
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-    if address != "local" and token.exists():
-        # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if not os.access(Path.home(), os.W_OK):
-        # Ray keeps the token of a local cluster in the home directory.
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    if "RAY_AUTH_MODE" not in os.environ:
+        token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+        if address == "local":
+            os.environ["RAY_AUTH_MODE"] = "token"
+            # Its own token: one that Ray leaves in the home directory would be asked for by every later cluster.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        elif "RAY_AUTH_TOKEN" in os.environ or token.exists():
+            # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
+            os.environ["RAY_AUTH_MODE"] = "token"
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module="ray")

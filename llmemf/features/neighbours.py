@@ -83,12 +83,13 @@ def measure(scenario: Scenario, matrix: FeatureMatrix, images: FeatureMatrix | N
     label, labels = item_labels(scenario)
     nearest, cosines = nearest_items(scenario, matrix, sample, 1, same_domain=True)
     hits, chances = [], []
+    domains = (filled[filled < scenario.num_x], filled[filled >= scenario.num_x])
     for query, neighbour in zip(sample, nearest[:, 0] if nearest.shape[1] else ()):
         if neighbour < 0 or not labels[query] or not labels[neighbour]:
             continue
         hits.append(bool(labels[query] & labels[neighbour]))
-        domain = filled[(filled < scenario.num_x) == (query < scenario.num_x)]
-        others = [labels[other] for other in rng.choice(domain, 20) if other != query and labels[other]]
+        pool = domains[int(query >= scenario.num_x)]
+        others = [labels[other] for other in rng.choice(pool, 20) if other != query and labels[other]]
         chances.append(np.mean([bool(labels[query] & other) for other in others]) if others else 0.0)
     own = own_image(matrix, images, rng) if images is not None else None
     twins = float((cosines[:, 0] > TWIN_COSINE).mean()) if cosines.size else 0.0

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -208,7 +209,7 @@ def test_two_workers_of_a_cluster_give_the_same_bits_even_if_one_dies(tmp_path, 
     script = DYING.format(mark=str(tmp_path / "died"))
     command = [sys.executable, "-c", script, "features", "encode", "spread", *options]
     command += ["--ray-address", "local", "--ray-workers", "2"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "2 Ray worker(s) with 1 core(s) each" in done.stdout or os.cpu_count() != 2
     assert done.stderr == "", "Ray keeps its messages to itself"
@@ -218,6 +219,21 @@ def test_two_workers_of_a_cluster_give_the_same_bits_even_if_one_dies(tmp_path, 
         assert one.hash() == other.hash()
         assert one.details == other.details
     assert int(find_features(spread, "image").has.sum()) == 80
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(root, small, capsys, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        closed = f"127.0.0.1:{free.getsockname()[1]}"
+    command = ["encode", "shop", "--model", small, "--ray-address"]
+    assert f"no Ray cluster answers at {closed}" in refuse(capsys, *command, closed)
+    assert "no Ray cluster answers at nonsense" in refuse(capsys, *command, "nonsense")
+    assert "give HOST:PORT of the head" in refuse(capsys, *command, "ray://head:10001")
+    monkeypatch.setenv("RAY_TMPDIR", str(root))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert "no Ray runs on this machine" in refuse(capsys, *command, "auto")
+    monkeypatch.setenv("RAY_ADDRESS", closed)
+    assert f"--ray-address auto: no Ray cluster answers at {closed}" in refuse(capsys, *command, "auto")
 
 
 def test_a_cluster_is_shared_fairly():
