@@ -60,7 +60,14 @@ class Display:
     def __enter__(self) -> Self:
         self._started = time.monotonic()
         if self.console.is_terminal:
-            self._live = Live(get_renderable=self.render, console=self.console, refresh_per_second=2, transient=True)
+            self._live = Live(
+                get_renderable=self.render,
+                console=self.console,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
             self._live.start()
         return self
 

@@ -94,7 +94,8 @@ def grid(
     values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
     options = Options(**{**values, "assignments": assignments or []})
     budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    # With its own hold of the output: while a sweep runs, everybody else's goes to the sweep's log.
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
     if extend is not None:
         plan = plan_extend(options, extend)
     else:

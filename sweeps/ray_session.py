@@ -8,11 +8,14 @@ import os
 import re
 import shutil
 import socket
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
+from typing import Self
 
 from llmemf.errors import InputError
 from sweeps.access import refused, set_token
@@ -25,6 +28,9 @@ from sweeps.sweep_data import SweepData
 
 ROOT = Path(__file__).resolve().parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20
+WATCH_SECONDS = 3.0
+LOST_SECONDS = 20.0
+"""A head that did not answer for so long is lost."""
 BORROWED = "join_"
 FRESH_SECONDS = 180
 """A session younger than this may be one that another container is about to start."""
@@ -177,6 +183,40 @@ def data_bytes(data: SweepData) -> int:
     return matrices + parts + scenario.candidates["valid"].nbytes
 
 
+class ClusterWatch:
+    """Notices that the head of the cluster, or the local Ray, does not answer any more.
+
+    Ray itself ends the process after a minute of that, without a word to MLflow.
+
+    Args:
+        on_lost: called once, from a thread, when nobody has answered for `LOST_SECONDS`.
+    """
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost, self._done = on_lost, threading.Event()
+
+    def __enter__(self) -> Self:
+        import ray
+
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+        threading.Thread(target=self._watch, args=(host, int(port)), name="cluster watch", daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+
+    def _watch(self, host: str, port: int) -> None:
+        answered = time.monotonic()
+        while not self._done.wait(WATCH_SECONDS):
+            try:
+                socket.create_connection((host, port), timeout=WATCH_SECONDS).close()
+                answered = time.monotonic()
+            except OSError:
+                if time.monotonic() - answered > LOST_SECONDS and not self._done.is_set():
+                    self._on_lost()
+                    return
+
+
 class LogWatch(logging.Handler):
     """Writes the logs of Ray, MLflow and Optuna to a file, and asks to stop when they speak of a full disk."""
 
@@ -208,8 +248,34 @@ class LogWatch(logging.Handler):
 
 @contextmanager
 def quiet(record: SweepRecord) -> Iterator[LogWatch]:
-    """Keep the logs of Ray, MLflow and Optuna off the terminal: they go to the sweep's `ray.log`."""
+    """Keep what Ray, MLflow and Optuna say off the terminal: it goes to the sweep's `ray.log`.
+
+    So does all that others write to standard output and standard error meanwhile; the sweep's own console must hold its
+    file.
+    """
     set_environment(record.ray_address)
+    with _output_to(record.folder / "ray.log"), _logs_to(record) as watch:
+        yield watch
+
+
+@contextmanager
+def _output_to(path: Path) -> Iterator[None]:
+    """Let output run into a file, also what compiled code writes: Ray's does so whatever it is told."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    with path.open("a", buffering=1) as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            with redirect_stdout(file):
+                yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+
+
+@contextmanager
+def _logs_to(record: SweepRecord) -> Iterator[LogWatch]:
     # Imported here because Ray replaces the handlers of its loggers when it is imported.
     import ray.tune  # noqa: F401
 

@@ -28,7 +28,7 @@ from sweeps.display import Display
 from sweeps.interrupt import Interrupted, StopRequest
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, check_writable
-from sweeps.ray_session import ROOT, quiet, start_ray, stop_ray
+from sweeps.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import caveats, print_end, print_start
 from sweeps.retention import Retention
@@ -39,6 +39,7 @@ from sweeps.tracking import Tracking
 COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, INTERRUPTED = 0, 1, 2, 3, 130
 STARTUP = 10
 """Trials before TPE models what it has seen; fewer where the sweep begins with fewer grid points."""
+CLUSTER_LOST = "the cluster was lost"
 
 
 @dataclass
@@ -146,7 +147,7 @@ class Sweep:
         stop.on_stuck = lambda: self._leave_stuck(stop.reason)
         try:
             stop.check()
-            with self.display:
+            with self.display, ClusterWatch(lambda: self._leave_stuck(CLUSTER_LOST)):
                 self._tune(callback, parallel)
         finally:
             stop.on_stuck = None
@@ -194,9 +195,10 @@ class Sweep:
     def _leave_stuck(self, reason: str) -> None:
         """End a sweep whose Ray no longer answers; called from a thread beside the one that waits for Ray."""
         self.leave(reason)
-        self.console.print(f"{reason}; Ray did not end in time. Continue with:")
+        self.console.print(f"{reason}; Ray does not answer. What was saved continues with:")
         self.console.print(f"  {self.plan.resume_command()}", style="cyan", soft_wrap=True)
-        os._exit(INTERRUPTED)
+        # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
+        os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
 
     def leave(self, reason: str) -> None:
         """Close what is open where the sweep cannot go on; `--resume` goes on from the journal."""

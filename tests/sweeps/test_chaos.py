@@ -307,6 +307,24 @@ def assert_whole(folder: Path, name: str, server: Server, expected: dict) -> Non
     assert all(record.epoch in (2, 4) for record in records.values() if record.outcome == "pruned")
 
 
+def test_a_driver_notices_that_its_cluster_is_lost(folder: Path, server: Server, machines: Machines) -> None:
+    """It closes its runs and says how to go on, instead of ending without a word after a minute, as Ray would."""
+    driver = Driver(folder, "lost", *start_options(server, machines))
+    assert driver.wait_for(8, 0.1), driver.tail()
+    machines.shutdown()
+    assert driver.end() == 2, driver.tail()
+    assert "the cluster was lost" in driver.tail() and "--resume --name lost" in driver.tail()
+    assert "Raylet" not in driver.tail() and "state-dump" not in driver.tail()
+    client = mlflow_client(server.uri)
+    experiment = client.get_experiment_by_name("tiny").experiment_id
+    runs = client.search_runs([experiment], "tags.sweep = 'lost'")
+    assert runs and {run.info.status for run in runs} <= {"KILLED", "FINISHED"}
+    machines.start()
+    again = Driver(folder, "lost", "--resume", "--ray-address", machines.cluster.address)
+    assert again.end() == 0, again.tail()
+    assert len(Ledger(folder / "mlruns/sweeps/lost").records) == TRIALS
+
+
 @pytest.mark.parametrize("seed", [11, 12])
 def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happened(folder: Path, seed: int) -> None:
     """One trial at a time and a local Ray: not only the set, the whole sequence of proposals is the same."""
