@@ -7,6 +7,7 @@ from importlib import import_module
 from llmemf.errors import InputError, nearest
 
 MODELS = {
+    "c2dsr": "llmemf.models.c2dsr:C2DSR",
     "llm_emf": "llmemf.models.llm_emf:LLMEMF",
 }
 
