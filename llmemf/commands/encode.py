@@ -41,22 +41,22 @@ def encode(
         str, typer.Option("--precision", help="auto (fp32 on CPU, fp16 on GPU), fp32, fp16, bf16.")
     ] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images or text pieces at once [CPU 32, GPU 512].")
+        int | None, typer.Option("--batch-size", min=1, help="Images or text pieces at once (CPU 32, GPU 512).")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that decode [cores - 1, at most 16].")
+        int | None, typer.Option("--workers", min=0, help="Processes that decode (cores - 1, at most 16).")
     ] = None,
     shard_size: Annotated[
         int, typer.Option("--shard-size", min=1, help="Items per shard: what a killed run may lose.")
     ] = 2048,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="Name of the features [clip-MODEL]; text gets its source behind it.")
+        str | None, typer.Option("--encoder", help="Name of the features (clip-MODEL); text gets its source behind it.")
     ] = None,
     ray_address: Annotated[
         str | None, typer.Option("--ray-address", help="Ray cluster whose GPUs do it: auto, HOST:PORT, or local.")
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option("--ray-workers", min=1, help="Workers of the cluster [one per GPU, or per 4 cores].")
+        int | None, typer.Option("--ray-workers", min=1, help="Workers of the cluster (one per GPU, or per 4 cores).")
     ] = None,
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
@@ -168,7 +168,7 @@ def _tell(scenario, matrices) -> None:
 def show(
     name: Name,
     output: Annotated[
-        Path | None, typer.Option("--output", help="The page [features.html in the scenario's folder].")
+        Path | None, typer.Option("--output", help="The page (features.html in the scenario's folder).")
     ] = None,
     items: Annotated[int, typer.Option("--items", min=0, help="Items of each domain that are shown.")] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Which items are shown.")] = 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,8 @@ def read_llm_text(scenario: Scenario) -> tuple[list[str], dict]:
             f"{manifest} cannot be read ({' '.join(str(error).split())}): it says which model wrote the texts; run "
             f"`llmemf features enrich {scenario.name}` again"
         ) from None
+    # YAML reads dates, which the JSON of a matrix's manifest does not know.
+    facts = json.loads(json.dumps(facts, default=str))
     return texts, facts if isinstance(facts, dict) else {"manifest": facts}
 
 

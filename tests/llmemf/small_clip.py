@@ -82,7 +82,7 @@ def write_llm_text(scenario: Scenario, texts: dict[int, str]) -> None:
         }
     )
     table.to_parquet(scenario.folder / "llm_text.parquet", index=False)
-    (scenario.folder / "llm_text.yaml").write_text("model: some-llm\nprompt_version: shop-1\n")
+    (scenario.folder / "llm_text.yaml").write_text("model: some-llm\nprompt_version: shop-1\nmade: 2026-11-21\n")
 
 
 def photos() -> tuple[list[str], list[Path], list[str]]:

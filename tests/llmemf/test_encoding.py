@@ -135,7 +135,7 @@ def test_texts_of_one_piece_have_the_rows_of_open_clip(clip, reference, tmp_path
                 expected[batch] = model.encode_text(tokenizer([short[item] for item in batch]), normalize=True).numpy()
     assert len(short) > 60 and np.flatnonzero(matrix.has).tolist() == list(short)
     assert np.array_equal(matrix.rows, expected)
-    assert matrix.details["llm_text"] == {"model": "some-llm", "prompt_version": "shop-1"}
+    assert matrix.details["llm_text"] == {"model": "some-llm", "prompt_version": "shop-1", "made": "2026-11-21"}
 
 
 def test_a_long_text_is_the_mean_of_its_pieces(clip, reference, drawn):
