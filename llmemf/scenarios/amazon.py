@@ -75,8 +75,8 @@ def read_amazon(
 ) -> tuple[Scenario, PreparationReport]:
     """Read two categories and prepare their scenario.
 
-    The reviews of X wait in memory (20 bytes each) until those of Y are read, of which only the ones by users of X
-    are kept. Metadata is read last, for the items that are left.
+    The reviews of X wait on disk until those of Y are read, of which only the ones by users of X are kept. Metadata is
+    read last, for the items that are left.
 
     Args:
         x, y: the files.
@@ -84,7 +84,7 @@ def read_amazon(
         domains: names of X and Y.
         options: see there.
         progress: see `line_blocks`.
-        scratch: folder for temporary files, about 20 bytes per review.
+        scratch: folder for temporary files, up to 80 bytes per review.
 
     Raises:
         InputError: a file is missing or too bad, or nothing is left after some step.

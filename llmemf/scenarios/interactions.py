@@ -1,15 +1,15 @@
-"""Raw interactions of two domains in little memory: names become 64-bit keys, the names themselves wait on disk.
+"""Raw interactions of two domains in little memory: names become 64-bit keys, and everything waits on disk.
 
-50 million interactions of one domain take 20 bytes each while they are collected (key of the user, key of the item,
-seconds); a dictionary of their names alone would take ten times as much. Keys are hashes of the names; that two names
-share one is checked for every name that stays, exactly.
+While interactions are collected nothing grows but files: 20 bytes per interaction (key of the user, key of the item,
+seconds), and the names. At the end single columns are loaded one after the other. Keys are hashes of the names; that two
+names share one is checked for every name that stays, exactly.
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -68,14 +68,29 @@ class NameStore:
         return found
 
 
-@dataclass
-class _Collected:
-    """The columns of one domain, block by block, and the names of its items."""
+class _Column:
+    """One column of numbers in a file."""
 
-    item_names: NameStore
-    users: list[np.ndarray] = field(default_factory=list)
-    items: list[np.ndarray] = field(default_factory=list)
-    times: list[np.ndarray] = field(default_factory=list)
+    def __init__(self, path: Path, kind: type) -> None:
+        self._path, self._kind = path, kind
+        path.touch()
+
+    def add(self, values: np.ndarray) -> None:
+        with open(self._path, "ab") as file:
+            values.astype(self._kind, copy=False).tofile(file)
+
+    def load(self) -> np.ndarray:
+        return np.fromfile(self._path, dtype=self._kind)
+
+
+class _Collected:
+    """The columns of one domain, and the names of its items."""
+
+    def __init__(self, folder: Path, domain: int) -> None:
+        self.users = _Column(folder / f"users_{domain}", np.uint64)
+        self.items = _Column(folder / f"items_{domain}", np.uint64)
+        self.times = _Column(folder / f"times_{domain}", np.uint32)
+        self.item_names = NameStore(folder / f"items_{domain}.arrow")
 
 
 @dataclass(frozen=True)
@@ -136,7 +151,7 @@ def _inverse(order: np.ndarray) -> np.ndarray:
 class InteractionCollector:
     """Takes interactions in any order and gives those of the users who are active in both domains.
 
-    Use as a context manager: the names wait in a temporary folder below `scratch` (the system's by default).
+    Use as a context manager: what is collected waits in a temporary folder below `scratch` (the system's by default).
     An item name that occurs in both domains is one item, which stays in X alone, or two with `shared_items`.
     """
 
@@ -159,7 +174,7 @@ class InteractionCollector:
         except OSError as error:
             raise InputError(f"cannot write to {self._scratch}: {error.strerror or error}") from error
         self._user_names = NameStore(self._folder / "users.arrow")
-        self._domains = [_Collected(NameStore(self._folder / f"items_{index}.arrow")) for index in (0, 1)]
+        self._domains = [_Collected(self._folder, domain) for domain in (0, 1)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -176,23 +191,25 @@ class InteractionCollector:
         if self._first_users is not None and domain == 1:
             shared = ~keep if self._shared_items else contains(self._first_items, item_keys)[item_index]
             alone = ~contains(self._first_users, user_keys)[user_index]
-            self._drop(SHARED_ITEM, domain, int(shared.sum()))
+            if not self._shared_items:
+                self._drop(SHARED_ITEM, domain, int(shared.sum()))
             self._drop(ONE_DOMAIN, domain, int((alone & ~shared).sum()))
             keep = ~shared & ~alone
         user_index, item_index = user_index[keep], item_index[keep]
-        _add_names(self._user_names, user_keys, user_names, user_index)
         collected = self._domains[domain]
-        _add_names(collected.item_names, item_keys, item_names, item_index)
-        collected.users.append(user_keys[user_index])
-        collected.items.append(item_keys[item_index])
-        collected.times.append(times[keep].astype(np.uint32))
+        try:
+            _add_names(self._user_names, user_keys, user_names, user_index)
+            _add_names(collected.item_names, item_keys, item_names, item_index)
+            collected.users.add(user_keys[user_index])
+            collected.items.add(item_keys[item_index])
+            collected.times.add(times[keep])
+        except OSError as error:
+            raise InputError(f"cannot write to {self._folder}: {error.strerror or error}") from error
 
     def close_first(self) -> None:
         """Say that X is complete: from now on interactions of Y that cannot count are not even kept."""
-        first = self._domains[0]
-        first.users, first.items, first.times = [_join(first.users)], [_join(first.items)], [_join(first.times)]
-        self._first_users = np.unique(first.users[0])
-        self._first_items = np.unique(first.items[0])
+        self._first_users = np.unique(self._domains[0].users.load())
+        self._first_items = np.unique(self._domains[0].items.load())
 
     def finish(self) -> Interactions:
         """The interactions of users who are active in both domains, in the order in which they came, X before Y.
@@ -200,34 +217,39 @@ class InteractionCollector:
         Raises:
             InputError: nobody is active in both.
         """
-        columns = [[_join(one.users), _join(one.items), _join(one.times)] for one in self._domains]
         if self._first_users is None:
-            self._first_users, self._first_items = np.unique(columns[0][0]), np.unique(columns[0][1])
+            self.close_first()
+        y = self._domains[1]
+        in_both = contains(self._first_items, y.items.load())
+        shared = np.zeros_like(in_both) if self._shared_items else in_both
         if not self._shared_items:
-            shared = contains(self._first_items, columns[1][1])
             self._drop(SHARED_ITEM, 1, int(shared.sum()))
-            columns[1] = [column[~shared] for column in columns[1]]
-        others = np.unique(columns[1][0])
+        others = np.unique(y.users.load()[~shared])
         both = others[contains(self._first_users, others)]
         self._first_users = self._first_items = None
-        for domain in (0, 1):
-            active = contains(both, columns[domain][0])
-            self._drop(ONE_DOMAIN, domain, int((~active).sum()))
-            columns[domain] = [column[active] for column in columns[domain]]
         if not len(both):
             raise InputError(
                 f"no user has interactions in both domains ({self.read[0]:,} in X, {self.read[1]:,} in Y were read): "
                 "are both files of one release, with the same user ids?"
             )
-        users = np.searchsorted(both, np.concatenate([columns[0][0], columns[1][0]])).astype(np.int32)
-        item_keys = [np.unique(columns[domain][1]) for domain in (0, 1)]
-        places = [np.searchsorted(item_keys[domain], columns[domain][1]) for domain in (0, 1)]
-        num_x = len(item_keys[0])
-        names = [self._domains[domain].item_names.names_of(item_keys[domain]) for domain in (0, 1)]
+        users, items, times, names = [], [], [], []
+        num_x = 0
+        for domain, collected in enumerate(self._domains):
+            keys = collected.users.load()
+            active = contains(both, keys)
+            counted = ~shared if domain == 1 else np.ones_like(active)
+            self._drop(ONE_DOMAIN, domain, int((~active & counted).sum()))
+            active &= counted
+            users.append(np.searchsorted(both, keys[active]).astype(np.int32))
+            item_keys, places = np.unique(collected.items.load()[active], return_inverse=True)
+            items.append((places + num_x).astype(np.int32))
+            times.append(collected.times.load()[active].astype(np.int64))
+            names.append(collected.item_names.names_of(item_keys))
+            num_x = num_x or len(item_keys)
         return Interactions(
-            users,
-            np.concatenate([places[0], places[1] + num_x]).astype(np.int32),
-            np.concatenate([columns[0][2], columns[1][2]]).astype(np.int64),
+            np.concatenate(users),
+            np.concatenate(items),
+            np.concatenate(times),
             self._user_names.names_of(both),
             np.concatenate(names),
             num_x,
@@ -261,12 +283,3 @@ def _add_names(store: NameStore, keys: np.ndarray, names: pa.Array, used: np.nda
     chosen = np.unique(used)
     if len(chosen):
         store.add(keys[chosen], names.take(pa.array(chosen)))
-
-
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    """One array of all parts; the list is emptied, so that a long column does not lie in memory twice."""
-    if not parts:
-        return np.zeros(0, dtype=np.uint64)
-    joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    parts.clear()
-    return joined
