@@ -57,17 +57,29 @@ def check_cluster(plan: Plan) -> int:
         InputError: not even one trial fits, or a node that would run trials does not see the sweep's folder, has other
             versions or other code.
     """
-    import ray
+    parallel = cluster_room(plan)
+    check_nodes(plan.record.folder, [node for node in alive() if trials_that_fit(plan.record, node["Resources"])])
+    return parallel
 
-    record = plan.record
-    check_request(record)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
+
+def cluster_room(plan: Plan) -> int:
+    """How many trials the cluster runs at once; notices for the user are added to the plan.
+
+    Raises:
+        InputError: not even one trial fits.
+    """
+    check_request(plan.record)
     planned, most_workers = planned_nodes()
-    parallel, notices = capacity(record, nodes, planned, most_workers)
-    used = [node for node in nodes if trials_that_fit(record, node["Resources"])]
-    check_nodes(record.folder, used)
+    parallel, notices = capacity(plan.record, alive(), planned, most_workers)
     plan.notices += notices
     return parallel
+
+
+def alive() -> list[dict[str, Any]]:
+    """The nodes of the cluster that this process is connected to."""
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def capacity(
@@ -94,7 +106,8 @@ def capacity(
     most = max(now, later)
     if not most:
         there = Counter(describe(node["Resources"]) for node in nodes if holds_something(node["Resources"]))
-        kinds = [f"{plural(count, 'node')} with {text}" for text, count in there.items()] or ["no node for trials"]
+        kinds = [f"{plural(count, 'node')} with {text}" for text, count in sorted(there.items(), reverse=True)]
+        kinds = kinds or ["no node for trials"]
         kinds += [f"and may start {kind}" for kind in planned or []]
         grows = "; if it starts nodes on demand, give --concurrency" if planned is None else ""
         raise InputError(

@@ -84,8 +84,8 @@ def grid(
     ] = False,
 ) -> None:
     from sweeps.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
+    from sweeps.ray_session import room
     from sweeps.report_text import print_fallback
-    from sweeps.resources import machine, slots
     from sweeps.sweep import run_sweep
     from sweeps.sweep_data import is_prepared, load_data
 
@@ -102,7 +102,7 @@ def grid(
         plan = plan_resume(options) if resume else plan_continue(options) if start_or_continue else plan_sweep(options)
     print_fallback(plan, console)
     if dry_run or estimate:
-        parallel = slots(plan.record, machine()) if not plan.record.ray_address else plan.record.concurrency or 1
+        parallel = room(plan)
         if estimate:
             from sweeps.estimate import estimate as run_estimate
 

@@ -19,7 +19,7 @@ from typing import Self
 
 from llmemf.errors import InputError
 from sweeps.access import refused, set_token
-from sweeps.cluster import check_cluster
+from sweeps.cluster import check_cluster, cluster_room
 from sweeps.login_node import BorrowedNode, has_node
 from sweeps.plan import Plan
 from sweeps.resources import machine, slots
@@ -63,7 +63,7 @@ def start_ray(plan: Plan, data: SweepData) -> int:
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     remove_stale(temporary_folder())
     if plan.record.ray_address:
-        _join(cluster_address(plan.record.ray_address), data, {"PYTHONPATH": python_path})
+        _join(plan.record.ray_address, data_bytes(data), {"PYTHONPATH": python_path})
         return check_cluster(plan)
     here = machine()
     parallel = slots(plan.record, here)
@@ -81,15 +81,32 @@ def start_ray(plan: Plan, data: SweepData) -> int:
     return parallel
 
 
-def _join(address: str, data: SweepData, environment: dict[str, str]) -> None:
+def room(plan: Plan) -> int:
+    """How many trials would run at once, without starting anything: here, or on the cluster that is asked for it.
+
+    Raises:
+        InputError: not even one fits, or no cluster answers.
+    """
+    if not plan.record.ray_address:
+        return slots(plan.record, machine())
+    set_environment(plan.record.ray_address)
+    try:
+        _join(plan.record.ray_address, 0, {})
+        return cluster_room(plan)
+    finally:
+        stop_ray()
+
+
+def _join(given: str, shared_bytes: int, environment: dict[str, str]) -> None:
     """Connect to a cluster; a machine outside of it gets a node without resources first."""
     import ray
 
     global _borrowed
+    address = cluster_address(given)
     options = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": environment}}
     if address != "auto" and not has_node(address):
         folder = temporary_folder() / f"{BORROWED}{os.getpid()}"
-        _borrowed = BorrowedNode(address, folder, data_bytes(data) + OBJECT_STORE_EXTRA)
+        _borrowed = BorrowedNode(address, folder, shared_bytes + OBJECT_STORE_EXTRA)
         options["_temp_dir"] = str(folder)
     try:
         ray.init(address=address, **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import socket
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -66,9 +65,10 @@ def run_epochs(
     from ray import tune
 
     from sweeps import checkpoints
+    from sweeps.cluster import node_problem
 
-    if not Path(folder).is_dir():
-        raise NodeUnfit(f"{folder} is not there on {socket.gethostname()}: mount the storage on every node")
+    if problem := node_problem(folder):
+        raise NodeUnfit(problem)
     own = checkpoints.trial_folder(Path(folder), config["trial"])
     checkpoints.clear_leftovers(own)
     trainer, report = checkpoints.load(make_trainer, own)

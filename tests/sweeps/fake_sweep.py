@@ -20,7 +20,7 @@ def main(name: str, resume: bool) -> int:
         plan = plan_resume(Options(name=name))
     else:
         plan = plan_sweep(Options(scenario="sample", name=name, trials=6, epochs=6, assignments=["lr=1e-3,3e-3"]))
-    console = Console(width=120, highlight=False)
+    console = Console(file=sys.stdout, width=120, highlight=False)
     stand_ins = StandIns(data=tiny_data(), trainable=slow_trial, evaluate=fake_evaluate)
     return run_sweep(plan, console, stand_ins=stand_ins).exit_code
 
