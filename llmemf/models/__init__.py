@@ -8,6 +8,7 @@ from llmemf.errors import InputError, nearest
 
 MODELS = {
     "c2dsr": "llmemf.models.c2dsr:C2DSR",
+    "lecdsr": "llmemf.models.lecdsr:LeCDSR",
     "llm_emf": "llmemf.models.llm_emf:LLMEMF",
 }
 
