@@ -22,7 +22,7 @@ sys.path[0] = str(ROOT)
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.estimate import estimate
+from sweeps.costs.estimate import estimate
 from sweeps.journal import JOURNAL, Journal
 from sweeps.plan import Options, plan_sweep
 from sweeps.resources import machine, slots

@@ -104,11 +104,11 @@ def grid(
     if dry_run or estimate:
         parallel = room(plan)
         if estimate:
-            from sweeps.estimate import estimate as run_estimate
+            from sweeps.costs.estimate import estimate as run_estimate
 
             run_estimate(plan, load_data(plan), parallel, console)
         else:
-            from sweeps.dry_run import print_dry_run
+            from sweeps.costs.dry_run import print_dry_run
 
             print_dry_run(plan, load_data(plan) if is_prepared(plan) else None, parallel, console)
         return

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sweeps.cost_classes import build, class_key, cost_classes, typical_values
-from sweeps.cost_probe import Measured
-from sweeps.dry_run import remaining
+from sweeps.costs.classes import build, class_key, cost_classes, typical_values
+from sweeps.costs.dry_run import remaining
+from sweeps.costs.probe import Measured
+from sweeps.costs.processes import Probes, available_memory
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
-from sweeps.probe_processes import Probes, available_memory
 
 TYPICAL_SECONDS = 10.0
 KIND_SECONDS = 1.5

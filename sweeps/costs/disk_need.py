@@ -10,7 +10,7 @@ from llmemf.batches import TrialData
 from llmemf.config import TrialConfig
 from llmemf.models import model_class
 from sweeps import checkpoints
-from sweeps.cost_classes import build, cost_classes, typical_values
+from sweeps.costs.classes import build, cost_classes, typical_values
 from sweeps.plan import Plan
 
 METRIC_BYTES = 150

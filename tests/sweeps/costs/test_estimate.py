@@ -13,14 +13,15 @@ from llmemf import training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Sequences
-from sweeps import estimate, halving_simulation, trial_costs
-from sweeps.cost_classes import class_key
-from sweeps.cost_probe import Measured, attach_data, measure, share_data
-from sweeps.estimate import gpu_share
-from sweeps.halving_simulation import cutoff, simulate
+from sweeps.costs import estimate, halving_simulation
+from sweeps.costs import trial as trial_costs
+from sweeps.costs.classes import class_key
+from sweeps.costs.estimate import gpu_share
+from sweeps.costs.halving_simulation import cutoff, simulate
+from sweeps.costs.probe import Measured, attach_data, measure, share_data
+from sweeps.costs.processes import Probes, visible_gpus
+from sweeps.costs.trial import trial_factors
 from sweeps.plan import Options, plan_sweep
-from sweeps.probe_processes import Probes, visible_gpus
-from sweeps.trial_costs import trial_factors
 
 SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
 

@@ -15,16 +15,16 @@ from rich.table import Table
 
 from llmemf.errors import InputError
 from sweeps import wording
-from sweeps.cost_probe import Measured
-from sweeps.disk_need import DiskNeed, disk_need
-from sweeps.dry_run import disk_text, remaining
-from sweeps.halving_simulation import simulate
+from sweeps.costs.disk_need import DiskNeed, disk_need
+from sweeps.costs.dry_run import disk_text, remaining
+from sweeps.costs.halving_simulation import simulate
+from sweeps.costs.probe import Measured
+from sweeps.costs.processes import Probes
+from sweeps.costs.trial import TrialCosts, measure_costs, trial_factors
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
-from sweeps.probe_processes import Probes
 from sweeps.resources import machine, slots
 from sweeps.sweep_data import SweepData
-from sweeps.trial_costs import TrialCosts, measure_costs, trial_factors
 
 SWEEP_START = 12.0
 """Seconds for Ray, MLflow and the leaderboard (measured on two cores: 10 to 20)."""

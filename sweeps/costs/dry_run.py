@@ -11,7 +11,7 @@ from rich.text import Text
 from llmemf.config import read_yaml
 from sweeps import wording
 from sweeps.cluster import BOOTSTRAP, most_at_once, read_node_types
-from sweeps.disk_need import DiskNeed, disk_need
+from sweeps.costs.disk_need import DiskNeed, disk_need
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.records import TrialRecord, trial_name

@@ -1,4 +1,4 @@
-"""Starts copies of `cost_probe`, as many as trials run at once, and asks them."""
+"""Starts copies of `probe`, as many as trials run at once, and asks them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any, Self
 from llmemf.batches import TrialData
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
-from sweeps.cost_probe import Measured, share_data
+from sweeps.costs.probe import Measured, share_data
 from sweeps.settings import SweepRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ class Probes:
             environment["CUDA_VISIBLE_DEVICES"] = visible
         handle = self._file.fileno()
         return subprocess.Popen(
-            [sys.executable, "-m", "sweeps.cost_probe", str(threads), str(handle), self._places],
+            [sys.executable, "-m", "sweeps.costs.probe", str(threads), str(handle), self._places],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -13,9 +13,9 @@ from llmemf.batches import TrialData
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.recommender import num_parameters
 from llmemf.training import Trainer
-from sweeps import disk_need as needs
-from sweeps.cost_classes import cost_classes, typical_values
-from sweeps.dry_run import print_dry_run
+from sweeps.costs import disk_need as needs
+from sweeps.costs.classes import cost_classes, typical_values
+from sweeps.costs.dry_run import print_dry_run
 from sweeps.ledger import Ledger
 from sweeps.plan import Options, plan_resume, plan_sweep
 from sweeps.sweep_data import SweepData
@@ -66,7 +66,7 @@ def test_what_constraints_drop_is_counted_with_its_reason(project_folder, data):
 
 
 def test_resources_of_the_machine(project_folder, data, monkeypatch):
-    monkeypatch.setattr("sweeps.dry_run.machine", lambda: {"CPU": 8.0, "GPU": 1.0})
+    monkeypatch.setattr("sweeps.costs.dry_run.machine", lambda: {"CPU": 8.0, "GPU": 1.0})
     plan = make(cpus_per_trial=3, gpus_per_trial=0.5)
     text = shown(plan, data, 2)
     assert "3 CPUs, 0.5 GPUs" in text and "8 CPUs, 1 GPU: 2 trials at once, 2 CPUs idle" in text
@@ -80,7 +80,7 @@ def test_a_cluster_of_ray_up_shows_what_it_may_start(project_folder, data, monke
         "head_node_type: head\nmax_workers: 5\navailable_node_types:\n"
         "  head: {resources: {CPU: 0}}\n  spot: {resources: {CPU: 8, GPU: 1}, max_workers: 4}\n"
     )
-    monkeypatch.setattr("sweeps.dry_run.BOOTSTRAP", description)
+    monkeypatch.setattr("sweeps.costs.dry_run.BOOTSTRAP", description)
     text = shown(make(ray_address="auto", gpus_per_trial=0.25), data, 1)
     assert "at most 4 of spot" in text and "4 trials each" in text and "16 trials at once when it has grown" in text
 
