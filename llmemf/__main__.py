@@ -2,6 +2,7 @@
 
 llmemf data --help        prepare and inspect scenarios
 llmemf features --help    make, import and show the items' features
+llmemf models             list the systems; `llmemf models NAME` shows the settings of one
 llmemf train --help       train one model on one scenario
 llmemf evaluate --help    score a checkpoint
 """
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 
 import typer
 
-from llmemf.commands import data, features, train
+from llmemf.commands import data, features, models, train
 from llmemf.errors import InputError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
+app.command("models")(models.models)
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
 

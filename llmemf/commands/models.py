@@ -1,0 +1,69 @@
+"""The systems, and the settings of each.
+
+llmemf models
+llmemf models sasrec
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show the settings of this system.", show_default=False)
+    ] = None,
+) -> None:
+    """List the systems with what each needs, its source and status; or the settings of one."""
+    if name is None:
+        _list()
+    else:
+        _show(name)
+
+
+def _list() -> None:
+    from llmemf.models.overview import systems
+
+    table = Table("system", "needs", "status", "source", box=None, header_style="bold", padding=(0, 1))
+    table.columns[0].no_wrap = True
+    for system in systems():
+        needs = ", ".join(system.needs) or "-"
+        kind = f"{system.status}, no training" if system.closed_form else system.status
+        table.add_row(*map(escape, (system.name, needs, kind, system.source)))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print()
+    typer.echo("needs: features beside the sequences, with default settings (`llmemf features --help` makes them)")
+    typer.echo("settings of one: llmemf models NAME    train it: llmemf train SCENARIO --set model=NAME")
+
+
+def _show(name: str) -> None:
+    from llmemf.models import model_class
+    from llmemf.models.overview import settings, space_lines
+
+    kind = model_class(name)
+    typer.echo(f"{name}: {kind.source}")
+    typer.echo(f"status: {kind.status}{', complete without training' if kind.closed_form else ''}")
+    notes = (kind.config_class.__doc__ or "").strip().split("\n\n")
+    for note in notes:
+        typer.echo(" ".join(note.split()))
+    rows = settings(kind.config_class, name)
+    for title, shared in (("its own settings", False), ("settings of every system", True)):
+        some = [row for row in rows if row.shared is shared]
+        if some:
+            table = Table("setting", "default", "takes", "", box=None, header_style="bold", padding=(0, 1))
+            table.title, table.title_justify, table.title_style = title, "left", "bold"
+            table.columns[0].no_wrap = True
+            table.columns[3].ratio = 1
+            for row in some:
+                table.add_row(*map(escape, (row.name, row.default, row.valid, row.text)))
+            typer.echo()
+            Console(highlight=False).print(table)
+    typer.echo("\nsearch space of a sweep, where the scenario's YAML names none:")
+    for line in space_lines(kind.default_space()):
+        typer.echo(f"  {line}")
