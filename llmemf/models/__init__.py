@@ -7,9 +7,20 @@ from importlib import import_module
 from llmemf.errors import InputError, nearest
 
 MODELS = {
+    "bprmf": "llmemf.models.bprmf:BPRMF",
     "c2dsr": "llmemf.models.c2dsr:C2DSR",
+    "gru4rec": "llmemf.models.gru4rec:GRU4Rec",
+    "item_knn": "llmemf.models.item_knn:ItemKNN",
     "lecdsr": "llmemf.models.lecdsr:LeCDSR",
     "llm_emf": "llmemf.models.llm_emf:LLMEMF",
+    "mifn": "llmemf.models.mifn:MIFN",
+    "ncf_mlp": "llmemf.models.ncf_mlp:NCFMLP",
+    "pi_net": "llmemf.models.pi_net:PiNet",
+    "popularity": "llmemf.models.popularity:Popularity",
+    "psjnet": "llmemf.models.psjnet:PSJNet",
+    "sasrec": "llmemf.models.sasrec:SASRec",
+    "sr_gnn": "llmemf.models.sr_gnn:SRGNN",
+    "tri_cdr": "llmemf.models.tri_cdr:TriCDR",
 }
 
 

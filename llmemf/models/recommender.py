@@ -68,6 +68,10 @@ class Recommender(nn.Module, ABC):
         """Embedding rows that the batch touches, for `l2_mode: embedding_rows`; None where there are none."""
         return None
 
+    def facts(self) -> dict[str, str]:
+        """What the model was built on beside its configuration and features, in words and hashes; kept in checkpoints."""
+        return {}
+
     def trainable_state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps: parameters and persistent buffers, never the frozen feature matrices."""
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.state_dict().items()}

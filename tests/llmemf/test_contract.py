@@ -19,6 +19,9 @@ WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")
 OVERFIT = {"epochs": 200, "patience": 0, "dropout": 0.0}
 OWN: dict[str, dict] = {
     # Only what a system needs to learn 32 sequences by heart within seconds.
+    "mifn": {"epochs": 60, "lr": 0.03, "nodes": 8},
+    "pi_net": {"epochs": 60, "lr": 0.03},
+    "psjnet": {"epochs": 60, "lr": 0.03},
 }
 NOT_CAUSAL = {"item_knn"}
 """Systems that read a history as a set."""

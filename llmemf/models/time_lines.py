@@ -1,0 +1,147 @@
+"""The two domains' histories of a batch beside their merged time line, and the last-two training view.
+
+Models that carry information from one domain to the other while both go on (pi-Net, PSJNet, MIFN) need to know, for every
+item of a domain, what had happened in the other domain before it. They are trained on view V2: the last X item and the
+last Y item of a sequence are both targets.
+
+Everything here is padded on the RIGHT with the id N (`pad`): a causal recurrence then needs no mask, and "the state after
+c items" is column c of its states behind a zero column (`after`).
+
+Shapes: B batch, L merged length, Lx and Ly lengths of the domains, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llmemf.batches import Batch
+
+
+@dataclass(frozen=True)
+class TimeLines:
+    """Histories of B users as two time lines, and what each domain's target may see of them.
+
+    Attributes:
+        items: of X (B, Lx) and Y (B, Ly), global ids, oldest first.
+        before: for each item of X (B, Lx) the number of Y items before it, so that the latest of them is that many from the
+            start; for each item of Y (B, Ly) the number of X items before it.
+        merged: (B, L) both domains in the order of time.
+        seen: `seen[d][e]` (B,) says how many items of line e come before the target of domain d.
+        merged_seen: `merged_seen[d]` (B,) says the same of the merged line.
+        targets: of X and of Y (B,), `pad` where there is none; None in evaluation.
+        pad: N.
+    """
+
+    items: tuple[Tensor, Tensor]
+    before: tuple[Tensor, Tensor]
+    merged: Tensor
+    seen: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+    merged_seen: tuple[Tensor, Tensor]
+    targets: tuple[Tensor, Tensor] | None
+    pad: int
+
+
+def whole_history(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
+    """All that the batch's views hold, as it is read in evaluation.
+
+    A domain's own view may reach further back than the merged one. Its older items precede everything in the merged view;
+    how they lay between each other is not known, so such an item counts none of the other domain before it.
+    """
+    merged = _to_the_left(batch.views["xy"].items, batch.views["xy"].items < pad, pad)
+    of_domain = (merged < num_x, (merged >= num_x) & (merged < pad))
+    lines = [_to_the_left(batch.views[view].items, batch.views[view].items < pad, pad) for view in ("x", "y")]
+    lengths = [(line < pad).sum(1) for line in lines]
+    passed = [member.cumsum(1) for member in of_domain]
+    older = [length - count[:, -1] for length, count in zip(lengths, passed)]
+    before = []
+    for own, other in ((0, 1), (1, 0)):
+        width = lines[own].shape[1]
+        # Items of the other domain go to a column behind the line that is then cut off.
+        column = torch.where(of_domain[own], passed[own] - 1 + older[own][:, None], width)
+        counts = passed[other] + older[other][:, None]
+        before.append(counts.new_zeros(len(merged), width + 1).scatter(1, column, counts)[:, :width])
+    length = (merged < pad).sum(1)
+    seen = (lengths[0], lengths[1])
+    return TimeLines((lines[0], lines[1]), (before[0], before[1]), merged, (seen, seen), (length, length), None, pad)
+
+
+def last_two(batch: Batch, *, num_x: int, pad: int, causal: bool, random_prefix: bool = False) -> TimeLines:
+    """View V2 of a training batch: the last item of each domain is its target.
+
+    Args:
+        batch: shifted (V1): the views hold all items of a sequence but its last, which is `next_merged` of the last column.
+        causal: each target sees what comes before it and nothing else, as in evaluation. Otherwise, as in the originals,
+            both targets are taken out and each sees all the rest: the earlier one also what the other domain did after it,
+            the later one not the other domain's last item.
+        random_prefix: each sequence first ends at a random one of its items but the first.
+    """
+    lines = whole_history(batch, num_x=num_x, pad=pad)
+    column = torch.arange(lines.merged.shape[1], device=lines.merged.device)
+    length = lines.merged_seen[0]
+    if random_prefix:
+        drawn = (torch.rand(len(length), device=length.device) * length).long() + 1
+        length = torch.minimum(drawn, length)
+    following = torch.cat([lines.merged[:, 1:], torch.full_like(lines.merged[:, :1], pad)], 1)
+    last = (length - 1).clamp(min=0)[:, None]
+    final = following.gather(1, last)[:, 0]
+    final = torch.where(length == lines.merged_seen[0], batch.views["xy"].next_merged[:, -1], final)
+    is_input = column < length[:, None]
+    member = (is_input & (lines.merged < num_x), is_input & (lines.merged >= num_x))
+    is_final = (final < num_x, (final >= num_x) & (final < pad))
+
+    lengths, targets, early, place = [], [], [], []
+    for own in (0, 1):
+        length = member[own].sum(1)
+        early.append(is_final[1 - own] & (length > 0))
+        latest = lines.items[own].gather(1, (length - 1).clamp(min=0)[:, None])[:, 0]
+        targets.append(torch.where(is_final[own], final, torch.where(early[own], latest, pad)))
+        lengths.append(length)
+        place.append((member[own] * (column + 1)).amax(1) - 1)
+    if not causal:
+        kept = [length - gone.long() for length, gone in zip(lengths, early)]
+        for own in (0, 1):
+            is_input = is_input & ~(early[own][:, None] & (column == place[own][:, None]))
+    else:
+        kept = lengths
+    merged_length = is_input.sum(1)
+
+    items, before, seen, merged_seen = [], [], [], []
+    for own, other in ((0, 1), (1, 0)):
+        within = torch.arange(lines.items[own].shape[1], device=final.device) < kept[own][:, None]
+        items.append(lines.items[own].masked_fill(~within, pad))
+        before.append(torch.minimum(lines.before[own], kept[other][:, None]))
+        last = (lengths[own] - 1).clamp(min=0)
+        ahead = lines.before[own].gather(1, last[:, None])[:, 0]
+        counts = {own: torch.where(early[own], last, kept[own]), other: torch.where(early[own], ahead, kept[other])}
+        seen.append((counts[0], counts[1]) if causal else (kept[0], kept[1]))
+        merged_seen.append(torch.where(early[own], place[own], merged_length) if causal else merged_length)
+    return TimeLines(
+        (items[0], items[1]),
+        (before[0], before[1]),
+        _to_the_left(lines.merged, is_input, pad),
+        (seen[0], seen[1]),
+        (merged_seen[0], merged_seen[1]),
+        (targets[0], targets[1]),
+        pad,
+    )
+
+
+def after(states_BLD: Tensor) -> Tensor:
+    """(B, L + 1, D) the same states behind a zero one: column c is the state after c items."""
+    return torch.cat([torch.zeros_like(states_BLD[:, :1]), states_BLD], 1)
+
+
+def gather_columns(states_BLD: Tensor, columns: Tensor) -> Tensor:
+    """Columns of (B, L, D): (B, D) for one column per row (B,), (B, C, D) for several (B, C)."""
+    several = columns if columns.ndim == 2 else columns[:, None]
+    found = states_BLD.gather(1, several[:, :, None].expand(-1, -1, states_BLD.shape[2]))
+    return found if columns.ndim == 2 else found[:, 0]
+
+
+def _to_the_left(items: Tensor, kept: Tensor, pad: int) -> Tensor:
+    """(B, L) the kept items in their order from the left, `pad` behind them."""
+    order = (~kept).int().argsort(dim=1, stable=True)
+    return items.masked_fill(~kept, pad).gather(1, order)
