@@ -69,7 +69,7 @@ class Recommender(nn.Module, ABC):
         return None
 
     def facts(self) -> dict[str, str]:
-        """What the model was built on beside its configuration and features, in words and hashes; kept in checkpoints."""
+        """What the model was built on beside its configuration and features, in words and hashes."""
         return {}
 
     def trainable_state(self) -> dict[str, Tensor]:

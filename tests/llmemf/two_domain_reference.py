@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tiny import NUM_ITEMS, NUM_X, NUM_USERS
+from tiny import NUM_ITEMS, NUM_USERS, NUM_X
 
 from llmemf.batches import DeviceSequences
 from llmemf.config import build_config

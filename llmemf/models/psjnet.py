@@ -1,0 +1,166 @@
+"""PSJNet: a parallel split-join network for shared-account cross-domain sequential recommendation, reconstructed.
+
+No code of the authors is public. They state that pi-Net is PSJNet-I ("split-by-join": at each step the states of K roles are
+made and joined at once) and that PSJNet-II is "split-and-join": the states of every role at every step first, then one join over
+all steps and roles. The equations of `RoleSplit` and `Join` are a reading of that sentence, not of a source.
+
+Shapes: B batch, L length of a domain's line, D width, K roles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from llmemf.batches import TrialData
+from llmemf.models.attention import dropout
+from llmemf.models.dual_gru import DualGRU, DualGRUConfig
+from llmemf.models.pi_net import FilteredTransfer
+from llmemf.models.time_lines import TimeLines, after, gather_columns
+
+PAIR_ELEMENTS = 2**25
+"""Numbers held at once where all pairs of steps are compared (128 MiB in fp32)."""
+
+
+class PSJNetConfig(DualGRUConfig):
+    """Settings of PSJNet; those of pi-Net's code stand in for the unknown ones (width 100, dropout 0.2, Adam at 1e-3)."""
+
+    variant: Literal["I", "II"] = "II"
+    """II splits first and joins at the end; I is pi-Net's transfer."""
+    roles: int = Field(4, ge=1)
+    """K, latent roles of an account; pi-Net's code has 4."""
+    join: Literal["joint", "per_role_mean"] = "joint"
+    """One softmax over all steps and roles, or one over the steps of each role and their mean. Variant II only."""
+
+
+class PSJNet(DualGRU):
+    """PSJNet under the common interface; one model for both domains."""
+
+    config_class = PSJNetConfig
+    config: PSJNetConfig
+    status = "reconstructed"
+    source = "PSJNet: parallel split-join networks for shared account cross-domain sequential recommendations (TKDE)"
+
+    def __init__(self, config: PSJNetConfig, data: TrialData) -> None:
+        super().__init__(config, data)
+        if config.variant == "I":
+            self.transfer = FilteredTransfer(config.dim, config.roles, config.dropout)
+        else:
+            self.splits = nn.ModuleList([RoleSplit(config.dim, config.roles, config.dropout) for _ in range(2)])
+            self.joins = nn.ModuleList([Join(config.dim, config.join) for _ in range(2)])
+
+    @classmethod
+    def default_space(cls) -> Mapping[str, Any]:
+        return {**super().default_space(), "roles": [1, 2, 4]}
+
+    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
+        if self.config.variant == "I":
+            return [
+                gather_columns(after(self.transfer(lines, states, 1 - domain)), lines.seen[domain][1 - domain])
+                for domain in domains
+            ]
+        split = [
+            self.splits[line](states[line], gather_columns(after(states[1 - line]), lines.before[line]))
+            for line in (0, 1)
+        ]
+        return [
+            self.joins[domain](
+                split[1 - domain], split[domain], lines.seen[domain][1 - domain], lines.seen[domain][domain]
+            )
+            for domain in domains
+        ]
+
+
+class RoleSplit(nn.Module):
+    """Role-specific states along a domain's line, kept apart.
+
+    With h_i the domain's own state, b_i the latest state of the other domain and role embeddings r_k:
+
+        g = sigmoid(W_a h_i + W_b b_i + U s^k_{i-1} + V r_k + b)
+        c = tanh(W'_a h_i + U' s^k_{i-1} + V' r_k + b')
+        s^k_i = g * c + (1 - g) * s^k_{i-1}
+
+    Biases start at 1, as pi-Net's do.
+    """
+
+    def __init__(self, width: int, roles: int, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.gate, self.candidate = nn.Linear(2 * width, width), nn.Linear(width, width)
+        for layer in (self.gate, self.candidate):
+            nn.init.ones_(layer.bias)
+        self.recurrent = nn.Linear(width, 2 * width, bias=False)
+        self.roles = nn.Parameter(torch.empty(roles, width).normal_(0, 0.1))
+        self.role_gate = nn.Linear(width, width, bias=False)
+        self.role_candidate = nn.Linear(width, width, bias=False)
+
+    def forward(self, own_BLD: Tensor, other_BLD: Tensor) -> Tensor:
+        """(B, K, L, D) states s^k_1 .. s^k_L."""
+        gates = self.gate(torch.cat([own_BLD, other_BLD], 2)).unsqueeze(2) + self.role_gate(self.roles)
+        candidates = self.candidate(own_BLD).unsqueeze(2) + self.role_candidate(self.roles)
+        state_BKD, states = torch.zeros_like(gates[:, 0]), []
+        for gate_BKD, candidate_BKD in zip(gates.unbind(1), candidates.unbind(1)):
+            to_gate, to_candidate = F.linear(state_BKD, self.recurrent.weight).chunk(2, -1)
+            written = torch.sigmoid(gate_BKD + to_gate)
+            state_BKD = torch.lerp(state_BKD, torch.tanh(candidate_BKD + to_candidate), written)
+            states.append(state_BKD)
+            state_BKD = dropout(state_BKD, self.rate, self.training)
+        return dropout(torch.stack(states, 2), self.rate, self.training)
+
+
+class Join(nn.Module):
+    """One vector out of all steps and roles of the line that hands over, A, weighted by how they meet the target's line, B.
+
+        M_{(i,k),(j,k)} = v^T tanh(W_1 s^{A,k}_i + W_2 s^{B,k}_j),   rho_{i,k} = max_j M
+        a = softmax over all visible (i, k) of rho,   z_{A->B} = sum_{i,k} a_{i,k} s^{A,k}_i
+
+    The maximum has a gradient at its argument alone. So the arguments are found first, without a gradient and in
+    pieces of bounded size, and M is then computed again for one j per (i, k): the (L, L, K, D) table of pairs is never kept.
+    """
+
+    def __init__(self, width: int, kind: Literal["joint", "per_role_mean"] = "joint") -> None:
+        super().__init__()
+        self.kind = kind
+        self.from_giver, self.from_target = (nn.Linear(width, width, bias=False) for _ in range(2))
+        self.vector = nn.Linear(width, 1, bias=False)
+
+    def forward(self, giver_BKLD: Tensor, target_BKLD: Tensor, giver_seen: Tensor, target_seen: Tensor) -> Tensor:
+        """(B, D) z; zero where nothing of A is visible.
+
+        Args:
+            giver_BKLD: states of A.
+            target_BKLD: states of B.
+            giver_seen, target_seen: (B,) how many of their steps come before the target. Where no step of B does, its
+                state counts as zero, which is what it starts from.
+        """
+        roles = giver_BKLD.shape[1]
+        first, second = self.from_giver(giver_BKLD).flatten(0, 1), self.from_target(target_BKLD).flatten(0, 1)
+        seen = target_seen.repeat_interleave(roles)
+        met = second.gather(1, self._best_steps(first, second, seen).unsqueeze(2).expand_as(first))
+        met = met * (seen > 0)[:, None, None]
+        rho_BKL = self.vector(torch.tanh(first + met)).view(giver_BKLD.shape[:3])
+        visible = torch.arange(rho_BKL.shape[2], device=rho_BKL.device) < giver_seen[:, None]
+        # A finite value keeps rows without any visible step free of NaN.
+        rho_BKL = rho_BKL.to(self.vector.weight.dtype).masked_fill(~visible[:, None], -1e9)
+        if self.kind == "joint":
+            weights_BKL = rho_BKL.flatten(1).softmax(1).view_as(rho_BKL)
+        else:
+            weights_BKL = rho_BKL.softmax(2) / roles
+        weights_BKL = (weights_BKL * visible[:, None]).to(giver_BKLD.dtype)
+        return torch.einsum("bkl,bkld->bd", weights_BKL, giver_BKLD)
+
+    @torch.no_grad()
+    def _best_steps(self, first: Tensor, second: Tensor, seen: Tensor) -> Tensor:
+        """(B K, La) the visible step j of B that maximises M, for every step of A."""
+        hidden = torch.arange(second.shape[1], device=second.device) >= seen[:, None]
+        rows = max(1, PAIR_ELEMENTS // (first.shape[1] * second[0].numel()))
+        best = []
+        for a, b, blocked in zip(first.split(rows), second.split(rows), hidden.split(rows)):
+            scores = self.vector(torch.tanh(a.unsqueeze(2) + b.unsqueeze(1))).squeeze(3)
+            best.append(scores.masked_fill(blocked.unsqueeze(1), -torch.inf).argmax(2))
+        return torch.cat(best)
