@@ -68,18 +68,8 @@ class C2DSR(Recommender):
         merged, single = successor_graphs(data)
         graphs = {"xy": merged, "x": single, "y": single}
         self.tables = nn.ModuleDict({s: SmoothedTable(graphs[s], config) for s in VIEWS})
-        self.encoders = nn.ModuleDict(
-            {
-                s: SequenceEncoder(
-                    config.dim,
-                    config.max_length,
-                    layers=config.encoder_layers,
-                    heads=config.heads,
-                    dropout=config.dropout,
-                )
-                for s in VIEWS
-            }
-        )
+        shape = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
+        self.encoders = nn.ModuleDict({s: SequenceEncoder(config.dim, config.max_length, **shape) for s in VIEWS})
         sizes = (self.num_x, self.num_items - self.num_x)
         self.outputs = nn.ModuleList([nn.Linear(config.dim, size) for size in sizes])
         self.output_pad = nn.Linear(config.dim, 1)

@@ -271,6 +271,13 @@ def test_every_parameter_is_trained_and_sequences_of_one_domain_have_no_infomax(
     assert model.training_loss(batch).item() == pytest.approx(0.7 * only_softmax, rel=1e-6)
 
 
+def test_l2_of_embedding_rows_is_over_the_items_of_the_batch(data):
+    model = make_model(data)
+    rows = model.batch_rows(whole(make_sequences(make_data(make_scenario(rows={"train": [[3, 40, 3, 5]]})), "train", config=model.config)))  # fmt: skip
+    expected = torch.cat([model.tables[s].rows[[3, 40]] for s in ("x", "y", "xy")])
+    assert torch.equal(rows, expected)
+
+
 def test_settings_that_cannot_be_are_refused():
     for values, words in (({"heads": 4}, "heads = 4"), ({"softmax_scope": "all"}, "softmax_scope"), ({"layout": "compact"}, "layout")):  # fmt: skip
         with pytest.raises(InputError, match=words):

@@ -22,6 +22,16 @@ OWN: dict[str, dict] = {
     "mifn": {"epochs": 60, "lr": 0.03, "nodes": 8},
     "pi_net": {"epochs": 60, "lr": 0.03},
     "psjnet": {"epochs": 60, "lr": 0.03},
+    "c2dsr": {"epochs": 60},
+    "tri_cdr": {
+        "dim": 32,
+        "lr": 0.005,
+        "epochs": 80,
+        "negatives": "any",
+        "num_negatives": 40,
+        "triplet_weight": 0.0,
+        "contrast_weight": 0.0,
+    },
 }
 NOT_CAUSAL = {"item_knn"}
 """Systems that read a history as a set."""
