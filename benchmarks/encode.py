@@ -160,6 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, help="folder of .jpg photos (made-up ones by default)")
     parser.add_argument("--count", type=int, default=128, help="items")
+    parser.add_argument("--kind", choices=("image", "text", "both"), default="both")
     parser.add_argument("--model", default="ViT-B-32", help="model of open_clip")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default=None, help="fp32 on cpu, fp16 on cuda by default")
@@ -174,6 +175,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scenario = make_scenario(Path(folder), arguments.count, arguments.images)
         for name, source in (("images", image_source(scenario)), ("titles", text_source(scenario, "title"))):
+            if arguments.kind not in (source.kind, "both"):
+                continue
             batch = arguments.batch_size or BATCH_SIZE[kind]
             job = make_job(scenario, source, clip, batch_size=batch, workers=arguments.workers)
             times = measure(job, clip, arguments.repeats)
