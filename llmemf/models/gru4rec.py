@@ -1,0 +1,227 @@
+"""GRU4Rec: a GRU reads the sequence, and its last state ranks the next item (Hidasi et al., ICLR 2016 and CIKM 2018).
+
+    h_t = GRU(drop(E[s_t]), h_{t-1}),   r_i = q(h_t) . O_i + b_i
+
+Three forms are in circulation under the name, and third-party ones have been found to lose most of the accuracy of the
+authors' own. All three are here, as `variant`; in each the loss is taken at every step (view V1), which equals one sample
+per prefix, as the authors' session-parallel batches and the ports' augmented prefixes have it.
+
+Shapes: B batch, L length, D item width, H state width, N items, R rows with a target, K drawn negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from llmemf.batches import Batch, TrialData
+from llmemf.models.attention import dropout
+from llmemf.models.domain_views import Domains, evaluation_history, pads_to_the_right, training_pairs
+from llmemf.models.next_item import NextItemConfig, domain_items, next_item_nll
+from llmemf.models.recommender import Recommender
+
+
+class GRU4RecConfig(NextItemConfig):
+    """Settings of GRU4Rec.
+
+    Source values: `ce` width 64, states 128, dropout 0.3, Adam at 1e-3; `pinet` width and states 100, dropout 0.2,
+    gradients cut at +-5; `official` states 64 to 512, batches 32 to 256, Adagrad at 0.01 to 0.25, 2048 drawn negatives.
+    """
+
+    variant: Literal["ce", "pinet", "official"] = "ce"
+    """`ce` (RecBole): GRU without biases, a linear map to the item width, softmax over the item vectors. `pinet`: dropout
+    on outputs too, an output matrix of its own with biases, softmax. `official`: item vectors on both sides with item
+    biases ("constrained embedding"), `ranking_loss` on the batch's other targets and on drawn items; `objective` has no
+    say there."""
+    domains: Domains = "merged"
+    """What is read: the merged sequence, or the target domain's own; one model for both domains either way."""
+    hidden_dim: int | None = Field(None, ge=1)
+    """State width; None is the variant's: twice the item width in `ce`, the item width in the others."""
+    layers: int = Field(1, ge=1, le=8)
+    """GRU layers; every source has 1 by default."""
+    state_dropout: bool = False
+    """Drop the state between two steps too, as the `pinet` source does. Steps are then taken one by one: slow on long
+    windows."""
+    ranking_loss: Literal["bpr_max", "cross_entropy"] = "bpr_max"
+    """Loss of `official`."""
+    bpreg: float = Field(1.0, ge=0)
+    """Weight of the score regularisation in BPR-max; the authors search 0 to 2."""
+    final_activation: Literal["elu-0.5", "elu-1", "linear"] = "elu-0.5"
+    """Applied to scores inside BPR-max; it is monotone, so ranking goes without it."""
+    support_power: float = Field(0.75, ge=0, le=1)
+    """Negatives of `official` are drawn in proportion to support^alpha; this is alpha, which the authors search from 0 to 1."""
+
+    @model_validator(mode="after")
+    def _check_width(self) -> GRU4RecConfig:
+        if self.variant == "official" and self.hidden_dim not in (None, self.dim):
+            raise ValueError(
+                f"hidden_dim = {self.hidden_dim} must equal dim = {self.dim} in variant = official, where states meet "
+                "the item vectors themselves"
+            )
+        return self
+
+    @property
+    def state_width(self) -> int:
+        """H."""
+        return self.hidden_dim or (2 * self.dim if self.variant == "ce" else self.dim)
+
+
+class GRU4Rec(Recommender):
+    """One GRU and one item table for both domains; X and Y items share the softmax only with `softmax_scope: all`."""
+
+    config_class = GRU4RecConfig
+    config: GRU4RecConfig
+    source = "Hidasi et al.: Session-based recommendations with recurrent neural networks (GRU4Rec), ICLR 2016"
+
+    def __init__(self, config: GRU4RecConfig, data: TrialData) -> None:
+        super().__init__(config, data)
+        width, states = config.dim, config.state_width
+        self.gru = nn.GRU(width, states, config.layers, bias=config.variant != "ce", batch_first=True)
+        self.project = nn.Linear(states, width) if config.variant == "ce" else None
+        # A bias is the last column of the table that gives the logits: no copy of the table in every step.
+        self.items = _table(self.num_items, width, bias=config.variant == "official")
+        self.output = _table(self.num_items, states, bias=True) if config.variant == "pinet" else None
+        if config.variant == "official":
+            support = np.bincount(data.train.items, minlength=self.num_items).astype(np.float64)
+            weight = np.where(support > 0, support**config.support_power, 0)
+            cumulative = torch.from_numpy(np.concatenate([[0], np.cumsum(weight)]))
+            self.register_buffer("cumulative_support", cumulative, persistent=False)
+
+    @classmethod
+    def default_space(cls) -> Mapping[str, Any]:
+        return {**super().default_space(), "variant": ["ce", "official"]}
+
+    @property
+    def table(self) -> Tensor:
+        """(N, D) or, with biases as the last column, (N, D + 1): what a query is multiplied with."""
+        return self.items if self.output is None else self.output
+
+    def states(self, items_BL: Tensor) -> Tensor:
+        """(B, L, H) states after each item; padding must be on the right."""
+        real_BL1 = (items_BL < self.num_items).unsqueeze(2)
+        rows = F.embedding(items_BL.clamp(max=self.num_items - 1), self.items)[..., : self.config.dim]
+        inputs_BLD = self._drop(rows * real_BL1)
+        if self.config.state_dropout and self.training:
+            states_BLH = self._step_by_step(inputs_BLD)
+        else:
+            states_BLH = self.gru(inputs_BLD)[0]
+        return states_BLH if self.config.variant == "ce" else self._drop(states_BLH)
+
+    def queries(self, states: Tensor) -> Tensor:
+        """(..., D) or (..., D + 1) what meets the rows of `table`."""
+        if self.project is not None:
+            return self.project(states).to(self.items.dtype)
+        return torch.cat([states, states.new_ones(*states.shape[:-1], 1)], -1).to(self.items.dtype)
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Mean loss over all steps that have a next item."""
+        pairs = training_pairs(batch, self.config.domains, self.num_items)
+        items_BL, targets_BL = pads_to_the_right(*pairs, pad=self.num_items)
+        states_BLH = self.states(items_BL)
+        counted = targets_BL < self.num_items
+        if self.config.variant == "official":
+            queries = self.queries(states_BLH)
+            with torch.autocast(items_BL.device.type, enabled=False):
+                return self._ranking_loss(queries, targets_BL) / counted.sum().clamp(min=1)
+        queries = self.queries(states_BLH[counted])
+        with torch.autocast(items_BL.device.type, enabled=False):
+            return next_item_nll(
+                self.config, queries, targets_BL[counted], self.table, num_x=self.num_x, exact=items_BL.flatten()
+            )
+
+    def score_all(self, batch: Batch, domain: int) -> Tensor:
+        """(B, n) logits of the last state; an empty history has the zero state."""
+        history = evaluation_history(batch, self.config.domains, domain)
+        (items_BL,) = pads_to_the_right(history, pad=self.num_items)
+        length = (items_BL < self.num_items).sum(1)
+        states_BLH = self.states(items_BL)
+        last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states_BLH.shape[2])
+        state_BH = states_BLH.gather(1, last)[:, 0] * (length > 0)[:, None]
+        return self.queries(state_BH) @ self.table[domain_items(domain, self.num_x, self.num_items)].T
+
+    def batch_rows(self, batch: Batch) -> Tensor | None:
+        ids = batch.views["xy"].items.unique()
+        return self.items[ids[ids < self.num_items]]
+
+    def _drop(self, values: Tensor) -> Tensor:
+        return dropout(values, self.config.dropout, self.training)
+
+    def _step_by_step(self, inputs: Tensor) -> Tensor:
+        """The GRU with its state dropped between steps: the output of a step is whole, the next step reads what is left."""
+        for layer in range(self.config.layers):
+            weight_in, weight_state, *biases = self.gru.all_weights[layer]
+            bias_in, bias_state = biases or (None, None)
+            state, outputs = inputs.new_zeros(len(inputs), self.config.state_width), []
+            for given in F.linear(inputs, weight_in, bias_in).unbind(1):
+                reset, update, new = given.chunk(3, 1)
+                own_reset, own_update, own_new = F.linear(state, weight_state, bias_state).chunk(3, 1)
+                new = torch.tanh(new + torch.sigmoid(reset + own_reset) * own_new)
+                output = torch.lerp(new, state, torch.sigmoid(update + own_update))
+                outputs.append(output)
+                state = self._drop(output)
+            inputs = torch.stack(outputs, 1)
+        return inputs
+
+    def _ranking_loss(self, queries_BLD: Tensor, targets_BL: Tensor) -> Tensor:
+        """Sum over all rows of the authors' loss on shared negatives, each row against items of its target's domain.
+
+        Negatives of a row are the other sequences' targets of the same step, and K items drawn once for all rows of a
+        domain; its own target is none, whichever way it came in.
+        """
+        table, config = self.items, self.config
+        targets_BLD = F.embedding(targets_BL.clamp(max=self.num_items - 1), table)
+        in_step_LBB = queries_BLD.transpose(0, 1) @ targets_BLD.permute(1, 2, 0)
+        own_BL = (queries_BLD * targets_BLD).sum(2)
+        ranges = [(0, self.num_x), (self.num_x, self.num_items)]
+        total = queries_BLD.sum() * 0
+        for low, high in ranges if config.softmax_scope == "domain" else [(0, self.num_items)]:
+            row, step = ((targets_BL >= low) & (targets_BL < high)).nonzero(as_tuple=True)
+            if not len(row):
+                continue
+            drawn_K = self._draw(low, high, config.sampled_negatives)
+            scores = torch.cat([in_step_LBB[step, row], queries_BLD[row, step] @ F.embedding(drawn_K, table).T], 1)
+            ids = torch.cat([targets_BL.T[step], drawn_K.expand(len(row), -1)], 1)
+            counted = (ids >= low) & (ids < high) & (ids != targets_BL[row, step, None])
+            some = counted.any(1)
+            loss = bpr_max if config.ranking_loss == "bpr_max" else sampled_cross_entropy
+            total = total + loss(own_BL[row, step][some], scores[some], counted[some], config).sum()
+        return total
+
+    def _draw(self, low: int, high: int, count: int) -> Tensor:
+        """(K,) items of a range, in proportion to support^alpha; never one that training does not have."""
+        bounds = self.cumulative_support
+        share = torch.rand(count, device=bounds.device, dtype=bounds.dtype)
+        place = torch.lerp(bounds[low], bounds[high], share)
+        return (torch.searchsorted(bounds, place, right=True) - 1).clamp(low, high - 1)
+
+
+def _table(num_items: int, width: int, *, bias: bool) -> nn.Parameter:
+    """Item vectors of about unit length: from much shorter ones the GRU's states hardly differ in the first epochs."""
+    table = torch.empty(num_items, width + bias).normal_(0, width**-0.5)
+    if bias:
+        table[:, -1] = 0
+    return nn.Parameter(table)
+
+
+def bpr_max(own_R: Tensor, scores_RC: Tensor, counted_RC: Tensor, config: GRU4RecConfig) -> Tensor:
+    """(R,) -log(sum_j w_j sigmoid(r_i - r_j)) + bpreg sum_j w_j r_j^2, w the softmax of the negatives' scores r_j."""
+    own_R, scores_RC = (_activate(values, config.final_activation) for values in (own_R, scores_RC))
+    log_weights = scores_RC.masked_fill(~counted_RC, -torch.inf).log_softmax(1)
+    ranked = (log_weights + F.logsigmoid(own_R[:, None] - scores_RC)).logsumexp(1)
+    return config.bpreg * (log_weights.exp() * scores_RC.square()).sum(1) - ranked
+
+
+def sampled_cross_entropy(own_R: Tensor, scores_RC: Tensor, counted_RC: Tensor, config: GRU4RecConfig) -> Tensor:
+    """(R,) -log softmax of the target among itself and the negatives, uncorrected for how these were drawn."""
+    others_R = scores_RC.masked_fill(~counted_RC, -torch.inf).logsumexp(1)
+    return torch.logaddexp(own_R, others_R) - own_R
+
+
+def _activate(scores: Tensor, name: str) -> Tensor:
+    return scores if name == "linear" else F.elu(scores, alpha=float(name.partition("-")[2]))
