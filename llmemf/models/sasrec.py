@@ -1,0 +1,160 @@
+"""SASRec: causal self-attention over the history; the last state is matched with item vectors (Kang and McAuley, ICDM 2018).
+
+    x = sqrt(D) E[s] + P;   per block  q = LN(x), x <- q + MHA(q, x, x), x <- LN(x), x <- x + W2 relu(W1 x);   score = x_last . e_i
+
+The block is `attention.AttentionBlock`. Unlike the sources, positions count real items, so that padding changes nothing, and
+padding is masked as a key instead of only being zero.
+
+Shapes: B batch, L length, D width, N items, R rows with a target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from llmemf.batches import Batch, TrialData
+from llmemf.models.attention import AttentionBlock, SequenceEncoder
+from llmemf.models.domain_views import Domains, evaluation_history, training_pairs
+from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
+from llmemf.models.recommender import Recommender
+from llmemf.models.unseen_items import UnseenItems
+
+
+class SASRecConfig(NextItemConfig):
+    """Settings of SASRec.
+
+    Source values: width 50, 200 items (50 on sparse data), dropout 0.2 to 0.5, batch 128, Adam at 1e-3 with betas 0.9 and
+    0.98; RecBole has width 64, 2 heads, dropout 0.5, cross entropy.
+    """
+
+    domains: Domains = "merged"
+    """What is read: the merged sequence, or the target domain's own; one model for both domains either way."""
+    encoder_layers: int = Field(2, ge=1, le=8)
+    """Attention blocks; the paper has 2."""
+    heads: int = Field(1, ge=1)
+    """Attention heads; the paper has 1. Must divide `dim`."""
+    norm: Literal["query", "post", "pre"] = "query"
+    """Where a block normalises: the queries alone (the original), after each residual (later PyTorch code's default), or
+    before each sublayer (its `norm_first`)."""
+    positions: Literal["from_start", "from_end"] = "from_start"
+    """What position 1 is: the oldest item, or the newest one, as in the sources, whose columns are aligned at the end."""
+    loss: Literal["ce", "bce"] = "ce"
+    """Softmax over items (`objective` and `softmax_scope` say which), or the paper's binary cross entropy with one negative
+    per step that the user has not met in training. The choice changes results by a lot; C2DSR's encoders have `ce`."""
+    l2_emb: float = Field(0.0, ge=0)
+    """Weight of the sum of squares of the item table in the loss; beside `l2`."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> SASRecConfig:
+        if self.dim % self.heads:
+            raise ValueError(f"heads = {self.heads} must divide dim = {self.dim}")
+        return self
+
+
+class SASRec(Recommender):
+    """One encoder and one item table for both domains, on input and output alike."""
+
+    config_class = SASRecConfig
+    config: SASRecConfig
+    source = "Kang and McAuley: Self-attentive sequential recommendation (SASRec), ICDM 2018"
+
+    def __init__(self, config: SASRecConfig, data: TrialData) -> None:
+        super().__init__(config, data)
+        self.items = nn.Parameter(torch.empty(self.num_items, config.dim).normal_(0, 0.02))
+        self.encoder = SequenceEncoder(
+            config.dim,
+            config.max_length,
+            layers=config.encoder_layers,
+            heads=config.heads,
+            dropout=config.dropout,
+            positions=config.positions == "from_start",
+        )
+        if config.norm != "query":
+            self.encoder.blocks = nn.ModuleList(
+                [
+                    StandardBlock(config.dim, config.heads, config.dropout, norm_first=config.norm == "pre")
+                    for _ in range(config.encoder_layers)
+                ]
+            )
+        self.from_end = None
+        if config.positions == "from_end":
+            self.from_end = nn.Parameter(torch.empty(config.max_length, config.dim).normal_(0, 0.02))
+        self.unseen = UnseenItems(data, scope=config.softmax_scope) if config.loss == "bce" else None
+
+    @classmethod
+    def default_space(cls) -> Mapping[str, Any]:
+        return {**super().default_space(), "encoder_layers": [1, 2, 3], "heads": [1, 2, 4], "loss": ["ce", "bce"]}
+
+    def states(self, items_BL: Tensor) -> Tensor:
+        """(B, L, D) states after each item; zero at padding."""
+        real_BL = items_BL < self.num_items
+        rows_BLD = F.embedding(items_BL.clamp(max=self.num_items - 1), self.items)
+        if self.from_end is not None:
+            index_BL = (real_BL.flip(1).cumsum(1).flip(1) - 1).clamp(0, self.config.max_length - 1)
+            # The encoder multiplies its input by sqrt(D), which positions are spared.
+            rows_BLD = rows_BLD + F.embedding(index_BL, self.from_end) / math.sqrt(self.config.dim)
+        return self.encoder(rows_BLD * real_BL.unsqueeze(2), real_BL)
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Mean over all steps that have a next item."""
+        items_BL, targets_BL = training_pairs(batch, self.config.domains, self.num_items)
+        counted = targets_BL < self.num_items
+        states, targets = self.states(items_BL)[counted].to(self.items.dtype), targets_BL[counted]
+        with torch.autocast(states.device.type, enabled=False):
+            if self.unseen is None:
+                loss = next_item_nll(
+                    self.config, states, targets, self.items, num_x=self.num_x, exact=items_BL.flatten()
+                )
+            else:
+                # In `target_only` the rows of the users come twice: their X sequences, then their Y sequences.
+                users = batch.users.repeat(len(items_BL) // len(batch))[:, None].expand_as(items_BL)[counted]
+                loss = self._binary_loss(states, targets, self.unseen.draw(users, targets)[:, 0])
+            if self.config.l2_emb:
+                loss = loss + self.config.l2_emb * self.items.square().sum()
+            return loss
+
+    def _binary_loss(self, states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
+        """Mean over rows of -log sigmoid(x . e+) - log(1 - sigmoid(x . e-))."""
+        positive, negative = ((states * F.embedding(ids, self.items)).sum(1) for ids in (targets, negatives))
+        return (F.softplus(-positive) + F.softplus(negative)).sum() / max(1, len(targets))
+
+    def score_all(self, batch: Batch, domain: int) -> Tensor:
+        """(B, n) inner products of the last state with the domain's items; all 0 for an empty history."""
+        states = self.states(evaluation_history(batch, self.config.domains, domain))[:, -1]
+        return score_items(states, self.items, domain, num_x=self.num_x)
+
+    def batch_rows(self, batch: Batch) -> Tensor | None:
+        ids = batch.views["xy"].items.unique()
+        return self.items[ids[ids < self.num_items]]
+
+
+class StandardBlock(AttentionBlock):
+    """The parts of the original block with the norms where transformers have them: one per sublayer, before or after it."""
+
+    def __init__(self, width: int, heads: int, dropout: float, *, norm_first: bool) -> None:
+        super().__init__(width, heads, dropout)
+        self.norm_first = norm_first
+
+    def forward(self, x_BLD: Tensor, allowed_BLL: Tensor) -> Tensor:
+        """(B, L, D) states after the block."""
+        if self.norm_first:
+            x_BLD = x_BLD + self._attend(self.norm_attention(x_BLD), allowed_BLL)
+            return x_BLD + self._network(self.norm_network(x_BLD))
+        x_BLD = self.norm_attention(x_BLD + self._attend(x_BLD, allowed_BLL))
+        return self.norm_network(x_BLD + self._network(x_BLD))
+
+    def _attend(self, x_BLD: Tensor, allowed_BLL: Tensor) -> Tensor:
+        heads = [self._split(layer(x_BLD)) for layer in (self.query, self.key, self.value)]
+        rate = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(*heads, attn_mask=allowed_BLL[:, None], dropout_p=rate)
+        return self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
+
+    def _network(self, x_BLD: Tensor) -> Tensor:
+        return self._drop(self.outer(self._drop(F.relu(self.inner(x_BLD)))))
