@@ -1,0 +1,125 @@
+"""SR-GNN: a session is a directed graph of its items, and a gated graph network updates its nodes (Wu et al., AAAI 2019).
+
+Per step, for every node, with A_in and A_out the normalised incoming and outgoing edges:
+
+    a  = [A_in (V W_in + c_in) + b_in ; A_out (V W_out + c_out) + b_out]
+    h' = n + z (h - n),   r = sigmoid(.), z = sigmoid(.), n = tanh(a_n + r h_n)                 a GRU cell with input a
+
+and then, with h_last the node of the latest item,
+
+    alpha_i = q . sigmoid(W1 h_last + W2 h_i + c),   s_g = sum_i alpha_i h_i,   s = W3 [s_g; h_last],   score = s . e_i
+
+The sum goes over visits: an item that is visited twice counts twice.
+
+Shapes: S sessions, L length, V nodes, D width, N items, n items of one domain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from llmemf.batches import Batch, TrialData
+from llmemf.models.attention import dropout
+from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
+from llmemf.models.recommender import Recommender
+from llmemf.models.session_graph import prefixes, session_graphs
+
+CELLS_AT_ONCE = 2**18
+"""Visits (sessions x columns) whose node states are held at once in training; above, parts are computed twice."""
+
+
+class SRGNNConfig(NextItemConfig):
+    """Settings of SR-GNN. The released code: width 100, batch 100, Adam at 1e-3 (a tenth after every 3 epochs), L2 1e-5."""
+
+    steps: int = Field(1, ge=1, le=8)
+    """Propagation steps; the source has 1."""
+
+
+class SRGNN(Recommender):
+    """One model on the merged sequence for both domains; every prefix of a training sequence is a session (view V3)."""
+
+    config_class = SRGNNConfig
+    config: SRGNNConfig
+    source = "Wu et al.: Session-based recommendation with graph neural networks (SR-GNN), AAAI 2019"
+
+    def __init__(self, config: SRGNNConfig, data: TrialData) -> None:
+        super().__init__(config, data)
+        width = config.dim
+        self.items = nn.Parameter(torch.empty(self.num_items, width))
+        self.incoming, self.outgoing = nn.Linear(width, width), nn.Linear(width, width)
+        self.incoming_bias, self.outgoing_bias = (nn.Parameter(torch.empty(width)) for _ in range(2))
+        self.cell = nn.GRUCell(2 * width, width)
+        self.from_last, self.from_node = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.attention = nn.Linear(width, 1, bias=False)
+        self.combine = nn.Linear(2 * width, width, bias=False)
+        bound = 1 / math.sqrt(width)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    @classmethod
+    def default_space(cls) -> Mapping[str, Any]:
+        return {**super().default_space(), "steps": [1, 2]}
+
+    def session_vectors(self, items_SL: Tensor) -> Tensor:
+        """(S, D) vector of each session, a table padded with N on whichever side; zero for an empty session.
+
+        The source has no dropout; here that of the settings acts on the item vectors at the nodes.
+        """
+        graphs = session_graphs(items_SL, pad=self.num_items)
+        nodes_VD = dropout(F.embedding(graphs.items, self.items), self.config.dropout, self.training)
+        for _ in range(self.config.steps):
+            received = [
+                (self.incoming, self.incoming_bias, graphs.source, graphs.target, graphs.in_share),
+                (self.outgoing, self.outgoing_bias, graphs.target, graphs.source, graphs.out_share),
+            ]
+            parts = [
+                _sum_at(layer(nodes_VD)[sender] * share[:, None], receiver, len(nodes_VD)) + bias
+                for layer, bias, sender, receiver, share in received
+            ]
+            nodes_VD = self.cell(torch.cat(parts, 1), nodes_VD)
+        last_SD = _sum_at(nodes_VD * graphs.last[:, None], graphs.session, len(items_SL))
+        opened_VD = torch.sigmoid(self.from_last(last_SD)[graphs.session] + self.from_node(nodes_VD))
+        weights_V1 = self.attention(opened_VD) * graphs.visits[:, None]
+        whole_SD = _sum_at(weights_V1 * nodes_VD, graphs.session, len(items_SL))
+        return self.combine(torch.cat([whole_SD, last_SD], 1))
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Mean over all prefixes of the negative log-probability of the next item."""
+        view = batch.views["xy"]
+        sessions_SL, targets = prefixes(view.items, view.next_merged, pad=self.num_items)
+        step = max(1, CELLS_AT_ONCE // view.items.shape[1])
+        if len(sessions_SL) <= step:
+            vectors = self.session_vectors(sessions_SL)
+        else:
+            parts = [checkpoint(self.session_vectors, part, use_reentrant=False) for part in sessions_SL.split(step)]
+            vectors = torch.cat(parts)
+        with torch.autocast(targets.device.type, enabled=False):
+            return next_item_nll(
+                self.config,
+                vectors.to(self.items.dtype),
+                targets,
+                self.items,
+                num_x=self.num_x,
+                exact=view.items.flatten(),
+            )
+
+    def score_all(self, batch: Batch, domain: int) -> Tensor:
+        """(B, n) inner products of the session vectors with the domain's items."""
+        return score_items(self.session_vectors(batch.views["xy"].items), self.items, domain, num_x=self.num_x)
+
+    def batch_rows(self, batch: Batch) -> Tensor | None:
+        ids = batch.views["xy"].items.unique()
+        return self.items[ids[ids < self.num_items]]
+
+
+def _sum_at(rows: Tensor, places: Tensor, count: int) -> Tensor:
+    """(count, D) sums of the rows that go to the same place."""
+    return rows.new_zeros(count, rows.shape[1]).index_add(0, places, rows)
