@@ -1,0 +1,122 @@
+"""One sweep of a comparison, and the Ray that one after the other runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeps import leaderboard
+from sweeps.interrupt import StopRequest
+from sweeps.plan import Plan
+from sweeps.ray_session import OBJECT_STORE_EXTRA, data_bytes, start_ray, stop_ray
+from sweeps.records import TrialRecord, best_of
+from sweeps.seeds import Look
+from sweeps.sweep import COMPLETED, INTERRUPTED, Result, StandIns, Sweep, write_results
+from sweeps.sweep_data import SweepData
+
+
+@dataclass
+class ComparisonStandIns(StandIns):
+    """What tests put in the place of the trial floor.
+
+    Attributes:
+        train: runs the trials of a step without Ray.
+        rank: instead of `rank_checkpoint`.
+    """
+
+    train: Callable[[Sweep], None] | None = None
+    rank: Callable[[Path, SweepData], Look] | None = None
+
+
+class Step(Sweep):
+    """One sweep of a comparison: shown in its frame, below its run in MLflow, and without a test of its own.
+
+    Args:
+        title: of the live table.
+        tags: of the sweep's run.
+        look: gives the test metrics of ended trials from their weights; None where the step looks at none.
+        on_stuck: what to do where Ray does not answer, with the reason.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        console: Console,
+        stand_ins: ComparisonStandIns,
+        *,
+        title: str,
+        tags: dict[str, str],
+        look: Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]] | None,
+        on_stuck: Callable[[str], None],
+    ) -> None:
+        super().__init__(plan, console, stand_ins)
+        self._title, self._tags, self._look, self._on_stuck = title, tags, look, on_stuck
+
+    def open(self, data: SweepData, parallel: int) -> None:
+        super().open(data, parallel)
+        self.display.title = self._title
+        self._tracking.log_parent(tags=self._tags, step=0, time=0)
+
+    def _leave_stuck(self, reason: str) -> None:
+        self.leave(reason)
+        self._on_stuck(reason)
+
+    def finish(self, stop: StopRequest) -> Result:
+        """Write the leaderboard, look at the test split where that is asked for, and close the runs."""
+        tracking = self._tracking
+        self._close_trials(tracking)
+        records = list(self.ledger.records.values())
+        best = best_of(records)
+        outcome = "interrupted" if stop.reason else "completed" if best else "failed"
+        test: dict[str, float] = {}
+        if best and self._look and outcome == "completed":
+            found = self._look(records, self.retention.weights())
+            for record in records:
+                if record.name in found:
+                    tracking.delivery.write(
+                        "metrics", record.name, values=found[record.name], step=record.best_epoch, time=record.updated
+                    )
+            test = found.get(best.name, {})
+        paths = write_results(self.plan, self.data, records, best, test)
+        tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
+        summary = {"objective": best.objective, **best.metrics} if best else {}
+        time = best.updated if best else 0
+        tracking.log_parent(metrics=summary, tags=tags, paths=paths, step=len(records), time=time)
+        tracking.close(outcome)
+        self._tracking = None
+        self._settle(outcome, stop.reason)
+        return Result(COMPLETED if outcome == "completed" else INTERRUPTED, records, test)
+
+
+class SharedRay:
+    """One Ray for many sweeps, as long as what they share with their trials fits into its object store.
+
+    Attributes:
+        parallel: trials at once in the running session, 0 where none runs.
+    """
+
+    def __init__(self) -> None:
+        self.parallel = 0
+        self._room = self._held = 0
+
+    def start(self, plan: Plan, data: SweepData) -> int:
+        """A running session with room for this data; returns how many trials run at once.
+
+        Raises:
+            InputError: no cluster answers, it is not fit for this sweep, or not even one trial fits.
+        """
+        needed = data_bytes(data)
+        # The last sweep's data is let go only after the next one's has come.
+        if not self.parallel or self._held + needed > self._room:
+            self.stop()
+            self.parallel = start_ray(plan, data)
+            self._room = needed + OBJECT_STORE_EXTRA // 2
+        self._held = needed
+        return self.parallel
+
+    def stop(self) -> None:
+        self.parallel = 0
+        stop_ray()

@@ -1,0 +1,129 @@
+"""The look of a trained seed at the test split: the rank of every case, kept for paired tests."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmemf.errors import InputError
+from sweeps.sweep_data import SweepData
+
+RANKS = "ranks"
+ARRAYS = ("case", "domain", "sampled", "full")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What scoring a checkpoint on the test split gave.
+
+    Attributes:
+        ranks: `case`, `domain` (0 is X, 1 is Y), `sampled` and `full` ranks, by case.
+        metrics: the same as `llmemf.training.evaluate_checkpoint` gives.
+        parameters: number of trainable scalars.
+        status: how the system, as it was configured, relates to its source.
+        facts: what it says of itself (recipes and hashes of graphs).
+    """
+
+    ranks: dict[str, np.ndarray]
+    metrics: dict[str, float]
+    parameters: int
+    status: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def rank_checkpoint(folder: Path, data: SweepData) -> Look:
+    """Rank every test case by the weights of a trial's best epoch.
+
+    Args:
+        folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
+        data: what the trial was trained on; fingerprint and features are compared.
+
+    Raises:
+        InputError: the checkpoint belongs to other data, or cannot be read.
+        FloatingPointError: a score is NaN.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from llmemf.config import build_config, read_yaml
+    from llmemf.models import model_class
+    from llmemf.models.recommender import num_parameters, pick_device
+    from llmemf.ranking import rank_cases, summarise
+    from llmemf.training import BEST, CONFIG, device_sequences
+
+    stored = read_yaml(folder / CONFIG)
+    model_type = model_class(stored["config"]["model"])
+    config = build_config(model_type.config_class, {**stored["config"], "device": "auto"}, where=str(folder / CONFIG))
+    scenario, trial_data = data.scenario, data.trial_data
+    known = {kind: trial_data.feature_hashes.get(kind) for kind in stored["features"]}
+    if stored["fingerprint"] != scenario.fingerprint or stored["features"] != known:
+        raise InputError(f"checkpoint {folder} was trained on other data or features: bring those back")
+    try:
+        tensors = load_file(folder / BEST)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / BEST} cannot be read ({str(error).partition(chr(10))[0]})") from None
+    device = pick_device(config.device)
+    model = model_type(config, trial_data).to(device)
+    sequences = device_sequences(config, scenario, "test", device)
+    is_y = scenario.test.targets >= scenario.num_x
+    parts = []
+    for name in stored["best"]:
+        start = f"{name}/"
+        model.load_state_dict({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
+        cases = None if name == "joint" else np.flatnonzero(is_y == (name == "y"))
+        parts.append(
+            rank_cases(
+                model,
+                sequences,
+                scenario.candidates["test"],
+                batch_size=config.eval_batch_size,
+                ties=config.ties,
+                cases=cases,
+            )
+        )
+    ranks = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    metrics = summarise(ranks, scenario.domains, "test")
+    return Look({key: ranks[key] for key in ARRAYS}, metrics, num_parameters(model), model.status, model.facts())
+
+
+def ranks_path(folder: Path, model: str, seed: int) -> Path:
+    """Where a comparison keeps the ranks of one seed."""
+    return folder / RANKS / f"{model}--seed{seed}.npz"
+
+
+def save_ranks(path: Path, ranks: dict[str, np.ndarray]) -> None:
+    """Write ranks, sorted by case; the file appears whole or not at all."""
+    order = np.argsort(ranks["case"], kind="stable")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, **{key: ranks[key][order] for key in ARRAYS})
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_ranks(path: Path) -> dict[str, np.ndarray]:
+    """Read what `save_ranks` wrote.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in ARRAYS}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({error}): remove it, then continue with --resume") from None
+
+
+def search_facts(records: list[Any]) -> dict[str, Any]:
+    """How a search went: how many trials ended how, in how many seconds of training places, and its best objective."""
+    count = {name: sum(record.outcome == name for record in records) for name in ("completed", "pruned", "failed")}
+    values = [record.objective for record in records if record.objective is not None and record.outcome != "failed"]
+    seconds = round(sum(record.seconds for record in records), 1)
+    return {"trials": len(records), **count, "seconds": seconds, "objective": max(values, default=None)}

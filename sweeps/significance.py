@@ -1,0 +1,109 @@
+"""Whether two systems differ by more than chance: paired tests over the cases of the test split.
+
+The value of a case is its gain (reciprocal rank, discounted gain) averaged over the seeds, so that the mean over cases is
+the number in the table. A paired two-sided t-test asks whether the means of two systems differ, which is what the table
+compares; with hundreds of cases the mean of their differences is normal enough. Wilcoxon's signed ranks would ask whether
+the typical difference is zero: most cases are missed by both systems, and the many small differences far down the ranking
+would outweigh the few at its top that make the metric. Cases stand for further users; how much training varies is shown by the spread
+over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Test:
+    """A system against the best other one.
+
+    Attributes:
+        against: the other system.
+        difference: of the means, positive where this system is better.
+        p: two-sided, of the paired t-test; NaN with fewer than two cases.
+        adjusted: the same after Holm's correction for all tests of the domain and metric.
+    """
+
+    # Pytest would otherwise take the name for a test class.
+    __test__ = False
+
+    against: str
+    difference: float
+    p: float
+    adjusted: float
+
+
+def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
+    """What each case adds to the mean: 1 / rank, or 1 / log2(rank + 1) up to the cut.
+
+    Args:
+        ranks: (cases,) from 1.
+        metric: `mrr`, `ndcg_5`, `ndcg_10`.
+    """
+    ranks = np.asarray(ranks, dtype=np.float64)
+    if metric == "mrr":
+        return 1 / ranks
+    name, _, cut = metric.partition("_")
+    assert name == "ndcg", metric
+    return (ranks <= int(cut)) / np.log2(ranks + 1)
+
+
+def mean_over_seeds(ranks: Sequence[np.ndarray], metric: str) -> np.ndarray:
+    """(cases,) gain of each case, averaged over the seeds' ranks of the same cases."""
+    return np.mean([gains(of_seed, metric) for of_seed in ranks], axis=0)
+
+
+def paired_p(first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided p of the paired t-test over cases; 1 where the two are the same everywhere."""
+    if len(first) < 2:
+        return math.nan
+    if np.array_equal(first, second):
+        return 1.0
+    from scipy.stats import ttest_rel
+
+    return float(ttest_rel(first, second).pvalue)
+
+
+def holm(values: Mapping[Key, float]) -> dict[Key, float]:
+    """Holm's adjusted p-values: the i-th smallest of m times m - i + 1, never below the one before it, at most 1.
+
+    NaN stays NaN and does not count.
+    """
+    known = sorted((p, place) for place, p in enumerate(values.values()) if not math.isnan(p))
+    adjusted = [math.nan] * len(values)
+    largest = 0.0
+    for index, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - index) * p))
+        adjusted[place] = largest
+    return dict(zip(values, adjusted))
+
+
+def against_best(values: Mapping[str, np.ndarray]) -> dict[str, Test]:
+    """Each system against the best other one: the leader against the second, all others against the leader.
+
+    Args:
+        values: system -> (cases,) values, the same cases in the same order; higher is better.
+
+    Returns:
+        One test per system, none where there is only one. The leader's test against the second is the second's against
+        the leader, so that m systems make m - 1 tests for Holm's correction.
+    """
+    if len(values) < 2:
+        return {}
+    ranked = sorted(values, key=lambda name: -values[name].mean())
+    leader = ranked[0]
+    p_values = {name: paired_p(values[name], values[leader]) for name in ranked[1:]}
+    adjusted = holm(p_values)
+    tests = {}
+    for name in values:
+        pair, other = (ranked[1], ranked[1]) if name == leader else (name, leader)
+        difference = float(values[name].mean() - values[other].mean())
+        tests[name] = Test(other, difference, p_values[pair], adjusted[pair])
+    return tests
