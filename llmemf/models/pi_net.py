@@ -109,7 +109,7 @@ class GatedFilter(nn.Module):
             candidates = candidates + (
                 of_gate if self.member_candidate is None else self.member_candidate(self.members)
             )
-        state, states = torch.zeros_like(own_BLD[:, 0]), []
+        state, states = torch.zeros_like(candidates[:, 0, 0]), []
         for gate_BKD, candidate_BKD in zip(gates.unbind(1), candidates.unbind(1)):
             to_gate, to_candidate = F.linear(state, self.recurrent.weight).unsqueeze(1).chunk(2, -1)
             kept = torch.sigmoid(gate_BKD + to_gate)

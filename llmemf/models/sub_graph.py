@@ -1,0 +1,126 @@
+"""The part of an item graph around a session: nodes and adjacency of a whole batch at once, on the device.
+
+Shapes: B batch, L session length, C candidates, n nodes, N items, R relations, T neighbours per item and relation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SECOND_HOP = 1 / 64
+"""What a neighbour's neighbour counts beside a neighbour."""
+CONNECTING = 4096.0
+"""Rank of a node that both domains' items lead to, above any count."""
+
+
+@dataclass(frozen=True)
+class SubGraph:
+    """Sub-graphs of B sessions.
+
+    Attributes:
+        nodes: (B, n) item ids in ascending order, padded with N.
+        adjacency: (B, R, n, n) 1 where node i hears of node j in a relation: j is a neighbour of i, they follow each other in
+            the session (all relations, both directions), or i = j.
+    """
+
+    nodes: Tensor
+    adjacency: Tensor
+
+
+def sub_graph(session: Tensor, seen: Tensor, neighbours: Tensor, *, size: int, hops: int, num_x: int) -> SubGraph:
+    """Session items and the part of the graph around them.
+
+    The latest items of the session take up to half of the nodes. The rest go to their neighbours; where the X side and the Y
+    side do not touch, also to the neighbours' neighbours (`hops` 2). Nodes that both sides lead to come first, then those
+    that more (item, relation) pairs lead to, then lower ids; the two domains get shares in proportion to their items in the
+    session, plus one each. What stays free is padding.
+
+    Args:
+        session: (B, L) merged items, padded on the right.
+        seen: (B,) how many of them there are to see.
+        neighbours: (N + 1, R, T) of `ItemGraph`.
+        size: n.
+    """
+    pad = len(neighbours) - 1
+    columns = min(session.shape[1], size // 2)
+    place = seen[:, None] - columns + torch.arange(columns, device=session.device)
+    session = session.gather(1, place.clamp(min=0)).masked_fill(place < 0, pad)
+    on_x = session < num_x
+    sides = torch.stack([on_x, ~on_x & (session < pad)], 2).float()
+    share = (sides.sum(1) + 1) / (sides.sum((1, 2)) + 2)[:, None]
+
+    around = neighbours[session].flatten(2)
+    own = torch.cat([sides, torch.ones_like(sides[:, :, :1])], 2)
+    reached = torch.cat([sides, torch.zeros_like(sides[:, :, :1])], 2)
+    reached = reached.unsqueeze(2).expand(-1, -1, around.shape[2], -1)
+    # Padding on top, so that there are never fewer candidates than nodes.
+    ids = F.pad(torch.cat([session, around.flatten(1)], 1), (0, size), value=pad)
+    ids, weights = _collect(ids, F.pad(torch.cat([own, reached.flatten(1, 2)], 1), (0, 0, 0, size)), pad)
+    chosen = _choose(ids, weights, share, size, num_x, pad)
+    if hops == 2:
+        touching = ((weights[:, :, 0] > 0) & (weights[:, :, 1] > 0)).any(1)
+        nodes, known = ids.gather(1, chosen), weights.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))
+        # From the first neighbours on; session items have been asked already.
+        asked = nodes.masked_fill(touching[:, None] | (known[:, :, 2] > 0), pad)
+        further = neighbours[asked].flatten(2)
+        reached = torch.cat([(known[:, :, :2] > 0) * SECOND_HOP, torch.zeros_like(known[:, :, :1])], 2)
+        reached = reached.unsqueeze(2).expand(-1, -1, further.shape[2], -1)
+        ids, weights = _collect(
+            torch.cat([ids, further.flatten(1)], 1), torch.cat([weights, reached.flatten(1, 2)], 1), pad
+        )
+        chosen = _choose(ids, weights, share, size, num_x, pad)
+    nodes = ids.gather(1, chosen).sort(1).values
+    return SubGraph(nodes, _adjacency(nodes, session, neighbours))
+
+
+def _collect(ids: Tensor, weights: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """(B, C) each id once, in ascending order and `pad` behind them, and (B, C, 3) the sums of its weights."""
+    ids, order = ids.sort(dim=1, stable=True)
+    group = torch.cat([torch.zeros_like(ids[:, :1]), (ids[:, 1:] != ids[:, :-1]).long()], 1).cumsum(1)
+    weights = weights.gather(1, order.unsqueeze(2).expand_as(weights)) * (ids < pad).unsqueeze(2)
+    sums = torch.zeros_like(weights).scatter_add(1, group.unsqueeze(2).expand_as(weights), weights)
+    return torch.full_like(ids, pad).scatter(1, group, ids), sums
+
+
+def _choose(ids: Tensor, weights: Tensor, share: Tensor, size: int, num_x: int, pad: int) -> Tensor:
+    """(B, n) columns of the nodes that stay, session items first; columns of padding where there are not enough."""
+    from_x, from_y, in_session = weights.unbind(2)
+    rank = from_x + from_y + CONNECTING * ((from_x > 0) & (from_y > 0))
+    is_free = (in_session == 0) & (ids < pad)
+    key = torch.full_like(rank, torch.inf)
+    for domain, member in enumerate((ids < num_x, ids >= num_x)):
+        member = member & is_free
+        order = rank.masked_fill(~member, -1).argsort(dim=1, descending=True, stable=True)
+        place = order.argsort(dim=1)
+        key = torch.where(member, (place + 1) / share[:, domain, None], key)
+    key = key.masked_fill(in_session > 0, 0)
+    return key.argsort(dim=1, stable=True)[:, :size]
+
+
+def _adjacency(nodes: Tensor, session: Tensor, neighbours: Tensor) -> Tensor:
+    """(B, R, n, n)."""
+    pad, size = len(neighbours) - 1, nodes.shape[1]
+    batch, relations, top = len(nodes), neighbours.shape[1], neighbours.shape[2]
+    around = neighbours[nodes].transpose(1, 2).reshape(batch, -1)
+    column = _find(nodes, around, pad).view(batch, relations, size, top)
+    # Neighbours that are no nodes go to a column behind the last, which is cut off.
+    adjacency = torch.zeros(batch, relations, size, size + 1, device=nodes.device)
+    adjacency = adjacency.scatter_(3, column, 1)[..., :size]
+    place = _find(nodes, session, pad)
+    earlier, later = place[:, :-1], place[:, 1:]
+    known = (earlier < size) & (later < size)
+    links = torch.zeros(batch, size * size + 1, device=nodes.device)
+    for source, other in ((earlier, later), (later, earlier)):
+        links.scatter_(1, torch.where(known, source * size + other, size * size), 1)
+    links = links[:, :-1].view(batch, 1, size, size)
+    return torch.maximum(torch.maximum(adjacency, links), torch.eye(size, device=nodes.device))
+
+
+def _find(nodes: Tensor, ids: Tensor, pad: int) -> Tensor:
+    """Column of each id among the row's nodes, n where it is none of them."""
+    column = torch.searchsorted(nodes, ids.contiguous()).clamp(max=nodes.shape[1] - 1)
+    return torch.where((nodes.gather(1, column) == ids) & (ids < pad), column, nodes.shape[1])
