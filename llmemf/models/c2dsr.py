@@ -82,7 +82,7 @@ class C2DSR(Recommender):
     def states(self, sequence: str, items_BL: Tensor) -> Tensor:
         """(B, L, D) states of one sequence: positions sqrt(D) (G[i] + E[i]) + P[position] through its encoder."""
         real_BL = items_BL < self.num_items
-        rows = F.embedding(items_BL.clamp(max=self.num_items - 1), self.tables[sequence]())
+        rows = self.tables[sequence](items_BL.clamp(max=self.num_items - 1))
         return self.encoders[sequence](rows * real_BL.unsqueeze(2), real_BL)
 
     def training_loss(self, batch: Batch) -> Tensor:
@@ -221,13 +221,22 @@ class SmoothedTable(nn.Module):
         self.rows = nn.Parameter(torch.empty(graph.num_items, config.dim).normal_(0, 0.02))
         self.biases = nn.ParameterList([nn.Parameter(torch.zeros(config.dim)) for _ in range(config.graph_layers)])
 
-    def forward(self) -> Tensor:
-        """(N, D) G + E."""
-        layer = total = self.rows
-        for bias in self.biases:
-            layer = self.graph(dropout(layer, self.dropout, self.training)) + bias
-            total = total + layer
-        return total / (len(self.biases) + 1) + self.rows
+    def forward(self, ids: Tensor) -> Tensor:
+        """(..., D) G + E of the given items, made from the items within `depth` steps of them alone."""
+        unique, inverse = ids.unique(return_inverse=True)
+        reached = [unique]
+        for _ in self.biases:
+            reached.append(torch.cat([reached[-1], self.graph.edges(reached[-1])[0]]).unique())
+        layer = total = gathered = F.embedding(reached[-1], self.rows)
+        for bias, outer, inner in zip(self.biases, reached[:0:-1], reached[-2::-1]):
+            following, offsets, weights = self.graph.edges(inner)
+            dropped = dropout(layer, self.dropout, self.training)
+            layer = bias + F.embedding_bag(
+                torch.searchsorted(outer, following), dropped, offsets, mode="sum", per_sample_weights=weights
+            )
+            total = F.embedding(torch.searchsorted(outer, inner), total) + layer
+        own = F.embedding(torch.searchsorted(reached[-1], unique), gathered)
+        return F.embedding(inverse, total / (len(self.biases) + 1) + own)
 
 
 class SuccessorGraph(nn.Module):
@@ -243,36 +252,19 @@ class SuccessorGraph(nn.Module):
         self.num_items = num_items
         shape = (num_items, num_items)
         counts = sparse.coo_array((np.ones(len(previous), np.float32), (previous, following)), shape=shape).tocsr()
-        per_row = np.diff(counts.indptr)
-        counts.data /= np.repeat(counts.sum(1), per_row).astype(np.float32)
-        for side, matrix in (("out", counts), ("back", counts.T.tocsr())):
-            for name, array in (("columns", matrix.indices), ("offsets", matrix.indptr)):
-                self.register_buffer(f"{side}_{name}", torch.from_numpy(array.astype(np.int64)), persistent=False)
-            self.register_buffer(f"{side}_weights", torch.from_numpy(matrix.data.copy()), persistent=False)
+        weights = counts.data / np.repeat(counts.sum(1), np.diff(counts.indptr))
+        for name, array in (("following", counts.indices), ("starts", counts.indptr)):
+            self.register_buffer(name, torch.from_numpy(array.astype(np.int64)), persistent=False)
+        self.register_buffer("weights", torch.from_numpy(weights.astype(np.float32)), persistent=False)
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """(N, D) A x; rows of items without a successor are zero."""
-        return _Aggregate.apply(x_ND, self)
-
-    def aggregate(self, x_ND: Tensor, side: str) -> Tensor:
-        """A x (side `out`), or its transpose times x (`back`)."""
-        columns, offsets, weights = (getattr(self, f"{side}_{name}") for name in ("columns", "offsets", "weights"))
-        return F.embedding_bag(
-            columns, x_ND, offsets, mode="sum", per_sample_weights=weights.to(x_ND.dtype), include_last_offset=True
-        )
-
-
-class _Aggregate(torch.autograd.Function):
-    """A x with the gradient A^T g as a second gather, many times faster than scattering on a CPU."""
-
-    @staticmethod
-    def forward(ctx, x_ND: Tensor, graph: SuccessorGraph) -> Tensor:
-        ctx.graph = graph
-        return graph.aggregate(x_ND, "out")
-
-    @staticmethod
-    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
-        return ctx.graph.aggregate(upstream.contiguous(), "back"), None
+    def edges(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Successors of the items (n,), one after another, where each item's begin (n,), and their shares."""
+        start = self.starts[ids]
+        count = self.starts[ids + 1] - start
+        offsets = count.cumsum(0) - count
+        place = (start - offsets).repeat_interleave(count)
+        place = place + torch.arange(len(place), device=ids.device)
+        return self.following[place], offsets, self.weights[place]
 
 
 def successor_graphs(data: TrialData) -> tuple[SuccessorGraph, SuccessorGraph]:

@@ -199,6 +199,16 @@ def test_a_later_item_changes_no_earlier_state(data, sequence):
         assert not torch.allclose(after[:, column:], before[:, column:], atol=1e-4)
 
 
+def dense(graph):
+    """(N, N) weights, edge by edge."""
+    matrix = torch.zeros(NUM_ITEMS, NUM_ITEMS)
+    for item in range(NUM_ITEMS):
+        following, _, weights = graph.edges(torch.tensor([item]))
+        for other, weight in zip(following.tolist(), weights.tolist()):
+            matrix[item, other] += weight
+    return matrix
+
+
 def test_graphs_are_row_normalised_counts_of_successors_and_know_training_alone():
     rows = {
         "train": [[1, 30, 2, 31], [1, 2, 3], [1, 30]],
@@ -206,25 +216,35 @@ def test_graphs_are_row_normalised_counts_of_successors_and_know_training_alone(
         "test": [[10, 11, 12, 35, 36]],
     }
     merged, single = successor_graphs(make_data(make_scenario(rows=rows)))
-    identity = torch.eye(NUM_ITEMS)
     expected = torch.zeros(2, NUM_ITEMS, NUM_ITEMS)
     for graph, before, after, weight in [
         (0, 1, 30, 2 / 3), (0, 1, 2, 1 / 3), (0, 30, 2, 1.0), (0, 2, 31, 0.5), (0, 2, 3, 0.5),
         (1, 1, 2, 1.0), (1, 2, 3, 1.0), (1, 30, 31, 1.0),
     ]:  # fmt: skip
         expected[graph, before, after] = weight
-    torch.testing.assert_close(merged(identity), expected[0])
-    torch.testing.assert_close(single(identity), expected[1])
+    torch.testing.assert_close(dense(merged), expected[0])
+    torch.testing.assert_close(dense(single), expected[1])
 
 
-def test_the_gradient_of_the_graph_is_its_transpose(data):
-    graph, _ = successor_graphs(data)
-    x = torch.randn(NUM_ITEMS, 3, dtype=torch.float64, requires_grad=True)
-    upstream = torch.randn(NUM_ITEMS, 3, dtype=torch.float64)
-    graph(x).backward(upstream)
-    dense = graph(torch.eye(NUM_ITEMS, dtype=torch.float64))
-    torch.testing.assert_close(x.grad, dense.T @ upstream)
-    torch.testing.assert_close(graph(x), dense @ x)
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_rows_of_some_items_and_their_gradients_are_those_of_the_whole_table(data, layers):
+    table = make_model(data, graph_layers=layers).tables["xy"]
+    matrix, bias = dense(table.graph), list(table.biases)
+    layer = total = table.rows
+    for number in range(layers):
+        layer = matrix @ layer + bias[number]
+        total = total + layer
+    expected = total / (layers + 1) + table.rows
+    for ids in (torch.tensor([[5, 40], [5, 0], [70, 69]]), torch.tensor([[3]]), torch.arange(NUM_ITEMS)):
+        found = table(ids)
+        torch.testing.assert_close(found, expected[ids])
+        upstream = torch.randn_like(found)
+        gradients = [
+            torch.autograd.grad(rows, [table.rows, *bias], upstream, retain_graph=True)
+            for rows in (found, expected[ids])
+        ]
+        for one, other in zip(*gradients):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_first_item_of_y_is_seen_as_one_of_y(data):
