@@ -17,7 +17,8 @@ One table and one output matrix serve both domains. Padding takes part in nothin
 - Slots of u W_uL are counted from the newest item, positions p from the newest item of the same domain.
 - Items without text have the source's zero vector, except in the alignment, which leaves them out.
 
-Shapes: B batch, L slots (`max_length`), D width, W width of the text features, N items, R rows (prefixes), K negatives.
+Shapes: B batch, L slots (`max_length`), D width, W width of the text features, N items, R rows (prefixes), K
+negatives, P filled slots of all prefixes.
 """
 
 from __future__ import annotations
@@ -205,32 +206,31 @@ class LeCDSR(Recommender):
         """(R, D) u + h + mean_t x_t of the prefixes that end at slot `last` of `row`."""
         slots = self.config.max_length
         seen_RL = _seen(last, slots) & (items_BL < self.num_items)[row]
-        seen_RL1 = seen_RL.unsqueeze(2)
-        x_RLD = self._fuse(ids_BLD[row] * seen_RL1, texts_BLD[row] * seen_RL1) * seen_RL1
+        contexts = self._contexts(ids_BLD[row] * seen_RL.unsqueeze(2), texts_BLD[row] * seen_RL.unsqueeze(2))
+        # From here on only the slots that hold an item, end to end: prefixes are short, and most slots empty.
+        prefix_P, slot_P = seen_RL.nonzero(as_tuple=True)
+        x_PD = 0
+        for context_RLD, gate in zip(contexts, self.gates):
+            context_PD = context_RLD[prefix_P, slot_P]
+            x_PD = x_PD + context_PD * torch.sigmoid(gate(context_PD))
         u_RD = self._user(users, items_BL, row, last)
-        gated_RLD = x_RLD * torch.sigmoid(self.feature_item(x_RLD) + self.feature_user(u_RD).unsqueeze(1))
-        age_RL = (last[:, None] - torch.arange(slots, device=last.device)).clamp(min=0)
-        position_L = self.instance_position(self.positions).squeeze(1)
-        instance_RL = (
-            self.instance_item(gated_RLD).squeeze(2)
-            + self.instance_user(u_RD).gather(1, age_RL)
-            + position_L[self._recency(items_BL, row, last)]
+        gate_PD = torch.sigmoid(self.feature_item(x_PD) + self.feature_user(u_RD)[prefix_P])
+        gated_PD = x_PD * gate_PD
+        instance_P = (
+            self.instance_item(gated_PD)[:, 0]
+            + self.instance_user(u_RD)[prefix_P, last[prefix_P] - slot_P]
+            + self.instance_position(self.positions)[self._recency(items_BL, row, last)[prefix_P, slot_P], 0]
         )
-        weight_RL1 = (torch.sigmoid(instance_RL) * seen_RL).unsqueeze(2)
-        h_RD = (weight_RL1 * gated_RLD).sum(1) / weight_RL1.sum(1).clamp(min=1e-12)
-        return u_RD + h_RD + x_RLD.sum(1) / seen_RL1.sum(1).clamp(min=1)
+        weight_P1 = torch.sigmoid(instance_P).unsqueeze(1)
+        h_RD = _sums(weight_P1 * gated_PD, prefix_P, len(row)) / _sums(weight_P1, prefix_P, len(row)).clamp(min=1e-12)
+        return u_RD + h_RD + _sums(x_PD, prefix_P, len(row)) / seen_RL.sum(1, keepdim=True).clamp(min=1)
 
-    def _fuse(self, ids_RLD: Tensor, texts_RLD: Tensor) -> Tensor:
-        """(R, L, D) the contextual convolution of ids and texts; always in fp32, half precision has no such transform."""
+    def _contexts(self, ids_RLD: Tensor, texts_RLD: Tensor) -> list[Tensor]:
+        """C1 and C2, (R, L, D) each; always in fp32, half precision has no such transform."""
         with torch.autocast(ids_RLD.device.type, enabled=False):
-            slots = ids_RLD.shape[1]
-            of_ids = torch.fft.rfft(ids_RLD.float(), dim=1, norm="ortho")
-            of_texts = torch.fft.rfft(texts_RLD.float(), dim=1, norm="ortho")
-            x_RLD = 0
-            for spectrum, gate in zip((of_ids * torch.view_as_complex(self.filter), of_texts * of_ids), self.gates):
-                context_RLD = torch.fft.irfft(spectrum, n=slots, dim=1, norm="ortho")
-                x_RLD = x_RLD + context_RLD * torch.sigmoid(gate(context_RLD))
-            return x_RLD
+            of_ids, of_texts = (torch.fft.rfft(rows.float(), dim=1, norm="ortho") for rows in (ids_RLD, texts_RLD))
+            spectra = (of_ids * torch.view_as_complex(self.filter), of_texts * of_ids)
+            return [torch.fft.irfft(each, n=ids_RLD.shape[1], dim=1, norm="ortho") for each in spectra]
 
     def _user(self, users: Tensor, items_BL: Tensor, row: Tensor, last: Tensor) -> Tensor:
         """(R, D) u; of `mean_text` from what the prefix holds, so that no target is in it."""
@@ -291,6 +291,11 @@ def alignment(ids_BLD: Tensor, texts_BLD: Tensor, row: Tensor, seen_RL: Tensor, 
 
 def _seen(last: Tensor, slots: int) -> Tensor:
     return torch.arange(slots, device=last.device) <= last[:, None]
+
+
+def _sums(values_PD: Tensor, prefix_P: Tensor, count: int) -> Tensor:
+    """(R, D) sums over the slots of every prefix."""
+    return values_PD.new_zeros(count, values_PD.shape[1]).index_add(0, prefix_P, values_PD)
 
 
 def _text_map(width: int, config: LeCDSRConfig) -> nn.Sequential:
