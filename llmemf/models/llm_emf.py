@@ -50,7 +50,7 @@ class LLMEMFConfig(TrialConfig):
     sequences: tuple[Literal["x", "y", "xy"], ...] = VIEWS
     """Sequences in loss and score; any subset (ablations)."""
     text_encoder: str = "auto"
-    """Which text features: the encoder's name, or `auto` where there is only one."""
+    """Which text features: the encoder's name, or `auto`: CLIP before offline, title + LLM text first (docs/features.md)."""
     image_encoder: str = "auto"
     """Which image features, likewise."""
     alpha: float = Field(0.4, ge=0, le=1)
