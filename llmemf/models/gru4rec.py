@@ -77,6 +77,7 @@ class GRU4Rec(Recommender):
 
     config_class = GRU4RecConfig
     config: GRU4RecConfig
+    status = "re-implementation"
     source = "Hidasi et al.: Session-based recommendations with recurrent neural networks (GRU4Rec), ICLR 2016"
 
     def __init__(self, config: GRU4RecConfig, data: TrialData) -> None:
