@@ -124,7 +124,7 @@ def make_model(data: TrialData, *, seed: int = 0, **values) -> LLMEMF:
 def make_sequences(data: TrialData | Scenario, split: str, *, config: LLMEMFConfig | None = None, **changes):
     """A split on the CPU with the settings of a configuration."""
     config = config or make_config()
-    settings = {"max_length": config.max_length, "layout": config.layout, **changes}
+    settings = {"max_length": config.max_length, "layout": getattr(config, "layout", "compact"), **changes}
     return DeviceSequences(
         getattr(data, split), num_x=data.num_x, num_items=data.num_items, held_out=split != "train", **settings
     )
