@@ -126,44 +126,40 @@ def print_end(
 
 
 def domain_table(table: ComparisonTable, domain: str, console: Console) -> Table:
-    """The systems in one domain, with as many columns as the width allows."""
-    groups = [(list(PAPER_METRICS), list(PAPER_METRICS)), (["mrr"], list(PAPER_METRICS)), (["mrr"], ["mrr"])]
-    for full, paper in groups:
-        made = _domain_table(table, domain, full, paper if table.paper else [])
-        if console.measure(made).maximum <= console.width:
+    """The systems in one domain: with all columns, or with fewer and closer ones where the terminal is narrow."""
+    for full, narrow in ((list(PAPER_METRICS), False), (["mrr"], False), (["mrr"], True), ([], True)):
+        made = _domain_table(table, domain, full, narrow)
+        if made.__rich_measure__(console, console.options.update(max_width=1000)).maximum <= console.width:
             break
     return made
 
 
-def _domain_table(table: ComparisonTable, domain: str, full: list[str], paper: list[str]) -> Table:
-    made = _table()
+def _domain_table(table: ComparisonTable, domain: str, full: list[str], narrow: bool) -> Table:
+    made = _table(gap=1 if narrow else 2)
     made.add_column(f"\n{domain}", no_wrap=True)
     columns = [("test", metric) for metric in PAPER_METRICS] + [("test_full", metric) for metric in full]
     for index, (ranking, metric) in enumerate(columns):
         first = index == 0 or columns[index - 1][0] != ranking
         over = {"test": "sampled", "test_full": "all items"}[ranking] if first else ""
         made.add_column(f"{over}\n{HEADINGS[metric]}", justify="right", no_wrap=True)
-    over = ["paper"] if table.same_data else ["paper", "(other", "data)"] if len(paper) == 3 else ["paper (other data)"]
-    for index, metric in enumerate(paper):
-        head = over[index] if index < len(over) else ""
-        made.add_column(f"{head}\n{SHORT[metric]}", justify="right", no_wrap=True, style="dim")
+    if table.paper:
+        words = ["paper", "", ""] if table.same_data else ["paper", "(other", "data)"]
+        for word, metric in zip(words, PAPER_METRICS, strict=True):
+            made.add_column(f"{word}\n{SHORT[metric]}", justify="right", no_wrap=True, style="dim")
     made.add_column("\np", justify="right", no_wrap=True)
     for row in table.rows:
-        cells: list[Any] = [_name(row)]
+        name = row.name.replace(" ", "\n") if narrow else row.name
+        cells: list[Any] = [name]
         for ranking, metric in columns:
             place = (ranking, domain, metric)
             cells.append(Text(number(row.cells.get(place)), style=STYLES.get(table.place(row, place), "")))
-        values = [table.paper_value(row, domain, metric) for metric in paper]
-        cells += ["-" if value is None else f"{value:.2f}" for value in values]
+        if row.state:
+            cells[1] = Text(row.state, style=STATE_STYLES[row.state])
+        if table.paper:
+            values = [table.paper_value(row, domain, metric) for metric in PAPER_METRICS]
+            cells += ["-" if value is None else f"{value:.2f}" for value in values]
         made.add_row(*cells, p_value(row.tests.get(("test", domain, "mrr"))))
     return made
-
-
-def _name(row: Row) -> Text:
-    text = Text(row.name)
-    if row.state:
-        text.append(f"  {row.state}", style=STATE_STYLES[row.state])
-    return text
 
 
 def cost_table(table: ComparisonTable, width: int) -> Table:
@@ -255,5 +251,5 @@ def _facts() -> Table:
     return facts
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+def _table(gap: int = 2) -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False, header_style="dim")

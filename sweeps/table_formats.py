@@ -177,14 +177,14 @@ def _csv_cell(table: ComparisonTable, row: Row, place: Place, cell: Cell) -> dic
 
 def as_latex(table: ComparisonTable) -> str:
     """One `table*` for `booktabs`: a block per domain; both rankings and the paper side by side."""
-    groups = [("1 + sampled", 3), ("all items", 3)] + ([(table.paper_heading, 3)] if table.paper else [])
+    groups = [("sampled", 3), ("all items", 3)] + ([(table.paper_heading, 3)] if table.paper else [])
     width = 1 + sum(size for _, size in groups) + 1
     spans = " & ".join(rf"\multicolumn{{{size}}}{{c}}{{{_tex(title)}}}" for title, size in groups)
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table*}",
         r"\centering\small",
-        rf"\caption{{{_tex(table.scenario)}: " + " ".join(_tex(note) for note in table.notes) + "}",
+        rf"\caption{{Systems on {_tex(table.scenario)}.}}",
         r"\begin{tabular}{l" + "r" * (width - 1) + "}",
         r"\toprule",
         f" & {spans} & \\\\",
@@ -199,7 +199,8 @@ def as_latex(table: ComparisonTable) -> str:
             cells += _paper_cells(table, row, domain)
             p = _test_cells(row, domain)[0].replace("<", "$<$")
             lines.append(" & ".join([*cells, p]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]) + "\n"
+    notes = r"\par\medskip\footnotesize\raggedright " + " ".join(_tex(note) for note in table.notes)
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", notes, r"\end{table*}"]) + "\n"
 
 
 def _latex_cell(table: ComparisonTable, row: Row, place: Place) -> str:

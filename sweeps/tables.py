@@ -165,6 +165,8 @@ def describe(record: ComparisonRecord, scenario: Scenario, table: ComparisonTabl
         f"Sampled: the target among {scenario.candidates['test'].shape[1]:,} stored items of its domain; all items: among "
         "the whole catalogue of its domain. Equal scores share their mean rank."
     )
+    if len(record.seeds) > 1 and any(len(row.result.seeds) == 1 and not row.result.reason for row in done):
+        protocol += " A closed form, in which nothing is drawn, has one."
     notes = [protocol, ranking]
     if len(done) > 1:
         notes.append(

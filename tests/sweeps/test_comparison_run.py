@@ -1,0 +1,316 @@
+"""Whole comparisons: with a fake trial floor and a real MLflow, and one with real systems on a real Ray."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import tiny
+from rich.console import Console
+from sweep_fakes import FakeTrainer, epoch_result, tiny_data
+
+from llmemf.errors import InputError
+from llmemf.ranking import summarise
+from sweeps import checkpoints
+from sweeps.comparison import CompareOptions, plan_comparison, plan_resume_comparison
+from sweeps.comparison_ledger import ComparisonLedger
+from sweeps.comparison_run import run_comparison
+from sweeps.comparison_step import ComparisonStandIns, SharedRay
+from sweeps.delivery import PARENT, mlflow_client
+from sweeps.journal import Journal
+from sweeps.ledger import Ledger
+from sweeps.seeds import Look, load_ranks, ranks_path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ["popularity", "gru4rec", "sasrec"]
+LOOKS = 1 + 2 + 2
+
+
+@pytest.fixture
+def here(project_folder, empty_database):
+    (project_folder / "mlruns").mkdir()
+    (project_folder / "mlruns" / "mlflow.db").write_bytes(empty_database.read_bytes())
+    return project_folder
+
+
+class Floor:
+    """Trains and tests by formulas; fails or is stopped where it is told to.
+
+    Args:
+        fails: systems of which every trial fails.
+        stops_at: the how-manieth trial or look raises KeyboardInterrupt.
+        nan: systems whose test has no numbers.
+    """
+
+    def __init__(self, fails=(), stops_at=None, nan=()):
+        self.fails, self.stops_at, self.nan = fails, stops_at, nan
+        self.trained, self.looks = [], []
+
+    def _count(self, steps, what):
+        if len(self.trained) + len(self.looks) + 1 == self.stops_at:
+            raise KeyboardInterrupt
+        steps.append(what)
+
+    def train(self, sweep):
+        place = 0
+        while isinstance(given := sweep.search.suggest(f"id{place}"), dict):
+            record, model = sweep.ledger.records[given["trial"]], sweep.plan.record.model
+            self._count(self.trained, (sweep.plan.record.name, record.number))
+            sweep.ledger.start(record)
+            sweep._tracking.start_trial(record)
+            if model in self.fails:
+                sweep.ledger.fail(record, "error", f"NonFiniteLoss: {model}")
+            else:
+                trainer = FakeTrainer({**sweep.plan.fixed, **record.choice})
+                for epoch in range(1, record.epochs + 1):
+                    trainer.epoch = epoch
+                    result = epoch_result(epoch, given.get("lr", 0.5) * epoch, seconds_train=2.0)
+                    checkpoints.save(trainer, checkpoints.trial_folder(sweep.folder, record.number), result)
+                    event = sweep.ledger.add(record, result, stopped=False)
+                    sweep._tracking.log_epoch(record, event["result"], event["time"])
+            sweep.search.on_trial_complete(f"id{place}")
+            sweep.search.tell(record)
+            sweep._tracking.end_trial(record)
+            sweep.retention.end(record)
+            place += 1
+
+    def rank(self, folder, data):
+        config = json.loads((folder / "config.yaml").read_text())
+        model, seed = config["model"], config["seed"]
+        self._count(self.looks, (model, seed, folder))
+        if model in self.nan:
+            raise FloatingPointError("a score is NaN")
+        rng = np.random.default_rng([seed, len(model)])
+        targets = data.scenario.test.targets
+        domain = (targets >= data.scenario.num_x).astype(int)
+        sampled, full = rng.integers(1, 9, (2, len(targets))).astype(float)
+        ranks = {"case": np.arange(len(targets)), "domain": domain, "sampled": sampled, "full": full}
+        metrics = summarise({**ranks, "nll": np.ones(len(targets))}, data.scenario.domains, "test")
+        return Look(ranks, metrics, 100 * seed, "faithful", {"graph": "abc"} if model == "gru4rec" else {})
+
+
+def no_server():
+    """A client of MLflow that keeps nothing: a database takes most of the time of a comparison of fakes."""
+    client = MagicMock()
+    client.search_runs.return_value = []
+    return client
+
+
+def start(floor, data=None, client=no_server, **options):
+    options = {"scenario": "sample", "name": "c1", "models": MODELS, "trials_per_model": 3, "seeds": 2, **options}
+    return go(plan_comparison(CompareOptions(**options)), floor, data, client)
+
+
+def resume(floor, data=None, **options):
+    return go(plan_resume_comparison(CompareOptions(**options)), floor, data)
+
+
+def go(record, floor, data=None, client=no_server):
+    out = io.StringIO()
+    stand_ins = ComparisonStandIns(data=data or tiny_data(), train=floor.train, rank=floor.rank, client=client)
+    code = run_comparison(record, Console(file=out, width=160, highlight=False), stand_ins=stand_ins)
+    return code, out.getvalue(), record
+
+
+def table_of(record):
+    return list(csv.DictReader((record.folder / "comparison.csv").open()))
+
+
+def looks_of(record):
+    return Counter(
+        (event["model"], event["seed"])
+        for event in Journal(record.folder / "journal.jsonl").read()
+        if event["event"] == "tested"
+    )
+
+
+def test_every_system_is_searched_trained_over_seeds_and_tested_once(here):
+    floor = Floor()
+    code, text, record = start(floor)
+    assert code == 0, text
+    assert Counter(name for name, _ in floor.trained) == {
+        "c1--popularity": 2, "c1--popularity--seeds": 1, "c1--gru4rec": 3, "c1--gru4rec--seeds": 2, "c1--sasrec": 3,
+        "c1--sasrec--seeds": 2,
+    }  # fmt: skip
+    assert [(model, seed) for model, seed, _ in floor.looks] == [
+        ("popularity", 1), ("gru4rec", 1), ("gru4rec", 2), ("sasrec", 1), ("sasrec", 2),
+    ]  # fmt: skip
+    assert all("--seeds/" in str(folder) for *_, folder in floor.looks), "a search must not look at the test split"
+    assert [line.split()[1] for line in text.splitlines() if line[:1].isdigit()] == ["Popularity", "GRU4Rec", "SASRec"]
+    for name in ("comparison.md", "comparison.tex", "comparison.csv", "comparison.yaml"):
+        assert (record.folder / name).stat().st_size > 100
+    ledger = ComparisonLedger(record.folder)
+    sasrec = ledger.systems["sasrec"]
+    # Of the three trials the one with the largest learning rate is the best by this floor's formula.
+    tried = [item.choice["lr"] for item in Ledger(record.sweep_folder("sasrec")).records.values()]
+    seeds = Ledger(record.sweep_folder("sasrec", "seeds")).records.values()
+    assert sasrec.chosen["lr"] == max(tried)
+    assert {item.choice["seed"] for item in seeds} == {1, 2}
+    assert sasrec.seeds[1].seconds == 2.0 * record.fixed["epochs"] and sasrec.search["trials"] == 3
+    cell = next(line for line in table_of(record) if line["model"] == "sasrec")
+    ranks = load_ranks(ranks_path(record.folder, "sasrec", 1))
+    of_domain = ranks["sampled"][ranks["domain"] == (cell["domain"] == "book")]
+    assert float(cell["values"].split(";")[0]) == pytest.approx(100 * np.mean(1 / of_domain))
+
+
+def test_mlflow_has_one_tree(here):
+    _, _, record = start(Floor(), client=None, models=["popularity", "sasrec"])
+    client = mlflow_client(record.tracking_uri)
+    experiment = client.get_experiment_by_name("sample")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    (top,) = [run for run in runs if run.data.tags["sweep"] == "comparison c1"]
+    assert top.info.run_name == "comparison c1" and top.info.status == "FINISHED"
+    assert {file.path for file in client.list_artifacts(top.info.run_id)} >= {"comparison.md", "comparison.tex"}
+    mean = np.mean(ComparisonLedger(record.folder).systems["sasrec"].values("test/book/mrr"))
+    assert top.data.metrics["test/book/mrr/sasrec"] == pytest.approx(mean)
+    below = {run.data.tags["sweep"]: run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id}
+    assert set(below) == {"c1--popularity", "c1--popularity--seeds", "c1--sasrec", "c1--sasrec--seeds"}
+    assert all(run.data.tags["comparison"] == "c1" and run.data.tags["trial"] == PARENT for run in below.values())
+    for run in runs:
+        has_test = any(name.startswith("test") for name in run.data.metrics)
+        is_seed = run.data.tags["sweep"].endswith("--seeds") and run.data.tags["trial"] != PARENT
+        assert has_test == (is_seed or run is top), run.data.tags["sweep"]
+
+
+def test_a_completed_comparison_repeats_nothing(here):
+    _, _, record = start(Floor())
+    before, floor = table_of(record), Floor()
+    code, text, record = resume(floor)
+    assert code == 0 and not floor.trained and not floor.looks and text.count(", earlier") == 3
+    assert table_of(record) == before
+
+
+@pytest.mark.parametrize("step", [1, 4, 8, 18])
+def test_stopped_anywhere_it_ends_as_if_it_had_not_been(here, step):
+    """18 steps in all: the trials of searches and seeds, and the looks."""
+    first = Floor(stops_at=step)
+    code, text, record = start(first)
+    assert code == 130 and "--resume --name c1" in text
+    assert (record.folder / "comparison.md").exists()
+    second = Floor()
+    code, text, record = resume(second)
+    assert code == 0, text
+    assert max(looks_of(record).values()) == 1 and len(looks_of(record)) == LOOKS
+    whole = [*first.trained, *second.trained]
+    assert len(set(whole)) == len(whole) == 13, "no trial is trained twice"
+    assert len(first.looks) + len(second.looks) == LOOKS
+    _, _, other = start(Floor(), name="c2")
+    assert table_of(record) == table_of(other)
+
+
+def test_a_system_that_fails_or_cannot_run_is_shown_and_ends_no_other(here):
+    code, text, record = start(Floor(fails=["gru4rec"]), assignments=["sasrec.heads=3"])
+    assert code == 0
+    systems = ComparisonLedger(record.folder).systems
+    assert {name: result.outcome for name, result in systems.items()} == {
+        "popularity": "done", "gru4rec": "failed", "sasrec": "missing",
+    }  # fmt: skip
+    assert systems["gru4rec"].reason == "3 trials failed: NonFiniteLoss: gru4rec"
+    assert "heads = 3" in systems["sasrec"].reason
+    assert "GRU4Rec     failed: 3 trials failed" in text and "SASRec      cannot run: " in text and "try again" in text
+    page = (record.folder / "comparison.md").read_text()
+    assert re.search(r"\| GRU4Rec[^|]*: failed \| - \|", page) and re.search(
+        r"\| SASRec[^|]*: cannot run \| - \|", page
+    )
+    assert {line["model"]: line["outcome"] for line in table_of(record)} == {
+        "popularity": "done", "gru4rec": "failed", "sasrec": "missing",
+    }  # fmt: skip
+
+
+def test_no_result_at_all_is_exit_code_1_and_is_tried_again(here):
+    code, _, record = start(Floor(nan=["sasrec"]), models=["sasrec"])
+    assert code == 1 and ComparisonLedger(record.folder).systems["sasrec"].reason == "a score is NaN"
+    assert record.status == "failed"
+    floor = Floor()
+    code, _, _ = resume(floor)
+    assert code == 0 and not floor.trained and len(floor.looks) == 2
+
+
+def test_a_system_can_be_added_to_a_completed_comparison(here):
+    start(Floor(), models=["popularity"])
+    floor = Floor()
+    code, text, record = resume(floor, models=["sasrec"])
+    assert code == 0 and record.models == ["popularity", "sasrec"] and "1 of 2 systems done" in text
+    assert {name.split("--")[1] for name, _ in floor.trained} == {"sasrec"}
+    assert {line["against"] for line in table_of(record)} == {"popularity", "sasrec"}
+
+
+def test_ranks_that_were_lost_are_made_again_without_another_result(here):
+    _, _, record = start(Floor(), models=["sasrec"])
+    before = table_of(record)
+    ranks_path(record.folder, "sasrec", 2).unlink()
+    floor = Floor()
+    code, _, record = resume(floor)
+    assert code == 0 and [(model, seed) for model, seed, _ in floor.looks] == [("sasrec", 2)] and not floor.trained
+    assert table_of(record) == before and max(looks_of(record).values()) == 1
+
+
+def test_other_data_under_the_same_name_is_refused(here):
+    start(Floor(), models=["popularity"])
+    scenario = tiny.make_scenario(name="sample")
+    other = tiny_data()
+    other.scenario = scenario
+    with pytest.raises(InputError, match="has changed since comparison 'c1' was started"):
+        resume(Floor(), other)
+
+
+def test_one_ray_as_long_as_the_data_fits(monkeypatch):
+    started = []
+    monkeypatch.setattr("sweeps.comparison_step.start_ray", lambda plan, data: started.append(data) or 2)
+    monkeypatch.setattr("sweeps.comparison_step.stop_ray", lambda: None)
+    monkeypatch.setattr("sweeps.comparison_step.data_bytes", lambda data: data * 2**20)
+    ray = SharedRay()
+    assert [ray.start(None, size) for size in (10, 10, 30, 300, 10)] == [2] * 5
+    assert started == [10, 300], "with 100 MB to spare"
+    ray.stop()
+    assert ray.start(None, 10) == 2 and len(started) == 3
+
+
+def compare(folder, *arguments):
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LLMEMF_DATA_ROOT")}
+    command = [sys.executable, str(ROOT / "sweeps" / "compare.py"), *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+@pytest.mark.ray
+def test_two_real_systems_with_the_driver_killed_in_between(here):
+    tiny.make_scenario().save(here / "data")
+    arguments = ["--scenario", "tiny", "--models", "popularity,sasrec", "--trials-per-model", "2", "--seeds", "2"]
+    arguments += ["--epochs", "40", "--set", "dim=6", "--set", "batch_size=4", "--set", "patience=0", "--name", "c1"]
+    process = compare(here, *arguments)
+    journal = here / "mlruns" / "sweeps" / "c1--sasrec--seeds" / "journal.jsonl"
+    end = time.monotonic() + 240
+    while not (journal.exists() and '"epoch"' in journal.read_text()):
+        assert process.poll() is None and time.monotonic() < end, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    popularity = (here / "mlruns" / "sweeps" / "c1--popularity" / "journal.jsonl").read_bytes()
+    process = compare(here, "--resume")
+    text, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, text
+    record = plan_resume_comparison(CompareOptions())
+    assert (here / "mlruns" / "sweeps" / "c1--popularity" / "journal.jsonl").read_bytes() == popularity
+    assert looks_of(record) == {("popularity", 1): 1, ("sasrec", 1): 1, ("sasrec", 2): 1}
+    records = Ledger(record.sweep_folder("sasrec", "seeds")).records.values()
+    assert all(item.outcome == "completed" and item.epoch == 40 for item in records)
+    lines = [line for line in table_of(record) if line["metric"] == "mrr"]
+    assert len(lines) == 2 * 2 * 2 and all(0 < float(line["mean"]) < 100 for line in lines)
+    sasrec = [line for line in lines if line["model"] == "sasrec"]
+    assert all(line["seeds"] == "2" and float(line["spread"]) > 0 for line in sasrec)
+    assert all(not math.isnan(float(line["p_holm"])) for line in lines)
