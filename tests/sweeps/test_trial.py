@@ -30,7 +30,7 @@ def reports(monkeypatch):
     import ray
 
     found = []
-    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append))
+    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append), raising=False)
     return found
 
 
@@ -117,12 +117,12 @@ def test_a_killed_trial_first_reports_the_epoch_of_its_checkpoint(tmp_path, monk
             raise Killed
         found.append(metrics)
 
-    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=report))
+    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=report), raising=False)
     deciding = range(1, 7)
     with pytest.raises(Killed):
         run(tmp_path, checkpoint_epochs=deciding)
     assert epochs(found) == list(range(1, dies_at))
-    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append))
+    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append), raising=False)
     run(tmp_path, checkpoint_epochs=deciding)
     assert epochs(found) == [1, 2, 3, 4, 5, 6]
     assert [metrics["objective"] for metrics in found] == [objective(CONFIG, epoch) for epoch in range(1, 7)]
