@@ -76,7 +76,8 @@ class ItemKNN(Recommender):
         super().__init__(config, data)
         similar = nearest_neighbours(occurrences(data, config.unit), config)
         # A row's columns ascend, so that its neighbours of X come first: begin, first of Y, end.
-        first_y = similar.indptr[:-1] + (similar[:, : self.num_x] != 0).sum(1)
+        passed_x = np.concatenate([[0], np.cumsum(similar.indices < self.num_x)])
+        first_y = similar.indptr[:-1] + np.diff(passed_x[similar.indptr])
         bounds = np.stack([similar.indptr[:-1], first_y, similar.indptr[1:]]).astype(np.int64)
         self.widest = int(np.diff(similar.indptr).max(initial=1))
         self.register_buffer("bounds", torch.from_numpy(bounds), persistent=False)

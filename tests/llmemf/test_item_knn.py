@@ -18,6 +18,7 @@ OPTIONS = [
     {"neighbours": 3},
     {"neighbours": 3, "neighbours_of": "candidate"},
     {"neighbours": 4, "shrink": 10.0},
+    {"neighbours": 4, "shrink": 1e60},
     {"similarity": "regularised"},
     {"similarity": "regularised", "exponent": 0.2, "regularisation": 3.0, "neighbours": 5},
     {"similarity": "regularised", "exponent": 0.9, "neighbours": 2, "neighbours_of": "candidate"},
@@ -61,7 +62,7 @@ def similarities_by_hand(data, config):
     for one in range(NUM_ITEMS):
         by_candidate = config.neighbours_of == "candidate"
         row = {i: found[i][one] for i in range(NUM_ITEMS) if one in found[i]} if by_candidate else found[one]
-        for other in sorted(row, key=lambda item: (-round(row[item], 12), item))[: config.neighbours]:
+        for other in sorted(row, key=lambda item: (-row[item], item))[: config.neighbours]:
             i, c = (other, one) if by_candidate else (one, other)
             kept[i][c] = row[other]
     return kept
