@@ -32,6 +32,7 @@ class TrialData:
         valid_candidates: (cases, C) int32 global ids, -1 padded.
         text, image: frozen feature matrices in fp32 with rows of unit length, or None.
         fingerprint: of the scenario it was taken from.
+        profile: encoded user profiles, rows of unit length by dense user id, or None.
     """
 
     domains: tuple[str, str]
@@ -44,20 +45,26 @@ class TrialData:
     text: FeatureMatrix | None
     image: FeatureMatrix | None
     fingerprint: str
+    profile: FeatureMatrix | None = None
 
     @classmethod
     def build(
-        cls, scenario: Scenario, *, text: FeatureMatrix | None = None, image: FeatureMatrix | None = None
+        cls,
+        scenario: Scenario,
+        *,
+        text: FeatureMatrix | None = None,
+        image: FeatureMatrix | None = None,
+        profile: FeatureMatrix | None = None,
     ) -> TrialData:
         """Take what training needs from a scenario; features are checked against it.
 
         Raises:
             InputError: a feature matrix does not fit the scenario.
         """
-        for matrix in (text, image):
+        for matrix in (text, image, profile):
             if matrix is not None:
                 matrix.check(scenario)
-        text, image = (matrix and _unit_rows(matrix) for matrix in (text, image))
+        text, image, profile = (matrix and _unit_rows(matrix) for matrix in (text, image, profile))
         data = cls(
             domains=scenario.domains,
             num_x=scenario.num_x,
@@ -69,6 +76,7 @@ class TrialData:
             text=text,
             image=image,
             fingerprint=scenario.fingerprint,
+            profile=profile,
         )
         # Hashed here once: trials get this object with its hashes, and would otherwise each read all features for them.
         _ = data.feature_hashes
@@ -77,7 +85,8 @@ class TrialData:
     @cached_property
     def feature_hashes(self) -> dict[str, str]:
         """SHA-256 of each feature matrix that is given, by kind."""
-        return {matrix.kind: matrix.hash() for matrix in (self.text, self.image) if matrix is not None}
+        given = (self.text, self.image, self.profile)
+        return {matrix.kind: matrix.hash() for matrix in given if matrix is not None}
 
 
 def _unit_rows(matrix: FeatureMatrix) -> FeatureMatrix:

@@ -5,6 +5,7 @@ llmemf features images NAME --folder my_photos
 llmemf features enrich NAME --base-url https://api.deepseek.com --estimate
 llmemf features enrich NAME --base-url https://api.deepseek.com --key-env DEEPSEEK_API_KEY --limit 20 --budget 0.50
 llmemf features enrich NAME --model gpt-4o-mini --price-in 0.15 --price-out 0.60 --batch
+llmemf features enrich NAME --base-url https://api.deepseek.com --profiles
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from llmemf.commands.enrich_view import estimate_view, image_summary, say, text_summary
+from llmemf.commands.enrich_view import estimate_view, image_summary, profile_summary, say, text_summary
 from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
 from llmemf.errors import InputError
 
@@ -109,6 +110,9 @@ def enrich(
         list[str] | None,
         typer.Option("--prompt", help="Own template: FILE, or DOMAIN=FILE; repeatable. See docs/features.md."),
     ] = None,
+    profiles: Annotated[
+        bool, typer.Option("--profiles", help="Ask for a profile of every user, from the training history alone.")
+    ] = False,
     language: Annotated[str, typer.Option("--language", help="Language of the texts, in English.")] = "English",
     words: Annotated[int, typer.Option("--words", min=10, help="Words of a text, at most.")] = 120,
     estimate_only: Annotated[
@@ -150,12 +154,13 @@ def enrich(
     ] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
-    """Let a language model write a text on every item; a run that was stopped or killed repeats nothing paid for."""
+    """Let a language model write a text on every item, or on every user; a run that was stopped or killed repeats nothing paid for."""
     from llmemf.features.llm_cache import AnswerCache
     from llmemf.features.llm_cost import BATCH_FACTOR, Ledger, Prices, default_prices
     from llmemf.features.llm_endpoint import Endpoint
     from llmemf.features.llm_plan import estimate, make_plan
     from llmemf.features.llm_text import write_text
+    from llmemf.features.profiles import make_profile_plan, write_profiles
     from llmemf.features.prompts import prompts_for
     from llmemf.scenarios.scenario import find_scenario
 
@@ -164,9 +169,16 @@ def enrich(
     prices = default_prices(model) if price_in is None else Prices(price_in, price_out)
     _check_budget(budget, prices, max_tokens, model)
     scenario = find_scenario(name, data_root)
-    plan = make_plan(scenario, model, prompts_for(scenario.domains, prompt or (), language=language, words=words))
+    if profiles:
+        if prompt:
+            raise InputError("--prompt is for items: leave it out with --profiles")
+        plan = make_profile_plan(scenario, model, language=language, words=words)
+    else:
+        plan = make_plan(scenario, model, prompts_for(scenario.domains, prompt or (), language=language, words=words))
     if not len(plan.order):
-        raise InputError(f"no item of scenario {name!r} has a title or a description: there is nothing to ask about")
+        nothing = "no training item" if profiles else "no item"
+        what = "a title" if profiles else "a title or a description"
+        raise InputError(f"{nothing} of scenario {name!r} has {what}: there is nothing to ask about")
     if estimate_only:
         cache = AnswerCache.peek(scenario.folder)
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
@@ -198,9 +210,10 @@ def enrich(
                 plan, cache, endpoint, ledger, items, batch, cancel_batch, limit, retry_failed, poll, concurrency
             )
         finally:
-            summary = write_text(plan, cache, endpoint.host)
-        text_summary(scenario, summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
-    _leave(stop, budget, cache.usd, name, data_root)
+            summary = (write_profiles if profiles else write_text)(plan, cache, endpoint.host)
+        show_summary = profile_summary if profiles else text_summary
+        show_summary(scenario, summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
+    _leave(stop, budget, cache.usd, f"profiles {name}" if profiles else f"encode {name} --kind text", data_root)
 
 
 def _ask(plan, cache, endpoint, ledger, items, batch, cancel, limit, retry_failed, poll, concurrency):
@@ -258,8 +271,8 @@ def _check_budget(budget: float | None, prices, max_tokens: int, model: str) -> 
         raise InputError("--budget needs a bound on what one call can cost: give --max-tokens")
 
 
-def _leave(stop, budget: float | None, usd: float, name: str, data_root: Path) -> None:
-    """Say why a run ended, and leave with its exit code."""
+def _leave(stop, budget: float | None, usd: float, following: str, data_root: Path) -> None:
+    """Say why a run ended, and leave with its exit code; `following` is the command of `features` that comes next."""
     again = "the same command goes on from here"
     if stop.reason == "interrupted":
         say(f"stopped; {again}")
@@ -270,7 +283,7 @@ def _leave(stop, budget: float | None, usd: float, name: str, data_root: Path) -
     if stop.reason == "endpoint":
         say(f"stopped: {stop.message}; {again}", error=True)
         raise typer.Exit(UNFINISHED)
-    say(f"next: llmemf features encode {name} --kind text{_root_option(data_root)}")
+    say(f"next: llmemf features {following}{_root_option(data_root)}")
 
 
 def _root_option(data_root: Path) -> str:

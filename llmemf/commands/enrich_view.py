@@ -23,7 +23,7 @@ def estimate_view(expected, prices, plan, default_prices: bool, spent: float) ->
             bound = "no limit" if expected.most_usd is None else f"{expected.most_usd * factor:,.2f}"
             table.add_row(label, f"{expected.usd * factor:,.2f}", bound)
     say(
-        f"{expected.items:,} of {plan.scenario.num_items:,} items have text, {expected.texts:,} different; "
+        f"{expected.items:,} of {len(plan.keys):,} {plan.subject} have text, {expected.texts:,} different; "
         f"{expected.answered:,} are answered, {expected.questions:,} would be asked"
     )
     Console().print(table)
@@ -48,6 +48,16 @@ def text_summary(scenario, summary, usd: float, all_usd: float, *, known_prices:
     say(f"written: {scenario.folder / 'llm_text.parquet'}")
     if summary.replaced:
         say(f"note: it held {summary.replaced}; the command that made them brings them back from the cache for nothing")
+
+
+def profile_summary(scenario, counts, usd: float, all_usd: float, *, known_prices: bool) -> None:
+    """Print what became of the users' profiles, and what it cost."""
+    say("users: " + ", ".join(f"{count:,} {status}" for status, count in counts.most_common()))
+    if known_prices:
+        say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
+    if counts["failed"]:
+        say(f"{counts['failed']:,} failed by the endpoint's fault and are asked again by the same command")
+    say(f"written: {scenario.folder / 'llm_profiles.parquet'}")
 
 
 def image_summary(scenario, table) -> None:

@@ -3,6 +3,7 @@
 llmemf features offline NAME
 llmemf features import NAME --text text_feat.npy --image image_feat.npy --encoder clip-b32
 llmemf features encode NAME --text title+llm
+llmemf features profiles NAME
 llmemf features show NAME
 """
 
@@ -95,6 +96,29 @@ def import_(
     ]
     save_all(matrices, scenario, overwrite=overwrite)
     Console().print(feature_table(scenario, matrices))
+
+
+@app.command("profiles")
+def profiles(
+    name: Name,
+    matrix: Annotated[
+        Path | None,
+        typer.Option("--matrix", help="Rows by another text encoder (.npy), one per line of llm_profiles.parquet."),
+    ] = None,
+    encoder: Annotated[str, typer.Option("--encoder", help="Name of what made --matrix.")] = "imported",
+    width: Annotated[int, typer.Option("--width", min=1, help="Numbers per user, without --matrix.")] = 512,
+    data_root: DataRoot = DEFAULT_ROOT,
+    overwrite: Overwrite = False,
+) -> None:
+    """Encode the user profiles of `enrich --profiles`: by TF-IDF + SVD, or import the rows of any text encoder."""
+    from llmemf.features.profiles import encode_profiles, import_profiles
+    from llmemf.scenarios.scenario import find_scenario
+
+    scenario = find_scenario(name, data_root)
+    found = import_profiles(scenario, matrix, encoder) if matrix else encode_profiles(scenario, width)
+    found.save(scenario, overwrite=overwrite)
+    _say(f"{found.name}: {int(found.has.sum()):,} of {len(found.has):,} users have a row of {found.width} numbers")
+    _say(f"next: llmemf train {name} --set model=lecdsr --set profile=llm")
 
 
 _CONTENT = {"text": "a title or description", "image": "an image"}

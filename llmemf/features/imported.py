@@ -34,12 +34,8 @@ def import_matrix(
     """
     if kind not in KINDS:
         raise InputError(f"feature kind {kind!r}: must be one of {', '.join(KINDS)}")
-    if encoder in RESERVED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", encoder):
-        raise InputError(
-            f"encoder name {encoder!r}: use letters, digits, - and _, and none of {', '.join(RESERVED)} "
-            "(it names a folder and stands beside every result)"
-        )
-    source = _load(path)
+    check_encoder(encoder)
+    source = load_npy(path)
     if source.ndim != 2 or len(source) != scenario.num_items or source.shape[1] < 1:
         raise InputError(f"{path}: shape {source.shape} does not fit {_expected(scenario, source)}")
     if not np.issubdtype(source.dtype, np.floating):
@@ -70,7 +66,16 @@ def import_matrix(
     )
 
 
-def _load(path: str | Path) -> np.ndarray:
+def check_encoder(name: str) -> None:
+    """Raise InputError unless ready rows may go by this name."""
+    if name in RESERVED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise InputError(
+            f"encoder name {name!r}: use letters, digits, - and _, and none of {', '.join(RESERVED)} "
+            "(it names a folder and stands beside every result)"
+        )
+
+
+def load_npy(path: str | Path) -> np.ndarray:
     """Open a .npy file, memory-mapped; nothing pickled is ever loaded."""
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -85,7 +90,7 @@ def _load(path: str | Path) -> np.ndarray:
 
 
 def _load_mask(scenario: Scenario, path: str | Path) -> np.ndarray:
-    mask = _load(path)
+    mask = load_npy(path)
     if mask.dtype != bool or mask.shape != (scenario.num_items,):
         raise InputError(
             f"{path}: {mask.dtype} of shape {mask.shape}; a mask is bool of shape ({scenario.num_items},), True where "

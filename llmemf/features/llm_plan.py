@@ -41,6 +41,7 @@ class Plan:
     texts: list[tuple[str, str, str]]
     keys: np.ndarray
     order: np.ndarray
+    subject = "items"
 
     def prompt(self, item: int) -> Prompt:
         return self.prompts[int(item >= self.scenario.num_x)]

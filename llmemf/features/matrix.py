@@ -6,6 +6,8 @@ Layout, below a scenario's folder (written to a temporary name and renamed):
         rows.npy                   (num_items, width) float32 or float16, row i belongs to global item id i
         has.npy                    (num_items,) bool; False rows are zero and leave the mixture
         manifest.json              kind, encoder, width, hashes, and what the encoder wants to say of itself
+
+    profiles/profile.<encoder>/    the same for user profiles, (num_users, width), bound to users, items and training split
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Scenario
 
 KINDS = ("text", "image")
+"""Kinds of item features."""
+PROFILE = "profile"
+"""The kind whose rows are users."""
 CLIP = "clip"
 """`details["family"]` of matrices made by `llmemf features encode`."""
 TEXT_SOURCES = ("title+llm", "llm", "title")
@@ -32,14 +37,14 @@ TEXT_SOURCES = ("title+llm", "llm", "title")
 
 @dataclass(frozen=True)
 class FeatureMatrix:
-    """Frozen features of every item of a scenario.
+    """Frozen features of every item of a scenario, or of every user (kind "profile").
 
     Attributes:
-        kind: "text" or "image".
+        kind: "text", "image" or "profile".
         encoder: name of what made it ("offline", "imported", ...); shown wherever results are shown.
-        rows: (num_items, width) float; zero where `has` is False.
-        has: (num_items,) bool.
-        items_hash: `Scenario.items_hash()` of the table it was made from.
+        rows: (num_items, width) float, or (num_users, width); zero where `has` is False.
+        has: (num_items,) or (num_users,) bool.
+        items_hash: `Scenario.items_hash()` of the table it was made from, or `profiles_hash` of the scenario.
         details: plain facts about the encoder (settings, package versions, counts).
     """
 
@@ -67,25 +72,29 @@ class FeatureMatrix:
         return digest.hexdigest()
 
     def check(self, scenario: Scenario) -> None:
-        """Raise InputError unless the matrix fits the scenario: kind, rows, item table, finite values."""
-        if self.kind not in KINDS:
-            raise InputError(f"feature matrix {self.name}: kind must be one of {KINDS}, got {self.kind!r}")
-        if self.rows.ndim != 2 or len(self.rows) != scenario.num_items or self.has.shape != (scenario.num_items,):
+        """Raise InputError unless the matrix fits the scenario: kind, rows, what it was made from, finite values."""
+        if self.kind not in (*KINDS, PROFILE):
+            raise InputError(f"feature matrix {self.name}: kind must be one of {(*KINDS, PROFILE)}, got {self.kind!r}")
+        of_users = self.kind == PROFILE
+        subject, names = ("user", scenario.user_ids) if of_users else ("item", scenario.items.external_id)
+        count = len(names)
+        if self.rows.ndim != 2 or len(self.rows) != count or self.has.shape != (count,):
             raise InputError(
                 f"feature matrix {self.name}: shape {self.rows.shape} does not fit scenario {scenario.name!r}, "
-                f"which has {scenario.num_items} items; one row per item in global id order is needed"
+                f"which has {count} {subject}s; one row per {subject} in {'' if of_users else 'global '}id order is needed"
             )
-        if self.items_hash != scenario.items_hash():
+        if self.items_hash != (profiles_hash(scenario) if of_users else scenario.items_hash()):
+            made_from = "other users, items or training histories" if of_users else "another item table"
             raise InputError(
-                f"feature matrix {self.name} was made for another item table than that of scenario "
-                f"{scenario.name!r}; make it again"
+                f"feature matrix {self.name} was made for {made_from} than that of scenario {scenario.name!r}; make it "
+                "again"
             )
         for start in range(0, len(self.rows), 65536):
             finite = np.isfinite(self.rows[start : start + 65536]).all(axis=1)
             if not finite.all():
                 row = start + int((~finite).argmax())
                 raise InputError(
-                    f"feature matrix {self.name}: row {row} (item {scenario.items.external_id[row]!r}) holds NaN or "
+                    f"feature matrix {self.name}: row {row} ({subject} {names[row]!r}) holds NaN or "
                     "infinity; repair it, or mark the row as missing in has.npy"
                 )
             stray = self.rows[start : start + 65536].any(axis=1) & ~self.has[start : start + 65536]
@@ -106,7 +115,7 @@ class FeatureMatrix:
             raise InputError(f"scenario {scenario.name!r} must be saved before its features")
         if not overwrite:
             check_absent(scenario, [self.name])
-        target = scenario.folder / "features" / self.name
+        target = _root(scenario, self.kind) / self.name
         temporary = target.with_name(f".{self.name}.{os.getpid()}.tmp")
         try:
             temporary.mkdir(parents=True)
@@ -117,7 +126,7 @@ class FeatureMatrix:
                 "encoder": self.encoder,
                 "width": self.width,
                 "rows": len(self.rows),
-                "items_with_feature": int(self.has.sum()),
+                f"{'users' if self.kind == PROFILE else 'items'}_with_feature": int(self.has.sum()),
                 "items_hash": self.items_hash,
                 "hash": self.hash(),
                 "details": self.details,
@@ -164,16 +173,25 @@ class FeatureMatrix:
 
 
 def feature_folders(scenario: Scenario) -> list[Path]:
-    """Folders of all feature matrices of a scenario, by name."""
+    """Folders of all matrices of item features of a scenario, by name."""
     if scenario.folder is None:
         return []
     return sorted(path.parent for path in (scenario.folder / "features").glob("[!.]*/manifest.json"))
 
 
+def profiles_hash(scenario: Scenario) -> str:
+    """SHA-256 over all that a profile is made from: the users, the item table, the training split."""
+    hashes = scenario.hashes()
+    return hashlib.sha256("|".join(hashes[part] for part in ("users", "items", "train")).encode()).hexdigest()
+
+
+def _root(scenario: Scenario, kind: str) -> Path:
+    return (scenario.folder or Path()) / ("profiles" if kind == PROFILE else "features")
+
+
 def check_absent(scenario: Scenario, names: Iterable[str]) -> None:
     """Raise InputError if features of one of these names (`text.offline`) exist already."""
-    present = {folder.name for folder in feature_folders(scenario)}
-    taken = [name for name in names if name in present]
+    taken = [name for name in names if (_root(scenario, name.split(".")[0]) / name / "manifest.json").exists()]
     if taken:
         raise InputError(
             f"features {', '.join(taken)} of scenario {scenario.name!r} exist already; give --overwrite to replace them"
@@ -200,7 +218,7 @@ def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> Featu
     Raises:
         InputError: there is none, or `auto` cannot decide between several.
     """
-    root = (scenario.folder or Path()) / "features"
+    root = _root(scenario, kind)
     present = sorted(path.parent.name.split(".", 1)[1] for path in root.glob(f"{kind}.*/manifest.json"))
     chosen = choose_encoder(root, kind, present) if encoder == "auto" else encoder
     if chosen in present:
@@ -212,6 +230,11 @@ def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> Featu
             f"scenario {scenario.name!r} has {kind} features from {present}: choose with --set {kind}_encoder=..."
         )
     wanted = "" if encoder == "auto" else f" from encoder {encoder!r}"
+    if kind == PROFILE:
+        raise InputError(
+            f"scenario {scenario.name!r} has no encoded user profiles{wanted} (present: {present or 'none'}); make them "
+            f"with `llmemf features enrich {scenario.name} --profiles` and `llmemf features profiles {scenario.name}`"
+        )
     raise InputError(
         f"scenario {scenario.name!r} has no {kind} features{wanted} (present: {present or 'none'}); run "
         f"`llmemf features offline {scenario.name}`, or leave the modality out with --set modalities=..."

@@ -8,6 +8,7 @@ shown: it stands in for pretrained encoders, it does not equal them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -74,15 +75,40 @@ def encode_text(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
     Raises:
         InputError: width below 1, or no text holds a usable word.
     """
+    _check_width(width)
+    texts = (scenario.items.title.astype(str) + "\n" + scenario.items.description.astype(str)).str.strip().tolist()
+    if not any(texts):
+        return None
+    rows, has, facts = text_rows(texts, width, scenario.name)
+    return FeatureMatrix(
+        kind="text",
+        encoder=ENCODER,
+        rows=rows,
+        has=has,
+        items_hash=scenario.items_hash(),
+        details={"method": "TF-IDF of title and description, truncated SVD, L2-normalised", **facts},
+    )
+
+
+def text_rows(texts: Sequence[str], width: int, name: str) -> tuple[np.ndarray, np.ndarray, dict]:
+    """TF-IDF and truncated SVD of texts, as `encode_text` describes.
+
+    Args:
+        texts: "" where there is none; at least one is not.
+        name: of the scenario, for the message.
+
+    Returns:
+        (len(texts), width) float32 rows, (len(texts),) bool which have one, and facts for a manifest.
+
+    Raises:
+        InputError: no text holds a usable word.
+    """
     import sklearn
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     _check_width(width)
-    texts = (scenario.items.title.astype(str) + "\n" + scenario.items.description.astype(str)).str.strip().tolist()
     filled = np.flatnonzero([bool(text) for text in texts])
-    if not len(filled):
-        return None
     settings = {
         "stop_words": "english",
         "strip_accents": "unicode",
@@ -93,23 +119,19 @@ def encode_text(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
     try:
         counts = TfidfVectorizer(dtype=np.float32, **settings).fit_transform([texts[item] for item in filled])
     except ValueError as error:
-        raise InputError(f"scenario {scenario.name!r}: its texts hold no usable word for TF-IDF ({error})") from None
+        raise InputError(f"scenario {name!r}: its texts hold no usable word for TF-IDF ({error})") from None
     components = min(width, *counts.shape)
     svd = TruncatedSVD(components, algorithm="randomized", n_iter=5, random_state=0)
-    rows = np.zeros((scenario.num_items, width), dtype=np.float32)
+    rows = np.zeros((len(texts), width), dtype=np.float32)
     with np.errstate(invalid="ignore"):
         rows[filled, :components] = svd.fit_transform(counts)
     rank = _effective_rank(svd.singular_values_)
     rows[:, rank:] = 0
     has = _normalise(rows)
-    return FeatureMatrix(
-        kind="text",
-        encoder=ENCODER,
-        rows=rows,
-        has=has,
-        items_hash=scenario.items_hash(),
-        details={
-            "method": "TF-IDF of title and description, truncated SVD, L2-normalised",
+    return (
+        rows,
+        has,
+        {
             "settings": settings | {"n_iter": 5, "random_state": 0},
             "sklearn": sklearn.__version__,
             "items_with_text": len(filled),

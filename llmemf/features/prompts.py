@@ -50,6 +50,24 @@ ATTRIBUTES = {
 }
 """What to ask of an item, by the domain's name; any other name gets `ANY_ATTRIBUTES`."""
 
+PROFILE = """\
+Be an expert in recommendation for the two shops "{domain}" and "{other_domain}". Below is what one customer has taken
+from both, a title per line with its categories, numbered in the order of time: a higher number is more recent.
+<item>
+{history}
+</item>
+Write a profile of this customer in {language}, at most {words} words in all, as five short paragraphs that begin with
+these words:
+Interests: what the customer likes, in both shops together.
+Trends: how that has changed, and what is recent.
+Background: who the customer may be, only as far as the list tells.
+Keywords: eight to twelve keywords for what to recommend next, separated by commas.
+Avoid: what would not suit this customer.
+"""
+"""What to ask of a user."""
+HISTORY_CHARS = 300
+"""A line of a history is cut to so many characters."""
+
 ANY_ATTRIBUTES = "kind of item, main features, style, material or content, typical use and occasion"
 
 
@@ -92,6 +110,22 @@ class Prompt:
             "words": str(self.words),
         }
         return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], self.template)
+
+    def fill_history(self, lines: Sequence[str]) -> str:
+        """The question about one user, given the lines of the history, oldest first."""
+        values = {
+            "history": "\n".join(f"{n}. {_one_line(line, HISTORY_CHARS)}" for n, line in enumerate(lines, 1)),
+            "domain": self.domain,
+            "other_domain": self.other_domain,
+            "language": self.language,
+            "words": str(self.words),
+        }
+        return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], self.template)
+
+
+def profile_prompt(domains: Sequence[str], *, language: str = "English", words: int = 120) -> Prompt:
+    """The prompt that asks for a user's profile over both domains."""
+    return Prompt("profile", PROFILE, *domains, language, words, HISTORY_CHARS)
 
 
 def messages(question: str) -> list[dict[str, str]]:

@@ -51,8 +51,8 @@ class LeCDSRConfig(TrialConfig):
     model of 1024 numbers on title, category and description."""
     profile: Literal["mean_text", "llm", "table"] = "mean_text"
     """What u is made from. `mean_text`: the mean text vector of the history, the same for users that training does not
-    know; `llm`: encoded profiles that a language model wrote of the training histories (the source; zero for other
-    users); `table`: a learned vector per user (zero for other users)."""
+    know; `llm`: encoded profiles that a language model wrote of the training histories (the source; they know the
+    training targets, and are zero for other users); `table`: a learned vector per user (zero for other users)."""
     profile_encoder: str = "auto"
     """Which encoded profiles, where `profile` is `llm`."""
     dim: int = Field(64, ge=1)
@@ -116,7 +116,7 @@ class LeCDSR(Recommender):
         if config.profile == "llm":
             if data.profile is None:
                 raise InputError(
-                    "profile = llm, but no encoded profiles were given: `llmemf features enrich --profiles`"
+                    "profile = llm, but no encoded profiles were given: make them with `llmemf features profiles`"
                 )
             self.register_buffer("profiles", _frozen(data.profile.rows), persistent=False)
             self.status, width = "faithful", self.profiles.shape[1]
