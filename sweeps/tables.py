@@ -197,6 +197,9 @@ def describe(record: ComparisonRecord, scenario: Scenario, table: ComparisonTabl
         if row.result.reason and row.state
     ]
     notes += [f"{shown_name(row.model)}: {row.result.reason}." for row in done if row.result.reason]
+    for row in done:
+        facts = "; ".join(f"{key} {value}" for key, value in row.result.facts.items())
+        notes += [f"{shown_name(row.model)}: {facts}."] if facts else []
     said: dict[str, list[str]] = {}
     for row in done:
         for note in row.result.notes:

@@ -148,6 +148,7 @@ def test_every_system_is_searched_trained_over_seeds_and_tested_once(here):
     assert [(model, seed) for model, seed, _ in floor.looks] == [
         ("popularity", 1), ("gru4rec", 1), ("gru4rec", 2), ("sasrec", 1), ("sasrec", 2),
     ]  # fmt: skip
+    assert "GRU4Rec: graph abc." in (record.folder / "comparison.md").read_text(), "what a model says of itself"
     assert all("--seeds/" in str(folder) for *_, folder in floor.looks), "a search must not look at the test split"
     assert [line.split()[1] for line in text.splitlines() if line[:1].isdigit()] == ["Popularity", "GRU4Rec", "SASRec"]
     for name in ("comparison.md", "comparison.tex", "comparison.csv", "comparison.yaml"):
@@ -258,6 +259,16 @@ def test_ranks_that_were_lost_are_made_again_without_another_result(here):
     assert table_of(record) == before and max(looks_of(record).values()) == 1
 
 
+def test_a_spent_time_budget_leaves_a_comparison_to_be_resumed(here):
+    floor = Floor()
+    record = plan_comparison(CompareOptions(scenario="sample", name="c1", models=MODELS))
+    out = io.StringIO()
+    stand_ins = ComparisonStandIns(data=tiny_data(), train=floor.train, rank=floor.rank, client=no_server)
+    code = run_comparison(record, Console(file=out, width=160), time_budget=0.001, stand_ins=stand_ins)
+    assert code == 3 and not floor.trained and "the time budget is spent" in out.getvalue()
+    assert resume(Floor())[0] == 0
+
+
 def test_other_data_under_the_same_name_is_refused(here):
     start(Floor(), models=["popularity"])
     scenario = tiny.make_scenario(name="sample")
@@ -291,7 +302,7 @@ def compare(folder, *arguments):
 def test_two_real_systems_with_the_driver_killed_in_between(here):
     tiny.make_scenario().save(here / "data")
     arguments = ["--scenario", "tiny", "--models", "popularity,sasrec", "--trials-per-model", "2", "--seeds", "2"]
-    arguments += ["--epochs", "40", "--set", "dim=6", "--set", "batch_size=4", "--set", "patience=0", "--name", "c1"]
+    arguments += ["--epochs", "12", "--set", "dim=6", "--set", "batch_size=4", "--set", "patience=0", "--name", "c1"]
     process = compare(here, *arguments)
     journal = here / "mlruns" / "sweeps" / "c1--sasrec--seeds" / "journal.jsonl"
     end = time.monotonic() + 240
@@ -308,7 +319,7 @@ def test_two_real_systems_with_the_driver_killed_in_between(here):
     assert (here / "mlruns" / "sweeps" / "c1--popularity" / "journal.jsonl").read_bytes() == popularity
     assert looks_of(record) == {("popularity", 1): 1, ("sasrec", 1): 1, ("sasrec", 2): 1}
     records = Ledger(record.sweep_folder("sasrec", "seeds")).records.values()
-    assert all(item.outcome == "completed" and item.epoch == 40 for item in records)
+    assert all(item.outcome == "completed" and item.epoch == 12 for item in records)
     lines = [line for line in table_of(record) if line["metric"] == "mrr"]
     assert len(lines) == 2 * 2 * 2 and all(0 < float(line["mean"]) < 100 for line in lines)
     sasrec = [line for line in lines if line["model"] == "sasrec"]
