@@ -203,6 +203,8 @@ def test_a_resumed_trainer_goes_on_as_if_nothing_had_happened(name, data, tmp_pa
 
 def test_32_sequences_are_learned_by_heart(name):
     """Trained on what it is then asked: the last item after two others of each domain; no two sequences end alike."""
+    if model_class(name).status == "floor":
+        pytest.skip("reads no history")
     rng = np.random.default_rng(3)
     rows = []
     for target in rng.permutation(NUM_ITEMS)[:32]:
