@@ -92,7 +92,7 @@ class LeCDSR(Recommender):
         width, slots = config.dim, config.max_length
         # Frozen rows stay frozen; the source's initialisation overwrites them with noise.
         self.text = FrozenTable(data.text, self.num_x, projection="none", width=width, missing="renormalise")
-        self.items = nn.Parameter(torch.empty(self.num_items, width).normal_(0, 1))
+        self.items = nn.Parameter(torch.empty(self.num_items, width).normal_(0, 0.02))
         self.output = nn.Parameter(torch.empty(self.num_items, width).normal_(0, 0.02))
         self.bias = nn.Parameter(torch.zeros(self.num_items))
         self.text_map = _text_map(self.text.width, config)
