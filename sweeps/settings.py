@@ -229,7 +229,9 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
             return root / name
         hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
         raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
-    records = [SweepRecord.load(path.parent) for path in existing.values()]
+    # The sweeps of a comparison go on with it, when they are not named.
+    own = [path.parent for name, path in existing.items() if not (storage / "comparisons" / name.split("--")[0]).exists()]
+    records = [SweepRecord.load(folder) for folder in own]
     matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
     if not matching:
         found = f"stored sweeps: {', '.join(sorted(existing))}" if existing else "none is stored there"

@@ -116,6 +116,7 @@ class Sweep:
         """
         record = self.plan.record
         self.data = data
+        shutil.rmtree(self.folder / TUNE, ignore_errors=True)
         if self.plan.extended:
             self.ledger.extend(self.plan.trials, self.plan.before)
         self.ledger.open(
@@ -161,7 +162,6 @@ class Sweep:
         from sweeps.trial import train_trial
 
         record = self.plan.record
-        shutil.rmtree(self.folder / TUNE, ignore_errors=True)
         function = tune.with_parameters(
             self.stand_ins.trainable or train_trial,
             data=self.data.trial_data,

@@ -459,3 +459,13 @@ def test_the_way_on_can_be_typed_here(prepared, monkeypatch):
     assert words[-2:] == ["--storage", str(prepared / "other")]
     monkeypatch.setattr(planning.shutil, "which", lambda name: planning.sys.executable)
     assert make().resume_command().startswith("python ")
+
+
+def test_sweeps_of_a_comparison_are_continued_only_by_name(project_folder):
+    for name in ("s1", "c1--llm_emf"):
+        plan = plan_sweep(Options(scenario="sample", name=name))
+        plan.record.folder.mkdir(parents=True)
+        plan.record.save()
+    (project_folder / "mlruns" / "comparisons" / "c1").mkdir(parents=True)
+    assert plan_resume(Options()).record.name == "s1"
+    assert plan_resume(Options(name="c1--llm_emf")).record.name == "c1--llm_emf"
