@@ -35,6 +35,9 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:
 
 def train(
     name: Name,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The system, see `llmemf models`.  [default: llm_emf]")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="YAML with settings, for example a sweep's best.yaml.")
     ] = None,
@@ -53,8 +56,10 @@ def train(
 
     values = read_yaml(config) if config else {}
     values.update(parse_assignment(text) for text in assignments or [])
-    model = model_class(values.setdefault("model", "llm_emf"))
-    settings = build_config(model.config_class, values, where=str(config) if config else "--set")
+    if model is not None:
+        values["model"] = model
+    system = model_class(values.setdefault("model", "llm_emf"))
+    settings = build_config(system.config_class, values, where=str(config) if config else "--set")
     if resume and output is None:
         raise InputError("--resume continues from a checkpoint: name its folder with --output")
     if output and not resume and (output / "config.yaml").exists():

@@ -86,3 +86,8 @@ def test_evaluate_without_a_checkpoint_says_so(root, tmp_path, capsys):
 
 def test_one_modality_needs_no_brackets(root):
     assert "features: none" in call("train", "tiny", *settings("modalities=id"))
+
+
+def test_another_system_is_named_by_an_option(root, capsys):
+    assert "popularity on tiny" in call("train", "tiny", "--model", "popularity", "--set", "device=cpu")
+    assert "sasrec" in refuse(capsys, "train", "tiny", "--model", "sasrek")
