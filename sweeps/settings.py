@@ -18,7 +18,18 @@ SCENARIO_FILES = Path(__file__).resolve().parent / "scenarios"
 RECORD = "sweep.yaml"
 TUNE = "tune"
 """Folder of a sweep that Ray Tune writes for itself; nothing of it is needed to resume."""
-SETTLED = ("model", "epochs", "monitor", "selection", "ties", "valid_cases", "device", "text_encoder", "image_encoder")
+SETTLED = (
+    "model",
+    "epochs",
+    "monitor",
+    "selection",
+    "ties",
+    "valid_cases",
+    "device",
+    "text_encoder",
+    "image_encoder",
+    "profile_encoder",
+)
 """Settings that must be the same in all trials: their objectives would not be comparable, or data depends on them."""
 
 
