@@ -10,6 +10,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -107,6 +108,7 @@ class Sweep:
         )
         self.retention = Retention(self.folder, self.ledger, plan.record.keep)
         self._tracking: Tracking | None = None
+        self._leaving = threading.Lock()
 
     def open(self, data: SweepData, parallel: int) -> None:
         """Take the sweep over: into the journal, the record and MLflow.
@@ -148,7 +150,7 @@ class Sweep:
         stop.on_stuck = lambda: self._leave_stuck(stop.reason)
         try:
             stop.check()
-            with self.display, ClusterWatch(lambda: self._leave_stuck(CLUSTER_LOST)):
+            with self.display, ClusterWatch(lambda: self._leave_stuck(stop.reason or CLUSTER_LOST)):
                 self._tune(callback, parallel)
         finally:
             stop.on_stuck = None
@@ -193,7 +195,9 @@ class Sweep:
             raise
 
     def _leave_stuck(self, reason: str) -> None:
-        """End a sweep whose Ray no longer answers; called from a thread beside the one that waits for Ray."""
+        """End a sweep whose Ray no longer answers; called from threads beside the one that waits for Ray."""
+        # Never given back: whoever comes second must not end the process before the first has closed the runs.
+        self._leaving.acquire()
         self.leave(reason)
         self.console.print(f"{reason}; Ray does not answer. What was saved continues with:")
         self.console.print(f"  {self.plan.resume_command()}", style="cyan", soft_wrap=True)

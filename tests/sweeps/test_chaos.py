@@ -41,6 +41,8 @@ TRIALS, EPOCHS = 8, 5
 GRID = ["lr=1e-3,3e-3,1e-2,3e-2", "dropout=0.1,0.3", "modalities=id", "alpha=1", "beta=0", "lambda1=0.3", "lambda2=0.3"]
 SMALL = ["id_dim=16", "encoder_layers=1", "batch_size=64", "l2=1e-5", "max_length=12", "item_projection=linear",
          "projection_dim=16"]  # fmt: skip
+SESSIONS: list[int] = []
+"""Sessions of all drivers that were started."""
 LONGEST = 150.0
 """Seconds after which a driver counts as hanging."""
 
@@ -143,6 +145,7 @@ class Driver:
             [sys.executable, str(ROOT / "sweeps" / "grid.py"), "--name", name, *arguments],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True,
         )  # fmt: skip
+        SESSIONS.append(self.process.pid)
         self.events = count_events(self.journal)
 
     def happened(self) -> int:
@@ -182,13 +185,13 @@ def start_options(server: Server | None, machines: Machines | None, method: str 
 
 
 def test_storms(folder: Path, server: Server, machines: Machines, capsys: pytest.CaptureFixture) -> None:
-    """Three storms and a calm sweep: all end with the same trials, values, runs and points."""
+    """Two storms and a calm sweep: all end with the same trials, values, runs and points."""
     calm = Driver(folder, "calm", *start_options(server, machines))
     assert calm.end() == 0, calm.tail()
     expected = {choice(record): record for record in Ledger(folder / "mlruns/sweeps/calm").records.values()}
     assert len(expected) == TRIALS
     assert_whole(folder, "calm", server, expected)
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         done = storm(folder, f"storm{seed}", server, machines, random.Random(seed))
         with capsys.disabled():
             print(f"\nstorm {seed}: {sum(done.values())} blows ({', '.join(f'{n} {k}' for k, n in done.items())})")
@@ -340,15 +343,13 @@ def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happen
         assert alone.end() == 0, alone.tail()
     draw, name, kills = random.Random(seed), f"killed{seed}", 0
     driver = Driver(folder, name, *options)
-    sessions = [driver.process.pid]
     while kills < 4 and driver.wait_for(draw.randint(2, 12), draw.choice([0, 0.005])):
         driver.kill()
         kills += 1
-        until(lambda: not left_of(sessions, only_trials=True), 15, "trials outlive their driver")
+        own = [driver.process.pid]
+        until(lambda own=own: not left_of(own, only_trials=True), 15, "trials outlive their driver")
         driver = Driver(folder, name, "--resume")
-        sessions.append(driver.process.pid)
     assert driver.end() == 0, driver.tail()
-    assert_nothing_left(sessions)
     assert kills >= 2
     assert settings(name) == settings("alone")
     rows = sqlite3.connect(folder / "mlruns" / "mlflow.db").execute(
@@ -373,13 +374,13 @@ def test_a_scheduler_that_ends_the_whole_process_group(folder: Path) -> None:
     assert "RUNNING" not in {status for (status,) in rows}
     again = Driver(folder, "term", "--resume")
     assert again.end() == 0, again.tail()
-    assert_nothing_left([driver.process.pid, again.process.pid])
     assert len(Ledger(folder / "mlruns/sweeps/term").records) == TRIALS
 
 
-def assert_nothing_left(sessions: list[int]) -> None:
-    """All processes of these sessions end; Ray's agents take about a minute to see that their raylet was killed."""
-    until(lambda: not left_of(sessions), 120, "processes are left behind", lambda: left_of(sessions))
+def test_no_process_outlives_the_drivers_above() -> None:
+    """All that they started has ended; Ray's agents take about a minute to see that their raylet was killed."""
+    assert len(SESSIONS) > 10
+    until(lambda: not left_of(SESSIONS), 120, "processes are left behind", lambda: left_of(SESSIONS))
 
 
 def left_of(sessions: list[int], *, only_trials: bool = False) -> list[list[str]]:
