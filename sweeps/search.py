@@ -24,7 +24,7 @@ from sweeps.space import Space
 Method = Literal["optuna", "grid", "random"]
 STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 PRIOR_TRIALS = 10
-"""Trials before TPE models what it has seen."""
+"""Trials before TPE models what it has seen; fewer where a sweep begins with fewer grid points."""
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 

@@ -31,15 +31,13 @@ from sweeps.ledger import Ledger
 from sweeps.plan import Plan, check_writable
 from sweeps.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.records import TrialRecord, best_of
-from sweeps.report_text import caveats, print_end, print_start
+from sweeps.report_text import caveats, describe_resources, print_end, print_start
 from sweeps.retention import Retention
 from sweeps.settings import TUNE, SweepRecord, write_whole
 from sweeps.sweep_data import SweepData, is_prepared, load_data
 from sweeps.tracking import Tracking
 
 COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, INTERRUPTED = 0, 1, 2, 3, 130
-STARTUP = 10
-"""Trials before TPE models what it has seen; fewer where the sweep begins with fewer grid points."""
 CLUSTER_LOST = "the cluster was lost"
 
 
@@ -87,7 +85,7 @@ class Sweep:
     """
 
     def __init__(self, plan: Plan, console: Console, stand_ins: StandIns) -> None:
-        from sweeps.search import SweepSearch
+        from sweeps.search import PRIOR_TRIALS, SweepSearch
 
         self.plan, self.console, self.stand_ins = plan, console, stand_ins
         self.folder = plan.record.folder
@@ -104,7 +102,7 @@ class Sweep:
             trials=plan.trials,
             epochs=plan.epochs,
             seed=plan.record.seed,
-            startup=max(2, min(STARTUP, plan.record.grid_points or STARTUP)),
+            startup=max(2, min(PRIOR_TRIALS, plan.record.grid_points or PRIOR_TRIALS)),
         )
         self.retention = Retention(self.folder, self.ledger, plan.record.keep)
         self._tracking: Tracking | None = None
@@ -123,7 +121,7 @@ class Sweep:
             self.ledger.extend(self.plan.trials, self.plan.before)
         self.ledger.open(
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
-            trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=resources_text(record, parallel),
+            trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=describe_resources(self.plan, parallel),
         )  # fmt: skip
         record.fingerprint, record.status = data.scenario.fingerprint, "running"
         record.save()
@@ -337,10 +335,6 @@ def run_sweep(
             raise
         finally:
             stop_ray()
-
-
-def resources_text(record: SweepRecord, parallel: int) -> str:
-    return f"{parallel} x ({record.cpus_per_trial:g} CPU, {record.gpus_per_trial:g} GPU)"
 
 
 def make_scheduler(plan: Plan, ledger: Ledger) -> Any:
