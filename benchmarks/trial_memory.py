@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llmemf.batches import TrialData
+from llmemf.features.cluster import leave_ray
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Sequences
 from sweeps.plan import Options, Plan, plan_sweep
@@ -249,13 +250,13 @@ def main() -> None:
     console.print(
         "MiB; total: alone + object store + program files once; per trial: growth of the total per further trial\n"
     )
-    ray.shutdown()
+    leave_ray()
     os.environ.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
     wide = widened(data)
     start_ray(1, 2 * (1 + WIDER) * features + 400 * MB)
     small = {"batch_size": 16, "eval_batch_size": 16}
     held = [run_trials(1, plan, with_data(part, folder), folder, **small)[0].uss for part in (data, wide)]
-    ray.shutdown()
+    leave_ray()
     shutil.rmtree(folder)
     model = trained_bytes(plan, data)
     grown = held[1] - held[0] - (trained_bytes(plan, wide) - model)

@@ -140,10 +140,10 @@ def set_environment(ray_address: str | None) -> None:
 
 def stop_ray() -> None:
     """Leave the cluster, or end the local Ray."""
-    import ray
+    from llmemf.features.cluster import leave_ray
 
     global _borrowed
-    ray.shutdown()
+    leave_ray()
     if _borrowed:
         _borrowed.stop()
         _borrowed = None

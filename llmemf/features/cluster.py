@@ -6,6 +6,7 @@ The only place below `llmemf` that imports Ray, and only when the user names a c
 from __future__ import annotations
 
 import collections
+import gc
 import logging
 import os
 import secrets
@@ -76,7 +77,7 @@ class Cluster:
         try:
             yield cls(address, ray.cluster_resources())
         finally:
-            ray.shutdown()
+            leave_ray()
 
     def __str__(self) -> str:
         each = "1 GPU" if self.each["num_gpus"] else f"{self.each['num_cpus']} core(s)"
@@ -179,6 +180,24 @@ def split_tasks(numbers: Sequence[int], workers: int) -> list[list[int]]:
     """Shards as tasks of at most `LARGEST_TASK`, at least two for every worker while there are enough."""
     size = max(1, min(LARGEST_TASK, len(numbers) // (2 * workers)))
     return [list(numbers[at : at + size]) for at in range(0, len(numbers), size)]
+
+
+def leave_ray() -> None:
+    """Leave a cluster, or end the Ray of this process.
+
+    Ray (2.60) ends the whole process, without a word and with exit code 1, where Python's garbage collection frees an
+    object reference between two steps of `ray.shutdown`. So none runs meanwhile.
+    """
+    import ray
+
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _check_answers(address: str) -> None:

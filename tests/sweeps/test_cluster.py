@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from llmemf.errors import InputError
+from llmemf.features.cluster import leave_ray
 from sweeps import access, cluster, login_node, node_probe, ray_session
 from sweeps.cluster import NodeType, capacity, check_cluster, compare, node_problem, read_node_types
 from sweeps.resources import check_request, trials_that_fit
@@ -325,7 +326,7 @@ class Machines:
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     import ray
 
-    ray.shutdown()
+    leave_ray()
     machines = Machines(tmp_path_factory.mktemp("private"))
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     ray.init(address=machines.address, log_to_driver=False, runtime_env={"env_vars": {"PYTHONPATH": paths}})
@@ -333,7 +334,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         wait_until(lambda: ray.cluster_resources().get("CPU") == 3, 60)
         yield machines
     finally:
-        ray.shutdown()
+        leave_ray()
         machines.shutdown()
 
 
