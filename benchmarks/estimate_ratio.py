@@ -22,10 +22,10 @@ sys.path[0] = str(ROOT)
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.cluster.resources import machine, slots
 from sweeps.costs.estimate import estimate
 from sweeps.journal import JOURNAL, Journal
 from sweeps.plan import Options, plan_sweep
-from sweeps.resources import machine, slots
 from sweeps.sweep_data import load_data
 
 MB = 2**20

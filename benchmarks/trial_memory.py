@@ -39,8 +39,8 @@ from llmemf.batches import TrialData
 from llmemf.features.cluster import leave_ray
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Sequences
+from sweeps.cluster.ray_session import set_environment
 from sweeps.plan import Options, Plan, plan_sweep
-from sweeps.ray_session import set_environment
 from sweeps.sweep_data import load_data
 
 set_environment(None)

@@ -67,7 +67,7 @@ def compare(
         bool, typer.Option("--continue", help="Start the comparison --name, or continue it where it exists.")
     ] = False,
 ) -> None:
-    from sweeps.comparison import (
+    from sweeps.comparison.plan import (
         CompareOptions,
         plan_comparison,
         plan_continue_comparison,
@@ -84,8 +84,8 @@ def compare(
     make_plan = plan_resume_comparison if resume else plan_continue_comparison if start_or_continue else plan_comparison
     record = make_plan(options)
 
-    from sweeps.comparison_view import print_dry_run, problems_of
-    from sweeps.ray_session import room
+    from sweeps.cluster.ray_session import room
+    from sweeps.comparison.view import print_dry_run, problems_of
     from sweeps.report_text import print_fallback
 
     # With its own hold of the output: while trials run, everybody else's goes to the comparison's log.
@@ -104,7 +104,7 @@ def compare(
         print_dry_run(record, found, problems, room(plan_search(record, able[0])), console)
         return
 
-    from sweeps.comparison_run import run_comparison
+    from sweeps.comparison.run import run_comparison
 
     raise typer.Exit(run_comparison(record, console, time_budget=budget))
 

@@ -83,8 +83,8 @@ def grid(
         bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
     ] = False,
 ) -> None:
+    from sweeps.cluster.ray_session import room
     from sweeps.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
-    from sweeps.ray_session import room
     from sweeps.report_text import print_fallback
     from sweeps.sweep import run_sweep
     from sweeps.sweep_data import is_prepared, load_data

@@ -17,8 +17,8 @@ from llmemf.config import TrialConfig, build_config, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
 from sweeps import wording
+from sweeps.cluster.resources import default_gpus
 from sweeps.ledger import Ledger
-from sweeps.resources import default_gpus
 from sweeps.settings import (
     SETTLED,
     SweepRecord,

@@ -241,7 +241,9 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
         hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
         raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
     # The sweeps of a comparison go on with it, when they are not named.
-    own = [path.parent for name, path in existing.items() if not (storage / "comparisons" / name.split("--")[0]).exists()]
+    own = [
+        path.parent for name, path in existing.items() if not (storage / "comparisons" / name.split("--")[0]).exists()
+    ]
     records = [SweepRecord.load(folder) for folder in own]
     matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
     if not matching:

@@ -24,12 +24,12 @@ from rich.console import Console
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from sweeps import leaderboard
+from sweeps.cluster.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.delivery import Target
 from sweeps.display import Display
 from sweeps.interrupt import Interrupted, StopRequest
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, check_writable
-from sweeps.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import caveats, describe_resources, print_end, print_start
 from sweeps.retention import Retention

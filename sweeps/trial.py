@@ -65,7 +65,7 @@ def run_epochs(
     from ray import tune
 
     from sweeps import checkpoints
-    from sweeps.cluster import node_problem
+    from sweeps.cluster.check import node_problem
 
     if problem := node_problem(folder):
         raise NodeUnfit(problem)

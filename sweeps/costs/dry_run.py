@@ -10,13 +10,13 @@ from rich.text import Text
 
 from llmemf.config import read_yaml
 from sweeps import wording
-from sweeps.cluster import BOOTSTRAP, most_at_once, read_node_types
+from sweeps.cluster.check import BOOTSTRAP, most_at_once, read_node_types
+from sweeps.cluster.resources import machine, trials_that_fit
 from sweeps.costs.disk_need import DiskNeed, disk_need
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.records import TrialRecord, trial_name
 from sweeps.report_text import print_start
-from sweeps.resources import machine, trials_that_fit
 from sweeps.sweep_data import SweepData
 
 TRIALS_SHOWN = 40

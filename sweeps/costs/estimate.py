@@ -15,6 +15,7 @@ from rich.table import Table
 
 from llmemf.errors import InputError
 from sweeps import wording
+from sweeps.cluster.resources import machine, slots
 from sweeps.costs.disk_need import DiskNeed, disk_need
 from sweeps.costs.dry_run import disk_text, remaining
 from sweeps.costs.halving_simulation import simulate
@@ -23,7 +24,6 @@ from sweeps.costs.processes import Probes
 from sweeps.costs.trial import TrialCosts, measure_costs, trial_factors
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
-from sweeps.resources import machine, slots
 from sweeps.sweep_data import SweepData
 
 SWEEP_START = 12.0

@@ -11,16 +11,19 @@ from sweeps.interrupt import Interrupted, StopRequest
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_asks_the_second_leaves(number):
-    before = signal.getsignal(number)
-    with StopRequest() as stop:
-        stop.check()
-        os.kill(os.getpid(), number)
-        assert stop.reason == "interrupted"
-        with pytest.raises(Interrupted):
+    before = signal.signal(number, signal.default_int_handler)  # the tests themselves may run under nohup
+    try:
+        with StopRequest() as stop:
             stop.check()
-        with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), number)
-    assert signal.getsignal(number) == before
+            assert stop.reason == "interrupted"
+            with pytest.raises(Interrupted):
+                stop.check()
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, before)
 
 
 def test_tune_is_told_once_and_only_when_asked():

@@ -8,6 +8,7 @@ from sweep_fakes import tiny_scenario
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps import plan as planning
+from sweeps.cluster.resources import slots
 from sweeps.ledger import Ledger
 from sweeps.plan import (
     Options,
@@ -19,7 +20,6 @@ from sweeps.plan import (
     plan_resume,
     plan_sweep,
 )
-from sweeps.resources import slots
 from sweeps.settings import SweepRecord, load_settings, scenario_files
 from sweeps.sweep_data import load_data
 

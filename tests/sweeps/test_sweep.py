@@ -22,12 +22,12 @@ from sweep_fakes import FakeTrainer, FlakyClient, epoch_result, fake_evaluate, f
 
 from llmemf.errors import InputError
 from sweeps import checkpoints, delivery, sweep
+from sweeps.cluster.ray_session import LogWatch
 from sweeps.delivery import PARENT, mlflow_client
 from sweeps.halving import Halving
 from sweeps.interrupt import StopRequest
 from sweeps.ledger import Ledger
 from sweeps.plan import Options, plan_extend, plan_resume, plan_sweep
-from sweeps.ray_session import LogWatch
 from sweeps.search import SweepSearch
 from sweeps.sweep import StandIns, check_reachable, code_version, locked, run_sweep
 

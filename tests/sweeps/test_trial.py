@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 from sweep_fakes import FakeTrainer, objective, tiny_data
 
-from sweeps import checkpoints, cluster, trial
+from sweeps import checkpoints, trial
 from sweeps.checkpoints import stored, trial_folder
+from sweeps.cluster import check as cluster
 from sweeps.trial import NodeUnfit, reported, run_epochs, rungs
 
 METRICS = {"epoch": 3, "objective": 0.25, "best_epoch": 2, "stopped_early": False, "val/movie/mrr": 0.25}

@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml
 from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
-from sweeps.paper_numbers import in_table_order
+from sweeps.cluster.resources import default_gpus
+from sweeps.comparison.paper_numbers import in_table_order
 from sweeps.plan import SAMPLE, Options, Plan, absolute_uri, build_plan, merged_space, plan_resume, this_command
-from sweeps.resources import default_gpus
 from sweeps.settings import (
     RECORD,
     SETTLED,

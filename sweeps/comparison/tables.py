@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweeps import wording
-from sweeps.comparison import ComparisonRecord
-from sweeps.comparison_ledger import SystemResult
-from sweeps.paper_numbers import OWN_PAPER, PAPER_METRICS, PaperTable, paper_table, shown_name
-from sweeps.significance import Test, against_best, mean_over_seeds
+from sweeps.comparison.ledger import SystemResult
+from sweeps.comparison.paper_numbers import OWN_PAPER, PAPER_METRICS, PaperTable, paper_table, shown_name
+from sweeps.comparison.plan import ComparisonRecord
+from sweeps.comparison.significance import Test, against_best, mean_over_seeds
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario

@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from llmemf.errors import InputError
-from sweeps import node_probe
+from sweeps.cluster import node_probe
+from sweeps.cluster.resources import check_request, trials_that_fit
 from sweeps.plan import Plan
-from sweeps.resources import check_request, trials_that_fit
 from sweeps.settings import RECORD, SweepRecord
 from sweeps.wording import plural
 

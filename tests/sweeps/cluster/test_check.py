@@ -19,12 +19,13 @@ import yaml
 
 from llmemf.errors import InputError
 from llmemf.features.cluster import leave_ray
-from sweeps import access, cluster, login_node, node_probe, ray_session
-from sweeps.cluster import NodeType, capacity, check_cluster, compare, node_problem, read_node_types
-from sweeps.resources import check_request, trials_that_fit
+from sweeps.cluster import access, login_node, node_probe, ray_session
+from sweeps.cluster import check as cluster
+from sweeps.cluster.check import NodeType, capacity, check_cluster, compare, node_problem, read_node_types
+from sweeps.cluster.resources import check_request, trials_that_fit
 from sweeps.settings import SweepRecord
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def record(**values):
@@ -157,7 +158,7 @@ def answer(tmp_path):
 def test_a_node_like_this_one_has_no_problem(answer):
     folder, found = answer
     assert found["imports"] == "" and found["versions"]["Python"] == sys.version.split()[0]
-    assert {"llmemf/__init__.py", "sweeps/trial.py", "sweeps/cluster.py"} <= set(found["files"])
+    assert {"llmemf/__init__.py", "sweeps/trial.py", "sweeps/cluster/check.py"} <= set(found["files"])
     assert compare(found, folder, "n1", "token") == ""
 
 
@@ -393,7 +394,7 @@ def test_a_node_is_borrowed_and_goes_with_its_sweep(machines):
     assert login_node.has_node(machines.address)
     folder = Path("/tmp") / f"llmemf-test-{os.getpid()}-{random.randrange(10**6)}"
     code = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom sweeps.login_node import BorrowedNode\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom sweeps.cluster.login_node import BorrowedNode\n"
         "borrowed = BorrowedNode(sys.argv[1], Path(sys.argv[2]), 10**8)\nprint(borrowed.process.pid, flush=True)\n"
         "time.sleep(600)"
     )

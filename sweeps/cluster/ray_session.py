@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Self
 
 from llmemf.errors import InputError
-from sweeps.access import refused, set_token
-from sweeps.cluster import check_cluster, cluster_room
-from sweeps.login_node import BorrowedNode, has_node
+from sweeps.cluster.access import refused, set_token
+from sweeps.cluster.check import check_cluster, cluster_room
+from sweeps.cluster.login_node import BorrowedNode, has_node
+from sweeps.cluster.resources import machine, slots
 from sweeps.plan import Plan
-from sweeps.resources import machine, slots
 from sweeps.settings import SweepRecord
 from sweeps.sweep_data import SweepData
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20
 WATCH_SECONDS = 3.0
 LOST_SECONDS = 20.0

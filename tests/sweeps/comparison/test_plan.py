@@ -8,7 +8,7 @@ from sweep_fakes import grow, tiny_scenario
 
 from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
-from sweeps.comparison import (
+from sweeps.comparison.plan import (
     COMMON,
     CompareOptions,
     ComparisonRecord,

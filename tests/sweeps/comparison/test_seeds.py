@@ -7,8 +7,8 @@ from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.ranking import rank_metrics
 from llmemf.training import Trainer, evaluate_checkpoint
+from sweeps.comparison.seeds import load_ranks, rank_checkpoint, ranks_path, save_ranks, search_facts
 from sweeps.records import TrialRecord
-from sweeps.seeds import load_ranks, rank_checkpoint, ranks_path, save_ranks, search_facts
 from sweeps.sweep_data import SweepData
 
 SHARED = {"epochs": 2, "batch_size": 16, "max_length": 12, "device": "cpu", "eval_batch_size": 7}

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from llmemf.ranking import rank_metrics
-from sweeps.significance import against_best, gains, holm, mean_over_seeds, paired_p
+from sweeps.comparison.significance import against_best, gains, holm, mean_over_seeds, paired_p
 
 
 @pytest.mark.parametrize("metric", ["mrr", "ndcg_5", "ndcg_10"])

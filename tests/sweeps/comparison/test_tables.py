@@ -11,10 +11,11 @@ from sweep_fakes import tiny_scenario
 
 from llmemf.models import MODELS
 from llmemf.ranking import summarise
-from sweeps import comparison_view, table_formats, tables
-from sweeps.comparison import ComparisonRecord
-from sweeps.comparison_ledger import SeedResult, SystemResult
-from sweeps.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, paper_table
+from sweeps.comparison import table_formats, tables
+from sweeps.comparison import view as comparison_view
+from sweeps.comparison.ledger import SeedResult, SystemResult
+from sweeps.comparison.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, paper_table
+from sweeps.comparison.plan import ComparisonRecord
 
 DOMAINS = ("movie", "book")
 RANKS = {

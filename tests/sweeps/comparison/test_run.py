@@ -25,16 +25,16 @@ from sweep_fakes import FakeTrainer, epoch_result, tiny_data
 from llmemf.errors import InputError
 from llmemf.ranking import summarise
 from sweeps import checkpoints
-from sweeps.comparison import CompareOptions, plan_comparison, plan_resume_comparison
-from sweeps.comparison_ledger import ComparisonLedger
-from sweeps.comparison_run import run_comparison
-from sweeps.comparison_step import ComparisonStandIns, SharedRay
+from sweeps.comparison.ledger import ComparisonLedger
+from sweeps.comparison.plan import CompareOptions, plan_comparison, plan_resume_comparison
+from sweeps.comparison.run import run_comparison
+from sweeps.comparison.seeds import Look, load_ranks, ranks_path
+from sweeps.comparison.step import ComparisonStandIns, SharedRay
 from sweeps.delivery import PARENT, mlflow_client
 from sweeps.journal import Journal
 from sweeps.ledger import Ledger
-from sweeps.seeds import Look, load_ranks, ranks_path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MODELS = ["popularity", "gru4rec", "sasrec"]
 LOOKS = 1 + 2 + 2
 
@@ -280,9 +280,9 @@ def test_other_data_under_the_same_name_is_refused(here):
 
 def test_one_ray_as_long_as_the_data_fits(monkeypatch):
     started = []
-    monkeypatch.setattr("sweeps.comparison_step.start_ray", lambda plan, data: started.append(data) or 2)
-    monkeypatch.setattr("sweeps.comparison_step.stop_ray", lambda: None)
-    monkeypatch.setattr("sweeps.comparison_step.data_bytes", lambda data: data * 2**20)
+    monkeypatch.setattr("sweeps.comparison.step.start_ray", lambda plan, data: started.append(data) or 2)
+    monkeypatch.setattr("sweeps.comparison.step.stop_ray", lambda: None)
+    monkeypatch.setattr("sweeps.comparison.step.data_bytes", lambda data: data * 2**20)
     ray = SharedRay()
     assert [ray.start(None, size) for size in (10, 10, 30, 300, 10)] == [2] * 5
     assert started == [10, 300], "with 100 MB to spare"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.errors import InputError
-from sweeps.comparison import ComparisonRecord
-from sweeps.comparison_ledger import ComparisonLedger
+from sweeps.comparison.ledger import ComparisonLedger
+from sweeps.comparison.paper_numbers import PAPER_METRICS
+from sweeps.comparison.plan import ComparisonRecord
 from sweeps.delivery import PARENT, Delivery, Target, Write, one_line
-from sweeps.paper_numbers import PAPER_METRICS
 from sweeps.sweep import code_version
 from sweeps.tracking import STATUS, finite
 

@@ -1,6 +1,6 @@
 """A machine outside the cluster that drives a sweep: Ray wants a node of the cluster on it, so one is lent to it.
 
-`python -m sweeps.login_node HOST:PORT FOLDER BYTES PARENT` is that node: it has no CPUs and no GPUs, keeps everything in
+`python -m sweeps.cluster.login_node HOST:PORT FOLDER BYTES PARENT` is that node: it has no CPUs and no GPUs, keeps everything in
 FOLDER, and ends with the process PARENT that started it.
 """
 
@@ -16,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from sweeps.access import refused
+from sweeps.cluster.access import refused
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 90.0
 LABEL = "llmemf"
 READY = "Ray runtime started"
@@ -80,7 +80,7 @@ class BorrowedNode:
         with log.open("w") as file:
             # A group of its own: Ctrl-C must reach the sweep alone, which still needs this node to stop in order.
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sweeps.login_node", *facts],
+                [sys.executable, "-m", "sweeps.cluster.login_node", *facts],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -20,19 +20,21 @@ from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
-from sweeps import comparison_view, leaderboard, table_formats, tables, wording
-from sweeps.comparison import ComparisonRecord, plan_search, plan_seeds
-from sweeps.comparison_ledger import ComparisonLedger, SeedResult, SystemResult
-from sweeps.comparison_step import ComparisonStandIns, SharedRay, Step
-from sweeps.comparison_tracking import ComparisonTracking
+from sweeps import leaderboard, wording
+from sweeps.cluster.ray_session import LogWatch, quiet
+from sweeps.comparison import table_formats, tables
+from sweeps.comparison import view as comparison_view
+from sweeps.comparison.ledger import ComparisonLedger, SeedResult, SystemResult
+from sweeps.comparison.plan import ComparisonRecord, plan_search, plan_seeds
+from sweeps.comparison.seeds import Look, load_ranks, rank_checkpoint, ranks_path, save_ranks, search_facts
+from sweeps.comparison.step import ComparisonStandIns, SharedRay, Step
+from sweeps.comparison.tracking import ComparisonTracking
 from sweeps.interrupt import Interrupted, StopRequest
 from sweeps.ledger import Ledger
 from sweeps.plan import SAMPLE, Plan
-from sweeps.ray_session import LogWatch, quiet
 from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import caveats
 from sweeps.retention import Retention
-from sweeps.seeds import Look, load_ranks, rank_checkpoint, ranks_path, save_ranks, search_facts
 from sweeps.settings import write_whole
 from sweeps.sweep import (
     ALL_FAILED,

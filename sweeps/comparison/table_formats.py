@@ -9,9 +9,9 @@ import math
 import numpy as np
 
 from sweeps import wording
-from sweeps.paper_numbers import PAPER_METRICS, shown_name
-from sweeps.significance import Test
-from sweeps.tables import HEADINGS, RANKINGS, Cell, ComparisonTable, Place, Row
+from sweeps.comparison.paper_numbers import PAPER_METRICS, shown_name
+from sweeps.comparison.significance import Test
+from sweeps.comparison.tables import HEADINGS, RANKINGS, Cell, ComparisonTable, Place, Row
 
 
 def number(cell: Cell | None) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeps import leaderboard
+from sweeps.cluster.ray_session import OBJECT_STORE_EXTRA, data_bytes, start_ray, stop_ray
+from sweeps.comparison.seeds import Look
 from sweeps.interrupt import StopRequest
 from sweeps.plan import Plan
-from sweeps.ray_session import OBJECT_STORE_EXTRA, data_bytes, start_ray, stop_ray
 from sweeps.records import TrialRecord, best_of
-from sweeps.seeds import Look
 from sweeps.sweep import COMPLETED, INTERRUPTED, Result, StandIns, Sweep, write_results
 from sweeps.sweep_data import SweepData
 

@@ -12,13 +12,13 @@ from rich.text import Text
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps import wording
-from sweeps.comparison import ComparisonRecord, plan_search
-from sweeps.comparison_ledger import ComparisonLedger, SystemResult
-from sweeps.paper_numbers import PAPER_METRICS, shown_name
+from sweeps.comparison.ledger import ComparisonLedger, SystemResult
+from sweeps.comparison.paper_numbers import PAPER_METRICS, shown_name
+from sweeps.comparison.plan import ComparisonRecord, plan_search
+from sweeps.comparison.table_formats import COST_HEADINGS, costs, count, number, p_value
+from sweeps.comparison.tables import HEADINGS, Cell, ComparisonTable, Row
 from sweeps.plan import Plan, ui_command
 from sweeps.report_text import describe_resources, print_command
-from sweeps.table_formats import COST_HEADINGS, costs, count, number, p_value
-from sweeps.tables import HEADINGS, Cell, ComparisonTable, Row
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario

@@ -1,0 +1,1 @@
+"""Several systems or settings under one protocol: same budget, seeds, one look at the test split, tests, tables."""
