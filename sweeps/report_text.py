@@ -128,14 +128,20 @@ def caveats(plan: Plan, data: SweepData, looks: int = 0) -> list[str]:
     Args:
         looks: how often this sweep looked at the test split.
     """
+    encoders = {kind: matrix.encoder for kind, matrix in data.features.items()}
+    return caveats_of(data.scenario.name, plan.objectives, encoders, looks)
+
+
+def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], looks: int) -> list[str]:
+    """What a reader of numbers must know that were made from a scenario by features of these encoders (by kind)."""
     notes = []
     if looks > 1:
         notes.append(f"The test split was looked at {looks} times, once per extension that changed the best trial.")
-    if data.scenario.name == "sample":
+    if scenario == "sample":
         notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
-    if "sampled" in plan.objectives:
+    if "sampled" in objectives:
         notes.append("Trained with the sampled objective, an estimate of the full softmax.")
-    offline = [kind for kind, matrix in data.features.items() if matrix.encoder == "offline"]
+    offline = [kind for kind, encoder in encoders.items() if encoder == "offline"]
     if offline:
         notes.append(f"Features by offline encoders ({', '.join(offline)}), not by CLIP.")
     return notes

@@ -27,6 +27,7 @@ from sweeps import leaderboard
 from sweeps.cluster.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.delivery import Target
 from sweeps.display import Display
+from sweeps.hardware import describe_machine
 from sweeps.interrupt import Interrupted, StopRequest
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, check_writable
@@ -122,6 +123,7 @@ class Sweep:
         self.ledger.open(
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=describe_resources(self.plan, parallel),
+            cpus_per_trial=record.cpus_per_trial, gpus_per_trial=record.gpus_per_trial, machine=describe_machine(),
         )  # fmt: skip
         record.fingerprint, record.status = data.scenario.fingerprint, "running"
         record.save()
