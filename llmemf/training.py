@@ -123,7 +123,7 @@ class Trainer:
             InputError: the checkpoint is of another configuration or of other data, or cannot be read.
         """
         stored = _read_config(Path(folder))
-        _check_data(folder, stored, self.config, self.data)
+        _check_data(folder, stored, self.data)
         differing = sorted(key for key, value in self.config.to_dict().items() if stored["config"].get(key) != value)
         if set(differing) - {"epochs", "device", "patience"}:
             raise InputError(
@@ -336,7 +336,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return stored
 
 
-def _check_data(folder: str | Path, stored: Mapping[str, Any], config: TrialConfig, data: TrialData) -> None:
+def _check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData) -> None:
     """Raise InputError unless a checkpoint was trained on this scenario and these features."""
     if stored["fingerprint"] != data.fingerprint:
         raise InputError(
@@ -344,7 +344,7 @@ def _check_data(folder: str | Path, stored: Mapping[str, Any], config: TrialConf
             "use it with the data it was trained on"
         )
     for kind, expected in stored["features"].items():
-        if _feature_hashes(config, data).get(kind) != expected:
+        if data.feature_hashes.get(kind) != expected:
             raise InputError(
                 f"checkpoint {folder} was trained with other {kind} features: use it with those it was trained with"
             )
@@ -372,13 +372,36 @@ def evaluate_checkpoint(
 
     Raises:
         InputError: the checkpoint belongs to other data, or cannot be read.
+        FloatingPointError: a score is NaN.
+    """
+    _, ranks = rank_checkpoint(folder, scenario, TrialData.build(scenario, **features), split, device=device)
+    return summarise(ranks, scenario.domains, split)
+
+
+def rank_checkpoint(
+    folder: str | Path, scenario: Scenario, data: TrialData, split: str = "test", *, device: str = "auto"
+) -> tuple[Recommender, dict[str, np.ndarray]]:
+    """Rank every case of a held-out split by the weights of a chosen checkpoint.
+
+    Args:
+        folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
+        scenario: the scenario it was trained on.
+        data: what it was trained on; fingerprint and hashes of features are compared.
+        split: "test" or "valid".
+
+    Returns:
+        the model, and the arrays that `ranking.rank_cases` gives; with `selection: per_domain` every domain is ranked by
+        its own weights, and the model holds those of the last.
+
+    Raises:
+        InputError: the checkpoint belongs to other data, or cannot be read.
+        FloatingPointError: a score is NaN.
     """
     folder = Path(folder)
     stored = _read_config(folder)
     model_type = model_class(stored["config"]["model"])
     config = build_config(model_type.config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
-    data = TrialData.build(scenario, **features)
-    _check_data(folder, stored, config, data)
+    _check_data(folder, stored, data)
     target = pick_device(config.device)
     sequences = device_sequences(config, scenario, split, target)
     model = model_type(config, data).to(target)
@@ -403,5 +426,4 @@ def evaluate_checkpoint(
                 cases=cases,
             )
         )
-    ranks = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
-    return summarise(ranks, scenario.domains, split)
+    return model, {key: np.concatenate([part[key] for part in found]) for key in found[0]}

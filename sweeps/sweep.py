@@ -106,7 +106,7 @@ class Sweep:
             startup=max(2, min(PRIOR_TRIALS, plan.record.grid_points or PRIOR_TRIALS)),
         )
         self.retention = Retention(self.folder, self.ledger, plan.record.keep)
-        self._tracking: Tracking | None = None
+        self.tracking: Tracking | None = None
         self._leaving = threading.Lock()
 
     def open(self, data: SweepData, parallel: int) -> None:
@@ -132,7 +132,7 @@ class Sweep:
             self.console, title=title, planned=self.plan.trials, slots=parallel, records=self.ledger.records
         )
         self.display.already(self.ledger.seconds)
-        self._tracking = open_tracking(self.plan, data, self.ledger, self.console, self.stand_ins.client)
+        self.tracking = open_tracking(self.plan, data, self.ledger, self.console, self.stand_ins.client)
 
     def train(self, parallel: int, stop: StopRequest) -> None:
         """Run all trials that are left, until the last one ends or the sweep is asked to stop."""
@@ -142,15 +142,15 @@ class Sweep:
             self.folder,
             ledger=self.ledger,
             search=self.search,
-            tracking=self._tracking,
+            tracking=self.tracking,
             display=self.display,
             retention=self.retention,
             stop=stop,
         )
-        stop.on_stuck = lambda: self._leave_stuck(stop.reason)
+        stop.on_stuck = lambda: self.leave_stuck(stop.reason)
         try:
             stop.check()
-            with self.display, ClusterWatch(lambda: self._leave_stuck(stop.reason or CLUSTER_LOST)):
+            with self.display, ClusterWatch(lambda: self.leave_stuck(stop.reason or CLUSTER_LOST)):
                 self._tune(callback, parallel)
         finally:
             stop.on_stuck = None
@@ -194,7 +194,7 @@ class Sweep:
                 raise disk_full(self.plan) from error
             raise
 
-    def _leave_stuck(self, reason: str) -> None:
+    def leave_stuck(self, reason: str) -> None:
         """End a sweep whose Ray no longer answers; called from threads beside the one that waits for Ray."""
         # Never given back: whoever comes second must not end the process before the first has closed the runs.
         self._leaving.acquire()
@@ -206,21 +206,21 @@ class Sweep:
 
     def leave(self, reason: str) -> None:
         """Close what is open where the sweep cannot go on; `--resume` goes on from the journal."""
-        if self._tracking is None:
+        if self.tracking is None:
             return
-        tracking, self._tracking = self._tracking, None
-        self._close_trials(tracking)
+        tracking, self.tracking = self.tracking, None
+        self.close_trials(tracking)
         tracking.close("interrupted")
-        self._settle("interrupted", reason)
+        self.settle("interrupted", reason)
 
-    def _close_trials(self, tracking: Tracking) -> None:
+    def close_trials(self, tracking: Tracking) -> None:
         """Close the runs of all trials that have not ended."""
         for record in self.ledger.records.values():
             if not record.ended:
                 record.outcome = "interrupted"
                 tracking.end_trial(record)
 
-    def _settle(self, outcome: str, reason: str) -> None:
+    def settle(self, outcome: str, reason: str) -> None:
         """Write how the sweep stands into its journal and its record."""
         self.ledger.stop(reason or outcome)
         self.plan.record.status = outcome
@@ -228,8 +228,8 @@ class Sweep:
 
     def finish(self, stop: StopRequest) -> Result:
         """Write what came out, look at the test split once if the search has ended, close the runs, and show it all."""
-        tracking = self._tracking
-        self._close_trials(tracking)
+        tracking = self.tracking
+        self.close_trials(tracking)
         records = list(self.ledger.records.values())
         best = best_of(records)
         outcome = "interrupted" if stop.reason else "completed" if best else "failed"
@@ -249,8 +249,8 @@ class Sweep:
         )
         with self.console.status("delivering to MLflow"):
             undelivered = tracking.close(outcome)
-        self._tracking = None
-        self._settle(outcome, stop.reason)
+        self.tracking = None
+        self.settle(outcome, stop.reason)
         print_end(
             self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
             tracking.page(), self.console, looks=len(self.ledger.tests),

@@ -26,7 +26,7 @@ from sweeps.comparison import table_formats, tables
 from sweeps.comparison import view as comparison_view
 from sweeps.comparison.ledger import ComparisonLedger, SeedResult, SystemResult
 from sweeps.comparison.plan import ComparisonRecord, plan_search, plan_seeds
-from sweeps.comparison.seeds import Look, load_ranks, rank_checkpoint, ranks_path, save_ranks, search_facts
+from sweeps.comparison.seeds import Look, load_ranks, look_at_test, ranks_path, save_ranks, search_facts
 from sweeps.comparison.step import ComparisonStandIns, SharedRay, Step
 from sweeps.comparison.tracking import ComparisonTracking
 from sweeps.interrupt import Interrupted, StopRequest
@@ -262,7 +262,7 @@ class ComparisonRun:
     def _ranked(self, record: TrialRecord, weights: dict[str, Path], data: SweepData) -> Look:
         if record.name not in weights:
             raise SystemFailed(f"the weights of seed {record.choice['seed']} are gone")
-        rank = self.stand_ins.rank or rank_checkpoint
+        rank = self.stand_ins.rank or look_at_test
         try:
             with self.console.status(f"scoring seed {record.choice['seed']} on the test split"):
                 return rank(weights[record.name], data)

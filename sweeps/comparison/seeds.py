@@ -36,7 +36,7 @@ class Look:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def rank_checkpoint(folder: Path, data: SweepData) -> Look:
+def look_at_test(folder: Path, data: SweepData) -> Look:
     """Rank every test case by the weights of a trial's best epoch.
 
     Args:
@@ -47,47 +47,12 @@ def rank_checkpoint(folder: Path, data: SweepData) -> Look:
         InputError: the checkpoint belongs to other data, or cannot be read.
         FloatingPointError: a score is NaN.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from llmemf.models.recommender import num_parameters
+    from llmemf.ranking import summarise
+    from llmemf.training import rank_checkpoint
 
-    from llmemf.config import build_config, read_yaml
-    from llmemf.models import model_class
-    from llmemf.models.recommender import num_parameters, pick_device
-    from llmemf.ranking import rank_cases, summarise
-    from llmemf.training import BEST, CONFIG, device_sequences
-
-    stored = read_yaml(folder / CONFIG)
-    model_type = model_class(stored["config"]["model"])
-    config = build_config(model_type.config_class, {**stored["config"], "device": "auto"}, where=str(folder / CONFIG))
-    scenario, trial_data = data.scenario, data.trial_data
-    known = {kind: trial_data.feature_hashes.get(kind) for kind in stored["features"]}
-    if stored["fingerprint"] != scenario.fingerprint or stored["features"] != known:
-        raise InputError(f"checkpoint {folder} was trained on other data or features: bring those back")
-    try:
-        tensors = load_file(folder / BEST)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / BEST} cannot be read ({str(error).partition(chr(10))[0]})") from None
-    device = pick_device(config.device)
-    model = model_type(config, trial_data).to(device)
-    sequences = device_sequences(config, scenario, "test", device)
-    is_y = scenario.test.targets >= scenario.num_x
-    parts = []
-    for name in stored["best"]:
-        start = f"{name}/"
-        model.load_state_dict({key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)})
-        cases = None if name == "joint" else np.flatnonzero(is_y == (name == "y"))
-        parts.append(
-            rank_cases(
-                model,
-                sequences,
-                scenario.candidates["test"],
-                batch_size=config.eval_batch_size,
-                ties=config.ties,
-                cases=cases,
-            )
-        )
-    ranks = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-    metrics = summarise(ranks, scenario.domains, "test")
+    model, ranks = rank_checkpoint(folder, data.scenario, data.trial_data)
+    metrics = summarise(ranks, data.scenario.domains, "test")
     return Look({key: ranks[key] for key in ARRAYS}, metrics, num_parameters(model), model.status, model.facts())
 
 

@@ -24,7 +24,7 @@ class ComparisonStandIns(StandIns):
 
     Attributes:
         train: runs the trials of a step without Ray.
-        rank: instead of `rank_checkpoint`.
+        rank: instead of `look_at_test`.
     """
 
     train: Callable[[Sweep], None] | None = None
@@ -58,16 +58,16 @@ class Step(Sweep):
     def open(self, data: SweepData, parallel: int) -> None:
         super().open(data, parallel)
         self.display.title = self._title
-        self._tracking.log_parent(tags=self._tags, step=0, time=0)
+        self.tracking.log_parent(tags=self._tags, step=0, time=0)
 
-    def _leave_stuck(self, reason: str) -> None:
+    def leave_stuck(self, reason: str) -> None:
         self.leave(reason)
         self._on_stuck(reason)
 
     def finish(self, stop: StopRequest) -> Result:
         """Write the leaderboard, look at the test split where that is asked for, and close the runs."""
-        tracking = self._tracking
-        self._close_trials(tracking)
+        tracking = self.tracking
+        self.close_trials(tracking)
         records = list(self.ledger.records.values())
         best = best_of(records)
         outcome = "interrupted" if stop.reason else "completed" if best else "failed"
@@ -86,8 +86,8 @@ class Step(Sweep):
         time = best.updated if best else 0
         tracking.log_parent(metrics=summary, tags=tags, paths=paths, step=len(records), time=time)
         tracking.close(outcome)
-        self._tracking = None
-        self._settle(outcome, stop.reason)
+        self.tracking = None
+        self.settle(outcome, stop.reason)
         return Result(COMPLETED if outcome == "completed" else INTERRUPTED, records, test)
 
 

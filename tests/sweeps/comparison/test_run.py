@@ -70,7 +70,7 @@ class Floor:
             record, model = sweep.ledger.records[given["trial"]], sweep.plan.record.model
             self._count(self.trained, (sweep.plan.record.name, record.number))
             sweep.ledger.start(record)
-            sweep._tracking.start_trial(record)
+            sweep.tracking.start_trial(record)
             if model in self.fails:
                 sweep.ledger.fail(record, "error", f"NonFiniteLoss: {model}")
             else:
@@ -80,10 +80,10 @@ class Floor:
                     result = epoch_result(epoch, given.get("lr", 0.5) * epoch, seconds_train=2.0)
                     checkpoints.save(trainer, checkpoints.trial_folder(sweep.folder, record.number), result)
                     event = sweep.ledger.add(record, result, stopped=False)
-                    sweep._tracking.log_epoch(record, event["result"], event["time"])
+                    sweep.tracking.log_epoch(record, event["result"], event["time"])
             sweep.search.on_trial_complete(f"id{place}")
             sweep.search.tell(record)
-            sweep._tracking.end_trial(record)
+            sweep.tracking.end_trial(record)
             sweep.retention.end(record)
             place += 1
 

@@ -7,7 +7,7 @@ from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.ranking import rank_metrics
 from llmemf.training import Trainer, evaluate_checkpoint
-from sweeps.comparison.seeds import load_ranks, rank_checkpoint, ranks_path, save_ranks, search_facts
+from sweeps.comparison.seeds import load_ranks, look_at_test, ranks_path, save_ranks, search_facts
 from sweeps.records import TrialRecord
 from sweeps.sweep_data import SweepData
 
@@ -37,7 +37,7 @@ def trained(folder, model, **settings):
 )
 def test_ranks_give_the_metrics_that_the_trial_floor_gives(tmp_path, model, settings):
     data = trained(tmp_path, model, **settings)
-    look = rank_checkpoint(tmp_path, data)
+    look = look_at_test(tmp_path, data)
     assert look.metrics == evaluate_checkpoint(tmp_path, data.scenario, data.features)
     targets = data.scenario.test.targets
     assert sorted(look.ranks["case"]) == list(range(len(targets)))
@@ -55,12 +55,12 @@ def test_ranks_give_the_metrics_that_the_trial_floor_gives(tmp_path, model, sett
 def test_other_data_and_damaged_weights_are_refused(tmp_path):
     trained(tmp_path, "sasrec", dim=6)
     other = tiny.make_scenario(seed=5)
-    with pytest.raises(InputError, match="other data or features"):
-        rank_checkpoint(tmp_path, SweepData(other, {}, tiny.TrialData.build(other)))
+    with pytest.raises(InputError, match="was trained on data"):
+        look_at_test(tmp_path, SweepData(other, {}, tiny.TrialData.build(other)))
     (tmp_path / "best.safetensors").write_bytes(b"broken")
     scenario = tiny.make_scenario()
     with pytest.raises(InputError, match="cannot be read"):
-        rank_checkpoint(tmp_path, SweepData(scenario, {}, tiny.TrialData.build(scenario)))
+        look_at_test(tmp_path, SweepData(scenario, {}, tiny.TrialData.build(scenario)))
 
 
 def test_ranks_on_disk_are_sorted_by_case(tmp_path):
