@@ -4,7 +4,8 @@ llmemf data --help        prepare and inspect scenarios
 llmemf features --help    make, import and show the items' features
 llmemf models             list the systems; `llmemf models NAME` shows the settings of one
 llmemf train --help       train one model on one scenario
-llmemf evaluate --help    score a checkpoint
+llmemf evaluate --help    score a checkpoint, or an exported model
+llmemf recommend --help   the top items for a history, by an exported model
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 
 import typer
 
-from llmemf.commands import data, features, models, train
+from llmemf.commands import data, features, models, recommend, train
 from llmemf.errors import InputError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.add_typer(features.app, name="features")
 app.command("models")(models.models)
 app.command("train")(train.train)
 app.command("evaluate")(train.evaluate)
+app.command("recommend")(recommend.recommend)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

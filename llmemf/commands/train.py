@@ -1,4 +1,4 @@
-"""Train one model on one scenario, and score a checkpoint.
+"""Train one model on one scenario, and score a checkpoint or an exported model.
 
 llmemf train NAME --set lr=1e-3 --output runs/first
 llmemf train NAME --config best.yaml
@@ -120,27 +120,50 @@ def _run(name, settings, output: Path | None, resume: bool, data_root: Path) -> 
 
 def evaluate(
     folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A checkpoint folder (best.safetensors, config.yaml).")
+        Path,
+        typer.Argument(metavar="FOLDER", help="A checkpoint (best.safetensors, config.yaml), or an exported model."),
     ],
     name: Name,
     split: Annotated[Split, typer.Option("--split", help="Which held-out split.")] = Split.test,
     data_root: DataRoot = DEFAULT_ROOT,
     device: Device = "auto",
 ) -> None:
-    """Score the best weights of a checkpoint on a held-out split."""
-    from llmemf.config import build_config, read_yaml
-    from llmemf.models import model_class
+    """Score a checkpoint's best weights, or an exported model, on a held-out split."""
+    from llmemf.exported.folder import is_exported
     from llmemf.scenarios.scenario import find_scenario
-    from llmemf.training import evaluate_checkpoint
 
     scenario = find_scenario(name, data_root)
-    stored = read_yaml(folder / "config.yaml")["config"]
-    settings = build_config(model_class(stored["model"]).config_class, stored, where=str(folder / "config.yaml"))
-    features = _features(settings, scenario)
-    metrics = evaluate_checkpoint(folder, scenario, features, split.value, device=device)
+    score = _score_export if is_exported(folder) else _score_checkpoint
+    metrics, note = score(folder, scenario, split.value, device)
     table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in SHOWN), title=split.value)
     for domain in scenario.domains:
         for label, prefix in (("stored candidates", split.value), ("all items", f"{split.value}_full")):
             if f"{prefix}/{domain}/mrr" in metrics:
                 table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in SHOWN))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    if note:
+        console.print(note, soft_wrap=True, highlight=False)
+
+
+def _score_checkpoint(folder: Path, scenario, split: str, device: str) -> tuple[dict[str, float], str]:
+    """Metrics, and nothing to say about them."""
+    from llmemf.config import build_config, read_yaml
+    from llmemf.models import model_class
+    from llmemf.training import evaluate_checkpoint
+
+    stored = read_yaml(folder / "config.yaml")["config"]
+    settings = build_config(model_class(stored["model"]).config_class, stored, where=str(folder / "config.yaml"))
+    return evaluate_checkpoint(folder, scenario, _features(settings, scenario), split, device=device), ""
+
+
+def _score_export(folder: Path, scenario, split: str, device: str) -> tuple[dict[str, float], str]:
+    """Metrics, and how they compare with those that were logged."""
+    from llmemf.exported.evaluation import compare_with_logged, evaluate_export
+    from llmemf.exported.folder import ExportedModel
+
+    model = ExportedModel.load(folder, device=device)
+    metrics = evaluate_export(model, scenario, split)
+    return metrics, str(
+        compare_with_logged(model, metrics, split) or f"no numbers of this split were logged in {folder}"
+    )

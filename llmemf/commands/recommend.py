@@ -1,0 +1,78 @@
+"""The top items for a history, by an exported model.
+
+llmemf recommend --model FOLDER --history "B00003CY51,0767811070" --domain book --k 10
+llmemf recommend --model FOLDER --history @history.txt --domain book --json
+cut -f2 orders.tsv | llmemf recommend --model FOLDER --history - --domain movie
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmemf.errors import InputError
+
+
+def recommend(
+    model: Annotated[Path, typer.Option("--model", metavar="FOLDER", help="What sweeps/export.py has written.")],
+    history: Annotated[
+        str, typer.Option("--history", help="Item ids, oldest first: id1,id2,...; @FILE, or - for standard input.")
+    ],
+    domain: Annotated[str, typer.Option("--domain", help="Whose items are wanted.")],
+    k: Annotated[int, typer.Option("--k", help="How many.")] = 10,
+    keep_history: Annotated[
+        bool, typer.Option("--keep-history", help="Items of the history may be recommended again.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The answer as one JSON object.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")] = "auto",
+) -> None:
+    """Recommend items of one domain to somebody of whom only a history is known."""
+    names = read_history(history)
+    from llmemf.exported.recommendation import Recommendations
+
+    request = {"history": names, "domain": domain, "k": k, "exclude_history": not keep_history}
+    answer = Recommendations.load(model, device=device).answer(request)
+    if as_json:
+        print(json.dumps(answer, ensure_ascii=False))
+    else:
+        _print(answer, Console(highlight=False))
+
+
+def read_history(text: str) -> list[str]:
+    """Item ids out of the option: separated by commas or line ends, blanks around them dropped.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    if text == "-":
+        text = sys.stdin.read()
+    elif text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "not UTF-8 text"
+            raise InputError(f"--history {text}: the file cannot be read: {reason}") from None
+    return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
+
+
+def _print(answer: dict[str, Any], console: Console) -> None:
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    table.add_column("", justify="right")
+    table.add_column("id", no_wrap=True)
+    table.add_column("title", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
+    for item in answer["items"]:
+        table.add_row(str(item["rank"]), Text(item["id"]), Text(item["title"] or "-"), f"{item['score']:.4f}")
+    console.print(table)
+    known, unknown = answer["known_items"], answer["unknown_items"]
+    skipped = f", {len(unknown)} unknown and skipped: {', '.join(unknown)}" if unknown else ""
+    console.print(Text(f"from {known} known item{'' if known == 1 else 's'} of the history{skipped}"), style="dim")

@@ -1,0 +1,142 @@
+"""The model card: what an exported model is, what it was trained on, what it reached, and what it is not for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llmemf.config import TrialConfig
+
+SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
+PREFIXES = {"valid": "val", "test": "test"}
+STATUS_NOTES = {
+    "pseudo-profile": "User profiles are means of item texts, not written by a language model as in the source.",
+    "substitute graph": "The knowledge graph of the source is replaced by one of co-occurrences.",
+}
+
+
+def model_card(
+    manifest: Mapping[str, Any],
+    config: TrialConfig,
+    metrics: Mapping[str, Mapping[str, float]],
+    *,
+    source_of_system: str,
+    examples: Sequence[str],
+    name: str,
+) -> str:
+    """The card in Markdown.
+
+    Args:
+        manifest: the content of `model.json`.
+        metrics: logged numbers by split.
+        source_of_system: the paper or page that the system was written from.
+        examples: a few item ids for the commands that are shown.
+        name: of the folder.
+    """
+    x, y = manifest["domains"]
+    history = ",".join(examples)
+    lines = [
+        f"# {name}",
+        "",
+        (
+            f"A next-item recommender over two domains, **{x}** and **{y}**: from the items that a person took, in order, it "
+            f"scores every item of either domain. System `{manifest['system']}` ({manifest['status']}), written from: "
+            f"{source_of_system or 'this project'}."
+        ),
+        "",
+        "## Use",
+        "",
+        "```bash",
+        f'llmemf recommend --model {name} --history "{history}" --domain {y} --k 10',
+        f"llmemf evaluate {name} {manifest['scenario']} --split valid     # needs the scenario; gives the numbers below",
+        "```",
+        "",
+        "```python",
+        "from llmemf.exported.recommendation import Recommendations",
+        f'Recommendations.load("{name}").answer({{"history": {list(examples)!r}, "domain": "{y}", "k": 10}})',
+        "```",
+        "",
+        (
+            "Ids that the model does not know are skipped and named in the answer. Items of the history are left out of the "
+            "answer unless `exclude_history` is false. The person is always a stranger to the model: all it knows of him is the "
+            "history. Scores compare within one answer only."
+        ),
+        "",
+        "## Data",
+        "",
+        *_data(manifest),
+        "",
+        "## Numbers",
+        "",
+        *_numbers(manifest, metrics),
+        "",
+        "## Intended use and limits",
+        "",
+        *[f"- {line}" for line in _limits(manifest, config, metrics)],
+        "",
+        "## Where it comes from",
+        "",
+        *[f"- {key}: {value}" for key, value in manifest["source"].items()],
+        *[f"- {key}: {value}" for key, value in manifest["facts"].items()],
+        "",
+        "Settings: `config.yaml`. No file of this folder is a pickle.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _data(manifest: Mapping[str, Any]) -> list[str]:
+    x, y = manifest["domains"]
+    counts = manifest["sequences"]
+    lines = [
+        f"- scenario `{manifest['scenario']}`, fingerprint `{manifest['fingerprint']}`",
+        (
+            f"- {manifest['num_x']:,} items of {x}, {manifest['num_items'] - manifest['num_x']:,} of {y}; "
+            f"{manifest['num_users']:,} users; {counts['train']:,} training sequences, {counts['valid']:,} validation and "
+            f"{counts['test']:,} test cases"
+        ),
+    ]
+    lines += [
+        f"- {kind} features by `{fact['encoder']}`, hash `{fact['hash']}`"
+        for kind, fact in manifest["features"].items()
+    ]
+    return lines if manifest["features"] else [*lines, "- no features: item ids alone"]
+
+
+def _numbers(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    rows = []
+    for split, values in metrics.items():
+        for domain in manifest["domains"]:
+            for suffix, among in (("", "stored candidates"), ("_full", "all items")):
+                found = [values.get(f"{PREFIXES[split]}{suffix}/{domain}/{name}") for name in SHOWN]
+                if any(value is not None for value in found):
+                    cells = ["-" if value is None else f"{value:.4f}" for value in found]
+                    rows.append("| " + " | ".join([split, domain, among, *cells]) + " |")
+    if not rows:
+        return ["None were logged."]
+    names = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in SHOWN)]
+    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names), *rows]
+
+
+def _limits(manifest: Mapping[str, Any], config: TrialConfig, metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    lines = [
+        (
+            "For experiments with cross-domain recommendation, and for suggestions to people whose taste the data resembles. Not "
+            "for decisions about people."
+        ),
+        (
+            "It was trained on what was taken, not on what was liked, and repeats what the data preferred; items that came later "
+            "than the data are unknown to it."
+        ),
+        f"It reads the last {config.max_length} items of a history.",
+        *manifest["notes"],
+    ]
+    if manifest["status"] in STATUS_NOTES:
+        lines.append(STATUS_NOTES[manifest["status"]])
+    if "test" not in metrics:
+        lines.append("It was not scored on the test split.")
+    if manifest["training_sequences"]:
+        lines.append(
+            "The folder holds the training sequences (items by number, users by number, times), since the system is built on "
+            "them: share it as you would share the data."
+        )
+    return lines
