@@ -18,6 +18,8 @@ SCENARIO_FILES = Path(__file__).resolve().parent / "scenarios"
 RECORD = "sweep.yaml"
 TUNE = "tune"
 """Folder of a sweep that Ray Tune writes for itself; nothing of it is needed to resume."""
+GROUPS = ("comparisons", "ablations", "reruns")
+"""Folders of a storage beside `sweeps`: what is made of sweeps of its own, named OWNER--ENTRY."""
 SETTLED = (
     "model",
     "epochs",
@@ -60,6 +62,13 @@ class SweepSettings(BaseModel):
     """What is searched; see `sweeps.space`. Empty: the model's default space."""
     constraints: list[str] = []
     """Comparisons that every grid point must fulfil, for example `alpha + beta <= 1`."""
+
+
+class ScenarioFile(SweepSettings):
+    """What may stand in a file of `sweeps/scenarios/`."""
+
+    ablations: dict[str, dict[str, Any]] = {}
+    """Rows of one's own for `sweeps/ablation.py`: name -> settings that differ from the full model."""
 
 
 class SweepRecord(SweepSettings):
@@ -120,17 +129,27 @@ def scenario_files() -> dict[str, Path]:
 
 
 def load_settings(path: Path) -> dict[str, Any]:
-    """Read one scenario file and check its keys.
+    """Read the settings of a sweep from one scenario file and check its keys.
 
     Raises:
         InputError: unknown keys (the nearest valid one is offered), wrong types, or a setting that stands twice.
     """
     values = read_yaml(path)
-    build_config(SweepSettings, values, where=path.name)
+    build_config(ScenarioFile, values, where=path.name)
+    values.pop("ablations", None)
     twice = sorted(set(values.get("fixed", {})) & set(space_keys(values.get("space", {}))))
     if twice:
         raise InputError(f"{path.name}: {twice[0]!r} stands in both fixed and space")
     return values
+
+
+def load_ablations(path: Path) -> dict[str, dict[str, Any]]:
+    """The ablations of one scenario file: name -> settings.
+
+    Raises:
+        InputError: the file has unknown keys or wrong types.
+    """
+    return build_config(ScenarioFile, read_yaml(path), where=path.name).ablations
 
 
 def space_keys(space: dict[str, Any]) -> list[str]:
@@ -240,14 +259,18 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
             return root / name
         hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
         raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
-    # The sweeps of a comparison go on with it, when they are not named.
-    own = [
-        path.parent for name, path in existing.items() if not (storage / "comparisons" / name.split("--")[0]).exists()
-    ]
-    records = [SweepRecord.load(folder) for folder in own]
+    # The sweeps of a group go on with it, when they are not named.
+    records = [SweepRecord.load(path.parent) for name, path in existing.items() if not is_of_group(storage, name)]
     matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
     if not matching:
         found = f"stored sweeps: {', '.join(sorted(existing))}" if existing else "none is stored there"
         wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
         raise InputError(f"{flag}: {wanted} in {root}; {found}")
     return root / max(matching, key=lambda record: record.created).name
+
+
+def is_of_group(storage: Path, name: str) -> bool:
+    """Whether a sweep was made by a comparison, an ablation or a rerun of this storage."""
+    parts = name.split("--")
+    owners = ["--".join(parts[:count]) for count in range(1, len(parts))]
+    return any((storage / root / owner).exists() for root in GROUPS for owner in owners)

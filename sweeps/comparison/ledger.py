@@ -1,4 +1,4 @@
-"""How far a comparison is, as it follows from its journal: which system has which result."""
+"""How far a group is, as it follows from its journal: which entry has which result."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class SeedResult:
 
 
 @dataclass
-class SystemResult:
-    """What is known of one system.
+class EntryResult:
+    """What is known of one entry: a system of a comparison, a row of an ablation, a trial of a rerun.
 
     Attributes:
         outcome: "" while it is under way, `done`, `failed` (every trial or seed), `missing` (it cannot run on this data).
@@ -43,7 +43,7 @@ class SystemResult:
         notes: what a reader of its numbers must know.
     """
 
-    model: str
+    name: str
     outcome: str = ""
     reason: str = ""
     status: str = ""
@@ -59,23 +59,24 @@ class SystemResult:
         return [result.metrics[metric] for _, result in sorted(self.seeds.items()) if metric in result.metrics]
 
 
-class ComparisonLedger:
-    """The results of a comparison and the journal that they follow from.
+class GroupLedger:
+    """The results of a group and the journal that they follow from.
 
     Args:
-        folder: the comparison's folder.
+        folder: the group's folder.
+        key: under which events name their entry.
 
     Raises:
         InputError: the journal is damaged.
 
     Attributes:
-        systems: model -> result.
+        results: name -> result.
         seconds: running time so far, interruptions left out.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.journal = Journal(folder / JOURNAL)
-        self.systems: dict[str, SystemResult] = {}
+    def __init__(self, folder: Path, key: str) -> None:
+        self.journal, self.key = Journal(folder / JOURNAL), key
+        self.results: dict[str, EntryResult] = {}
         self.seconds = 0.0
         self._last_time: int | None = None
         for event in self.journal.read():
@@ -85,29 +86,29 @@ class ComparisonLedger:
     def is_new(self) -> bool:
         return self._last_time is None
 
-    def system(self, model: str) -> SystemResult:
-        return self.systems.setdefault(model, SystemResult(model))
+    def result(self, name: str) -> EntryResult:
+        return self.results.setdefault(name, EntryResult(name))
 
     def open(self, **facts: Any) -> None:
-        """A driver takes the comparison over."""
+        """A driver takes the group over."""
         self._write("opened", **facts)
 
-    def tested(self, model: str, seed: int, result: SeedResult, **facts: Any) -> None:
-        """One seed of a system has looked at the test split.
+    def tested(self, name: str, seed: int, result: SeedResult, **facts: Any) -> None:
+        """One seed of an entry has looked at the test split.
 
         Args:
             facts: `parameters`, `status` and `facts` of the model.
         """
-        self._write("tested", model=model, seed=seed, result=vars(result), **facts)
+        self._write("tested", **{self.key: name}, seed=seed, result=vars(result), **facts)
 
-    def end(self, model: str, outcome: str, reason: str = "", **facts: Any) -> None:
-        """A system is through; what failed or was missing is tried again by a driver that continues.
+    def end(self, name: str, outcome: str, reason: str = "", **facts: Any) -> None:
+        """An entry is through; what failed or was missing is tried again by a driver that continues.
 
         Args:
-            facts: further attributes of `SystemResult`.
+            facts: further attributes of `EntryResult`.
         """
         assert outcome in OUTCOMES, outcome
-        self._write("ended", model=model, outcome=outcome, reason=reason, **facts)
+        self._write("ended", **{self.key: name}, outcome=outcome, reason=reason, **facts)
 
     def stop(self, reason: str) -> None:
         """The driver ends in order."""
@@ -120,12 +121,12 @@ class ComparisonLedger:
         if self._last_time is not None and event["event"] != "opened":
             self.seconds += max(0, event["time"] - self._last_time) / 1000
         self._last_time = event["time"]
-        if "model" not in event:
+        if self.key not in event:
             return
-        system = self.system(event["model"])
+        result = self.result(event[self.key])
         if event["event"] == "tested":
-            system.seeds[event["seed"]] = SeedResult(**event["result"])
+            result.seeds[event["seed"]] = SeedResult(**event["result"])
         # Facts of later events go over those of earlier ones.
         known = {"outcome", "reason", "status", "search", "chosen", "parameters", "facts", "notes"}
         for key in known & event.keys():
-            setattr(system, key, event[key])
+            setattr(result, key, event[key])

@@ -1,33 +1,36 @@
-"""What a comparison is: systems, one budget, one protocol; its record, and the sweeps that it is made of.
+"""What a comparison is: systems, one budget, one protocol.
 
-mlruns/comparisons/NAME/                comparison.yaml, journal.jsonl, ranks/, tables
-mlruns/sweeps/NAME--MODEL/              the search of a system: an ordinary sweep over its own default space
-mlruns/sweeps/NAME--MODEL--seeds/       the chosen configuration over seeds: a grid over `seed`
+The search of a system is an ordinary sweep over its own default space, see `sweeps.comparison.record`.
 """
 
 from __future__ import annotations
 
 import datetime
-import json
-import re
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml
+from llmemf.config import TrialConfig, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
 from sweeps.cluster.resources import default_gpus
 from sweeps.comparison.paper_numbers import in_table_order
-from sweeps.plan import SAMPLE, Options, Plan, absolute_uri, build_plan, merged_space, plan_resume, this_command
+from sweeps.comparison.record import (
+    DEFAULT_SEEDS,
+    RESOURCES,
+    GroupRecord,
+    check_new,
+    resume_group,
+    stored_plan,
+    sweep_record,
+    used_scenario,
+)
+from sweeps.plan import Plan, absolute_uri, build_plan, merged_space
 from sweeps.settings import (
     RECORD,
     SETTLED,
-    SweepRecord,
     SweepSettings,
     apply_assignments,
     as_values,
@@ -35,12 +38,9 @@ from sweeps.settings import (
     load_settings,
     scenario_files,
     space_keys,
-    write_whole,
 )
 
-COMPARISON = "comparison.yaml"
 DEFAULT_TRIALS = 20
-DEFAULT_SEEDS = 5
 COMMON = (
     "epochs",
     "patience",
@@ -58,7 +58,6 @@ COMMON = (
 )
 """Settings of a scenario's file that hold for every system that has them: how long, on what, and how it is measured. What
 a system is (widths, weights, modalities) stays its own."""
-RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address")
 KEPT = ("trials_per_model", "seeds", "epochs", "seed", "tracking_uri")
 """Options that a stored comparison has once and for all."""
 
@@ -84,77 +83,31 @@ class CompareOptions:
     assignments: list[str] = field(default_factory=list)
 
 
-class ComparisonRecord(BaseModel):
+class ComparisonRecord(GroupRecord):
     """All that a comparison was started with: `comparison.yaml` in its folder."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    kind = "comparison"
+    command = "compare.py"
+    entry = "model"
 
-    name: str
-    requested: str
-    """The scenario that was asked for."""
-    scenario: str
-    """The scenario that is used: the same, or `sample`."""
     models: list[str]
     trials_per_model: int = Field(DEFAULT_TRIALS, ge=1)
     """Trials of each system's search at most; a smaller grid without ranges is run whole."""
-    seeds: list[int]
-    """Seeds of the chosen configuration; the search has another one."""
     search: Literal["optuna", "grid", "random"] = "optuna"
     scheduler: Literal["asha", "none"] = "asha"
     grace_period: int = 3
     reduction_factor: float = 3
-    seed: int = 0
-    """Seed of the searches and of their trials."""
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = Field(default_factory=dict)
     """Settings that every system has where it knows them."""
-    assignments: list[str] = []
+    assignments: list[str] = Field(default_factory=list)
     """`--set`, as it was typed."""
-    data_root: str
-    storage: str
-    tracking_uri: str
-    cpus_per_trial: float = 1
-    gpus_per_trial: float = 0
-    concurrency: int | None = None
-    ray_address: str | None = None
-    fingerprint: str = ""
-    created: str = ""
-    status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
 
     @property
-    def folder(self) -> Path:
-        return Path(self.storage) / "comparisons" / self.name
+    def entries(self) -> list[str]:
+        return self.models
 
-    @property
-    def is_fallback(self) -> bool:
-        return self.scenario == SAMPLE and self.requested != SAMPLE
-
-    def save(self) -> None:
-        """Write `comparison.yaml`; it appears whole or not at all."""
-        content = json.loads(self.model_dump_json())
-        write_whole(self.folder / COMPARISON, yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
-
-    @classmethod
-    def load(cls, folder: Path) -> ComparisonRecord:
-        """Read the record of a comparison.
-
-        Raises:
-            InputError: there is none, or it was damaged.
-        """
-        return build_config(cls, read_yaml(folder / COMPARISON), where=str(folder / COMPARISON))
-
-    def sweep_name(self, model: str, step: str = "search") -> str:
-        return f"{self.name}--{model}" + ("--seeds" if step == "seeds" else "")
-
-    def sweep_folder(self, model: str, step: str = "search") -> Path:
-        return Path(self.storage) / "sweeps" / self.sweep_name(model, step)
-
-    def resume_command(self) -> str:
-        """The command line that continues this comparison, as it can be typed here."""
-        python, grid = this_command()
-        words = [python, str(Path(grid).with_name("compare.py")), "--resume", "--name", self.name]
-        if Path(self.storage) != Path("mlruns").resolve():
-            words += ["--storage", self.storage]
-        return shlex.join(words)
+    def model_of(self, entry: str) -> str:
+        return entry
 
 
 def plan_comparison(options: CompareOptions, *, now: datetime.datetime | None = None) -> ComparisonRecord:
@@ -166,11 +119,10 @@ def plan_comparison(options: CompareOptions, *, now: datetime.datetime | None = 
     if options.scenario is None:
         raise InputError(f"--scenario is missing; shipped ones: {', '.join(scenario_files())}")
     data_root, storage = options.data_root.resolve(), options.storage.resolve()
-    used, values = _scenario_settings(options.scenario, data_root)
+    used, files = used_scenario(options.scenario, data_root), scenario_files()
+    values = load_settings(files[used]) if used in files else {}
     stamp = now or datetime.datetime.now()
     name = options.name or f"{used}-{stamp:%Y%m%d-%H%M%S}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(f"--name {name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit")
     fixed = {key: value for key, value in values.get("fixed", {}).items() if key in COMMON}
     if options.epochs is not None:
         fixed["epochs"] = options.epochs
@@ -197,13 +149,7 @@ def plan_comparison(options: CompareOptions, *, now: datetime.datetime | None = 
         created=stamp.isoformat(timespec="microseconds"),
         **{key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values},
     )
-    if (record.folder / COMPARISON).exists():
-        raise InputError(
-            f"a comparison named {name!r} exists in {storage}: give --resume to continue it, or another --name"
-        )
-    taken = [model for model in record.models if record.sweep_folder(model).exists()]
-    if taken:
-        raise InputError(f"a sweep named {record.sweep_name(taken[0])!r} exists in {storage}: give another --name")
+    check_new(record)
     check_assignments(record)
     return record
 
@@ -214,15 +160,7 @@ def plan_resume_comparison(options: CompareOptions) -> ComparisonRecord:
     Raises:
         InputError: there is no such comparison, or an option would change it.
     """
-    changed = [f"--{key.replace('_', '-')}" for key in KEPT if getattr(options, key) is not None]
-    changed += ["--set"] if options.assignments else []
-    if changed:
-        raise InputError(f"--resume continues a comparison as it was started: leave out {', '.join(changed)}")
-    record = ComparisonRecord.load(find_comparison(options.storage.resolve(), options.name, options.scenario))
-    record.storage = str(options.storage.resolve())
-    for key in RESOURCES:
-        if getattr(options, key) is not None:
-            setattr(record, key, getattr(options, key))
+    record = resume_group(ComparisonRecord, options, KEPT)
     if options.models is not None:
         record.models = in_table_order(list(dict.fromkeys([*record.models, *checked_models(options.models)])))
     check_assignments(record)
@@ -233,32 +171,10 @@ def plan_continue_comparison(options: CompareOptions) -> ComparisonRecord:
     """Plan the named comparison: a new one, or the continuation where it exists."""
     if options.name is None:
         raise InputError("--continue needs --name: the comparison that is started, or continued where it exists")
-    if not (options.storage.resolve() / "comparisons" / options.name / COMPARISON).exists():
+    if not (ComparisonRecord.root(options.storage.resolve()) / options.name / ComparisonRecord.file()).exists():
         return plan_comparison(options)
     kept = {key: getattr(options, key) for key in (*RESOURCES, "storage", "name")}
     return plan_resume_comparison(CompareOptions(**kept))
-
-
-def find_comparison(storage: Path, name: str | None, scenario: str | None) -> Path:
-    """Folder of the comparison that goes on: the named one, or the newest (of a scenario).
-
-    Raises:
-        InputError: there is none; existing ones are offered.
-    """
-    root = storage / "comparisons"
-    existing = sorted(path.parent.name for path in root.glob(f"*/{COMPARISON}"))
-    if name is not None:
-        if name in existing:
-            return root / name
-        hint = nearest(name, existing) if existing else f"none is stored in {root}"
-        raise InputError(f"--resume: there is no comparison {name!r}: {hint}")
-    records = [ComparisonRecord.load(root / known) for known in existing]
-    matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
-    if not matching:
-        wanted = "no comparison" if scenario is None else f"no comparison of scenario {scenario!r}"
-        found = f"stored ones: {', '.join(existing)}" if existing else "none is stored there"
-        raise InputError(f"--resume: {wanted} in {root}; {found}")
-    return root / max(matching, key=lambda record: record.created).name
 
 
 def checked_models(models: list[str] | None) -> list[str]:
@@ -271,19 +187,6 @@ def checked_models(models: list[str] | None) -> list[str]:
         if name not in MODELS:
             raise InputError(f"--models: unknown system {name!r}: {nearest(name, MODELS)}")
     return in_table_order(list(dict.fromkeys(models or MODELS)))
-
-
-def _scenario_settings(requested: str, data_root: Path) -> tuple[str, dict[str, Any]]:
-    """The scenario that is used, and its file's settings."""
-    files = scenario_files()
-    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
-    if requested not in (SAMPLE, *prepared, *files):
-        known = sorted({*files, *prepared})
-        raise InputError(
-            f"unknown scenario {requested!r}: {nearest(requested, known)}; see `llmemf data import --help`"
-        )
-    used = requested if requested in (SAMPLE, *prepared) else SAMPLE
-    return used, load_settings(files[used]) if used in files else {}
 
 
 def check_assignments(record: ComparisonRecord) -> None:
@@ -349,41 +252,9 @@ def plan_search(record: ComparisonRecord, model: str) -> Plan:
         InputError: the settings do not fit the system.
     """
     if (record.sweep_folder(model) / RECORD).exists():
-        return _stored_plan(record, model, "search")
+        return stored_plan(record, model, "search")
     settings, overrides = _settings_of(record, model)
     settings.space = merged_space(settings.space, overrides)
     for key in space_keys(settings.space):
         settings.fixed.pop(key, None)
-    return build_plan(_sweep_record(record, settings, "search"))
-
-
-def plan_seeds(record: ComparisonRecord, model: str, chosen: dict[str, Any]) -> Plan:
-    """The chosen configuration over seeds, none of them stopped by a scheduler; a closed form has no use for several.
-
-    Args:
-        chosen: its settings, without `model` and `seed`.
-    """
-    if (record.sweep_folder(model, "seeds") / RECORD).exists():
-        return _stored_plan(record, model, "seeds")
-    seeds = record.seeds[:1] if model_class(model).closed_form else record.seeds
-    settings = SweepSettings(
-        model=model, search="grid", trials=len(seeds), scheduler="none", seed=record.seed, fixed=chosen,
-        space={"seed": seeds},
-    )  # fmt: skip
-    return build_plan(_sweep_record(record, settings, "seeds", keep=len(seeds)), whole_grid=True)
-
-
-def _sweep_record(record: ComparisonRecord, settings: SweepSettings, step: str, keep: int = 1) -> SweepRecord:
-    shared = ("requested", "scenario", "data_root", "storage", "tracking_uri", *RESOURCES)
-    return SweepRecord(
-        **settings.model_dump(),
-        **{key: getattr(record, key) for key in shared},
-        name=record.sweep_name(settings.model, step),
-        keep=keep,
-        created=datetime.datetime.now().isoformat(timespec="microseconds"),
-    )
-
-
-def _stored_plan(record: ComparisonRecord, model: str, step: str) -> Plan:
-    resources = {key: getattr(record, key) for key in RESOURCES}
-    return plan_resume(Options(name=record.sweep_name(model, step), storage=Path(record.storage), **resources))
+    return build_plan(sweep_record(record, settings, model))

@@ -1,4 +1,4 @@
-"""One sweep of a comparison, and the Ray that one after the other runs in."""
+"""One sweep of a group, and the Ray that one after the other runs in."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sweeps.sweep_data import SweepData
 
 
 @dataclass
-class ComparisonStandIns(StandIns):
+class GroupStandIns(StandIns):
     """What tests put in the place of the trial floor.
 
     Attributes:
@@ -32,7 +32,7 @@ class ComparisonStandIns(StandIns):
 
 
 class Step(Sweep):
-    """One sweep of a comparison: shown in its frame, below its run in MLflow, and without a test of its own.
+    """One sweep of a group: shown in its frame, below its run in MLflow, and without a test of its own.
 
     Args:
         title: of the live table.
@@ -45,7 +45,7 @@ class Step(Sweep):
         self,
         plan: Plan,
         console: Console,
-        stand_ins: ComparisonStandIns,
+        stand_ins: GroupStandIns,
         *,
         title: str,
         tags: dict[str, str],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweeps import wording
-from sweeps.comparison.ledger import SystemResult
+from sweeps.comparison.ledger import EntryResult
 from sweeps.comparison.paper_numbers import OWN_PAPER, PAPER_METRICS, PaperTable, paper_table, shown_name
 from sweeps.comparison.plan import ComparisonRecord
 from sweeps.comparison.significance import Test, against_best, mean_over_seeds
@@ -41,13 +41,13 @@ class Cell:
 class Row:
     """One system: its numbers, its tests against the best other one, and how it came to them."""
 
-    result: SystemResult
+    result: EntryResult
     cells: dict[Place, Cell] = field(default_factory=dict)
     tests: dict[Place, Test] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
-        return self.result.model
+        return self.result.name
 
     @property
     def name(self) -> str:
@@ -98,7 +98,7 @@ class ComparisonTable:
 def build_table(
     record: ComparisonRecord,
     scenario: Scenario,
-    results: Iterable[SystemResult],
+    results: Iterable[EntryResult],
     ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
 ) -> ComparisonTable:
     """Put results, tests and the paper's numbers together.

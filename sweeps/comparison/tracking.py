@@ -1,4 +1,4 @@
-"""MLflow's view of a comparison: one run above the runs of its sweeps, with the tables."""
+"""MLflow's view of a group: one run above the runs of its sweeps, with the tables."""
 
 from __future__ import annotations
 
@@ -9,30 +9,29 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.errors import InputError
-from sweeps.comparison.ledger import ComparisonLedger
-from sweeps.comparison.paper_numbers import PAPER_METRICS
-from sweeps.comparison.plan import ComparisonRecord
+from sweeps.comparison.record import GroupRecord
 from sweeps.delivery import PARENT, Delivery, Target, Write, one_line
 from sweeps.sweep import code_version
 from sweeps.tracking import STATUS, finite
 
 
-class ComparisonTracking:
-    """The run of a comparison.
+class GroupTracking:
+    """The run of a group.
 
     Args:
+        params: of the run.
         client: makes the MLflow client; tests give their own.
     """
 
-    def __init__(self, record: ComparisonRecord, client: Callable[[], Any] | None = None) -> None:
-        self.record = record
+    def __init__(self, record: GroupRecord, params: dict[str, Any], client: Callable[[], Any] | None = None) -> None:
+        self.record, self.params = record, params
         tags = {
-            "comparison": record.name,
+            record.kind: record.name,
             "scenario": record.scenario,
             "seed": str(record.seed),
             "fingerprint": record.fingerprint,
             "code": code_version(),
-            "mlflow.source.name": "sweeps/compare.py",
+            "mlflow.source.name": f"sweeps/{record.command}",
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
             "mlflow.user": getpass.getuser(),
@@ -42,7 +41,7 @@ class ComparisonTracking:
         local = not record.tracking_uri.startswith(("http", "databricks"))
         artifacts = (Path(record.storage) / "artifacts" / record.scenario).as_uri() if local else None
         # No sweep has a space in its name.
-        self.name = f"comparison {record.name}"
+        self.name = f"{record.kind} {record.name}"
         self.delivery = Delivery(Target(record.tracking_uri, record.scenario, self.name, artifacts, tags), client)
 
     def open(self) -> None:
@@ -52,12 +51,6 @@ class ComparisonTracking:
             InputError: the tracking server or database cannot be reached.
         """
         record, delivery = self.record, self.delivery
-        params = {
-            "systems": "+".join(record.models),
-            "trials_per_model": record.trials_per_model,
-            "seeds": "+".join(map(str, record.seeds)),
-            **record.fixed,
-        }
         try:
             found = delivery.search(f"tags.sweep = '{self.name}'")
             if found:
@@ -65,7 +58,7 @@ class ComparisonTracking:
                 delivery.deliver(Write("reopen", PARENT, {}))
             else:
                 delivery.deliver(Write("create", PARENT, {"name": self.name, "start": _now()}))
-                delivery.deliver(Write("params", PARENT, {"params": params}))
+                delivery.deliver(Write("params", PARENT, {"params": self.params}))
         except Exception as error:
             raise InputError(
                 f"tracking at {record.tracking_uri} does not work ({one_line(error)}); start the server, or give another "
@@ -74,23 +67,16 @@ class ComparisonTracking:
 
     def tags_of(self, step: str) -> dict[str, str]:
         """Tags that hang a sweep below this run."""
-        return {"comparison": self.record.name, "step": step, "mlflow.parentRunId": self.delivery.runs[PARENT]}
+        return {self.record.kind: self.record.name, "step": step, "mlflow.parentRunId": self.delivery.runs[PARENT]}
 
-    def close(self, outcome: str, ledger: ComparisonLedger, paths: list[Path], page: str) -> str:
-        """Write means and files, and close the run; says in one line what failed ("" if nothing).
+    def close(self, outcome: str, metrics: dict[str, float], paths: list[Path], page: str) -> str:
+        """Write metrics and files, and close the run; says in one line what failed ("" if nothing).
 
         Args:
             page: the tables in Markdown, for the run's description.
         """
-        means = {}
-        for result in ledger.systems.values():
-            for metric in sorted(set().union(*(seed.metrics for seed in result.seeds.values()))):
-                prefix, _, name = metric.partition("/")
-                if name.rpartition("/")[2] in PAPER_METRICS:
-                    values = result.values(metric)
-                    means[f"{prefix}/{name}/{result.model}"] = sum(values) / len(values)
-        if means:
-            self.delivery.write("metrics", PARENT, values=finite(means), step=0, time=_now())
+        if metrics:
+            self.delivery.write("metrics", PARENT, values=finite(metrics), step=0, time=_now())
         self.delivery.write("tags", PARENT, tags={"mlflow.note.content": page})
         for path in paths:
             self.delivery.write("artifact", PARENT, path=str(path), folder=None)

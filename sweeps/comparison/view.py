@@ -12,7 +12,7 @@ from rich.text import Text
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps import wording
-from sweeps.comparison.ledger import ComparisonLedger, SystemResult
+from sweeps.comparison.ledger import EntryResult, GroupLedger
 from sweeps.comparison.paper_numbers import PAPER_METRICS, shown_name
 from sweeps.comparison.plan import ComparisonRecord, plan_search
 from sweeps.comparison.table_formats import COST_HEADINGS, costs, count, number, p_value
@@ -29,13 +29,13 @@ STATE_STYLES = {"failed": "red", "cannot run": "yellow", "not run yet": "dim"}
 
 
 def print_start(
-    record: ComparisonRecord, scenario: Scenario | None, ledger: ComparisonLedger | None, console: Console
+    record: ComparisonRecord, scenario: Scenario | None, ledger: GroupLedger | None, console: Console
 ) -> None:
     """What is compared, on what, with which budget, and where it goes."""
     facts = _facts()
     facts.add_row("comparison", Text(record.name, style="bold"))
     if ledger is not None and not ledger.is_new:
-        done = sum(result.outcome == "done" for result in ledger.systems.values())
+        done = sum(result.outcome == "done" for result in ledger.results.values())
         facts.add_row("goes on", f"{done} of {wording.plural(len(record.models), 'system')} done")
     if scenario is None:
         facts.add_row("data", f"{record.scenario} (made when the comparison starts)")
@@ -57,7 +57,7 @@ def print_start(
 
 
 def print_system(
-    result: SystemResult,
+    result: EntryResult,
     scenario: Scenario,
     place: int,
     record: ComparisonRecord,
@@ -69,7 +69,7 @@ def print_system(
     total = len(record.models)
     width = max(len(shown_name(model)) for model in record.models)
     line = Text(f"{place:>{len(str(total))}}/{total}  ", style="dim")
-    line.append(f"{shown_name(result.model):<{width}}  ", style="bold not dim")
+    line.append(f"{shown_name(result.name):<{width}}  ", style="bold not dim")
     if result.outcome != "done":
         state = "failed" if result.outcome == "failed" else "cannot run"
         line.append(f"{state}: ", style=f"{STATE_STYLES[state]} not dim")
@@ -92,7 +92,7 @@ def print_system(
 def print_end(
     table: ComparisonTable,
     record: ComparisonRecord,
-    ledger: ComparisonLedger,
+    ledger: GroupLedger,
     tracking: str,
     page: str,
     console: Console,
@@ -188,7 +188,7 @@ def print_dry_run(
         scenario: None where it is made when the comparison starts.
         problems: system -> why it cannot run.
     """
-    print_start(record, scenario, ComparisonLedger(record.folder), console)
+    print_start(record, scenario, GroupLedger(record.folder, "model"), console)
     made = _table()
     for heading, right in (
         ("system", False),

@@ -16,8 +16,8 @@ from sweeps.comparison.plan import (
     plan_continue_comparison,
     plan_resume_comparison,
     plan_search,
-    plan_seeds,
 )
+from sweeps.comparison.record import plan_seeds
 from sweeps.ledger import Ledger
 from sweeps.settings import load_settings, scenario_files
 

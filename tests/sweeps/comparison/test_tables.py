@@ -13,7 +13,7 @@ from llmemf.models import MODELS
 from llmemf.ranking import summarise
 from sweeps.comparison import table_formats, tables
 from sweeps.comparison import view as comparison_view
-from sweeps.comparison.ledger import SeedResult, SystemResult
+from sweeps.comparison.ledger import EntryResult, SeedResult
 from sweeps.comparison.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, paper_table
 from sweeps.comparison.plan import ComparisonRecord
 
@@ -42,7 +42,7 @@ def made_result(model, outcome="done", **more):
         {"trials": 6, "completed": 4, "pruned": 2, "failed": 0, "seconds": 301.0, "objective": 0.05} if seeds else {}
     )
     values = {"status": "faithful", "seeds": seeds, "search": search, "chosen": {"lr": 1e-3}, "parameters": 65_500}
-    return SystemResult(model, outcome, **{**values, **more})
+    return EntryResult(model, outcome, **{**values, **more})
 
 
 def made_table(scenario=None, **systems):

@@ -1,0 +1,451 @@
+"""Run a group of sweeps: for every entry a search (where there is one), its configuration over seeds, and looks at the test
+split.
+
+An entry that fails or cannot run on this data is a row of the table like the others. Everything that was done is in the
+journals of the group and of its sweeps, so that a driver that continues repeats nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from llmemf.config import build_config
+from llmemf.errors import InputError
+from llmemf.models import model_class
+from llmemf.scenarios.scenario import Scenario
+from sweeps import leaderboard, wording
+from sweeps.cluster.ray_session import LogWatch, quiet
+from sweeps.comparison.ledger import EntryResult, GroupLedger, SeedResult
+from sweeps.comparison.record import GroupRecord, plan_seeds
+from sweeps.comparison.seeds import Look, load_ranks, look_at_test, ranks_path, save_ranks, search_facts
+from sweeps.comparison.step import GroupStandIns, SharedRay, Step
+from sweeps.comparison.tracking import GroupTracking
+from sweeps.interrupt import Interrupted, StopRequest
+from sweeps.ledger import Ledger
+from sweeps.plan import SAMPLE, Plan
+from sweeps.records import TrialRecord, best_of
+from sweeps.report_text import caveats
+from sweeps.retention import Retention
+from sweeps.settings import write_whole
+from sweeps.sweep import (
+    ALL_FAILED,
+    CLUSTER_LOST,
+    COMPLETED,
+    INTERRUPTED,
+    NEEDS_USER,
+    TIME_SPENT,
+    check_reachable,
+    code_version,
+    locked,
+)
+from sweeps.sweep_data import SweepData, load_data
+
+LookAt = Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]]
+
+
+class EntryFailed(Exception):
+    """An entry has no number to show; the others go on."""
+
+
+class GroupRun:
+    """A running comparison, ablation or rerun.
+
+    Args:
+        record: what to run.
+        console: where to show it.
+        stop: the request to stop.
+        watch: the watch over the logs, which listens again after Ray and MLflow have started.
+    """
+
+    tests_every_entry = True
+    """Whether the seeds of every entry are tested as soon as they are trained."""
+
+    def __init__(
+        self, record: Any, console: Console, stop: StopRequest, watch: LogWatch, stand_ins: GroupStandIns
+    ) -> None:
+        self.record, self.console, self.stop, self.watch = record, console, stop, watch
+        self.stand_ins = stand_ins
+        self.ledger = GroupLedger(record.folder, record.entry)
+        self.ray = SharedRay()
+        self.tracking: GroupTracking | None = None
+
+    def plan_search(self, entry: str) -> Plan | None:
+        """The search of an entry, None where its configuration is given.
+
+        Raises:
+            InputError: the entry cannot run, and why.
+        """
+        raise NotImplementedError
+
+    def given(self, entry: str) -> dict[str, Any]:
+        """The configuration of an entry that is not searched, without `model` and `seed`.
+
+        Raises:
+            InputError: the entry cannot run, and why.
+        """
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Fix in the record what follows from the data; called with the scenario at hand, before anything is shown."""
+
+    def params(self) -> dict[str, Any]:
+        """Parameters of the group's run."""
+        raise NotImplementedError
+
+    def summary(self) -> dict[str, float]:
+        """Metrics of the group's run."""
+        raise NotImplementedError
+
+    def pages(self) -> dict[str, str]:
+        """The tables of all that is known by now: name of a file -> its text; Markdown comes first."""
+        raise NotImplementedError
+
+    def show_start(self) -> None:
+        raise NotImplementedError
+
+    def show_entry(self, entry: str, place: int, *, earlier: bool) -> None:
+        raise NotImplementedError
+
+    def show_end(self, undelivered: str, page: str) -> None:
+        raise NotImplementedError
+
+    def conclude(self) -> None:
+        """What is left to do when all entries are through."""
+
+    def open(self) -> None:
+        """Load the scenario, take the group over, and say what it is.
+
+        Raises:
+            InputError: data is missing or has changed, or the tracking server cannot be reached.
+        """
+        record = self.record
+        with self.console.status(f"loading {record.scenario}"):
+            self.scenario = self.stand_ins.data.scenario if self.stand_ins.data else load_scenario(record)
+        if record.fingerprint not in ("", self.scenario.fingerprint):
+            raise InputError(
+                f"scenario {self.scenario.name!r} has changed since {record.kind} {record.name!r} was started (fingerprint "
+                f"{self.scenario.fingerprint[:8]}, was {record.fingerprint[:8]}): bring the old data back, or start anew"
+            )
+        record.fingerprint, record.status = self.scenario.fingerprint, "running"
+        self.settle()
+        self.show_start()
+        with self.console.status("opening the tracking database"):
+            tracking = GroupTracking(record, self.params(), self.stand_ins.client)
+            tracking.open()
+        self.tracking = tracking
+        self._listen()
+        record.save()
+        self.ledger.open(
+            host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
+            entries=record.entries, fingerprint=record.fingerprint,
+        )  # fmt: skip
+
+    def _listen(self) -> None:
+        """Take signals and logs back: Ray and MLflow set their own handlers when they start."""
+        self.stop.listen()
+        self.watch.listen()
+
+    def run(self) -> None:
+        """All entries, one after the other, each told as it ends.
+
+        Raises:
+            Interrupted: it was asked to stop.
+            InputError: something that concerns all entries: storage, tracking, resources.
+        """
+        for place, entry in enumerate(self.record.entries, start=1):
+            self.stop.check()
+            earlier = self._is_done(entry)
+            if not earlier:
+                self._entry(entry, f"{place} of {len(self.record.entries)}")
+            self.show_entry(entry, place, earlier=earlier)
+        self.conclude()
+
+    def _is_done(self, entry: str) -> bool:
+        result = self.ledger.result(entry)
+        kept = all(ranks_path(self.record.folder, entry, seed).exists() for seed in result.seeds)
+        return result.outcome == "done" and kept
+
+    def _entry(self, entry: str, place: str) -> None:
+        """Search, train over seeds and test one entry; how it ended goes to the journal."""
+        status = model_class(self.record.model_of(entry)).status
+        try:
+            search = self.plan_search(entry)
+            first = search or plan_seeds(self.record, entry, self.given(entry))
+            data = self.stand_ins.data or load_data(first)
+        except InputError as error:
+            self.ledger.end(entry, "missing", str(error), status=status)
+            return
+        try:
+            self._trained(entry, search, data, place)
+        except EntryFailed as error:
+            self.ledger.end(entry, "failed", str(error), status=status)
+
+    def _trained(self, entry: str, search: Plan | None, data: SweepData, place: str) -> None:
+        facts: dict[str, Any] = {}
+        if search is None:
+            chosen = self.given(entry)
+        else:
+            records = self._step(entry, search, data, "search", place)
+            best = best_of(records)
+            if best is None:
+                raise EntryFailed(_first_error(records, "trial"))
+            values = {**search.fixed, **best.choice}
+            chosen = {key: value for key, value in values.items() if key not in ("model", "seed")}
+            config = build_config(search.config_class, {"model": search.record.model, **chosen}, where=best.name)
+            shown = {key: config.to_dict()[key] for key in search.shown}
+            facts = {"search": search_facts(records), "chosen": shown}
+        seeds = plan_seeds(self.record, entry, chosen)
+
+        def look(records: list[TrialRecord], weights: dict[str, Path]) -> dict[str, dict[str, float]]:
+            return self.look(entry, seeds, data, records, weights)
+
+        trained = self._step(entry, seeds, data, "seeds", place, look if self.tests_every_entry else None)
+        if best_of(trained) is None:
+            raise EntryFailed(_first_error(trained, "seed"))
+        if self.tests_every_entry:
+            look(trained, self.weights(seeds))
+        failed = [record for record in trained if record.outcome == "failed"]
+        reason = f"{len(failed)} of {_first_error(failed, 'seed', len(trained))}" if failed else ""
+        self.ledger.end(entry, "done", reason, notes=caveats(search or seeds, data), **facts)
+
+    @staticmethod
+    def weights(plan: Plan) -> dict[str, Path]:
+        """Trial of an ended step -> folder with its weights."""
+        return Retention(plan.record.folder, Ledger(plan.record.folder), plan.record.keep).weights()
+
+    def _step(
+        self,
+        entry: str,
+        plan: Plan,
+        data: SweepData,
+        step: str,
+        place: str,
+        look: LookAt | None = None,
+    ) -> list[TrialRecord]:
+        """Run a sweep of the group to its end, unless it is through; returns its trials.
+
+        Raises:
+            Interrupted: it was asked to stop.
+        """
+        record, stand_ins = plan.record, self.stand_ins
+        if record.status == "completed":
+            return list(Ledger(record.folder).records.values())
+        record.folder.mkdir(parents=True, exist_ok=True)
+        with locked(record.folder, record.name), self._trial_console() as console:
+            sweep = Step(
+                plan, console, stand_ins, title=f"{self.record.name}   {entry} on {record.scenario}   ({place}, {step})",
+                tags=self.tracking.tags_of(step), look=look, on_stuck=self._leave_stuck,
+            )  # fmt: skip
+            parallel = 0
+            try:
+                if sweep.search.has_work():
+                    with console.status("starting Ray"):
+                        parallel = 1 if stand_ins.train else self.ray.start(plan, data)
+                self._listen()
+                self.stop.check()
+                sweep.open(data, parallel)
+                self._listen()
+                if parallel:
+                    train = stand_ins.train or (lambda sweep: sweep.train(parallel, self.stop))
+                    train(sweep)
+                result = sweep.finish(self.stop)
+            except BaseException as error:
+                sweep.leave(self.stop.reason or type(error).__name__)
+                self.ray.stop()
+                raise
+        self.stop.check()
+        return result.records
+
+    @contextmanager
+    def _trial_console(self) -> Iterator[Console]:
+        """Where the trials of a step are shown: live in a terminal, else in a file of the group's folder."""
+        if self.console.is_terminal:
+            yield self.console
+            return
+        with (self.record.folder / f"{Path(self.record.command).stem}.log").open("a") as file:
+            yield Console(file=file, width=120, highlight=False)
+
+    def look(
+        self,
+        entry: str,
+        plan: Plan,
+        data: SweepData,
+        records: list[TrialRecord],
+        weights: dict[str, Path],
+    ) -> dict[str, dict[str, float]]:
+        """Test every ended seed once; what is in the journal already is taken from there.
+
+        Returns:
+            Name of a trial -> its test metrics.
+        """
+        result = self.ledger.result(entry)
+        seconds: dict[int, float] = {}
+        for event in Ledger(plan.record.folder).epochs():
+            seconds[event["trial"]] = seconds.get(event["trial"], 0.0) + event["result"].get("seconds_train", 0.0)
+        found = {}
+        for record in records:
+            if record.outcome != "completed":
+                continue
+            self.stop.check()
+            seed = record.choice["seed"]
+            path = ranks_path(self.record.folder, entry, seed)
+            if seed not in result.seeds or not path.exists():
+                look = self._ranked(record, weights, data)
+                save_ranks(path, look.ranks)
+                if seed not in result.seeds:
+                    tested = SeedResult(
+                        look.metrics, record.best_epoch, record.epoch, round(seconds.get(record.number, 0.0), 3)
+                    )
+                    self.ledger.tested(
+                        entry, seed, tested, parameters=look.parameters, status=look.status, facts=look.facts
+                    )
+            found[record.name] = result.seeds[seed].metrics
+        return found
+
+    def _ranked(self, record: TrialRecord, weights: dict[str, Path], data: SweepData) -> Look:
+        if record.name not in weights:
+            raise EntryFailed(f"the weights of seed {record.choice['seed']} are gone")
+        rank = self.stand_ins.rank or look_at_test
+        try:
+            with self.console.status(f"scoring seed {record.choice['seed']} on the test split"):
+                return rank(weights[record.name], data)
+        except (InputError, FloatingPointError) as error:
+            raise EntryFailed(str(error)) from error
+
+    def _leave_stuck(self, reason: str) -> None:
+        self.close("interrupted", reason)
+        self.console.print(f"{reason}; Ray does not answer. What was saved continues with:")
+        self.console.print(f"  {self.record.resume_command()}", style="cyan", soft_wrap=True)
+        # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
+        os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
+
+    def ranks(self) -> dict[str, list[dict[str, Any]]]:
+        """Entry that is done -> the ranks of each of its seeds that was tested."""
+        found = {}
+        for entry in self.record.entries:
+            result = self.ledger.results.get(entry, EntryResult(entry))
+            if result.outcome == "done" and result.seeds:
+                paths = [ranks_path(self.record.folder, entry, seed) for seed in sorted(result.seeds)]
+                found[entry] = [load_ranks(path) for path in paths]
+        return found
+
+    def results(self) -> list[EntryResult]:
+        """What is known of each entry, in the order of the table."""
+        return [self.ledger.results.get(entry, EntryResult(entry)) for entry in self.record.entries]
+
+    def close(self, outcome: str, reason: str = "") -> str:
+        """Write tables and journal, and close the run in MLflow; says what could not be delivered there."""
+        if self.tracking is None:
+            return ""
+        tracking, self.tracking = self.tracking, None
+        self.record.status = outcome
+        pages = self.pages()
+        for name, text in pages.items():
+            write_whole(self.record.folder / name, text)
+        self.record.save()
+        self.ledger.stop(reason or outcome)
+        page = leaderboard.shortened(next(iter(pages.values())))
+        paths = [self.record.folder / name for name in (*pages, self.record.file())]
+        with self.console.status("delivering to MLflow"):
+            return tracking.close(outcome, self.summary(), paths, page)
+
+
+def run_group(
+    kind: type[GroupRun],
+    record: GroupRecord,
+    console: Console,
+    *,
+    time_budget: float | None = None,
+    stand_ins: GroupStandIns | None = None,
+) -> int:
+    """Run or continue a group to its end.
+
+    Args:
+        kind: how it is run.
+        record: what to run.
+        console: where to show it.
+        time_budget: seconds after which it stops in order; `--resume` continues it.
+        stand_ins: for tests.
+
+    Returns:
+        The exit code: 0 completed, 1 no entry has a result, 2 it had to stop, 3 its time budget was spent, 130
+        interrupted by the user.
+
+    Raises:
+        InputError: something the user can mend: data, storage, tracking, resources, a full disk.
+    """
+    check_reachable(record)
+    make_folder(record)
+    with StopRequest(time_budget) as stop, locked(record.folder, record.name), quiet(record) as watch:
+        watch.stop = stop.request
+        run = kind(record, console, stop, watch, stand_ins or GroupStandIns())
+        try:
+            run.open()
+            run.run()
+            done = any(result.outcome == "done" for result in run.ledger.results.values())
+            outcome, page = "completed" if done else "failed", run.tracking.page()
+            undelivered = run.close(outcome)
+            run.show_end(undelivered, page)
+            return COMPLETED if done else ALL_FAILED
+        except (Interrupted, KeyboardInterrupt):
+            reason = stop.reason or "interrupted"
+            run.close("interrupted", reason)
+            console.print(f"stopped ({reason}); what was saved continues with:")
+            console.print(f"  {record.resume_command()}", style="cyan", soft_wrap=True)
+            return TIME_SPENT if stop.planned else INTERRUPTED if reason == "interrupted" else NEEDS_USER
+        except BaseException as error:
+            with suppress(OSError):
+                run.close("interrupted", type(error).__name__)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise InputError(
+                    f"no space left for {record.folder}: free some, then continue with: {record.resume_command()}"
+                ) from error
+            raise
+        finally:
+            run.ray.stop()
+
+
+def load_scenario(record: GroupRecord) -> Scenario:
+    """The scenario of a group; the sample is made first where it does not exist.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    from llmemf.scenarios.scenario import find_scenario
+
+    if record.scenario == SAMPLE:
+        from llmemf.scenarios.sample import prepare_sample
+
+        return prepare_sample(record.data_root)
+    return find_scenario(record.scenario, record.data_root)
+
+
+def make_folder(record: GroupRecord) -> None:
+    """Create the group's folder.
+
+    Raises:
+        InputError: that is not possible.
+    """
+    try:
+        record.folder.mkdir(parents=True, exist_ok=True)
+        write_whole(record.folder / ".write-test", "x")
+        (record.folder / ".write-test").unlink()
+    except OSError as error:
+        raise InputError(
+            f"{record.folder} cannot be written ({error.strerror}): free some space or rights, or give another --storage"
+        ) from None
+
+
+def _first_error(records: list[TrialRecord], noun: str, total: int | None = None) -> str:
+    """`12 trials failed: ValueError: ...`."""
+    error = next((record.error for record in records if record.error), "no trial had a value")
+    return f"{wording.plural(total or len(records), noun)} failed: {error}"
