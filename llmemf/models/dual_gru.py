@@ -3,7 +3,7 @@
 With h_d the last state of the target domain's own GRU and z what the other domain hands over,
 `logits_d = W_d drop([z; h_d]) + b_d` over the items of d, and the loss is CE_X + CE_Y (baselines: pi-Net).
 
-Shapes: B batch, L length, D width, N items, R rows with a target.
+Shapes: B batch, L length, D width, N items, R rows with a target, T targets of a sequence.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.next_item import NextItemConfig, domain_items, next_item_nll
 from llmemf.models.recommender import Recommender
-from llmemf.models.time_lines import TimeLines, after, gather_columns, last_two, whole_history
+from llmemf.models.time_lines import TimeLines, after, every_item, gather_columns, last_two, whole_history
 
 
 class DualGRUConfig(NextItemConfig):
@@ -28,12 +29,22 @@ class DualGRUConfig(NextItemConfig):
 
     softmax_scope: Literal["domain"] = "domain"
     """Each domain has its own softmax, as in the originals."""
+    prefixes: Literal["every", "random", "whole"] = "every"
+    """What is a target in training: every item of a sequence, seeing what comes before it (`every`: as many targets as
+    GRU4Rec has); or the last X and the last Y item alone, of the whole sequence, as in the originals (`whole`), or of a
+    prefix of it, drawn anew in every epoch (`random`). The originals' data has many short sequences; with two targets from
+    each of a few thousand long ones, most rows of the output matrices are never the target, and popularity is all that is
+    learned."""
     v2_causal: bool = True
-    """Each of a training sequence's two targets sees what comes before it, as in evaluation; false is the originals' view:
-    both are taken out, and the earlier one also sees what the other domain did after it."""
-    prefixes: Literal["whole", "random"] = "whole"
-    """The two targets are the last ones of the whole training sequence, as in the originals, or of a prefix of it, drawn
-    anew in every epoch: then every item of a sequence is a target now and then, and not its end alone."""
+    """With `whole` and `random`, each of a sequence's two targets sees what comes before it, as in evaluation; false is the
+    originals' view: both are taken out, and the earlier one also sees what the other domain did after it."""
+
+    @model_validator(mode="after")
+    def _check_view(self) -> DualGRUConfig:
+        if not self.v2_causal and self.prefixes == "every":
+            raise ValueError("v2_causal = false needs prefixes = whole or random: with every item as a target, each of "
+                             "them is an input of the next")  # fmt: skip
+        return self
 
 
 class DualGRU(Recommender):
@@ -44,7 +55,8 @@ class DualGRU(Recommender):
     def __init__(self, config: DualGRUConfig, data: TrialData) -> None:
         super().__init__(config, data)
         width = config.dim
-        self.items = nn.Parameter(torch.empty(self.num_items, width).normal_(0, 0.02))
+        # About unit length: from much shorter vectors the states of a GRU hardly differ in the first epochs.
+        self.items = nn.Parameter(torch.empty(self.num_items, width).normal_(0, width**-0.5))
         self.encoders = nn.ModuleList([nn.GRU(width, width, batch_first=True) for _ in range(2)])
         # The last column is b_d: one table for the inner product, without a copy in every step.
         self.output = nn.Parameter(torch.empty(self.num_items, 2 * width + 1).normal_(0, 0.02))
@@ -53,14 +65,17 @@ class DualGRU(Recommender):
 
     @abstractmethod
     def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
-        """For each of the target domains, z (B, D): what the other domain hands over, out of what the target may see.
+        """For each of the target domains, z: what the other domain hands over, out of what the target may see; (B, D), or
+        (B, T, D) where sequences have several targets.
 
         Args:
             states: what `encode` gives.
         """
 
     def read(self, batch: Batch) -> TimeLines:
-        """View V2 of a training batch."""
+        """Targets of a training batch and what they see."""
+        if self.config.prefixes == "every":
+            return every_item(batch, num_x=self.num_x, pad=self.num_items)
         return last_two(
             batch,
             num_x=self.num_x,
@@ -81,10 +96,10 @@ class DualGRU(Recommender):
         return tuple(self.drop(gru(self.drop(self.embed(items)))[0]) for gru, items in zip(self.encoders, lines.items))
 
     def decoder_inputs(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
-        """[z; h; 1] (B, 2 D + 1) for each of the target domains."""
+        """[z; h; 1] (B, 2 D + 1), or (B, T, 2 D + 1), for each of the target domains."""
         own = [gather_columns(after(states[domain]), lines.seen[domain][domain]) for domain in domains]
         handed = self.transfers(lines, states, domains)
-        return [with_one(self.drop(torch.cat([z, h], 1))) for z, h in zip(handed, own)]
+        return [with_one(self.drop(torch.cat([z, h], -1))) for z, h in zip(handed, own)]
 
     def training_loss(self, batch: Batch) -> Tensor:
         """CE_X + CE_Y, each a mean over the targets of its domain that have anything before them."""
@@ -111,11 +126,11 @@ class DualGRU(Recommender):
 
 
 def with_one(values: Tensor) -> Tensor:
-    """(B, D + 1) the same rows with a 1 at their end, which meets the bias column of the output matrix."""
-    return torch.cat([values, values.new_ones(len(values), 1)], 1)
+    """(..., D + 1) the same rows with a 1 at their end, which meets the bias column of the output matrix."""
+    return torch.cat([values, values.new_ones(*values.shape[:-1], 1)], -1)
 
 
 def has_target(lines: TimeLines, domain: int) -> Tensor:
-    """(B,) bool: the row has a target in the domain and at least one item before it."""
+    """(B,) or (B, T) bool: there is a target of the domain and at least one item before it."""
     x, y = lines.seen[domain]
     return (lines.targets[domain] < lines.pad) & (x + y > 0)

@@ -38,6 +38,9 @@ MISSED_FLOOR = 1e-4
 class MIFNConfig(DualGRUConfig):
     """Settings of MIFN. The released code has width 256, batch 32, dropout 0.2, Adam at 1e-3, gradients cut at +-5."""
 
+    prefixes: Literal["random", "whole"] = "random"
+    """Two targets per sequence, since each needs a sub-graph of its own: the last ones of a prefix that is drawn anew in
+    every epoch, or of the whole sequence, as in the source."""
     nodes: int = Field(64, ge=4)
     """Nodes of a sub-graph; the released code has 200."""
     hops: Literal[1, 2] = 2

@@ -4,7 +4,7 @@ No code of the authors is public. They state that pi-Net is PSJNet-I ("split-by-
 made and joined at once) and that PSJNet-II is "split-and-join": the states of every role at every step first, then one join over
 all steps and roles. The equations of `RoleSplit` and `Join` are a reading of that sentence, not of a source.
 
-Shapes: B batch, L length of a domain's line, D width, K roles.
+Shapes: B batch, L length of a domain's line (La, Lb where two meet), D width, K roles, T targets of a row.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from llmemf.batches import TrialData
 from llmemf.models.attention import dropout
@@ -24,7 +25,7 @@ from llmemf.models.pi_net import FilteredTransfer
 from llmemf.models.time_lines import TimeLines, after, gather_columns
 
 PAIR_ELEMENTS = 2**25
-"""Numbers held at once where all pairs of steps are compared (128 MiB in fp32)."""
+"""Numbers held at once where all pairs of steps are compared (128 MiB in fp32); above, parts are computed twice."""
 
 
 class PSJNetConfig(DualGRUConfig):
@@ -119,8 +120,7 @@ class Join(nn.Module):
         M_{(i,k),(j,k)} = v^T tanh(W_1 s^{A,k}_i + W_2 s^{B,k}_j),   rho_{i,k} = max_j M
         a = softmax over all visible (i, k) of rho,   z_{A->B} = sum_{i,k} a_{i,k} s^{A,k}_i
 
-    The maximum has a gradient at its argument alone. So the arguments are found first, without a gradient and in
-    pieces of bounded size, and M is then computed again for one j per (i, k): the (L, L, K, D) table of pairs is never kept.
+    A running maximum over j gives rho for every number of visible steps of B at once, hence z for every target of a row.
     """
 
     def __init__(self, width: int, kind: Literal["joint", "per_role_mean"] = "joint") -> None:
@@ -130,37 +130,38 @@ class Join(nn.Module):
         self.vector = nn.Linear(width, 1, bias=False)
 
     def forward(self, giver_BKLD: Tensor, target_BKLD: Tensor, giver_seen: Tensor, target_seen: Tensor) -> Tensor:
-        """(B, D) z; zero where nothing of A is visible.
+        """z, zero where nothing of A is visible; (B, D), or (B, T, D) where rows have several targets.
 
         Args:
             giver_BKLD: states of A.
             target_BKLD: states of B.
-            giver_seen, target_seen: (B,) how many of their steps come before the target. Where no step of B does, its
-                state counts as zero, which is what it starts from.
+            giver_seen, target_seen: (B,) or (B, T), how many of their steps come before the target. Where no step of B
+                does, its state counts as zero, which is what it starts from.
         """
-        roles = giver_BKLD.shape[1]
-        first, second = self.from_giver(giver_BKLD).flatten(0, 1), self.from_target(target_BKLD).flatten(0, 1)
-        seen = target_seen.repeat_interleave(roles)
-        met = second.gather(1, self._best_steps(first, second, seen).unsqueeze(2).expand_as(first))
-        met = met * (seen > 0)[:, None, None]
-        rho_BKL = self.vector(torch.tanh(first + met)).view(giver_BKLD.shape[:3])
-        visible = torch.arange(rho_BKL.shape[2], device=rho_BKL.device) < giver_seen[:, None]
-        # A finite value keeps rows without any visible step free of NaN.
-        rho_BKL = rho_BKL.to(self.vector.weight.dtype).masked_fill(~visible[:, None], -1e9)
-        if self.kind == "joint":
-            weights_BKL = rho_BKL.flatten(1).softmax(1).view_as(rho_BKL)
+        roles, steps = giver_BKLD.shape[1:3]
+        several = giver_seen.ndim == 2
+        giver_BT, target_BT = (seen if several else seen[:, None] for seen in (giver_seen, target_seen))
+        first, second = self.from_giver(giver_BKLD), self.from_target(target_BKLD)
+        rows = max(1, PAIR_ELEMENTS // (first[0].numel() * second.shape[2]))
+        if rows >= len(first):
+            rho_BKLT = self._best(first, second, target_BT)
         else:
-            weights_BKL = rho_BKL.softmax(2) / roles
-        weights_BKL = (weights_BKL * visible[:, None]).to(giver_BKLD.dtype)
-        return torch.einsum("bkl,bkld->bd", weights_BKL, giver_BKLD)
+            parts = zip(*(table.split(rows) for table in (first, second, target_BT)))
+            rho_BKLT = torch.cat([checkpoint(self._best, *part, use_reentrant=False) for part in parts])
+        visible_BLT = torch.arange(steps, device=rho_BKLT.device)[:, None] < giver_BT[:, None]
+        # A finite value keeps rows without any visible step free of NaN.
+        rho_BKLT = rho_BKLT.to(self.vector.weight.dtype).masked_fill(~visible_BLT[:, None], -1e9)
+        if self.kind == "joint":
+            weights_BKLT = rho_BKLT.flatten(1, 2).softmax(1).view_as(rho_BKLT)
+        else:
+            weights_BKLT = rho_BKLT.softmax(2) / roles
+        weights_BKLT = (weights_BKLT * visible_BLT[:, None]).to(giver_BKLD.dtype)
+        z_BTD = torch.einsum("bklt,bkld->btd", weights_BKLT, giver_BKLD)
+        return z_BTD if several else z_BTD[:, 0]
 
-    @torch.no_grad()
-    def _best_steps(self, first: Tensor, second: Tensor, seen: Tensor) -> Tensor:
-        """(B K, La) the visible step j of B that maximises M, for every step of A."""
-        hidden = torch.arange(second.shape[1], device=second.device) >= seen[:, None]
-        rows = max(1, PAIR_ELEMENTS // (first.shape[1] * second[0].numel()))
-        best = []
-        for a, b, blocked in zip(first.split(rows), second.split(rows), hidden.split(rows)):
-            scores = self.vector(torch.tanh(a.unsqueeze(2) + b.unsqueeze(1))).squeeze(3)
-            best.append(scores.masked_fill(blocked.unsqueeze(1), -torch.inf).argmax(2))
-        return torch.cat(best)
+    def _best(self, first: Tensor, second: Tensor, seen_BT: Tensor) -> Tensor:
+        """(B, K, La, T) the largest M over the visible steps j, for every step of A and every target."""
+        pairs = self.vector(torch.tanh(first.unsqueeze(3) + second.unsqueeze(2))).squeeze(4)
+        at_zero = self.vector(torch.tanh(first))
+        by_count = torch.cat([at_zero, pairs.cummax(3).values], 3)
+        return by_count.gather(3, seen_BT[:, None, None].expand(*by_count.shape[:3], -1))

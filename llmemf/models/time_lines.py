@@ -1,13 +1,13 @@
 """The two domains' histories of a batch beside their merged time line, and the last-two training view.
 
 Models that carry information from one domain to the other while both go on (pi-Net, PSJNet, MIFN) need to know, for every
-item of a domain, what had happened in the other domain before it. They are trained on view V2: the last X item and the
-last Y item of a sequence are both targets.
+item of a domain, what had happened in the other domain before it. They are trained on view V2, in which the last X item
+and the last Y item of a sequence are both targets (`last_two`), or on every item of a sequence (`every_item`).
 
 Everything here is padded on the RIGHT with the id N (`pad`): a causal recurrence then needs no mask, and "the state after
 c items" is column c of its states behind a zero column (`after`).
 
-Shapes: B batch, L merged length, Lx and Ly lengths of the domains, D width.
+Shapes: B batch, L merged length, Lx and Ly lengths of the domains, D width, T targets of a row.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ class TimeLines:
         before: for each item of X (B, Lx) the number of Y items before it, so that the latest of them is that many from the
             start; for each item of Y (B, Ly) the number of X items before it.
         merged: (B, L) both domains in the order of time.
-        seen: `seen[d][e]` (B,) says how many items of line e come before the target of domain d.
-        merged_seen: `merged_seen[d]` (B,) says the same of the merged line.
-        targets: of X and of Y (B,), `pad` where there is none; None in evaluation.
+        seen: `seen[d][e]` (B,) says how many items of line e come before the target of domain d; (B, T) where a row has
+            several targets.
+        merged_seen: `merged_seen[d]` says the same of the merged line.
+        targets: of X and of Y, (B,) or (B, T), `pad` where there is none; None in evaluation.
         pad: N.
     """
 
@@ -127,6 +128,21 @@ def last_two(batch: Batch, *, num_x: int, pad: int, causal: bool, random_prefix:
         (targets[0], targets[1]),
         pad,
     )
+
+
+def every_item(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
+    """Every item of a training batch but the first of a row is a target, which sees what comes before it and nothing else.
+
+    The targets are (B, L), in the order of time: column t holds what follows t + 1 items.
+    """
+    lines = whole_history(batch, num_x=num_x, pad=pad)
+    view = batch.views["xy"]
+    following = _to_the_left(view.next_merged, view.items < pad, pad)
+    is_x, is_y = lines.merged < num_x, (lines.merged >= num_x) & (lines.merged < pad)
+    seen = (is_x.cumsum(1), is_y.cumsum(1))
+    merged_seen = seen[0] + seen[1]
+    targets = (following.masked_fill(following >= num_x, pad), following.masked_fill(following < num_x, pad))
+    return TimeLines(lines.items, lines.before, lines.merged, (seen, seen), (merged_seen, merged_seen), targets, pad)
 
 
 def after(states_BLD: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def test_scores_equal_the_equations(data, values):
 
 @pytest.mark.parametrize("values", [{}, {"v2_causal": False}, {"objective": "sampled"}])
 def test_training_loss_by_hand(data, values):
-    model = make_model("mifn", data, nodes=12, **values)
+    model = make_model("mifn", data, nodes=12, prefixes="whole", **values)
     rows = [row for row in ROWS if len(row) > 1]
     if values.get("objective") == "sampled":
         # With every item among the inputs, all are counted exactly and nothing is estimated.
@@ -141,7 +141,7 @@ def test_training_loss_by_hand(data, values):
 
     counts = {True: 0, False: 0}
     with torch.no_grad():
-        expected = mean_loss(rows, model.config.v2_causal, value)
+        expected = mean_loss(rows, model.config, value)
         assert float(model.training_loss(training(rows))) == pytest.approx(expected, rel=1e-6)
     assert min(counts.values()) > 0
 

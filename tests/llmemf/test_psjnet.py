@@ -87,7 +87,10 @@ def test_scores_equal_the_equations(data, values):
                 np.testing.assert_allclose(score, by_hand(model, row, domain), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("values", [{}, {"v2_causal": False}, {"join": "per_role_mean"}])
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"join": "per_role_mean"}, {"variant": "I"}, {"prefixes": "whole"}, {"prefixes": "whole", "v2_causal": False}],
+)
 def test_training_loss_by_hand(data, values):
     """The join looks at all steps, so each target's inputs must be cut before it: the reference sees nothing else."""
     model = make_model("psjnet", data, **values)
@@ -98,7 +101,7 @@ def test_training_loss_by_hand(data, values):
         return np.logaddexp.reduce(found) - found[target - (NUM_X if domain else 0)]
 
     with torch.no_grad():
-        expected = mean_loss(rows, model.config.v2_causal, value)
+        expected = mean_loss(rows, model.config, value)
         assert float(model.training_loss(training(rows))) == pytest.approx(expected, rel=1e-6)
 
 
@@ -121,15 +124,19 @@ def naive_join(layer, giver, target, giver_seen, target_seen):
 
 
 @pytest.mark.parametrize("elements", [1, 2**25])
-def test_the_join_has_the_gradient_of_the_whole_table(elements, monkeypatch):
-    """In pieces of one row as well as in one piece."""
+def test_the_join_of_several_targets_is_that_of_each_alone(elements, monkeypatch):
+    """Values and gradients against a plain table of pairs per target, in pieces of one row as well as in one piece."""
     monkeypatch.setattr(psjnet, "PAIR_ELEMENTS", elements)
     torch.manual_seed(1)
     layer = Join(4).double()
     inputs = [torch.randn(3, 2, length, 4, dtype=torch.float64, requires_grad=True) for length in (5, 6)]
-    seen = torch.tensor([5, 2, 3]), torch.tensor([1, 6, 4])
+    seen = torch.tensor([[5, 1], [2, 2], [3, 4]]), torch.tensor([[1, 3], [6, 2], [4, 5]])
+
+    def one_by_one(*given):
+        return torch.stack([naive_join(layer, *given[:2], given[2][:, t], given[3][:, t]) for t in (0, 1)], 1)
+
     found = []
-    for function in (layer, lambda *given: naive_join(layer, *given)):
+    for function in (layer, one_by_one):
         result = function(*inputs, *seen)
         found.append([result, *torch.autograd.grad(result.sin().sum(), [*inputs, *layer.parameters()])])
     for ours, theirs in zip(*found):

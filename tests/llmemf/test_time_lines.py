@@ -6,7 +6,7 @@ import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario
 
 from llmemf.batches import DeviceSequences
-from llmemf.models.time_lines import after, gather_columns, last_two, whole_history
+from llmemf.models.time_lines import after, every_item, gather_columns, last_two, whole_history
 from llmemf.scenarios.scenario import Sequences
 
 PAD = NUM_ITEMS
@@ -128,6 +128,23 @@ def test_random_prefixes_are_last_two_views_of_prefixes():
         check_lines(lines, number, inputs)
         counts[length] += 1
     assert all(60 < count < 140 for count in counts.values()), counts
+
+
+def test_every_item_is_a_target_that_sees_what_came_before_it():
+    lines = every_item(shifted(ROWS), num_x=NUM_X, pad=PAD)
+    for number, row in enumerate(ROWS):
+        check_lines(lines, number, row[:-1])
+        for column in range(lines.merged.shape[1]):
+            targets = [int(lines.targets[d][number, column]) for d in (0, 1)]
+            if column + 1 >= len(row):
+                assert targets == [PAD, PAD]
+                continue
+            own = int(row[column + 1] >= NUM_X)
+            assert targets[own] == row[column + 1] and targets[1 - own] == PAD
+            for domain in (0, 1):
+                seen = [int(lines.seen[domain][line][number, column]) for line in (0, 1)]
+                assert seen == [len(of(row[: column + 1], 0)), len(of(row[: column + 1], 1))]
+                assert lines.merged_seen[domain][number, column] == column + 1
 
 
 def test_states_after_a_number_of_items():

@@ -125,20 +125,22 @@ def logits(model, z, h, domain):
 
 
 def two_targets(row, causal):
-    """(target, what it sees) of each domain that the sequence has."""
+    """(target, what it sees) of each domain that the sequence has, by domain."""
     places = [max((p for p, item in enumerate(row) if (item >= NUM_X) == bool(d)), default=None) for d in (0, 1)]
-    found = []
-    for place in places:
-        rest = [item for number, item in enumerate(row) if number not in places]
-        found.append(None if place is None else (row[place], row[:place] if causal else rest))
-    return found
+    rest = [item for number, item in enumerate(row) if number not in places]
+    return [[] if place is None else [(row[place], row[:place] if causal else rest)] for place in places]
 
 
-def mean_loss(rows, causal, value):
+def every_target(row):
+    """(item, what came before it) of all items, by domain."""
+    return [[(item, row[:p]) for p, item in enumerate(row) if (item >= NUM_X) == bool(d)] for d in (0, 1)]
+
+
+def mean_loss(rows, config, value):
     """Sum over the domains of the mean of `value(seen, domain, target)` over targets that see anything."""
     losses = [[], []]
     for row in rows:
-        for domain, found in enumerate(two_targets(row, causal)):
-            if found and found[1]:
-                losses[domain].append(value(found[1], domain, found[0]))
+        found = every_target(row) if config.prefixes == "every" else two_targets(row, config.v2_causal)
+        for domain in (0, 1):
+            losses[domain] += [value(seen, domain, target) for target, seen in found[domain] if seen]
     return sum(np.mean(part) for part in losses if part)
