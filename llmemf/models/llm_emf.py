@@ -21,6 +21,7 @@ from llmemf.batches import VIEWS, Batch, TrialData, View
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.models.attention import SequenceEncoder
+from llmemf.models.content import Content, with_content
 from llmemf.models.item_table import FrozenTable, IdTable, Missing, Projection
 from llmemf.models.mixture import MixtureHead, MixtureSettings
 from llmemf.models.recommender import Recommender
@@ -53,6 +54,11 @@ class LLMEMFConfig(TrialConfig):
     """Which text features: the encoder's name, or `auto`: CLIP before offline, title + LLM text first (docs/features.md)."""
     image_encoder: str = "auto"
     """Which image features, likewise."""
+    text_content: Content = "real"
+    """The text features as they are, or a control in their place: noise of the same norms, or the rows of a domain's items
+    shuffled among them (drawn by `seed`)."""
+    image_content: Content = "real"
+    """The image features, likewise."""
     alpha: float = Field(0.4, ge=0, le=1)
     """Weight of the id modality (eq. 8); the paper names no value."""
     beta: float = Field(0.3, ge=0, le=1)
@@ -274,6 +280,8 @@ class Tower(nn.Module):
             )
         if not features.has.any():
             raise InputError(f"no item has the modality {modality!r}: leave it out with --set modalities=...")
+        content = {"text": config.text_content, "image": config.image_content}[modality]
+        features = with_content(features, content, num_x=self.num_x, seed=config.seed)
         return FrozenTable(
             features, self.num_x, projection=config.item_projection, width=config.projection_dim, missing=config.missing
         )
