@@ -1,0 +1,73 @@
+"""The few lines of script of the report: sorting, showing all, copying, and one trial lit up in all charts at once."""
+
+SCRIPT = """
+(function(){
+var d=document,root=d.documentElement;root.classList.add('js');
+var data=JSON.parse(d.getElementById('trials').textContent),tip=d.getElementById('tip'),lit=null;
+var board=d.querySelector('.board');
+function each(list,f){Array.prototype.forEach.call(list,f)}
+function light(t){
+  if(t===lit)return;
+  each(d.querySelectorAll('.on'),function(e){e.classList.remove('on')});
+  lit=t;
+  if(t!==null)each(d.querySelectorAll('[data-t="'+t+'"]'),function(e){e.classList.add('on');
+    if(e.tagName==='path')e.parentNode.appendChild(e)});
+}
+function found(x,y){
+  for(var r=0;r<=8;r+=2)for(var k=0;k<(r?8:1);k++){
+    var e=d.elementFromPoint(x+r*Math.cos(k*.785),y+r*Math.sin(k*.785));
+    if(e&&e.dataset&&e.dataset.t)return e.dataset.t;
+  }
+  return null;
+}
+function show(event){
+  var target=event.target,plot=target.closest&&target.closest('.plot'),row=target.closest&&target.closest('tr[data-t]');
+  var t=plot?found(event.clientX,event.clientY):row?row.dataset.t:null;
+  light(t);
+  if(t===null||!plot){tip.style.display='none';return}
+  var of=data[t];tip.textContent='';
+  [of[0]+'  '+of[1],of[2],of[3]].forEach(function(text,i){
+    var line=d.createElement(i?'span':'b');line.textContent=text;tip.appendChild(line);
+    if(i===1)tip.appendChild(d.createElement('br'))});
+  tip.style.display='block';
+  var w=tip.offsetWidth,h=tip.offsetHeight,x=event.clientX+14,y=event.clientY+14;
+  tip.style.left=Math.max(4,x+w>innerWidth-4?event.clientX-w-14:x)+'px';
+  tip.style.top=(y+h>innerHeight-4?event.clientY-h-14:y)+'px';
+}
+d.addEventListener('pointermove',show);d.addEventListener('pointerdown',show);
+if(board){
+  var body=board.tBodies[0],heads=board.tHead.rows[0].cells;
+  each(heads,function(head,column){
+    var button=head.firstElementChild;
+    if(button)button.addEventListener('click',function(){
+      var down=head.getAttribute('aria-sort')==='descending';
+      if(!head.hasAttribute('aria-sort'))down=head.dataset.first==='up';
+      each(heads,function(other){other.removeAttribute('aria-sort')});
+      head.setAttribute('aria-sort',down?'ascending':'descending');
+      var rows=Array.prototype.map.call(body.rows,function(row){
+        var cell=row.cells[column],text=cell.dataset.v||cell.textContent,number=parseFloat(text);
+        return {row:row,text:text,number:number,none:text==='-'||text===''}});
+      rows.sort(function(a,b){
+        if(a.none!==b.none)return a.none?1:-1;
+        var order=isNaN(a.number)||isNaN(b.number)?(a.text<b.text?-1:a.text>b.text?1:0):a.number-b.number;
+        return down?order:-order});
+      rows.forEach(function(item,place){item.row.classList.toggle('more',place>=20);body.appendChild(item.row)});
+    });
+  });
+  each(d.querySelectorAll('[data-toggle]'),function(button){
+    button.addEventListener('click',function(){
+      board.classList.toggle(button.dataset.toggle);
+      var text=button.textContent;button.textContent=button.dataset.other;button.dataset.other=text});
+  });
+}
+each(d.querySelectorAll('.code .tool'),function(button){
+  button.addEventListener('click',function(){
+    var text=button.parentNode.querySelector('pre').textContent;
+    function done(){button.textContent='copied';setTimeout(function(){button.textContent='copy'},1500)}
+    function byHand(){var area=d.createElement('textarea');area.value=text;d.body.appendChild(area);area.select();
+      d.execCommand('copy');area.remove();done()}
+    if(navigator.clipboard&&window.isSecureContext)navigator.clipboard.writeText(text).then(done,byHand);else byHand();
+  });
+});
+})();
+"""
