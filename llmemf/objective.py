@@ -24,6 +24,9 @@ from torch import Tensor
 CHUNK_ELEMENTS = 2**23
 """Logits held at once for one modality (32 MiB in fp32)."""
 
+UNSHIFTED_SCALE = 60.0
+"""Up to this scale exp(scale cos) and its sums are normal numbers of fp32, so that no row needs its maximum."""
+
 
 @dataclass(frozen=True)
 class SampledColumns:
@@ -47,7 +50,11 @@ def sampled_columns(low: int, high: int, count: int, exact: Tensor) -> SampledCo
         count: number of draws, with replacement.
         exact: item ids that are counted exactly, whatever is drawn; those outside the range are ignored.
     """
-    draws = torch.randint(low, high, (count,), device=exact.device)
+    return columns_of_draws(low, high, torch.randint(low, high, (count,), device=exact.device), exact)
+
+
+def columns_of_draws(low: int, high: int, draws: Tensor, exact: Tensor) -> SampledColumns:
+    """`sampled_columns` where the (K,) draws out of `low .. high - 1` were made before."""
     exact = exact[(exact >= low) & (exact < high)].unique()
     expansion = torch.full(draws.shape, math.log((high - low) / len(draws)), device=draws.device)
     expansion.masked_fill_(torch.isin(draws, exact), -torch.inf)
@@ -92,6 +99,19 @@ def mixture_nll(
     )
 
 
+def _column_counts(present: Tensor | None, sampled: SampledColumns | None, like: Tensor) -> Tensor | None:
+    """(N,) how often each column counts in the normaliser; None where each counts once.
+
+    A draw that stands for many items and an item that lacks the modality are thus factors of a column, and no pass over the
+    (rows x columns) matrix.
+    """
+    if sampled is None:
+        return None if present is None else present.to(like.dtype)
+    expansion = torch.as_tensor(sampled.log_expansion, dtype=like.dtype, device=like.device)
+    counts = expansion.exp().expand(len(sampled.ids))
+    return counts if present is None else counts * present
+
+
 class _MixtureNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx, targets, row_weights, present, sampled, chunk_elements, log_weights, scales, *tensors):
@@ -107,7 +127,10 @@ class _MixtureNLL(torch.autograd.Function):
         loss = scales.new_zeros(())
         rows, columns = len(targets), tables[0].shape[0]
         step = max(1, min(rows, chunk_elements // max(columns, 1)))
-        blocked = [None if mask is None else ~mask for mask in present]
+        counts = [_column_counts(mask, sampled, tables[0]) for mask in present]
+        counted = [e if count is None else e * count[:, None] for e, count in zip(tables, counts)]
+        # A host that reads the scales from a GPU would wait for it in every call.
+        shifted = scales.device.type != "cpu" or float(scales.max()) > UNSHIFTED_SCALE
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             y = targets[part]
@@ -116,36 +139,32 @@ class _MixtureNLL(torch.autograd.Function):
             for m in range(modalities):
                 query = queries[m][part]
                 vector = tables[m][y] if sampled is None else target_rows[m][part]
-                cosine = (query * vector).sum(1)
-                logits = torch.mm(query, tables[m].T).mul_(scales[m])
-                if sampled is not None:
-                    logits.add_(sampled.log_expansion).masked_fill_(hits, -torch.inf)
-                if blocked[m] is not None:
-                    logits.masked_fill_(blocked[m], -torch.inf)
-                # The target is a column of its own in the sampled form; it also bounds the maximum where all is masked.
-                top = torch.maximum(logits.amax(1), scales[m] * cosine)
-                exponentials = logits.sub_(top[:, None]).exp_()
-                own = torch.exp(scales[m] * cosine - top)
-                total = exponentials.sum(1)
+                own_logit = (query * vector).sum(1) * scales[m]
+                exponentials = torch.mm(query * scales[m], tables[m].T)
+                top = torch.zeros_like(own_logit)
+                if shifted:
+                    if counts[m] is not None:
+                        exponentials.masked_fill_(counts[m] == 0, -torch.inf)
+                    if sampled is not None:
+                        exponentials.masked_fill_(hits, -torch.inf)
+                    # The target also bounds the maximum where all is masked.
+                    top = torch.maximum(exponentials.amax(1), own_logit)
+                    exponentials.sub_(top[:, None])
+                exponentials.exp_()
+                if sampled is not None:  # the target is a column of its own
+                    exponentials.masked_fill_(hits, 0)
+                own = torch.exp(own_logit - top)
+                total = exponentials.sum(1) if counts[m] is None else torch.mv(exponentials, counts[m])
+                expected = torch.mm(exponentials, counted[m])
                 if sampled is not None:
                     total = total + own
+                    expected.addcmul_(own[:, None], vector)
                 # Nothing but 0 where no column has the modality; no target there has a weight either.
                 total = total.clamp(min=torch.finfo(total.dtype).tiny)
-                expected = torch.mm(exponentials, tables[m])
-                if sampled is not None:
-                    expected.addcmul_(own[:, None], vector)
                 expected.div_(total[:, None])
-                log_probability.append(scales[m] * cosine - top - total.log())
+                log_probability.append(own_logit - top - total.log())
                 kept.append(
-                    (
-                        query,
-                        vector,
-                        cosine,
-                        expected,
-                        own / total,
-                        exponentials if d_tables[m] is not None else None,
-                        total,
-                    )
+                    (query, vector, expected, own / total, exponentials if d_tables[m] is not None else None, total)
                 )
             joint = log_weights[part] + torch.stack(log_probability, 1)
             mixed = joint.logsumexp(1)
@@ -155,9 +174,9 @@ class _MixtureNLL(torch.autograd.Function):
             loss -= torch.where(has_probability, mixed, 0) @ weight
             share = responsibility * weight[:, None]
             d_weights[part] = -share
-            for m, (query, vector, cosine, expected, own, exponentials, total) in enumerate(kept):
+            for m, (query, vector, expected, own, exponentials, total) in enumerate(kept):
                 g = share[:, m]
-                d_scales[m] += g @ ((query * expected).sum(1) - cosine)
+                d_scales[m] += g @ (query * (expected - vector)).sum(1)
                 scaled = scales[m] * g
                 d_queries[m][part] = scaled[:, None] * (expected - vector)
                 if d_tables[m] is not None:
@@ -166,6 +185,9 @@ class _MixtureNLL(torch.autograd.Function):
                     d_tables[m].index_add_(0, y, query * -scaled[:, None])
                 if d_targets[m] is not None:
                     d_targets[m][part] = query * (scaled * (own - 1))[:, None]
+        for d_table, count in zip(d_tables, counts):
+            if d_table is not None and count is not None:
+                d_table.mul_(count[:, None])
         ctx.gradients = (d_weights, d_scales, *d_queries, *d_tables, *d_targets)
         return loss
 

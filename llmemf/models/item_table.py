@@ -41,6 +41,11 @@ class IdTable(nn.Module):
         table = self.input if self.output is None else self.output
         return F.normalize(table if ids is None else F.embedding(ids, table), dim=-1)
 
+    def step_rows(self, ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(U, D) vectors as inputs and as outputs of the given items, or of all: what one training step reads."""
+        inputs = self.input if ids is None else F.embedding(ids, self.input)
+        return inputs, F.normalize(inputs, dim=-1) if self.output is None else self.output_rows(ids)
+
 
 class FrozenTable(nn.Module):
     """E_img or E_tex: frozen unit rows, read without a copy, optionally projected by a trained map.
@@ -94,6 +99,13 @@ class FrozenTable(nn.Module):
         """(n, D) unit vectors of the given items, or of all; never of lower precision than the features."""
         rows = self._raw(ids)
         return rows if self.projection is None else F.normalize(self.projection(rows).to(rows.dtype), dim=-1)
+
+    def step_rows(self, ids: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(U, D) vectors as inputs and as outputs of the given items, or of all: what one training step reads."""
+        outputs = self.output_rows(ids)
+        if not self.masked:
+            return outputs, outputs
+        return outputs * (self.present if ids is None else self.present[ids]).unsqueeze(-1), outputs
 
     def _raw(self, ids: Tensor | None) -> Tensor:
         rows = self.rows if ids is None else F.embedding(ids, self.rows)

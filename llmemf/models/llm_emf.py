@@ -23,7 +23,7 @@ from llmemf.errors import InputError
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.content import Content, with_content
 from llmemf.models.item_table import FrozenTable, IdTable, Missing, Projection
-from llmemf.models.mixture import MixtureHead, MixtureSettings
+from llmemf.models.mixture import MixtureHead, MixtureSettings, StepRows
 from llmemf.models.recommender import Recommender
 from llmemf.objective import CHUNK_ELEMENTS
 
@@ -304,45 +304,56 @@ class Tower(nn.Module):
         keys = {"none": f"{sequence}_{modality}", "sequences": modality, "modalities": sequence}
         return keys[self.config.share_encoders]
 
-    def states(self, view: View, sequence: str, rows: Sequence[Tensor] | None) -> list[Tensor]:
-        """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4); `rows` as from `MixtureHead.rows`."""
-        real = view.items < self.num_items
-        inputs = [
-            self.tables[m].input_rows(view.items, None if rows is None else rows[index])
-            for index, m in enumerate(self.modalities)
-        ]
-        return [self.encoders[self._encoder_key(sequence, m)](x, real) for m, x in zip(self.modalities, inputs)]
+    def states(self, real_BL: Tensor, sequence: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4) from the (B, L, D_m) vectors of its items."""
+        return [self.encoders[self._encoder_key(sequence, m)](x, real_BL) for m, x in zip(self.modalities, inputs)]
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
-        rows = self.head.rows()
+        views = {s: batch.views[s] for s in self.loss_weights}
+        read = torch.cat([part.flatten() for v in views.values() for part in (v.items, v.next_same, v.next_merged)])
+        step = self.head.step_rows(read, {span for s in views for span in self._ranges(s)})
+        # One look-up for all sequences: each further one would be a further gradient of the table's size.
+        embedded = step.embed(torch.cat([view.items.flatten() for view in views.values()]))
+        sizes = [view.items.numel() for view in views.values()]
+        inputs = zip(*(vectors.split(sizes) for vectors in embedded))
         terms = [
-            weight * self._sequence_loss(batch.views[s], s, rows) / len(batch)
-            for s, weight in self.loss_weights.items()
+            weight * self._sequence_loss(view, s, step, [x.view(*view.items.shape, -1) for x in own]) / len(batch)
+            for (s, weight), view, own in zip(self.loss_weights.items(), views.values(), inputs)
         ]
         return torch.stack(terms).sum()
 
-    def _sequence_loss(self, view: View, sequence: str, rows: Sequence[Tensor] | None) -> Tensor:
+    def _over_all(self, sequence: str) -> bool:
+        """Whether the softmax of a sequence's loss runs over the items of both domains."""
+        if sequence == "xy":
+            return self.config.merged_softmax != "target_items"
+        return self.config.next_target == "merged"
+
+    def _ranges(self, sequence: str) -> list[tuple[int, int]]:
+        """(low, high) of the items of each softmax in a sequence's loss."""
+        domains = [(0, self.num_x), (self.num_x, self.num_items)]
+        return [(0, self.num_items)] if self._over_all(sequence) else domains
+
+    def _sequence_loss(self, view: View, sequence: str, step: StepRows, inputs: Sequence[Tensor]) -> Tensor:
         """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
         merged = sequence == "xy" or self.config.next_target == "merged"
-        over_all = merged and not (sequence == "xy" and self.config.merged_softmax == "target_items")
         following = view.next_merged if merged else view.next_same
         counted = self._counted(following < self.num_items)
         targets = following[counted]
-        queries = [state[counted].float() for state in self.states(view, sequence, rows)]
+        states = self.states(view.items < self.num_items, sequence, inputs)
+        queries = [state[counted].float() for state in states]
         if f"{sequence}_{self.modalities[0]}" in self.empty:
             first = _first_items(view.items, self.num_items)
             targets = torch.cat([targets, first])
             learned = [self.empty[f"{sequence}_{m}"].expand(len(first), -1) for m in self.modalities]
             queries = [torch.cat(pair) for pair in zip(queries, learned)]
         with torch.autocast(targets.device.type, enabled=False):
-            if over_all:
-                return self.head.nll(queries, targets, 0, self.num_items, rows, view.items)
+            if self._over_all(sequence):
+                return self.head.nll(queries, targets, 0, self.num_items, step, view.items)
             in_x = targets < self.num_x
-            ranges = ((in_x, 0, self.num_x), (~in_x, self.num_x, self.num_items))
             return sum(
-                self.head.nll([q[part] for q in queries], targets[part], low, high, rows, view.items)
-                for part, low, high in ranges
+                self.head.nll([q[part] for q in queries], targets[part], low, high, step, view.items)
+                for part, (low, high) in zip((in_x, ~in_x), self._ranges(sequence))
             )
 
     def _counted(self, valid_BL: Tensor) -> Tensor:
@@ -361,7 +372,8 @@ class Tower(nn.Module):
             real = view.items < self.num_items
             # In the aligned layout the last column may be the other domain's.
             last = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
-            queries[s] = [state[torch.arange(len(last)), last] for state in self.states(view, s, rows)]
+            inputs = [self.tables[m].input_rows(view.items, kept) for m, kept in zip(self.modalities, rows)]
+            queries[s] = [state[torch.arange(len(last)), last] for state in self.states(real, s, inputs)]
             empty = ~real.any(1)
             missing[s] = empty
             if f"{s}_{self.modalities[0]}" in self.empty:

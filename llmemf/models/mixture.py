@@ -6,7 +6,7 @@ Shapes: B batch, R rows, N items, n items of a range, D width, M modalities.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmemf.models.item_table import FrozenTable, IdTable
-from llmemf.objective import mixture_nll, sampled_columns
+from llmemf.objective import columns_of_draws, mixture_nll
 
 FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32."""
@@ -32,6 +32,32 @@ class MixtureSettings:
     scale_max: float
     sampled_negatives: int
     chunk_elements: int
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """Item vectors of one training step: of all items, or of the U items that a sampled step reads.
+
+    They are made once per step, so that every table has one gradient of its size, however often the step looks into it.
+
+    Attributes:
+        inputs: per modality (U, D_m) vectors as the encoders read them.
+        outputs: per modality (U, D_m) unit vectors.
+        place: (N + 1,) row of every item that is read; None where all items stand in their order.
+        draws: per range of items (low, high) the (K,) item ids drawn out of it.
+    """
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    place: Tensor | None
+    draws: Mapping[tuple[int, int], Tensor]
+
+    def embed(self, ids: Tensor) -> list[Tensor]:
+        """Per modality (..., D_m) input vectors of items; zero at padding."""
+        pad = len(self.inputs[0]) if self.place is None else len(self.place) - 1
+        real = (ids < pad).unsqueeze(-1)
+        rows = ids.clamp(max=pad - 1) if self.place is None else self.place[ids]
+        return [F.embedding(rows, table) * real for table in self.inputs]
 
 
 class MixtureHead(nn.Module):
@@ -81,11 +107,21 @@ class MixtureHead(nn.Module):
         total = torch.where(has.any(1, keepdim=True), weights.logsumexp(1, keepdim=True), 0)
         return weights - total
 
-    def rows(self) -> list[Tensor] | None:
-        """Per modality (N, D_m) unit vectors of all items: once per step; None if the loss only samples."""
-        if self.settings.sampled_negatives:
-            return None
-        return [table.output_rows() for table in self.tables.values()]
+    def step_rows(self, read: Tensor, ranges: Collection[tuple[int, int]]) -> StepRows:
+        """Item vectors for one training step.
+
+        Args:
+            read: item ids of the step's inputs and targets, in any order and number; padding is ignored.
+            ranges: (low, high) of every softmax that a sampled objective estimates.
+        """
+        place, ids, draws = None, None, {}
+        if count := self.settings.sampled_negatives:
+            draws = {span: torch.randint(*span, (count,), device=read.device) for span in sorted(ranges)}
+            ids = torch.cat([read[read < self.num_items], *draws.values()]).unique()
+            place = ids.new_zeros(self.num_items + 1)
+            place[ids] = torch.arange(len(ids), device=ids.device)
+        pairs = [table.step_rows(ids) for table in self.tables.values()]
+        return StepRows([inputs for inputs, _ in pairs], [outputs for _, outputs in pairs], place, draws)
 
     def nll(
         self,
@@ -93,7 +129,7 @@ class MixtureHead(nn.Module):
         targets: Tensor,
         low: int,
         high: int,
-        rows: Sequence[Tensor] | None,
+        step: StepRows,
         exact: Tensor,
     ) -> Tensor:
         """Sum over rows of -log P(target), the softmax running over the items `low .. high - 1`.
@@ -101,7 +137,7 @@ class MixtureHead(nn.Module):
         Args:
             queries: per modality (R, D_m), any length of vector.
             targets: (R,) item ids within the range. A target without any modality counts nothing.
-            rows: what `rows()` gave in this step.
+            step: what `step_rows` gave in this step.
             exact: item ids that a sampled normaliser counts exactly, whatever is drawn: the inputs of the batch. Cosines
                 are largest near a row's own inputs; left to chance, no model would learn to rank them down.
         """
@@ -110,15 +146,15 @@ class MixtureHead(nn.Module):
         tables = list(self.tables.values())
         log_weights, scales = self.item_log_weights(), self.scales()
         queries = [F.normalize(q, dim=1) for q in queries]
-        if rows is None:
-            sampled = sampled_columns(low, high, self.settings.sampled_negatives, exact)
+        if step.place is not None:
+            sampled = columns_of_draws(low, high, step.draws[low, high], exact)
             ids = sampled.ids
-            rows, rows_weights = [table.output_rows(ids) for table in tables], log_weights[ids]
-            target_rows = [table.output_rows(targets) for table in tables]
+            rows, rows_weights = [F.embedding(step.place[ids], table) for table in step.outputs], log_weights[ids]
+            target_rows = [F.embedding(step.place[targets], table) for table in step.outputs]
             present = [table.has if table.has is None else table.has[ids] for table in tables]
         else:
             sampled, target_rows = None, None
-            rows, rows_weights = [table_rows[low:high] for table_rows in rows], log_weights[low:high]
+            rows, rows_weights = [table_rows[low:high] for table_rows in step.outputs], log_weights[low:high]
             present = [table.has if table.has is None else table.has[low:high] for table in tables]
         target_weights = log_weights[targets]
         if self.settings.mixture == "logit":

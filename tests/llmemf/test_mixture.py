@@ -42,6 +42,11 @@ def make_queries(head, rows=ROWS):
     return [torch.randn(rows, table.width) * 3 for table in head.tables.values()]
 
 
+def step_rows(head, low, high):
+    """What a step that reads every item has."""
+    return head.step_rows(torch.arange(NUM_ITEMS + 1), [(low, high)])
+
+
 def probabilities(head, low, high):
     """(ROWS, high - low) by `add_probability`, the softmax over the same range."""
     items = slice(low, high)
@@ -63,7 +68,9 @@ def test_an_item_without_anything_has_no_weight_and_learned_weights_have_finite_
     weights = head.item_log_weights()
     assert bool((weights[3] == -torch.inf).all()) and bool((weights[NUM_X + 5] == -torch.inf).all())
     queries = make_queries(head)
-    head.nll(queries, torch.tensor([3, 3, 0, 9, NUM_ITEMS - 1]), 0, NUM_ITEMS, head.rows(), NOTHING).backward()
+    head.nll(
+        queries, torch.tensor([3, 3, 0, 9, NUM_ITEMS - 1]), 0, NUM_ITEMS, step_rows(head, 0, NUM_ITEMS), NOTHING
+    ).backward()
     assert bool(head.log_weights.grad.isfinite().all()) and bool(head.log_weights.grad.any())
     assert probabilities(head, 0, NUM_X)[:, 3].any() == 0
 
@@ -87,7 +94,7 @@ def test_the_loss_is_minus_the_log_of_the_scored_probability(mixture, scale):
     head = make_head(mixture=mixture, scale_init=scale)
     for low, high in ((0, NUM_ITEMS), (0, NUM_X), (NUM_X, NUM_ITEMS)):
         targets = torch.linspace(low, high - 1, ROWS).long()
-        loss = head.nll(make_queries(head), targets, low, high, head.rows(), NOTHING)
+        loss = head.nll(make_queries(head), targets, low, high, step_rows(head, low, high), NOTHING)
         chosen = probabilities(head, low, high)[torch.arange(ROWS), targets - low]
         assert loss.item() == pytest.approx(-chosen.log().sum().item(), rel=1e-5)
 
@@ -119,7 +126,7 @@ def test_opposite_queries_at_the_largest_single_precision_scale_still_have_a_pro
 def test_no_target_at_all_is_a_loss_of_zero_with_gradients():
     head = make_head()
     queries = [query[:0].requires_grad_() for query in make_queries(head)]
-    loss = head.nll(queries, torch.zeros(0, dtype=torch.long), 0, NUM_X, head.rows(), NOTHING)
+    loss = head.nll(queries, torch.zeros(0, dtype=torch.long), 0, NUM_X, step_rows(head, 0, NUM_X), NOTHING)
     loss.backward()
     assert loss.item() == 0 and queries[0].grad.shape == (0, 6)
 
@@ -129,11 +136,10 @@ def test_no_target_at_all_is_a_loss_of_zero_with_gradients():
 def test_sampled_loss_approaches_the_full_one_within_its_range(mixture, exact):
     full = make_head(mixture=mixture, scale_init=3.0)
     sampled = make_head(mixture=mixture, scale_init=3.0, sampled_negatives=200_000)
-    assert sampled.rows() is None
     for low, high in ((0, NUM_ITEMS), (NUM_X, NUM_ITEMS)):
         targets = torch.linspace(low, high - 1, ROWS).long()
-        expected = full.nll(make_queries(full), targets, low, high, full.rows(), NOTHING).item()
-        actual = sampled.nll(make_queries(sampled), targets, low, high, sampled.rows(), exact).item()
+        expected = full.nll(make_queries(full), targets, low, high, step_rows(full, low, high), NOTHING).item()
+        actual = sampled.nll(make_queries(sampled), targets, low, high, step_rows(sampled, low, high), exact).item()
         assert actual == pytest.approx(expected, rel=2e-3) and actual != expected
 
 
@@ -141,8 +147,10 @@ def test_sampled_loss_approaches_the_full_one_within_its_range(mixture, exact):
 def test_sampled_loss_is_the_full_one_where_every_item_is_exact(mixture):
     full, sampled = (make_head(mixture=mixture, sampled_negatives=count) for count in (0, 5))
     targets = torch.arange(ROWS)
-    expected = full.nll(make_queries(full), targets, 0, NUM_X, full.rows(), NOTHING).item()
-    actual = sampled.nll(make_queries(sampled), targets, 0, NUM_X, None, torch.arange(NUM_ITEMS + 1)).item()
+    expected = full.nll(make_queries(full), targets, 0, NUM_X, step_rows(full, 0, NUM_X), NOTHING).item()
+    actual = sampled.nll(
+        make_queries(sampled), targets, 0, NUM_X, step_rows(sampled, 0, NUM_X), torch.arange(NUM_ITEMS + 1)
+    ).item()
     assert actual == pytest.approx(expected, rel=1e-5)
 
 
@@ -150,8 +158,22 @@ def test_chunks_change_nothing():
     losses = []
     for chunk_elements in (1, 100, 2**20):
         head = make_head(chunk_elements=chunk_elements)
-        loss = head.nll(make_queries(head), torch.arange(ROWS), 0, NUM_X, head.rows(), NOTHING)
+        loss = head.nll(make_queries(head), torch.arange(ROWS), 0, NUM_X, step_rows(head, 0, NUM_X), NOTHING)
         losses.append((loss.item(), *torch.autograd.grad(loss, [head.log_scale, head.tables["id"].input])))
     for loss in losses[1:]:
         assert loss[0] == pytest.approx(losses[0][0], rel=1e-6)
         torch.testing.assert_close(loss[1:], losses[0][1:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_rows_of_a_sampled_step_are_those_of_the_tables(tied):
+    head = make_head(sampled_negatives=4)
+    head.tables["id"] = IdTable(NUM_ITEMS, 6, tied=tied)
+    read = torch.tensor([[NUM_ITEMS, 3, 9], [0, 3, NUM_X + 5]])
+    step = head.step_rows(read, [(0, NUM_X), (NUM_X, NUM_ITEMS)])
+    for table, embedded, outputs in zip(head.tables.values(), step.embed(read), step.outputs):
+        torch.testing.assert_close(embedded, table.input_rows(read))
+        for (low, high), draws in step.draws.items():
+            assert len(draws) == 4 and bool(((draws >= low) & (draws < high)).all())
+            torch.testing.assert_close(outputs[step.place[draws]], table.output_rows(draws))
+        assert len(outputs) <= 4 + 8, "only what the step reads"
