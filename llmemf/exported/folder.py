@@ -193,6 +193,8 @@ def export_checkpoint(
             shutil.copyfile(checkpoint / name, temporary / name)
         save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / DATA)
         scenario.items[["external_id", "title"]].to_parquet(temporary / ITEMS, index=False)
+        # safetensors writes for the owner alone, whatever the umask says.
+        (temporary / DATA).chmod((temporary / ITEMS).stat().st_mode)
         (temporary / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
         manifest["files"] = {name: _sha256(temporary / name) for name in HASHED}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")

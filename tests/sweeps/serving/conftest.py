@@ -1,0 +1,85 @@
+"""A small sweep as it lies on the disk and in MLflow, with real weights, made without Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from tiny import make_scenario
+
+from llmemf.batches import TrialData
+from llmemf.config import build_config
+from llmemf.models.llm_emf import LLMEMFConfig
+from llmemf.scenarios.scenario import Scenario
+from llmemf.training import Trainer
+from sweeps import checkpoints
+from sweeps.delivery import Target
+from sweeps.ledger import Ledger
+from sweeps.retention import Retention
+from sweeps.settings import SweepRecord
+from sweeps.tracking import Tracking
+
+SETTINGS = {"modalities": ["id"], "id_dim": 6, "epochs": 2, "batch_size": 16, "device": "cpu", "max_length": 6}
+
+
+@dataclass
+class Made:
+    """Where the sweep is, and what it knows of itself."""
+
+    storage: Path
+    data_root: Path
+    scenario: Scenario
+    record: SweepRecord
+    uri: str
+
+
+@pytest.fixture(scope="session")
+def finished(empty_database, tmp_path_factory) -> Made:
+    """Three trials of two epochs, the best of them tested, the worst without weights; and one that failed."""
+    place = tmp_path_factory.mktemp("finished")
+    storage, data_root = place / "mlruns", place / "data"
+    scenario = Scenario.load(make_scenario().save(data_root))
+    storage.mkdir()
+    (storage / "mlflow.db").write_bytes(empty_database.read_bytes())
+    record = SweepRecord(
+        name="s1",
+        requested="tiny",
+        scenario="tiny",
+        data_root=str(data_root),
+        storage=str(storage),
+        tracking_uri=f"sqlite:///{storage / 'mlflow.db'}",
+        created="2026-01-01T00:00:00.000000",
+        fingerprint=scenario.fingerprint,
+        status="completed",
+        keep=2,
+    )
+    record.folder.mkdir(parents=True)
+    record.save()
+    ledger = Ledger(record.folder)
+    artifacts = (storage / "artifacts" / "tiny").as_uri()
+    tracking = Tracking(Target(record.tracking_uri, "tiny", "s1", artifacts, {"scenario": "tiny"}, SETTINGS))
+    tracking.open(ledger)
+    retention = Retention(record.folder, ledger, record.keep)
+    data = TrialData.build(scenario)
+    for rate in (1e-3, 3e-2, 1e-2):
+        trial = ledger.propose({"lr": rate}, ("lr",), 2, {})
+        ledger.start(trial)
+        tracking.start_trial(trial)
+        trainer = Trainer(build_config(LLMEMFConfig, {**SETTINGS, "lr": rate}), data)
+        for metrics in trainer.epochs():
+            event = ledger.add(trial, metrics, stopped=False)
+            tracking.log_epoch(trial, event["result"], event["time"])
+            checkpoints.save(trainer, checkpoints.trial_folder(record.folder, trial.number), metrics)
+        retention.end(trial)
+        tracking.end_trial(trial)
+    broken = ledger.propose({"lr": 1.0}, ("lr",), 2, {})
+    ledger.start(broken)
+    ledger.fail(broken, "error", "NonFiniteLoss: nan")
+    best = retention.kept[0]
+    from llmemf.training import evaluate_checkpoint
+
+    weights = retention.weights()[best.name]
+    ledger.tested(best, evaluate_checkpoint(weights, scenario, {}, "test", device="cpu"))
+    assert tracking.close("completed") == ""
+    return Made(storage, data_root, scenario, record, record.tracking_uri)
