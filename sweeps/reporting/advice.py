@@ -136,7 +136,8 @@ def widen_edge(findings: Findings, importances: Importances, certainty: Certaint
     leaders = findings.valued[:LEADERS]
     if len(findings.valued) < FEW_COMPLETED:
         return []
-    result = []
+    wider: dict[str, list[float]] = {}
+    seen = []
     for parameter in findings.parameters:
         if not parameter.numeric or parameter.share or parameter.low == parameter.high:
             continue
@@ -146,19 +147,17 @@ def widen_edge(findings: Findings, importances: Importances, certainty: Certaint
         places = [parameter.position(story.record.settings.get(parameter.key)) for story in leaders]
         for upper in (False, True):
             at = [p is not None and (p >= 1 - EDGE if upper else p <= EDGE) for p in places]
-            if not at[0] or 2 * sum(at) < len(at):
-                continue
             value = beyond(parameter, upper=upper)
-            if value is None or not _is_valid(findings, parameter.key, value):
+            if not at[0] or 2 * sum(at) < len(at) or value is None or not _is_valid(findings, parameter.key, value):
                 continue
-            wider = sorted({*(parameter.grid or (parameter.low, parameter.high)), value})
-            end = "top" if upper else "bottom"
-            why = f"{sum(at)} of the best {len(leaders)} trials lie at the {end} of its range "
-            why += f"({wording.number(parameter.high if upper else parameter.low)}); what is beyond was never tried."
-            more = max(6, len(findings.records) // 2)
-            line = commands.extend(findings.record, more, {parameter.key: wider})
-            result.append(Advice(f"Widen {parameter.key}", why, line))
-    return result
+            wider[parameter.key] = sorted({*(parameter.grid or (parameter.low, parameter.high)), value})
+            end = wording.number(parameter.high if upper else parameter.low)
+            seen.append(f"{parameter.key} at the {'top' if upper else 'bottom'} of its range ({end}) in {sum(at)}")
+    if not wider:
+        return []
+    why = f"Of the best {len(leaders)} trials: {'; '.join(seen)}. What is beyond was never tried."
+    more = max(6, len(findings.records) // 2)
+    return [Advice(f"Widen {' and '.join(wider)}", why, commands.extend(findings.record, more, wider))]
 
 
 def beyond(parameter: Parameter, *, upper: bool) -> float | None:
@@ -173,7 +172,7 @@ def beyond(parameter: Parameter, *, upper: bool) -> float | None:
         value = end * (end / inner) if parameter.grid else end * (10.0 if upper else 0.1)
     else:
         value = end + (end - inner) if parameter.grid else end + 0.5 * (end - inner)
-    value = float(f"{value:.3g}")
+    value = float(f"{value:.2g}")
     return value if math.isfinite(value) else None
 
 

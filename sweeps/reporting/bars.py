@@ -51,14 +51,12 @@ def hours_stack(report: Report) -> str:
 
 def group_charts(breakdown: Breakdown) -> str:
     """One chart per way of grouping: MRR with its 95 % interval, a dot per domain, and the number of cases."""
-    groups = [group for groups in breakdown.by.values() for group in groups]
-    highest = max(group.mrr + _half(group) for group in groups)
+    whole, rest = breakdown.by["domain"], {name: items for name, items in breakdown.by.items() if name != "domain"}
     charts = []
-    for title, items in breakdown.by.items():
+    for title, items in rest.items():
         domains = list(dict.fromkeys(group.domain for group in items))
-        # Large intervals of tiny groups would squeeze all others; each chart has its own scale where that helps.
+        # The interval of a tiny group would squeeze all others.
         top = max(group.mrr + min(_half(group), group.mrr) for group in items)
-        top = highest if title == "domain" and highest < 3 * top else top
         rows = []
         for label in dict.fromkeys(group.label for group in items):
             marks, cases, values = [], [], []
@@ -66,7 +64,7 @@ def group_charts(breakdown: Breakdown) -> str:
                 group = next((g for g in items if g.label == label and g.domain == domain), None)
                 if group is None:
                     continue
-                kind, half = " two" if number else "", _half(group)
+                kind, half = " second" if number else "", _half(group)
                 low, high = max(0.0, group.mrr - half), min(top, group.mrr + half)
                 marks.append(
                     f'<em class="{kind}" style="left:{100 * low / top:.1f}%;width:{100 * (high - low) / top:.1f}%"></em>'
@@ -79,13 +77,12 @@ def group_charts(breakdown: Breakdown) -> str:
                 f"<small>{' / '.join(values)}<br>{' / '.join(cases)} cases</small>"
             )
         charts.append(f'<div><h3>By {escape(title)}</h3><div class="groups">{"".join(rows)}</div></div>')
-    names = list(dict.fromkeys(group.domain for group in groups))
     key = "".join(
-        f'<span><i class="d{" two" if n else ""}" style="background:var(--{"second" if n else "accent"})'
-        f'{";border-radius:1px" if n else ""}"></i>{escape(name)}</span>'
-        for n, name in enumerate(names)
+        f'<span><i class="d{" second" if n else " first"}"></i>{escape(group.domain)}: {group.mrr:.4f} +/- '
+        f"{_half(group):.4f}, {group.cases:,} cases</span>"
+        for n, group in enumerate(whole)
     )
-    return f'<div class="key">{key}</div><div class="two">{"".join(charts)}</div>'
+    return f'<div class="key">{key}</div><div class="grid">{"".join(charts)}</div>'
 
 
 def _half(group: Group) -> float:

@@ -25,8 +25,9 @@ def board(report: Report) -> str:
     main = [f"val/{domain}/{name}" for domain in findings.domains for name in SHOWN_METRICS]
     main = [name for name in main if name in metrics]
     extra = [name for name in metrics if name not in main]
-    costs = ["minutes", "CPU-h", *(["GPU-h"] if findings.spending.uses_gpus else [])]
-    heads = ["rank", "trial", "outcome", "objective", "epochs", *main, *settings, *costs, *extra]
+    costs = ["minutes", *(["GPU-h"] if findings.spending.uses_gpus else [])]
+    heads = ["rank", "trial", "outcome", "objective", "epochs", *main, *settings, *costs, "CPU-h", *extra]
+    extra.append("CPU-h")
     best = findings.best
     lines = []
     for place, row in enumerate(rows):
@@ -38,9 +39,10 @@ def board(report: Report) -> str:
         cells += [_number(row[name]) for name in main]
         cells += [_setting(row[key]) for key in settings]
         cells.append(f'<td data-v="{row["seconds"]}">{row["seconds"] / 60:.1f}')
-        spent = [story.cpu_seconds, story.gpu_seconds][: len(costs) - 1]
-        cells += [f'<td data-v="{seconds / 3600:.6g}">{seconds / 3600:.2g}' for seconds in spent]
-        cells += [_number(row[name], " class=x") for name in extra]
+        if findings.spending.uses_gpus:
+            cells.append(_hours(story.gpu_seconds))
+        cells.append(_hours(story.cpu_seconds, " class=x"))
+        cells += [_number(row[name], " class=x") for name in extra if name in row]
         kinds = ["best"] * (best is not None and best.record.number == number) + ["more"] * (place >= FIRST)
         mark = f' class="{" ".join(kinds)}"' if kinds else ""
         lines.append(f"<tr{mark} data-t={number}>{''.join(cells)}")
@@ -76,6 +78,10 @@ def heading(metric: str) -> str:
 
 def _number(number: float | None, mark: str = "") -> str:
     return f"<td{mark}>-" if number is None else f'<td{mark} data-v="{number!r}">{value(number)}'
+
+
+def _hours(seconds: float, mark: str = "") -> str:
+    return f'<td{mark} data-v="{seconds / 3600:.6g}">{seconds / 3600:.2g}'
 
 
 def _setting(item: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sweeps import wording
 from sweeps.reporting.content import Agreement
-from sweeps.reporting.frame import Axis, dot, frame, linear_axis, log_axis, note, path, whole_axis
+from sweeps.reporting.frame import Axis, dot, frame, indent, inset, linear_axis, log_axis, note, path, whole_axis
 from sweeps.reporting.gather import Findings, TrialStory
 from sweeps.reporting.parameters import Parameter
 
@@ -40,8 +40,8 @@ def curves(findings: Findings) -> str:
     stories.sort(key=lambda story: (story is best, story.record.outcome == "completed", -story.record.number))
     values = np.concatenate([story.curve for story in stories])
     # A first epoch or a collapse far below all others would flatten the rest.
-    low = max(float(values.min()), float(np.quantile(values, 0.02)))
-    y = linear_axis(low, float(values.max()), label=findings.monitored, pad=0.05)
+    low = float(np.quantile(values, 0.02)) if len(stories) > 20 else float(values.min())
+    y = linear_axis(low, float(values.max()), label=findings.monitored, pad=0.08)
     x = whole_axis(max(findings.epochs, 2), label="epoch")
     lines, marks = [], []
     for rung in findings.rungs:
@@ -64,7 +64,7 @@ def curves(findings: Findings) -> str:
 
 
 def _inside(at: float) -> float:
-    return min(1.0, max(-0.02, at))
+    return min(1.0, max(0.0, at))
 
 
 def parameter_axis(parameter: Parameter, label: str = "", count: int = 4) -> Axis:
@@ -83,12 +83,12 @@ def parameter_axis(parameter: Parameter, label: str = "", count: int = 4) -> Axi
 def slice_of(findings: Findings, parameter: Parameter) -> str:
     """The objective against one setting, one dot per trial; the line joins the best of each part of the range."""
     stories = _drawn(findings)
-    y, x = _objective_axis(findings, ""), parameter_axis(parameter, parameter.key)
+    y, x = _objective_axis(findings, ""), inset(parameter_axis(parameter, parameter.key))
     marks, placed = [], []
     for story in stories:
         at = parameter.position(story.record.settings.get(parameter.key))
         if at is not None:
-            placed.append((at, y.at(story.record.objective)))
+            placed.append((indent(at), y.at(story.record.objective)))
             marks.append(dot(*placed[-1], kind_of(findings, story), story.record.number))
     lines = [f'<path class="e" d="{path(envelope(placed))}"/>']
     says = f"{findings.monitored} against {parameter.key} over {wording.plural(len(placed), 'trial')}"
@@ -123,7 +123,9 @@ def simplex(findings: Findings, pair: tuple[Parameter, Parameter]) -> str:
         best = " best" if story is findings.best else ""
         pruned = " ring" if story.record.outcome == "pruned" else ""
         marks.append(dot(*_corner(*shares), f"q{level}{best}{pruned}", story.record.number))
-    names = ["rest = 1", f"{first.key} = 1", f"{second.key} = 1"]
+    # The mixture of LLM-EMF: alpha weighs ids, beta images, and text has the rest.
+    meaning = (" (text)", " (ids)", " (images)") if findings.record.model == "llm_emf" else ("", "", "")
+    names = [f"{name} = 1{what}" for name, what in zip(("rest", first.key, second.key), meaning)]
     corners = "".join(f'<b class="n corner k{i}">{name}</b>' for i, name in enumerate(names))
     says = f"objective over {first.key}, {second.key} and the share that they leave"
     return frame(lines, [*marks, corners], x=None, y=None, says=says, kind="triangle")

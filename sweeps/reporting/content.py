@@ -101,9 +101,11 @@ def value(number: float | None, digits: int = 4) -> str:
 
 
 def hours(seconds: float) -> str:
-    """Hours with two significant digits: `0.12 h`, `3.4 h`, `120 h`."""
+    """With two significant digits: `4.1 min`, `0.12 h`, `3.4 h`, `120 h`, `-` for nothing."""
     found = seconds / 3600
-    return "0 h" if found == 0 else f"{found:.2g} h" if found < 99.5 else f"{found:,.0f} h"
+    if 0 < found < 0.1:
+        return f"{seconds / 60:.2g} min"
+    return "-" if found == 0 else f"{found:.2g} h" if found < 99.5 else f"{found:,.0f} h"
 
 
 def lead(report: Report) -> str:
@@ -169,13 +171,13 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
     total = spending.total
     found.append(("Wall time", wording.duration(findings.seconds), "interruptions left out"))
     if spending.uses_gpus:
-        found.append(("GPU-hours", hours(total.gpu_seconds).removesuffix(" h"), f"{hours(total.cpu_seconds)} of CPUs"))
+        found.append(("GPU-hours", f"{total.gpu_seconds / 3600:.2g}", f"{hours(total.cpu_seconds)} of CPUs"))
     else:
-        found.append(("CPU-hours", hours(total.cpu_seconds).removesuffix(" h"), "no GPU was used"))
+        found.append(("CPU-hours", f"{total.cpu_seconds / 3600:.2g}", "no GPU was used"))
     if spending.saved_epochs:
         saved, spent = saved_seconds(report)
-        note = f"of what it would have cost; an estimate: {spending.saved_epochs:.0f} epochs not trained"
-        found.append(("Saved by pruning", f"about {100 * saved / (saved + spent):.0f} %", note))
+        note = f"an estimate: {spending.saved_epochs:.0f} epochs not trained"
+        found.append(("Saved by pruning", f"{100 * saved / (saved + spent):.0f} %", note))
     return found
 
 

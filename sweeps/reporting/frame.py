@@ -46,7 +46,7 @@ def linear_axis(low: float, high: float, *, label: str = "", count: int = 4, pad
         low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
     low, high = low - pad * (high - low), high + pad * (high - low)
     step = _round_step((high - low) / count)
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
+    places = next(places for places in range(12) if abs(round(step, places) - step) < 1e-6 * step)
     first = math.ceil(low / step - 1e-9)
     values = [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
     axis = Axis(low, high, label=label)
@@ -77,6 +77,15 @@ def whole_axis(last: int, *, label: str = "", first: int = 1) -> Axis:
 def _round_step(step: float) -> float:
     power = 10.0 ** math.floor(math.log10(step))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * 0.999)
+
+
+def inset(axis: Axis, margin: float = 0.04) -> Axis:
+    """The same axis with room at both ends for dots that lie there; its positions are those of `indent`."""
+    return Axis(axis.low, axis.high, axis.log, tuple((indent(at, margin), text) for at, text in axis.ticks), axis.label)
+
+
+def indent(at: float, margin: float = 0.04) -> float:
+    return margin + (1 - 2 * margin) * at
 
 
 def path(points: Iterable[tuple[float, float]]) -> str:
@@ -119,7 +128,8 @@ def frame(
         f'<s class="y" style="top:{100 * (1 - at):.1f}%">{escape(text)}</s>' for at, text in (y.ticks if y else ())
     )
     labels += "".join(
-        f'<s class="x{_end(at)}" style="left:{100 * at:.1f}%">{escape(text)}</s>' for at, text in (x.ticks if x else ())
+        f'<s class="x{_end(at, text)}" style="left:{100 * at:.1f}%">{escape(text)}</s>'
+        for at, text in (x.ticks if x else ())
     )
     title = f'<span class="xl">{escape(x.label)}</span>' if x and x.label else ""
     top = f'<span class="yl">{escape(y.label)}</span>' if y and y.label else ""
@@ -130,5 +140,6 @@ def frame(
     )  # fmt: skip
 
 
-def _end(at: float) -> str:
-    return " a" if at < 0.02 else " z" if at > 0.98 else ""
+def _end(at: float, text: str) -> str:
+    """Long labels at the ends of an axis stay inside of it."""
+    return "" if len(text) < 4 else " a" if at < 0.02 else " z" if at > 0.98 else ""

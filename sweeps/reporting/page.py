@@ -32,6 +32,14 @@ from sweeps.reporting.style import STYLE
 MANY = 120
 """From so many trials on, dots and lines are drawn finer."""
 SHOWN_FAILURES = 20
+SHORT = {
+    "rankings": "Both rankings",
+    "made": "Data and code",
+    "cost": "Cost",
+    "groups": "For whom",
+    "next": "What next",
+}
+"""Shorter titles of sections for the row of links."""
 
 
 def render(report: Report) -> str:
@@ -49,7 +57,7 @@ def render(report: Report) -> str:
         ("next", "What to try next", _next(report)),
     ]
     shown = [part for part in parts if part[2]]
-    links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in shown)
+    links = "".join(f'<a href="#{name}">{SHORT.get(name, title)}</a>' for name, title, _ in shown)
     sections = "".join(f'<section id="{name}"><h2>{title}</h2>{content}</section>' for name, title, content in shown)
     many = ' class="many"' if len(report.findings.trials) >= MANY else ""
     title = escape(report.title)
@@ -117,10 +125,10 @@ def _best(report: Report) -> str:
     sure = f'<p class="lede">{escape(report.certainty.sentence)}</p>' if len(report.findings.valued) > 1 else ""
     lines = best_lines(report)
     command = train_command(report)
-    right = (code(lines) if lines else "") + (code(command) if command else "")
-    return (
-        f'{sure}<div class="pair"><div>{table(METRIC_HEADS, metric_rows(report), left=3)}</div><div>{right}</div></div>'
-    )
+    blocks = [f"<div><h3>Its settings</h3>{code(lines)}</div>"] if lines else []
+    blocks += [f"<div><h3>Train it again</h3>{code(command)}</div>"] if command else []
+    pair = f'<div class="pair">{"".join(blocks)}</div>'
+    return f"{sure}{table(METRIC_HEADS, metric_rows(report), left=3)}{pair}"
 
 
 def _trials(report: Report) -> str:
@@ -133,9 +141,9 @@ def _trials(report: Report) -> str:
 def _curves(report: Report) -> str:
     if not any(story.curve for story in report.findings.trials.values()):
         return ""
-    key = ['<span><i class="d best"></i>best</span>', '<span><i class="d c"></i>completed</span>']
+    key = ['<span><i class="ln best"></i>best</span>', '<span><i class="ln"></i>completed</span>']
     if report.findings.count("pruned"):
-        key.append('<span><i class="d p"></i>cut by ASHA, at its rung (dashed)</span>')
+        key.append('<span><i class="ln p"></i><i class="d p"></i>cut by ASHA at a rung</span>')
     return f'{charts.curves(report.findings)}<div class="key">{"".join(key)}</div>'
 
 
@@ -154,7 +162,7 @@ def _settings(report: Report) -> str:
     if found.note:
         parts.append(f'<p class="quiet" style="margin-top:12px">{escape(found.note)}</p>')
     slices = [f"<div><h3>{escape(p.key)}</h3>{charts.slice_of(findings, p)}</div>" for p in findings.parameters]
-    parts.append('<h3 style="margin-top:34px">Objective against each setting</h3>')
+    parts.append('<h3 class="sub">Objective against each setting</h3>')
     parts.append('<div class="key"><span><i class="d best"></i>best</span><span><i class="d c"></i>completed</span>'
                  '<span><i class="d p"></i>pruned: last value before the cut</span></div>')  # fmt: skip
     parts.append(f'<div class="grid">{"".join(slices)}</div>')
@@ -164,12 +172,12 @@ def _settings(report: Report) -> str:
     fifths = "".join(f'<i class="d q{level}"></i>' for level in range(5))
     if pair:
         blocks.append(
-            f"<div><h3>{escape(pair[0].key)}, {escape(pair[1].key)} and the rest</h3>{charts.simplex(findings, pair)}"
+            f'<div><h3 class="sub">{escape(pair[0].key)}, {escape(pair[1].key)} and the rest</h3>{charts.simplex(findings, pair)}'
             f'<div class="key"><span>worst fifth {fifths} best fifth</span><span>square: pruned</span></div></div>'
         )
     if many >= 2:
         blocks.append(
-            f'<div><h3>Every trial as a line</h3><div class="scroll">{charts.parallel(findings)}</div>'
+            f'<div><h3 class="sub">Every trial as a line</h3><div class="scroll">{charts.parallel(findings)}</div>'
             f'<div class="key"><span>worst fifth {fifths} best fifth</span></div></div>'
         )
     if blocks:

@@ -11,13 +11,14 @@ STYLE = """
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 body{margin:0;background:var(--page);color:var(--ink);
 font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans",sans-serif}
-header,main,footer{max-width:1120px;margin:0 auto;padding:0 24px}
+header,main,footer{max-width:1180px;margin:0 auto;padding:0 24px}
 header{padding-top:44px}
 h1{font-size:32px;line-height:1.2;font-weight:650;letter-spacing:-.015em;margin:2px 0 8px;overflow-wrap:anywhere}
 h2{font-size:20px;font-weight:650;letter-spacing:-.01em;margin:0 0 4px}
 h3{font-size:14px;font-weight:600;margin:0 0 6px;overflow-wrap:anywhere}
+h3.sub{margin-top:36px}
 section{margin-top:56px;scroll-margin-top:12px}
-p{margin:0 0 10px;max-width:74ch;overflow-wrap:anywhere}
+p{margin:0 0 10px;max-width:78ch;overflow-wrap:anywhere;text-wrap:pretty}
 .over{color:var(--quiet);font-size:13px;margin:0}
 .quiet,.lede{color:var(--quiet)}
 .lede{margin-bottom:18px}
@@ -59,9 +60,14 @@ tr:last-child td{border-bottom:0}
 .js .tools{display:flex}
 .tool{font:inherit;font-size:13px;background:none;border:0;padding:2px 0;color:var(--accent);cursor:pointer}
 .tool:hover{text-decoration:underline}
-.pair{display:grid;grid-template-columns:minmax(0,5fr) minmax(0,4fr);gap:16px 40px;align-items:start}
+.pair{display:grid;grid-template-columns:minmax(0,2fr) minmax(0,5fr);gap:16px 40px;align-items:start;margin-top:24px}
+.pair .code{margin:0}
+.map{display:grid;grid-template-columns:minmax(0,2fr) minmax(0,3fr);gap:0 40px;align-items:start}
+.ln{width:18px;height:0;border-top:2px solid var(--mute)}
+.ln.p{border-color:var(--pale)}
+.ln.best{border-top:3px solid var(--accent)}
 .code{position:relative;margin:14px 0 0}
-pre{margin:0;padding:12px 14px;background:var(--faint);border-radius:6px;overflow-x:auto;
+pre{margin:0;padding:12px 60px 12px 14px;background:var(--faint);border-radius:6px;overflow-x:auto;
 font:12.5px/1.6 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 code{font:12.5px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 .code .tool{display:none;position:absolute;right:8px;top:6px;font-size:12px;background:var(--faint);padding:2px 6px;
@@ -71,9 +77,9 @@ border-radius:4px}
 .two{display:grid;grid-template-columns:repeat(auto-fit,minmax(300px,1fr));gap:34px 48px;margin-top:18px}
 .key{display:flex;flex-wrap:wrap;gap:4px 20px;font-size:13px;color:var(--quiet);margin-top:10px}
 .key span{display:inline-flex;align-items:center;gap:7px}
-.key .d{position:static;margin:0}
+.key .d{position:static;margin:0!important}
 .plot{--h:190px;padding:8px 6px 30px 46px;position:relative}
-.plot.tall{--h:340px;padding-top:26px}
+.plot.tall{--h:340px;padding-top:42px}
 .plot.parallel{--h:300px;padding:30px 44px 10px 14px;min-width:520px}
 .plot.triangle{--h:auto;padding:22px 12px 24px;max-width:400px}
 .area{position:relative;height:var(--h)}
@@ -82,7 +88,7 @@ border-radius:4px}
 .parallel svg,.triangle svg{overflow:visible}
 path{fill:none;vector-effect:non-scaling-stroke;stroke-width:1;stroke:var(--line);stroke-linejoin:round}
 .g{stroke:var(--faint)}
-.t{stroke:var(--line)}
+.t{stroke:var(--pale)}
 .r{stroke:var(--pale);stroke-dasharray:3 4}
 .s{stroke:var(--line)}
 .e{stroke:var(--pale)}
@@ -108,7 +114,6 @@ box-shadow:0 0 0 2px var(--accent)}
 .many .d.best{width:12px;height:12px;margin:-6px 0 0 -6px;border-width:2px}
 .many .l{stroke-width:.8}
 .many .l.best{stroke-width:2.6}
-.d.two{background:var(--second)}
 s,u{position:absolute;text-decoration:none;font-size:11px;line-height:1;color:var(--quiet);white-space:nowrap;
 font-variant-numeric:tabular-nums}
 s.y{right:100%;margin-right:8px;transform:translateY(-50%)}
@@ -150,12 +155,14 @@ font-size:13px;margin-top:16px;font-variant-numeric:tabular-nums}
 .key .k{width:12px;height:12px;border-radius:2px}
 .groups{display:grid;grid-template-columns:max-content minmax(90px,1fr) max-content;gap:2px 14px;font-size:13px;
 align-items:center;font-variant-numeric:tabular-nums}
-.groups .row{position:relative;height:24px;border-bottom:1px solid var(--faint)}
-.groups em{position:absolute;top:11px;height:2px;background:var(--accent);opacity:.55}
-.groups em.two{background:var(--second)}
-.groups .d{top:12px;background:var(--accent)}
-.groups .d.two{background:var(--second);border-radius:1px}
-.groups>small{color:var(--quiet);font-size:11px}
+.groups .row{position:relative;height:33px;border-bottom:1px solid var(--faint)}
+.groups em{position:absolute;top:9px;height:2px;background:var(--accent);opacity:.55}
+.groups em.second{background:var(--second);top:21px}
+.groups .d{top:10px;background:var(--accent)}
+.groups .d.second,.key .d.second{background:var(--second);border-radius:1px}
+.key .d.first{background:var(--accent)}
+.groups .d.second{top:22px}
+.groups>small{line-height:1.25;text-align:right;color:var(--quiet);font-size:11px}
 ol.next{list-style:none;counter-reset:n;padding:0;margin:18px 0 0}
 ol.next li{counter-increment:n;padding:0 0 18px 40px;position:relative}
 ol.next li::before{content:counter(n);position:absolute;left:0;top:0;width:26px;height:26px;border-radius:50%;
@@ -172,11 +179,12 @@ padding:7px 10px;border-radius:5px;max-width:280px;display:none;font-variant-num
 margin:-6.5px 0 0 -6.5px!important;opacity:1;z-index:4}
 .on.l{stroke:var(--second)!important;stroke-width:2.6!important}
 @media(max-width:720px){
+pre{white-space:pre-wrap;overflow-wrap:anywhere}
 header,main,footer{padding-left:16px;padding-right:16px}
 header{padding-top:26px}
 h1{font-size:25px}
 section{margin-top:44px}
-.pair{grid-template-columns:minmax(0,1fr)}
+.pair,.map{grid-template-columns:minmax(0,1fr)}
 .tiles{grid-template-columns:1fr 1fr}
 .tiles dd{font-size:24px}
 .grid{grid-template-columns:minmax(0,1fr)}
