@@ -4,7 +4,8 @@ It knows nothing of sweeps. The state of every random choice is a function of (s
 an epoch's end draws what the uninterrupted run draws.
 
 A checkpoint folder holds `state.pt` (plain tensors and numbers: resume), `best.safetensors` (weights of the best epoch)
-and `config.yaml` (the trial's configuration, the fingerprint of its data and the hashes of its features).
+and `config.yaml` (the trial's configuration, the fingerprint of its data, the hashes of its features and the model's own
+`facts`).
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class Trainer:
             "epoch": self.epoch,
             "best": self.best,
         }
-        _save_best(folder, self.config, self.data, self.best)
+        _save_best(folder, self.config, self.data, self.best, self.model.facts())
         _replace(folder / STATE, lambda path: torch.save(state, path))
 
     def load(self, folder: str | Path) -> None:
@@ -163,8 +164,11 @@ class Trainer:
                 if config.l2_mode == "embedding_rows" and (rows := self.model.batch_rows(batch)) is not None:
                     loss = loss + config.l2 * rows.square().sum() / len(batch)
                 self.scaler.scale(loss).backward()
-                if config.clip_norm:
+                if config.clip_norm or config.clip_value:
                     self.scaler.unscale_(self.optimizer)
+                if config.clip_value:
+                    torch.nn.utils.clip_grad_value_(self.model.parameters(), config.clip_value)
+                if config.clip_norm:
                     torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
@@ -271,7 +275,7 @@ def _valid_cases(config: TrialConfig, data: TrialData) -> np.ndarray | None:
 
 
 def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer:
-    """Adam; L2 leaves vectors (norms, biases, scales, mixture weights) alone."""
+    """Adam or Adagrad; L2 leaves vectors (norms, biases, scales, mixture weights) alone."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     other = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
     l2 = config.l2 if config.l2_mode in ("adam", "adamw") else 0.0
@@ -279,12 +283,21 @@ def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer
     if not any(group["params"] for group in groups):
         # A model in closed form has nothing to train; torch refuses an optimiser without parameters.
         groups[1]["params"] = [torch.nn.Parameter(torch.zeros(()))]
+    groups = [group for group in groups if group["params"]]
+    if config.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, lr=config.lr)
     kind = torch.optim.AdamW if config.l2_mode == "adamw" else torch.optim.Adam
-    return kind([group for group in groups if group["params"]], lr=config.lr, fused=True)
+    return kind(groups, lr=config.lr, fused=True)
 
 
-def _save_best(folder: Path, config: TrialConfig, data: TrialData, best: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the weights of the best epoch(s) and the configuration they belong to."""
+def _save_best(
+    folder: Path,
+    config: TrialConfig,
+    data: TrialData,
+    best: Mapping[str, Mapping[str, Any]],
+    facts: Mapping[str, str],
+) -> None:
+    """Write the weights of the best epoch(s), the configuration they belong to and what the model says of itself."""
     tensors: dict[str, Tensor] = {
         f"{name}/{key}": tensor.contiguous() for name, kept in best.items() for key, tensor in kept["weights"].items()
     }
@@ -294,6 +307,7 @@ def _save_best(folder: Path, config: TrialConfig, data: TrialData, best: Mapping
         "fingerprint": data.fingerprint,
         "features": _feature_hashes(config, data),
         "best": chosen,
+        **({"facts": dict(facts)} if facts else {}),
         "config": config.to_dict(),
     }
     _replace(folder / CONFIG, lambda path: path.write_text(yaml.safe_dump(content, sort_keys=False)))

@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.config import TrialConfig
+from llmemf.config import BaselineConfig
 from llmemf.errors import InputError
 from llmemf.models.attention import dropout
 from llmemf.models.item_table import FrozenTable
@@ -43,7 +43,7 @@ MASKED = -1e4
 """A logit without weight that, unlike -inf, may be multiplied with a target of 0."""
 
 
-class LeCDSRConfig(TrialConfig):
+class LeCDSRConfig(BaselineConfig):
     """Settings of LeCDSR. The source trains batches of 1024 prefixes for 10 epochs with AdamW, lr 1e-4, decay 1e-6."""
 
     text_encoder: str = "auto"

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from llmemf.config import TrialConfig
+from llmemf.config import BaselineConfig
 from llmemf.objective import mixture_nll, sampled_columns
 
 
-class NextItemConfig(TrialConfig):
+class NextItemConfig(BaselineConfig):
     """Settings of models that are trained with a softmax over items."""
 
     dim: int = Field(64, ge=1)
@@ -84,10 +84,13 @@ def score_items(states: Tensor, table: Tensor, domain: int, *, num_x: int, bias:
 
 
 def draw_in_domain(targets: Tensor, count: int, *, num_x: int, num_items: int) -> Tensor:
-    """(R, count) uniform negatives, each from the domain of its row's target (R,) and never the target itself."""
+    """(R, count) uniform negatives, each from the domain of its row's target (R,) and never the target itself.
+
+    A domain of one item has nothing else to draw: its rows get that item.
+    """
     is_y = targets >= num_x
     low = torch.where(is_y, num_x, 0)[:, None]
-    size = torch.where(is_y, num_items - num_x, num_x)[:, None]
-    draws = low + (torch.rand(len(targets), count, device=targets.device) * (size - 1)).long()
+    others = torch.where(is_y, num_items - num_x, num_x)[:, None] - 1
+    draws = low + (torch.rand(len(targets), count, device=targets.device) * others).long()
     # Draws from one item fewer; those from the target on move up by one, so that it is never drawn.
-    return draws + (draws >= targets[:, None])
+    return draws + ((draws >= targets[:, None]) & (others > 0))

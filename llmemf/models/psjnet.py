@@ -4,7 +4,8 @@ No code of the authors is public. They state that pi-Net is PSJNet-I ("split-by-
 made and joined at once) and that PSJNet-II is "split-and-join": the states of every role at every step first, then one join over
 all steps and roles. The equations of `RoleSplit` and `Join` are a reading of that sentence, not of a source.
 
-Shapes: B batch, L length of a domain's line (La, Lb where two meet), D width, K roles, T targets of a row.
+Shapes: B batch, L length of a domain's line (La, Lb where two meet), D width, K roles, T targets of a row, P
+pairs of steps.
 """
 
 from __future__ import annotations
@@ -141,27 +142,45 @@ class Join(nn.Module):
         roles, steps = giver_BKLD.shape[1:3]
         several = giver_seen.ndim == 2
         giver_BT, target_BT = (seen if several else seen[:, None] for seen in (giver_seen, target_seen))
-        first, second = self.from_giver(giver_BKLD), self.from_target(target_BKLD)
-        rows = max(1, PAIR_ELEMENTS // (first[0].numel() * second.shape[2]))
-        if rows >= len(first):
-            rho_BKLT = self._best(first, second, target_BT)
-        else:
-            parts = zip(*(table.split(rows) for table in (first, second, target_BT)))
-            rho_BKLT = torch.cat([checkpoint(self._best, *part, use_reentrant=False) for part in parts])
-        visible_BLT = torch.arange(steps, device=rho_BKLT.device)[:, None] < giver_BT[:, None]
+        rho_BLTK = self._rho(giver_BKLD.transpose(1, 2), target_BKLD.transpose(1, 2), giver_BT, target_BT)
+        visible_BLT1 = _up_to(steps, giver_BT)[..., None]
         # A finite value keeps rows without any visible step free of NaN.
-        rho_BKLT = rho_BKLT.to(self.vector.weight.dtype).masked_fill(~visible_BLT[:, None], -1e9)
+        rho_BLTK = rho_BLTK.to(self.vector.weight.dtype).masked_fill(~visible_BLT1, -1e9)
         if self.kind == "joint":
-            weights_BKLT = rho_BKLT.flatten(1, 2).softmax(1).view_as(rho_BKLT)
+            weights_BLTK = (rho_BLTK - rho_BLTK.logsumexp((1, 3), keepdim=True)).exp()
         else:
-            weights_BKLT = rho_BKLT.softmax(2) / roles
-        weights_BKLT = (weights_BKLT * visible_BLT[:, None]).to(giver_BKLD.dtype)
-        z_BTD = torch.einsum("bklt,bkld->btd", weights_BKLT, giver_BKLD)
+            weights_BLTK = rho_BLTK.softmax(1) / roles
+        weights_BLTK = (weights_BLTK * visible_BLT1).to(giver_BKLD.dtype)
+        z_BTD = torch.einsum("bltk,bkld->btd", weights_BLTK, giver_BKLD)
         return z_BTD if several else z_BTD[:, 0]
 
-    def _best(self, first: Tensor, second: Tensor, seen_BT: Tensor) -> Tensor:
-        """(B, K, La, T) the largest M over the visible steps j, for every step of A and every target."""
-        pairs = self.vector(torch.tanh(first.unsqueeze(3) + second.unsqueeze(2))).squeeze(4)
-        at_zero = self.vector(torch.tanh(first))
-        by_count = torch.cat([at_zero, pairs.cummax(3).values], 3)
-        return by_count.gather(3, seen_BT[:, None, None].expand(*by_count.shape[:3], -1))
+    def _rho(self, giver_BLKD: Tensor, target_BLKD: Tensor, giver_BT: Tensor, target_BT: Tensor) -> Tensor:
+        """(B, La, T, K) the largest M over the visible steps j, for every step of A and every target."""
+        first, second = self.from_giver(giver_BLKD), self.from_target(target_BLKD)
+        # Only pairs that some target sees: lines are short, and most cells of the table are padding.
+        lengths = giver_BT.amax(1, keepdim=True), target_BT.amax(1, keepdim=True)
+        met_BLL = _up_to(first.shape[1], lengths[0]) & _up_to(second.shape[1], lengths[1]).transpose(1, 2)
+        row, i, j = met_BLL.nonzero(as_tuple=True)
+        size = max(1, PAIR_ELEMENTS // first[0, 0].numel())
+        places = list(zip((row * first.shape[1] + i).split(size), (row * second.shape[1] + j).split(size)))
+        tables = first.flatten(0, 1), second.flatten(0, 1)
+        if len(places) == 1:
+            pairs_PK = self._pairs(*tables, *places[0])
+        else:
+            pairs_PK = torch.cat([checkpoint(self._pairs, *tables, *part, use_reentrant=False) for part in places])
+        lowest = torch.finfo(pairs_PK.dtype).min
+        table_BLLK = pairs_PK.new_full((*met_BLL.shape, pairs_PK.shape[1]), lowest)
+        table_BLLK = table_BLLK.masked_scatter(met_BLL.unsqueeze(3), pairs_PK)
+        at_zero = self.vector(torch.tanh(first)).squeeze(3).unsqueeze(2)
+        by_count = torch.cat([at_zero, table_BLLK.cummax(2).values], 2)
+        count = target_BT[:, None, :, None].expand(-1, by_count.shape[1], -1, by_count.shape[3])
+        return by_count.gather(2, count)
+
+    def _pairs(self, first: Tensor, second: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        """(P, K) M of pairs of steps."""
+        return self.vector(torch.tanh(first.index_select(0, i) + second.index_select(0, j))).squeeze(2)
+
+
+def _up_to(length: int, counts_BT: Tensor) -> Tensor:
+    """(B, length, T) bool: the step lies among the first so many."""
+    return torch.arange(length, device=counts_BT.device)[:, None] < counts_BT[:, None]

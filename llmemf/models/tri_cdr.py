@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from llmemf.batches import VIEWS, Batch, TrialData
-from llmemf.config import TrialConfig
+from llmemf.config import BaselineConfig
 from llmemf.models.alignment import before_next, merged_columns
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.next_item import domain_items, draw_in_domain
@@ -37,7 +37,7 @@ PAIRS_AT_ONCE = 2**18
 """Pairs of a step and a key whose inner layers are held at once; more are recomputed in the backward pass."""
 
 
-class TriCDRConfig(TrialConfig):
+class TriCDRConfig(BaselineConfig):
     """Settings of Tri-CDR. The source has batches of 120, dropout 0.2, lr 1e-3 and no L2."""
 
     dim: int = Field(64, ge=1)

@@ -14,12 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.config import TrialConfig
+from llmemf.config import BaselineConfig
 from llmemf.models.next_item import draw_in_domain
 from llmemf.models.unseen_items import UnseenItems
 
 
-class PairConfig(TrialConfig):
+class PairConfig(BaselineConfig):
     """Settings of models that are trained on pairs of a user and an item, in no order."""
 
     user_mode: Literal["auto", "id", "fold_in"] = "auto"

@@ -83,3 +83,13 @@ def test_negatives_are_uniform_in_the_domain_without_the_target():
         assert set(values.tolist()) == domain - {target}
         share = counts / len(row) * (len(domain) - 1)
         assert bool(((share > 0.9) & (share < 1.1)).all())
+
+
+@pytest.mark.parametrize(("num_x", "num_items"), [(1, 4), (3, 4)])
+def test_a_domain_of_one_item_yields_that_item(num_x, num_items):
+    """Beside it the other domain keeps its range; nothing lies outside the catalogue."""
+    torch.manual_seed(0)
+    drawn = draw_in_domain(torch.arange(num_items), 200, num_x=num_x, num_items=num_items)
+    for target, row in enumerate(drawn):
+        domain = set(range(num_x)) if target < num_x else set(range(num_x, num_items))
+        assert set(row.tolist()) == (domain - {target} or {target})
