@@ -1,4 +1,7 @@
-"""The attention encoder that sequence models share (eq. 4 and the block around it)."""
+"""The attention encoder that sequence models share (eq. 4 and the block around it).
+
+Shapes: B batch, L length, D width, R rows of a batch: its real items, or all its positions.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,44 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     return x * kept.view(x.shape) * (1 / (1 - rate))
 
 
+class Layout:
+    """Where the rows of a left-padded batch stand, and what each position may look at.
+
+    On a CPU the rows are those of real items alone, since maps, norms and networks over padding are time lost. On other
+    devices they are all positions: the number of real ones changes from batch to batch, and reading it would make the host
+    wait.
+
+    Args:
+        real_BL: bool, False at padding.
+        packed: keep the rows of real items alone; None decides by the device.
+    """
+
+    def __init__(self, real_BL: Tensor, *, packed: bool | None = None) -> None:
+        self.shape, length = real_BL.shape, real_BL.shape[1]
+        ones_LL = torch.ones(length, length, dtype=torch.bool, device=real_BL.device)
+        # The diagonal stays open at padding: a row without any key would be NaN.
+        diagonal_LL = torch.eye(length, dtype=torch.bool, device=real_BL.device)
+        self.allowed_BLL = (ones_LL.tril() & real_BL.unsqueeze(1)) | diagonal_LL
+        self._packed = real_BL.device.type == "cpu" if packed is None else packed
+        self._places = real_BL.flatten().nonzero().squeeze(1) if self._packed else None
+        self._real_R1 = real_BL.flatten().unsqueeze(1)
+
+    def rows(self, x_BLD: Tensor) -> Tensor:
+        """(R, D) rows of a (B, L, D) table."""
+        x_RD = x_BLD.flatten(0, 1)
+        return x_RD if self._places is None else x_RD.index_select(0, self._places)
+
+    def table(self, x_RD: Tensor) -> Tensor:
+        """(B, L, D) table of (R, D) rows; zero at padding where the rows are packed."""
+        if self._places is not None:
+            x_RD = x_RD.new_zeros(len(self._real_R1), x_RD.shape[1]).index_copy(0, self._places, x_RD)
+        return x_RD.unflatten(0, self.shape)
+
+    def blank(self, x_RD: Tensor) -> Tensor:
+        """The rows with those of padding zero."""
+        return x_RD if self._packed else x_RD * self._real_R1
+
+
 class AttentionBlock(nn.Module):
     """One causal block in the form of SASRec: attention with queries normalised first, then a two-layer network.
 
@@ -39,20 +80,24 @@ class AttentionBlock(nn.Module):
             self.norm_network = nn.LayerNorm(width, eps=1e-8)
             self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, x_BLD: Tensor, allowed_BLL: Tensor) -> Tensor:
-        """(B, L, D) states after the block; `allowed_BLL[b, i, j]` says that position i may look at j."""
-        q_BLD = x_BLD if self.bare else self.norm_attention(x_BLD)
+    def forward(self, x_RD: Tensor, layout: Layout) -> Tensor:
+        """States after the block, rows in the same order as they came."""
+        q_RD = x_RD if self.bare else self.norm_attention(x_RD)
+        mixed_RD = self._mix(q_RD, x_RD, layout)
+        if self.bare:
+            return mixed_RD
+        x_RD = self.norm_network(q_RD + self._drop(self.out(mixed_RD)))
+        return x_RD + self._drop(self.outer(self._drop(F.relu(self.inner(x_RD)))))
+
+    def _mix(self, q_RD: Tensor, x_RD: Tensor, layout: Layout) -> Tensor:
+        """softmax(Q K^T / sqrt(d)) V over what each position may look at."""
         heads = [
-            self._split(layer(source))
-            for layer, source in ((self.query, q_BLD), (self.key, x_BLD), (self.value, x_BLD))
+            self._split(layout.table(layer(source)))
+            for layer, source in ((self.query, q_RD), (self.key, x_RD), (self.value, x_RD))
         ]
         rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=allowed_BLL[:, None], dropout_p=rate)
-        mixed_BLD = mixed.transpose(1, 2).flatten(2)
-        if self.bare:
-            return mixed_BLD
-        x_BLD = self.norm_network(q_BLD + self._drop(self.out(mixed_BLD)))
-        return x_BLD + self._drop(self.outer(self._drop(F.relu(self.inner(x_BLD)))))
+        mixed = F.scaled_dot_product_attention(*heads, attn_mask=layout.allowed_BLL[:, None], dropout_p=rate)
+        return layout.rows(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         return x_BLD.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -93,17 +138,13 @@ class SequenceEncoder(nn.Module):
         Args:
             x_BLD: embedded items, unit norm or small; scaled by sqrt(D) here.
             real_BL: bool, False at padding.
-        """
         length = x_BLD.shape[1]
         x_BLD = x_BLD * math.sqrt(x_BLD.shape[2])
         if self.positions is not None:
             index_BL = (real_BL.cumsum(1) - 1).clamp(0, self.max_length - 1)
             x_BLD = x_BLD + self.positions[index_BL]
-        real_BL1 = real_BL.unsqueeze(2)
-        x_BLD = dropout(x_BLD, self.dropout, self.training) * real_BL1
-        ones = torch.ones(length, length, dtype=torch.bool, device=x_BLD.device)
-        # The diagonal stays open at padding: a row without any key would be NaN.
-        allowed_BLL = (ones.tril() & real_BL.unsqueeze(1)) | torch.eye(length, dtype=torch.bool, device=x_BLD.device)
+        layout = Layout(real_BL)
+        x_RD = layout.blank(dropout(layout.rows(x_BLD), self.dropout, self.training))
         for block in self.blocks:
-            x_BLD = block(x_BLD, allowed_BLL) * real_BL1
-        return x_BLD if self.norm is None else self.norm(x_BLD) * real_BL1
+            x_RD = layout.blank(block(x_RD, layout))
+        return layout.table(x_RD if self.norm is None else layout.blank(self.norm(x_RD)))

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.attention import AttentionBlock, SequenceEncoder
+from llmemf.models.attention import AttentionBlock, Layout, SequenceEncoder
 from llmemf.models.domain_views import Domains, evaluation_history, training_pairs
 from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
 from llmemf.models.recommender import Recommender
@@ -142,19 +142,16 @@ class StandardBlock(AttentionBlock):
         super().__init__(width, heads, dropout)
         self.norm_first = norm_first
 
-    def forward(self, x_BLD: Tensor, allowed_BLL: Tensor) -> Tensor:
-        """(B, L, D) states after the block."""
+    def forward(self, x_RD: Tensor, layout: Layout) -> Tensor:
+        """States after the block, rows in the same order as they came."""
         if self.norm_first:
-            x_BLD = x_BLD + self._attend(self.norm_attention(x_BLD), allowed_BLL)
-            return x_BLD + self._network(self.norm_network(x_BLD))
-        x_BLD = self.norm_attention(x_BLD + self._attend(x_BLD, allowed_BLL))
-        return self.norm_network(x_BLD + self._network(x_BLD))
+            x_RD = x_RD + self._attend(self.norm_attention(x_RD), layout)
+            return x_RD + self._network(self.norm_network(x_RD))
+        x_RD = self.norm_attention(x_RD + self._attend(x_RD, layout))
+        return self.norm_network(x_RD + self._network(x_RD))
 
-    def _attend(self, x_BLD: Tensor, allowed_BLL: Tensor) -> Tensor:
-        heads = [self._split(layer(x_BLD)) for layer in (self.query, self.key, self.value)]
-        rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=allowed_BLL[:, None], dropout_p=rate)
-        return self._drop(self.out(mixed.transpose(1, 2).flatten(2)))
+    def _attend(self, x_RD: Tensor, layout: Layout) -> Tensor:
+        return self._drop(self.out(self._mix(x_RD, x_RD, layout)))
 
-    def _network(self, x_BLD: Tensor) -> Tensor:
-        return self._drop(self.outer(self._drop(F.relu(self.inner(x_BLD)))))
+    def _network(self, x_RD: Tensor) -> Tensor:
+        return self._drop(self.outer(self._drop(F.relu(self.inner(x_RD)))))

@@ -1,11 +1,14 @@
 """The attention encoder: causality, padding, shapes, dropout. (Its values: `reference.py`, in test_llm_emf.py.)"""
 
+import functools
+
 import pytest
 import torch
 from tiny import NUM_ITEMS, make_data, make_model, make_sequences, whole
 
 from llmemf.batches import Batch, View
-from llmemf.models.attention import AttentionBlock, SequenceEncoder, dropout
+from llmemf.models import attention
+from llmemf.models.attention import AttentionBlock, Layout, SequenceEncoder, dropout
 
 B, L, D = 3, 5, 8
 KINDS = [{"bare": False}, {"bare": True}, {"bare": False, "positions": False}, {"bare": False, "heads": 4}]
@@ -38,6 +41,17 @@ def test_a_later_item_changes_no_earlier_state(options):
         torch.testing.assert_close(after[:, :column], before[:, :column], rtol=0, atol=0)
         moved = (after[:, column:] != before[:, column:]).any(-1)
         assert bool((moved | ~real[:, column:] | ~real[:, column, None]).all()), "every later state sees the item"
+
+
+@pytest.mark.parametrize("options", KINDS, ids=str)
+def test_real_rows_alone_give_what_all_positions_give(options, monkeypatch):
+    encoder = make_encoder(**options)
+    (x, real), found = make_input(), []
+    for packed in (True, False):
+        monkeypatch.setattr(attention, "Layout", functools.partial(Layout, packed=packed))
+        states = encoder(x, real)
+        found.append([states, *torch.autograd.grad(states.sin().sum(), list(encoder.parameters()))])
+    torch.testing.assert_close(*found)
 
 
 @pytest.mark.parametrize("options", KINDS, ids=str)
