@@ -138,7 +138,7 @@ class SequenceEncoder(nn.Module):
         Args:
             x_BLD: embedded items, unit norm or small; scaled by sqrt(D) here.
             real_BL: bool, False at padding.
-        length = x_BLD.shape[1]
+        """
         x_BLD = x_BLD * math.sqrt(x_BLD.shape[2])
         if self.positions is not None:
             index_BL = (real_BL.cumsum(1) - 1).clamp(0, self.max_length - 1)

@@ -23,7 +23,7 @@ from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import AttentionBlock, Layout, SequenceEncoder
 from llmemf.models.domain_views import Domains, evaluation_history, training_pairs
 from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
-from llmemf.models.recommender import Recommender
+from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
 
 
@@ -90,7 +90,7 @@ class SASRec(Recommender):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "encoder_layers": [1, 2, 3], "heads": [1, 2, 4], "loss": ["ce", "bce"]}
+        return {**SHORT_BUDGET, "encoder_layers": [1, 2], "heads": [1, 2]}
 
     def states(self, items_BL: Tensor) -> Tensor:
         """(B, L, D) states after each item; zero at padding."""
