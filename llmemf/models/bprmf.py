@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.next_item import score_items
-from llmemf.models.recommender import Recommender
+from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.user_item_pairs import Negatives, PairConfig, user_item_pairs
 from llmemf.models.user_vectors import UserVectors
 
@@ -63,7 +63,7 @@ class BPRMF(Recommender):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "user_mode": ["auto", "id", "fold_in"]}
+        return {"lr": SHORT_BUDGET["lr"], "user_mode": ["auto", "fold_in"]}
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Mean over positives and their negatives."""

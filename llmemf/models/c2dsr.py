@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from llmemf.batches import VIEWS, Batch, TrialData
 from llmemf.models.attention import SequenceEncoder, dropout
 from llmemf.models.next_item import NextItemConfig, domain_items
-from llmemf.models.recommender import Recommender
+from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.objective import SampledColumns, mixture_nll, sampled_columns
 
 
@@ -77,7 +77,7 @@ class C2DSR(Recommender):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "softmax_share": [0.1, 0.3, 0.5, 0.7, 0.9], "graph_layers": [1, 2, 3]}
+        return {**SHORT_BUDGET, "softmax_share": [0.3, 0.7, 0.9], "graph_layers": [1, 2]}
 
     def states(self, sequence: str, items_BL: Tensor) -> Tensor:
         """(B, L, D) states of one sequence: positions sqrt(D) (G[i] + E[i]) + P[position] through its encoder."""

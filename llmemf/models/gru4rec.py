@@ -24,7 +24,7 @@ from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.domain_views import Domains, evaluation_history, pads_to_the_right, training_pairs
 from llmemf.models.next_item import NextItemConfig, domain_items, next_item_nll
-from llmemf.models.recommender import Recommender
+from llmemf.models.recommender import SHORT_BUDGET, Recommender
 
 
 class GRU4RecConfig(NextItemConfig):
@@ -96,7 +96,7 @@ class GRU4Rec(Recommender):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "variant": ["ce", "official"]}
+        return {**SHORT_BUDGET, "variant": ["ce", "pinet"]}
 
     @property
     def table(self) -> Tensor:

@@ -37,7 +37,7 @@ from llmemf.errors import InputError
 from llmemf.models.attention import dropout
 from llmemf.models.item_table import FrozenTable
 from llmemf.models.next_item import draw_in_domain, score_items
-from llmemf.models.recommender import Recommender
+from llmemf.models.recommender import SHORT_BUDGET, Recommender
 
 MASKED = -1e4
 """A logit without weight that, unlike -inf, may be multiplied with a target of 0."""
@@ -129,10 +129,10 @@ class LeCDSR(Recommender):
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
         return {
-            **super().default_space(),
-            "temperature": [3.0, 6.0, 8.0, 10.0],
-            "align_temperature": [3.0, 5.0, 7.0],
-            "align_weight": [0.1, 0.3, 0.6],
+            **SHORT_BUDGET,
+            "temperature": [0.3, 1.0, 3.0],
+            "align_temperature": [3.0, 7.0],
+            "align_weight": [0.0, 0.1, 0.3],
         }
 
     def training_loss(self, batch: Batch) -> Tensor:

@@ -25,6 +25,7 @@ from llmemf.models.dual_gru import DualGRU, DualGRUConfig, has_target
 from llmemf.models.item_graph import RELATIONS, build_item_graph
 from llmemf.models.next_item import domain_items
 from llmemf.models.pi_net import FilteredTransfer
+from llmemf.models.recommender import SHORT_BUDGET
 from llmemf.models.sub_graph import SubGraph, sub_graph
 from llmemf.models.time_lines import TimeLines, after, gather_columns, whole_history
 from llmemf.objective import sampled_columns
@@ -90,7 +91,7 @@ class MIFN(DualGRU):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "nodes": [32, 64], "kg_neighbours": [5, 10]}
+        return {**SHORT_BUDGET, "nodes": [32, 64], "kg_neighbours": [5, 10]}
 
     def facts(self) -> dict[str, str]:
         return dict(self._facts)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from llmemf.batches import TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.dual_gru import DualGRU, DualGRUConfig
+from llmemf.models.recommender import SHORT_BUDGET
 from llmemf.models.time_lines import TimeLines, after, gather_columns
 
 
@@ -44,7 +45,7 @@ class PiNet(DualGRU):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "members": [1, 2, 4]}
+        return {**SHORT_BUDGET, "lr": [5e-3, 1e-2], "members": [1, 2, 4]}
 
     def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
         return [

@@ -23,6 +23,7 @@ from llmemf.batches import TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.dual_gru import DualGRU, DualGRUConfig
 from llmemf.models.pi_net import FilteredTransfer
+from llmemf.models.recommender import SHORT_BUDGET
 from llmemf.models.time_lines import TimeLines, after, gather_columns
 
 PAIR_ELEMENTS = 2**25
@@ -58,7 +59,7 @@ class PSJNet(DualGRU):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "roles": [1, 2, 4]}
+        return {**SHORT_BUDGET, "lr": [5e-3, 1e-2], "roles": [1, 2, 4]}
 
     def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
         if self.config.variant == "I":

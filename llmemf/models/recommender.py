@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,11 @@ from llmemf.errors import InputError
 
 if TYPE_CHECKING:
     from llmemf.batches import Batch, TrialData
+
+
+SHORT_BUDGET: Mapping[str, Any] = MappingProxyType({"lr": [2e-3, 5e-3, 1e-2], "dropout": [0.1, 0.3]})
+"""What comparison systems search beside settings of their own: values that are all sound within 3 to 10 epochs, so that a
+search of a few trials is no lottery. The paper's grid is 1e-4 to 1e-2 and L2 (`BaselineConfig.l2` says why not that)."""
 
 
 class Recommender(nn.Module, ABC):

@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
-from llmemf.models.recommender import Recommender
+from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.session_graph import prefixes, session_graphs
 
 CELLS_AT_ONCE = 2**18
@@ -66,7 +66,7 @@ class SRGNN(Recommender):
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
-        return {**super().default_space(), "steps": [1, 2]}
+        return {**SHORT_BUDGET, "steps": [1, 2]}
 
     def session_vectors(self, items_SL: Tensor) -> Tensor:
         """(S, D) vector of each session, a table padded with N on whichever side; zero for an empty session.

@@ -29,7 +29,7 @@ from llmemf.config import BaselineConfig
 from llmemf.models.alignment import before_next, merged_columns
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.next_item import domain_items, draw_in_domain
-from llmemf.models.recommender import Recommender
+from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
 
 ROLES = ("mix", "src", "tgt")
@@ -48,13 +48,15 @@ class TriCDRConfig(BaselineConfig):
     """Attention blocks of each encoder (source 2)."""
     heads: int = Field(1, ge=1)
     """Attention heads (source 1); must divide the width."""
-    pretrain_epochs: int = Field(3, ge=0)
-    """First epochs that train each encoder as a SASRec of its own sequence (source: until they stop improving)."""
+    pretrain_epochs: int = Field(1, ge=0)
+    """First epochs that train each encoder as a SASRec of its own sequence (source: until they stop improving, with epochs
+    that are not counted); what the model scores with is not trained in them, so they must be fewer than `epochs`."""
     negatives: Literal["unseen", "any"] = "unseen"
     """The negative of a step is drawn from the target's domain: what the user has in no training sequence (source), or
     all but the target. With the first, nothing tells the model to rank an item of the history below the target."""
-    num_negatives: int = Field(1, ge=1)
-    """Negatives per step (source 1); more of them share the weight of the one."""
+    num_negatives: int = Field(16, ge=1)
+    """Negatives per step (source 1); more of them share the weight of the one. Within a few epochs one of some 50,000
+    items hardly ever meets what is ranked high."""
     scale: float = Field(5.0, gt=0)
     """Factor of the cosine between the fused vector and an item (source 5)."""
     contrast_weight: float = Field(0.1, ge=0)
@@ -67,8 +69,8 @@ class TriCDRConfig(BaselineConfig):
     """Weight of the pair mixed and target (source 1)."""
     rho_src_tgt: float = Field(1.0, ge=0)
     """Weight of the pair source and target (source 1)."""
-    triplet_weight: float = Field(10.0, ge=0)
-    """w_tri (source 10 for Game to Toy, 5 for Toy to Game)."""
+    triplet_weight: float = Field(1.0, ge=0)
+    """w_tri (source 10 for Game to Toy, 5 for Toy to Game, which outweigh the ranking loss in a short training)."""
     margin: float = Field(4.0, ge=0)
     """Margin of the triplet loss, a Euclidean distance (source 4 for Game to Toy, 20 for Toy to Game)."""
 
@@ -110,11 +112,11 @@ class TriCDR(Recommender):
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:
         return {
-            **super().default_space(),
-            "contrast_weight": [0.0, 0.1, 1.0, 4.0],
-            "triplet_weight": [0.0, 1.0, 5.0, 10.0],
-            "margin": [1.0, 4.0, 20.0],
-            "rho_mix_src": [1.0, 1000.0],
+            **SHORT_BUDGET,
+            "num_negatives": [4, 16],
+            "contrast_weight": [0.0, 0.1],
+            "triplet_weight": [0.0, 1.0],
+            "margin": [1.0, 4.0],
         }
 
     def training_loss(self, batch: Batch) -> Tensor:

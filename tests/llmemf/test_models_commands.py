@@ -68,7 +68,7 @@ def test_what_a_setting_takes():
 
 def test_the_search_space_is_shown():
     printed = call("models", "lecdsr")
-    assert "temperature: 3, 6, 8, 10" in printed and "lr: 0.0001, 0.0005, 0.001, 0.005, 0.01" in printed
+    assert "temperature: 0.3, 1, 3" in printed and "lr: 0.002, 0.005, 0.01" in printed
     assert "alpha, beta: simplex 0.1" in call("models", "llm_emf")
 
 
