@@ -94,7 +94,7 @@ def compare(
     able = [model for model in record.models if model not in problems]
     if not able:
         raise InputError(problems[record.models[0]])
-    print_fallback(plan_search(record, able[0]), console)
+    print_fallback(record, console)
     if dry_run:
         from llmemf.scenarios.scenario import find_scenario
 

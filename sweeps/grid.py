@@ -100,7 +100,7 @@ def grid(
         plan = plan_extend(options, extend)
     else:
         plan = plan_resume(options) if resume else plan_continue(options) if start_or_continue else plan_sweep(options)
-    print_fallback(plan, console)
+    print_fallback(plan.record, console)
     if dry_run or estimate:
         parallel = room(plan)
         if estimate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -9,16 +11,20 @@ from rich.text import Text
 
 from sweeps import leaderboard, wording
 from sweeps.ledger import Ledger
-from sweeps.plan import Plan, describe_space, ui_command
+from sweeps.plan import SAMPLE, Plan, describe_space, ui_command
 from sweeps.records import TrialRecord, best_of
+from sweeps.settings import SweepRecord
 from sweeps.sweep_data import SweepData
 
+if TYPE_CHECKING:
+    from sweeps.comparison.record import GroupRecord
 
-def print_fallback(plan: Plan, console: Console) -> None:
+
+def print_fallback(record: SweepRecord | GroupRecord, console: Console) -> None:
     """Say loudly that the sample stands in for data that is not there."""
-    if not plan.is_fallback:
+    wanted, root = record.requested, record.data_root
+    if record.scenario != SAMPLE or wanted == SAMPLE:
         return
-    wanted, root = plan.record.requested, plan.record.data_root
     text = Text.assemble(
         (f"There is no data for {wanted} in {root}.\n", "bold"),
         "This sweep runs on the embedded ",

@@ -11,6 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from llmemf.errors import InputError
+from sweeps.ledger import Ledger
+from sweeps.records import TrialRecord
 from sweeps.sweep_data import SweepData
 
 RANKS = "ranks"
@@ -85,6 +87,12 @@ def load_ranks(path: Path) -> dict[str, np.ndarray]:
             return {key: file[key] for key in ARRAYS}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}): remove it, then continue with --resume") from None
+
+
+def ended_seeds(folder: Path) -> dict[int, TrialRecord]:
+    """Seed -> trial of a sweep over seeds, of those that ended with a value."""
+    records = Ledger(folder).records.values()
+    return {record.choice["seed"]: record for record in records if record.outcome == "completed"}
 
 
 def search_facts(records: list[Any]) -> dict[str, Any]:

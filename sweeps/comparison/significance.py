@@ -107,3 +107,18 @@ def against_best(values: Mapping[str, np.ndarray]) -> dict[str, Test]:
         difference = float(values[name].mean() - values[other].mean())
         tests[name] = Test(other, difference, p_values[pair], adjusted[pair])
     return tests
+
+
+def against_reference(values: Mapping[str, np.ndarray], reference: str) -> dict[str, Test]:
+    """Every entry against one that was named beforehand; m entries make m - 1 tests for Holm's correction.
+
+    Args:
+        values: entry -> (cases,) values, the same cases in the same order.
+        reference: one of them; it has no test.
+    """
+    p_values = {name: paired_p(values[name], values[reference]) for name in values if name != reference}
+    adjusted = holm(p_values)
+    return {
+        name: Test(reference, float(values[name].mean() - values[reference].mean()), p, adjusted[name])
+        for name, p in p_values.items()
+    }

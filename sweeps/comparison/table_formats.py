@@ -73,17 +73,17 @@ def as_markdown(table: ComparisonTable) -> str:
     for domain in table.domains:
         headings = ["system", *HEADINGS.values(), *(f"{name}, all items" for name in HEADINGS.values())]
         headings += [f"{table.paper_heading} {name}" for name in HEADINGS.values()] if table.paper else []
-        lines += [f"## {domain}", "", *_markdown_head([*headings, "p", "against"])]
+        lines += [f"## {domain}", "", *markdown_head([*headings, "p", "against"])]
         for row in table.rows:
             cells = [row.name + (f": {row.state}" if row.state else "")]
             cells += [
                 _marked(table, row, (ranking, domain, metric)) for ranking in RANKINGS for metric in PAPER_METRICS
             ]
             cells += _paper_cells(table, row, domain)
-            lines.append(_markdown_row([*cells, *_test_cells(row, domain)]))
+            lines.append(markdown_row([*cells, *_test_cells(row, domain)]))
         lines.append("")
-    lines += ["## Costs", "", *_markdown_head(["system", *COST_HEADINGS.values()])]
-    lines += [_markdown_row([row.name, *costs(row).values()]) for row in table.rows]
+    lines += ["## Costs", "", *markdown_head(["system", *COST_HEADINGS.values()])]
+    lines += [markdown_row([row.name, *costs(row).values()]) for row in table.rows]
     times = (
         "Search time: of all trials together, as long as they held their places. Training time: of one seed's training "
         "steps, mean over seeds. Trials may have run beside one another, so times compare only on a quiet machine."
@@ -92,11 +92,11 @@ def as_markdown(table: ComparisonTable) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _markdown_head(headings: list[str]) -> list[str]:
-    return [_markdown_row(headings), "|---|" + "---:|" * (len(headings) - 1)]
+def markdown_head(headings: list[str]) -> list[str]:
+    return [markdown_row(headings), "|---|" + "---:|" * (len(headings) - 1)]
 
 
-def _markdown_row(cells: list[str]) -> str:
+def markdown_row(cells: list[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -179,27 +179,27 @@ def as_latex(table: ComparisonTable) -> str:
     """One `table*` for `booktabs`: a block per domain; both rankings and the paper side by side."""
     groups = [("sampled", 3), ("all items", 3)] + ([(table.paper_heading, 3)] if table.paper else [])
     width = 1 + sum(size for _, size in groups) + 1
-    spans = " & ".join(rf"\multicolumn{{{size}}}{{c}}{{{_tex(title)}}}" for title, size in groups)
+    spans = " & ".join(rf"\multicolumn{{{size}}}{{c}}{{{tex(title)}}}" for title, size in groups)
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table*}",
         r"\centering\small",
-        rf"\caption{{Systems on {_tex(table.scenario)}.}}",
+        rf"\caption{{Systems on {tex(table.scenario)}.}}",
         r"\begin{tabular}{l" + "r" * (width - 1) + "}",
         r"\toprule",
         f" & {spans} & \\\\",
         "System & " + " & ".join([*HEADINGS.values()] * len(groups)) + r" & $p$ \\",
     ]
     for domain in table.domains:
-        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textit{{{_tex(domain)}}}}} \\"]
+        lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textit{{{tex(domain)}}}}} \\"]
         for row in table.rows:
-            cells = [_tex(row.name + (f": {row.state}" if row.state else ""))]
+            cells = [tex(row.name + (f": {row.state}" if row.state else ""))]
             for ranking in RANKINGS:
                 cells += [_latex_cell(table, row, (ranking, domain, metric)) for metric in PAPER_METRICS]
             cells += _paper_cells(table, row, domain)
             p = _test_cells(row, domain)[0].replace("<", "$<$")
             lines.append(" & ".join([*cells, p]) + r" \\")
-    notes = r"\par\medskip\footnotesize\raggedright " + " ".join(_tex(note) for note in table.notes)
+    notes = r"\par\medskip\footnotesize\raggedright " + " ".join(tex(note) for note in table.notes)
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", notes, r"\end{table*}"]) + "\n"
 
 
@@ -212,6 +212,6 @@ _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciic
 _TEX |= {character: "\\" + character for character in "&%$#_{}"}
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
     """Plain text for LaTeX."""
     return "".join(_TEX.get(character, character) for character in text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -128,16 +128,23 @@ def build_table(
 
 
 def all_tests(
-    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]], domains: tuple[str, str]
+    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    domains: tuple[str, str],
+    compare: Callable[[Mapping[str, np.ndarray]], dict[str, Test]] = against_best,
 ) -> dict[Place, dict[str, Test]]:
-    """Every system against the best other one, for both rankings, both domains and all metrics."""
+    """Tests between entries, for both rankings, both domains and all metrics.
+
+    Args:
+        ranks: entry -> ranks of each seed.
+        compare: entry -> values of the cases in, entry -> test out.
+    """
     found: dict[Place, dict[str, Test]] = {}
     if not ranks:
         return found
     first = next(iter(ranks.values()))[0]
     for seeds in ranks.values():
         for of_seed in seeds:
-            assert np.array_equal(of_seed["case"], first["case"]), "systems were ranked on other cases"
+            assert np.array_equal(of_seed["case"], first["case"]), "entries were ranked on other cases"
     for prefix, kind in RANKINGS.items():
         for code, domain in enumerate(domains):
             of_domain = first["domain"] == code
@@ -148,7 +155,7 @@ def all_tests(
                     model: mean_over_seeds([of_seed[kind][of_domain] for of_seed in seeds], metric)
                     for model, seeds in ranks.items()
                 }
-                found[prefix, domain, metric] = against_best(values)
+                found[prefix, domain, metric] = compare(values)
     return found
 
 

@@ -32,7 +32,7 @@ def print_start(
     record: ComparisonRecord, scenario: Scenario | None, ledger: GroupLedger | None, console: Console
 ) -> None:
     """What is compared, on what, with which budget, and where it goes."""
-    facts = _facts()
+    facts = facts_table()
     facts.add_row("comparison", Text(record.name, style="bold"))
     if ledger is not None and not ledger.is_new:
         done = sum(result.outcome == "done" for result in ledger.results.values())
@@ -107,7 +107,7 @@ def print_end(
     for note in table.notes:
         console.print(note, style="dim", highlight=False)
     console.print()
-    facts = _facts()
+    facts = facts_table()
     style = "green" if record.status == "completed" else "red"
     took = f"in {wording.duration(ledger.seconds)}"
     facts.add_row("comparison", Text.assemble(record.name, " ", (record.status, f"bold {style}"), f" {took}"))
@@ -115,14 +115,19 @@ def print_end(
     if tracking:
         facts.add_row("note", tracking)
     console.print(facts)
-    if record.tracking_uri.startswith("http"):
-        print_command(console, "browse", record.tracking_uri.rstrip("/") + page)
-    else:
-        print_command(console, "browse", ui_command(record.tracking_uri))
-        print_command(console, "then open", f"http://127.0.0.1:5000{page}")
+    print_browse(record.tracking_uri, page, console)
     again = [row for row in table.rows if row.state]
     if again:
         print_command(console, "try again", record.resume_command())
+
+
+def print_browse(tracking_uri: str, page: str, console: Console) -> None:
+    """How to look at the runs."""
+    if tracking_uri.startswith("http"):
+        print_command(console, "browse", tracking_uri.rstrip("/") + page)
+    else:
+        print_command(console, "browse", ui_command(tracking_uri))
+        print_command(console, "then open", f"http://127.0.0.1:5000{page}")
 
 
 def domain_table(table: ComparisonTable, domain: str, console: Console) -> Table:
@@ -135,7 +140,7 @@ def domain_table(table: ComparisonTable, domain: str, console: Console) -> Table
 
 
 def _domain_table(table: ComparisonTable, domain: str, full: list[str], narrow: bool) -> Table:
-    made = _table(gap=1 if narrow else 2)
+    made = plain_table(gap=1 if narrow else 2)
     made.add_column(f"\n{domain}", no_wrap=True)
     columns = [("test", metric) for metric in PAPER_METRICS] + [("test_full", metric) for metric in full]
     for index, (ranking, metric) in enumerate(columns):
@@ -164,7 +169,7 @@ def _domain_table(table: ComparisonTable, domain: str, full: list[str], narrow: 
 
 def cost_table(table: ComparisonTable, width: int) -> Table:
     """How each system came to its numbers."""
-    made = _table()
+    made = plain_table()
     made.add_column("costs", no_wrap=True)
     for key, heading in COST_HEADINGS.items():
         if key == "chosen":
@@ -189,7 +194,7 @@ def print_dry_run(
         problems: system -> why it cannot run.
     """
     print_start(record, scenario, GroupLedger(record.folder, "model"), console)
-    made = _table()
+    made = plain_table()
     for heading, right in (
         ("system", False),
         ("status", False),
@@ -217,7 +222,7 @@ def print_dry_run(
     console.print(text)
     sources = [(shown_name(model), model_class(model).source) for model in record.models if model_class(model).source]
     if sources:
-        facts = _facts()
+        facts = facts_table()
         for name, source in sources:
             facts.add_row(name, source)
         console.print()
@@ -244,12 +249,12 @@ def problems_of(record: ComparisonRecord, *, with_data: bool) -> dict[str, str]:
     return found
 
 
-def _facts() -> Table:
+def facts_table() -> Table:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     return facts
 
 
-def _table(gap: int = 2) -> Table:
+def plain_table(gap: int = 2) -> Table:
     return Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False, header_style="dim")

@@ -1,0 +1,1 @@
+"""The best configurations of a sweep again, over seeds."""
