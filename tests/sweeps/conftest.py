@@ -14,6 +14,8 @@ HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, HERE)
 sys.path.append(str(Path(HERE).parent / "llmemf"))
 
+from finished_sweep import Made, make_finished
+
 
 @pytest.fixture
 def workers_find_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +38,9 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     mlflow_client(f"sqlite:///{path}").search_experiments()
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A small sweep as it lies on the disk and in MLflow, with real weights (`finished_sweep.Made`)."""
+    return make_finished(empty_database, tmp_path_factory.mktemp("finished"))

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from tiny import make_scenario
 
 from llmemf.batches import TrialData
 from llmemf.config import build_config
 from llmemf.models.llm_emf import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
-from llmemf.training import Trainer
+from llmemf.training import Trainer, evaluate_checkpoint
 from sweeps import checkpoints
 from sweeps.delivery import Target
 from sweeps.ledger import Ledger
@@ -34,10 +33,8 @@ class Made:
     uri: str
 
 
-@pytest.fixture(scope="session")
-def finished(empty_database, tmp_path_factory) -> Made:
+def make_finished(empty_database: Path, place: Path) -> Made:
     """Three trials of two epochs, the best of them tested, the worst without weights; and one that failed."""
-    place = tmp_path_factory.mktemp("finished")
     storage, data_root = place / "mlruns", place / "data"
     scenario = Scenario.load(make_scenario().save(data_root))
     storage.mkdir()
@@ -77,8 +74,6 @@ def finished(empty_database, tmp_path_factory) -> Made:
     ledger.start(broken)
     ledger.fail(broken, "error", "NonFiniteLoss: nan")
     best = retention.kept[0]
-    from llmemf.training import evaluate_checkpoint
-
     weights = retention.weights()[best.name]
     ledger.tested(best, evaluate_checkpoint(weights, scenario, {}, "test", device="cpu"))
     assert tracking.close("completed") == ""

@@ -1,0 +1,142 @@
+"""MLflow's pages from one command: the right database, plain words where it cannot be, a clean end."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from urllib.parse import parse_qs, unquote
+
+import pytest
+
+from llmemf.errors import InputError
+from sweeps import browsing, ui
+from sweeps.delivery import mlflow_client
+
+COMMAND = Path(ui.__file__)
+
+
+def run(capsys, *words):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["ui.py", *map(str, words)])
+        with pytest.raises(SystemExit) as left:
+            ui.main()
+    return left.value.code, capsys.readouterr()
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def test_without_a_database_it_says_so(tmp_path, capsys):
+    code, printed = run(capsys, "--storage", tmp_path)
+    assert code == 2 and printed.err.count("\n") == 1
+    assert f"no MLflow database at {tmp_path / 'mlflow.db'}" in printed.err and "--storage" in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_taken_port_is_named(finished, capsys):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        code, printed = run(capsys, "--storage", finished.storage, "--port", port)
+    assert code == 2 and f"port {port} is taken" in printed.err and "--port" in printed.err
+
+
+def test_the_database_is_that_of_the_newest_sweep_or_the_storage(finished, tmp_path):
+    assert browsing.find_tracking(finished.storage, None) == finished.uri
+    moved = tmp_path / "moved"
+    shutil.copytree(finished.storage / "sweeps", moved / "sweeps")
+    other = tmp_path / "other.db"
+    shutil.copy(finished.storage / "mlflow.db", other)
+    assert browsing.find_tracking(moved, f"sqlite:///{other}") == f"sqlite:///{other}"
+    path = moved / "sweeps" / "s1" / "sweep.yaml"
+    path.write_text(path.read_text().replace(finished.uri, "http://tracking.example:5000"))
+    assert browsing.find_tracking(moved, None) == "http://tracking.example:5000"
+    path.write_text(path.read_text().replace("http://tracking.example:5000", f"sqlite:///{tmp_path}/gone.db"))
+    shutil.copy(other, moved / "mlflow.db")
+    assert browsing.find_tracking(moved, None) == f"sqlite:///{moved / 'mlflow.db'}"
+    with pytest.raises(InputError, match="no longer writes folders"):
+        browsing.find_tracking(moved, str(moved))
+
+
+def test_runs_on_a_server_are_pointed_at_and_nothing_is_started(finished, monkeypatch, capsys):
+    monkeypatch.setattr(browsing, "find_tracking", lambda storage, uri: "http://tracking.example:5000")
+    monkeypatch.setattr(browsing, "mlflow_client", lambda uri: mlflow_client(finished.uri))
+    monkeypatch.setattr(browsing, "pages", None)
+    code, printed = run(capsys, "--storage", finished.storage)
+    assert code == 0 and "http://tracking.example:5000/#/experiments/" in printed.out
+
+
+def test_the_link_of_a_sweep_finds_its_trials_the_best_first(finished):
+    (page,) = browsing.links(finished.uri, finished.storage, "http://127.0.0.1:5000").values()
+    query = parse_qs(page.partition("?")[2])
+    client = mlflow_client(finished.uri)
+    experiment = unquote(page).partition("/experiments/")[2].partition("/")[0]
+    order = [f"{query['orderByKey'][0]} {'ASC' if query['orderByAsc'] == ['true'] else 'DESC'}"]
+    runs = client.search_runs([experiment], query["searchFilter"][0], order_by=order)
+    values = [run.data.metrics["objective"] for run in runs if "objective" in run.data.metrics]
+    assert len(values) == 3 and values == sorted(values, reverse=True)
+    assert {run.data.tags["trial"] for run in runs} <= {"t01", "t02", "t03", "t04"}
+
+
+def test_a_server_that_cannot_start_is_one_sentence(tmp_path):
+    (tmp_path / "mlflow.db").write_text("this is no database")
+    with (
+        pytest.raises(InputError, match=r"did not start .*ui\.log"),
+        browsing.pages(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, free_port()),
+    ):
+        pass
+
+
+def test_it_serves_until_it_is_interrupted_and_leaves_nothing_behind(finished, tmp_path):
+    port = free_port()
+    words = [sys.executable, str(COMMAND), "--port", str(port), "--storage", str(finished.storage)]
+    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, process_group=0)
+    try:
+        lines = []
+        while "Ctrl-C ends it" not in "".join(lines[-1:]):
+            lines.append(process.stdout.readline())
+            assert lines[-1], "".join(lines)
+        assert finished.uri in lines[0] and f"http://127.0.0.1:{port}" in lines[1] and lines[2].startswith("s1")
+        experiment = mlflow_client(finished.uri).get_experiment_by_name("tiny").experiment_id
+        assert f"/#/experiments/{experiment}/runs?" in lines[2]
+        found = _search(port, experiment, "tags.sweep = 's1' and tags.trial != 'sweep'")
+        assert {tag["value"] for run in found for tag in run["data"]["tags"] if tag["key"] == "trial"} >= {"t01", "t02"}
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+            assert b"MLflow" in page.read()
+        os.kill(process.pid, signal.SIGINT)
+        assert process.stdout.read().strip() == "stopped"
+        assert process.wait(timeout=30) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while not _is_free(port):
+        assert time.monotonic() < end, "the server is still there"
+        time.sleep(0.1)
+    assert not list(tmp_path.iterdir()), "MLflow wrote into the current folder"
+
+
+def _search(port, experiment, condition):
+    body = json.dumps({"experiment_ids": [experiment], "filter": condition}).encode()
+    address = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/search"
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())["runs"]
+
+
+def _is_free(port):
+    try:
+        browsing.check_port(port)
+    except InputError:
+        return False
+    return True
