@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from llmemf.config import read_yaml
 from llmemf.errors import InputError
 from sweeps import wording
 from sweeps.delivery import INCOMPLETE, PARENT, Delivery, Target, one_line
@@ -139,7 +140,9 @@ class Tracking:
         self.delivery.write("end", record.name, tags=tags, status=STATUS[outcome], time=ended)
 
     def log_weights(self, name: str, folder: Path) -> None:
-        """The weights of a trial become artifacts of its run."""
+        """The weights of a trial become artifacts of its run, what its model says of itself tags (`facts.NAME`)."""
+        if facts := read_yaml(folder / "config.yaml").get("facts"):
+            self.delivery.write("tags", name, tags={f"facts.{key}": str(value) for key, value in facts.items()})
         for file in WEIGHTS:
             self.delivery.write("artifact", name, path=str(folder / file), folder="best")
 

@@ -124,7 +124,7 @@ def test_one_parent_and_one_child_per_trial_with_outcomes(target, ledger, tmp_pa
     weights = tmp_path / "weights"
     weights.mkdir()
     for name in ("best.safetensors", "config.yaml", "report.json"):
-        (weights / name).write_text(name)
+        (weights / name).write_text("facts: {kg: cooc, kg_hash: ab12}")
     sweep = Sweep(ledger, target)
     some_sweep(sweep)
     sweep.report(ledger.records[4], EPOCHS)
@@ -141,6 +141,10 @@ def test_one_parent_and_one_child_per_trial_with_outcomes(target, ledger, tmp_pa
     tags = {name: run.data.tags for name, run in found.items()}
     assert tags["t02"]["pruned_at_epoch"] == "2" and "pruned_at_epoch" not in tags["t01"]
     assert tags["t03"]["error"] == "NonFiniteLoss: nan" and "error" not in tags["t01"]
+    assert {key: tag for key, tag in tags["t01"].items() if key.startswith("facts.")} == {
+        "facts.kg": "cooc",
+        "facts.kg_hash": "ab12",
+    }
     assert all(tag["scenario"] == "sample" and tag["sweep"] == "s1" for tag in tags.values())
     files = [item.path for item in client.list_artifacts(found["t01"].info.run_id, "best")]
     assert sorted(files) == ["best/best.safetensors", "best/config.yaml"]
