@@ -53,7 +53,7 @@ def curves(findings: Findings) -> str:
         kind = kind_of(findings, story)
         points = [(x.at(i), _inside(y.at(v))) for i, v in enumerate(story.curve, start=1)]
         lines.append(f'<path class="l {kind}" data-t={story.record.number} d="{path(points)}"/>')
-        if story.record.outcome == "pruned" or len(points) == 1 or story is best:
+        if story.record.outcome in ("pruned", "failed") or len(points) == 1 or story is best:
             at = points[story.record.best_epoch - 1] if story is best else points[-1]
             marks.append(dot(*at, kind, story.record.number))
     if best is not None and best.curve:

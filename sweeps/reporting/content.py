@@ -176,7 +176,7 @@ def tiles(report: Report) -> list[tuple[str, str, str]]:
         found.append(("CPU-hours", f"{total.cpu_seconds / 3600:.2g}", "no GPU was used"))
     if spending.saved_epochs:
         saved, spent = saved_seconds(report)
-        note = f"an estimate: {spending.saved_epochs:.0f} epochs not trained"
+        note = f"an estimate: {spending.saved_epochs:,.0f} epochs not trained"
         found.append(("Saved by pruning", f"{100 * saved / (saved + spent):.0f} %", note))
     return found
 
@@ -197,7 +197,7 @@ def saving_sentence(report: Report) -> str:
     kind = "GPU" if spending.uses_gpus else "CPU"
     saved, _ = saved_seconds(report)
     return (
-        f"Pruning saved about {hours(saved)} of {kind} time. This is an estimate: the {spending.saved_epochs:.0f} epochs "
+        f"Pruning saved about {hours(saved)} of {kind} time. This is an estimate: the {spending.saved_epochs:,.0f} epochs "
         f"that pruned trials did not train (to the {spending.full_epochs:.1f} of a completed one), at each trial's own "
         "time per epoch."
     )
@@ -334,4 +334,4 @@ def facts(report: Report) -> list[tuple[str, str]]:
 def shared_settings(findings: Findings) -> list[tuple[str, str]]:
     """Settings that all trials share, defaults included."""
     searched = {key for record in findings.records for key in record.choice}
-    return [(key, wording.number(item)) for key, item in findings.fixed.items() if key not in searched]
+    return [(k, "-" if v is None else wording.number(v)) for k, v in findings.fixed.items() if k not in searched]

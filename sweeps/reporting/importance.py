@@ -89,13 +89,14 @@ def importances(stories: Sequence[TrialStory], parameters: Sequence[Parameter], 
     values = np.array([story.record.objective for story in chosen])
     rng = np.random.default_rng(seed)
     # An estimate costs time in proportion to the trials, and with many of them it varies less.
-    repeats = 100 if count <= 150 else 40
-    found = _divergences(trials, values, top)
+    repeats = 100 if count <= 150 else 30
+    whole = _study(trials, values)
+    found = _divergences(whole, top)
     resampled, shuffled = [], []
     for _ in range(repeats):
         index = rng.integers(0, count, count)
-        resampled.append(_shares(_divergences([trials[i] for i in index], values[index], top)))
-        shuffled.append(_divergences(trials, rng.permutation(values), top))
+        resampled.append(_shares(_divergences(_study([trials[i] for i in index], values[index]), top)))
+        shuffled.append(_divergences(whole, top, rng.permutation(values)))
     total = sum(found.values())
     if total <= 0:
         return Importances(trials=count, top=top, note="The best trials are spread like all trials in every setting.")
@@ -133,20 +134,32 @@ def _optuna_trials(stories: Sequence[TrialStory], parameters: Sequence[Parameter
     return trials
 
 
-def _divergences(trials: list[Any], values: np.ndarray, top: float) -> dict[str, float]:
-    """PED-ANOVA's raw number of each setting for trials with these values."""
+def _study(trials: list[Any], values: np.ndarray) -> Any:
+    """A study of these trials with these values."""
     import optuna
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
     for trial, value in zip(trials, values):
         trial.value = float(value)
         study.add_trial(trial)
+    return study
+
+
+def _divergences(study: Any, top: float, values: np.ndarray | None = None) -> dict[str, float]:
+    """PED-ANOVA's raw number of each setting.
+
+    Args:
+        values: of the trials by their number, instead of their own.
+    """
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
+    # With a target the evaluator takes the lowest as the best.
+    target = None if values is None else lambda trial: -float(values[trial.number])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         evaluator = PedAnovaImportanceEvaluator(target_quantile=top)
-        return get_param_importances(study, evaluator=evaluator, normalize=False)
+        return get_param_importances(study, evaluator=evaluator, normalize=False, target=target)
 
 
 def _shares(divergences: dict[str, float]) -> dict[str, float]:

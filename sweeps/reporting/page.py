@@ -67,7 +67,7 @@ def render(report: Report) -> str:
         f'content="light dark"><title>{title}: sweep report</title><style>{STYLE}</style></head><body{many}>'
         f"<header>{_head(report)}<nav>{links}</nav></header><main>{sections}</main>"
         f"<footer>Made {report.made:%Y-%m-%d %H:%M} from the sweep's journal. Numbers are those of leaderboard.csv and "
-        f'MLflow.</footer><div id="tip" role="status"></div><script type="application/json" id="trials">'
+        f'MLflow.</footer><div id="tip" role="status"></div><script type="application/json" id="data">'
         f"{_data(report)}</script><script>{SCRIPT}</script></body></html>\n"
     )  # fmt: skip
 
@@ -144,6 +144,8 @@ def _curves(report: Report) -> str:
     key = ['<span><i class="ln best"></i>best</span>', '<span><i class="ln"></i>completed</span>']
     if report.findings.count("pruned"):
         key.append('<span><i class="ln p"></i><i class="d p"></i>cut by ASHA at a rung</span>')
+    if any(story.curve and story.record.outcome == "failed" for story in report.findings.trials.values()):
+        key.append('<span><i class="ln p"></i><i class="d f"></i>failed</span>')
     return f'{charts.curves(report.findings)}<div class="key">{"".join(key)}</div>'
 
 

@@ -3,7 +3,7 @@
 SCRIPT = """
 (function(){
 var d=document,root=d.documentElement;root.classList.add('js');
-var data=JSON.parse(d.getElementById('trials').textContent),tip=d.getElementById('tip'),lit=null;
+var data=JSON.parse(d.getElementById('data').textContent),tip=d.getElementById('tip'),lit=null;
 var board=d.querySelector('.board');
 function each(list,f){Array.prototype.forEach.call(list,f)}
 function light(t){

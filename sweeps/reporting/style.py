@@ -112,8 +112,9 @@ box-shadow:0 0 0 2px var(--accent)}
 .key .d.map{margin:0}
 .many .d{width:5px;height:5px;margin:-2.5px 0 0 -2.5px;border-width:1px}
 .many .d.best{width:12px;height:12px;margin:-6px 0 0 -6px;border-width:2px}
-.many .l{stroke-width:.8}
-.many .l.best{stroke-width:2.6}
+.many .key .d{width:8px;height:8px}
+.many .l{stroke-width:.8;opacity:.5}
+.many .l.best{stroke-width:2.6;opacity:1}
 s,u{position:absolute;text-decoration:none;font-size:11px;line-height:1;color:var(--quiet);white-space:nowrap;
 font-variant-numeric:tabular-nums}
 s.y{right:100%;margin-right:8px;transform:translateY(-50%)}
