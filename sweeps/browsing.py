@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,17 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from llmemf.errors import InputError
-from sweeps.delivery import mlflow_client
+from sweeps.delivery import PARENT, mlflow_client, one_line
 from sweeps.plan import absolute_uri
 from sweeps.settings import RECORD, SweepRecord
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
 SHOWN_SWEEPS = 5
-COLUMNS = ("metrics.`objective`", "tags.`outcome`", "attributes.`Duration`", "attributes.`Created`")
+VIEW_TAG = "mlflow.sharedViewState."
+"""Tag of an experiment under which MLflow's pages keep a shared view."""
 
 
 def find_tracking(storage: Path, tracking_uri: str | None) -> str:
@@ -134,30 +137,54 @@ def _end(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def experiment_id(client: Any, name: str) -> str | None:
-    """Id of the experiment of a scenario, None where it has none."""
-    found = client.get_experiment_by_name(name)
-    return None if found is None else found.experiment_id
-
-
-def trials_page(address: str, experiment: str, sweep: str) -> str:
-    """The page with the trials of one sweep, the best first, also where there are hundreds."""
-    query = {
-        "searchFilter": f"tags.sweep = '{sweep}' and tags.trial != 'sweep'",
-        "orderByKey": "metrics.`objective`",
-        "orderByAsc": "false",
-        "compareRunsMode": "",
-        "workflowType": "machine_learning",
-    }
-    return f"{address}/#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}"
-
-
 def links(uri: str, storage: Path, address: str) -> dict[str, str]:
-    """Name of a sweep -> the page with its trials, for the newest ones that MLflow knows."""
+    """Name of a sweep -> the page with its trials, for the newest ones that MLflow knows.
+
+    Each page is a shared view of MLflow's: the trials alone, the best first, with the columns that tell them apart. Also
+    among hundreds of trials that is one click, where the list of an experiment shows neither metrics nor settings.
+
+    Raises:
+        InputError: the tracking server or database does not answer.
+    """
     client = mlflow_client(uri)
     found = {}
-    for record in stored_sweeps(storage)[:SHOWN_SWEEPS]:
-        experiment = experiment_id(client, record.scenario)
-        if experiment is not None:
-            found[record.name] = trials_page(address, experiment, record.name)
+    try:
+        for record in stored_sweeps(storage)[:SHOWN_SWEEPS]:
+            experiment = client.get_experiment_by_name(record.scenario)
+            if experiment is None:
+                continue
+            key, view = record.name, json.dumps(shared_view(client, experiment.experiment_id, record))
+            if experiment.tags.get(VIEW_TAG + key) != view:
+                client.set_experiment_tag(experiment.experiment_id, VIEW_TAG + key, view)
+            query = urlencode({"viewStateShareKey": key, "workflowType": "machine_learning"})
+            found[record.name] = f"{address}/#/experiments/{experiment.experiment_id}/runs?{query}"
+    except Exception as error:
+        raise InputError(f"tracking at {uri} does not work ({one_line(error)})") from error
     return found
+
+
+def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, Any]:
+    """What MLflow's list of runs shows of a sweep: filter, order and columns."""
+    condition = f"tags.sweep = '{record.name}' and tags.trial != '{PARENT}'"
+    best = client.search_runs([experiment], condition, order_by=["metrics.objective DESC"], max_results=1)
+    metrics = sorted(name for run in best for name in run.data.metrics if re.fullmatch(r"val/[^/]+/ndcg_10", name))
+    columns = ["tags.`outcome`", "attributes.`Duration`", "metrics.`objective`"]
+    columns += [f"metrics.`{name}`" for name in metrics] + [f"params.`{key}`" for key in record.shown]
+    return {
+        "searchFilter": condition,
+        "orderByKey": "metrics.`objective`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "groupBy": "",
+        "groupsExpanded": {},
+        "hideEmptyCharts": True,
+        "autoRefreshEnabled": True,
+    }

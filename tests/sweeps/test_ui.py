@@ -10,7 +10,6 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
-from urllib.parse import parse_qs, unquote
 
 import pytest
 
@@ -76,16 +75,30 @@ def test_runs_on_a_server_are_pointed_at_and_nothing_is_started(finished, monkey
     assert code == 0 and "http://tracking.example:5000/#/experiments/" in printed.out
 
 
-def test_the_link_of_a_sweep_finds_its_trials_the_best_first(finished):
-    (page,) = browsing.links(finished.uri, finished.storage, "http://127.0.0.1:5000").values()
-    query = parse_qs(page.partition("?")[2])
+def test_the_link_of_a_sweep_shows_its_trials_the_best_first_with_what_tells_them_apart(finished):
+    links = browsing.links(finished.uri, finished.storage, "http://127.0.0.1:5000")
     client = mlflow_client(finished.uri)
-    experiment = unquote(page).partition("/experiments/")[2].partition("/")[0]
-    order = [f"{query['orderByKey'][0]} {'ASC' if query['orderByAsc'] == ['true'] else 'DESC'}"]
-    runs = client.search_runs([experiment], query["searchFilter"][0], order_by=order)
+    experiment = client.get_experiment_by_name("tiny")
+    assert links == {
+        "s1": f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=s1&"
+        "workflowType=machine_learning"
+    }
+    view = json.loads(experiment.tags["mlflow.sharedViewState.s1"])
+    order = [f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"]
+    runs = client.search_runs([experiment.experiment_id], view["searchFilter"], order_by=order)
     values = [run.data.metrics["objective"] for run in runs if "objective" in run.data.metrics]
     assert len(values) == 3 and values == sorted(values, reverse=True)
     assert {run.data.tags["trial"] for run in runs} <= {"t01", "t02", "t03", "t04"}
+    for column in view["selectedColumns"]:
+        kind, _, name = column.partition(".")
+        if kind != "attributes":
+            assert name.strip("`") in getattr(runs[0].data, kind), column
+    assert {"metrics.`val/film/ndcg_10`", "params.`lr`", "tags.`outcome`"} <= set(view["selectedColumns"])
+
+
+def test_a_database_that_does_not_answer_is_one_sentence(finished):
+    with pytest.raises(InputError, match="tracking at http://127.0.0.1:9 does not work"):
+        browsing.links("http://127.0.0.1:9", finished.storage, "http://127.0.0.1:9")
 
 
 def test_a_server_that_cannot_start_is_one_sentence(tmp_path):
@@ -108,7 +121,7 @@ def test_it_serves_until_it_is_interrupted_and_leaves_nothing_behind(finished, t
             assert lines[-1], "".join(lines)
         assert finished.uri in lines[0] and f"http://127.0.0.1:{port}" in lines[1] and lines[2].startswith("s1")
         experiment = mlflow_client(finished.uri).get_experiment_by_name("tiny").experiment_id
-        assert f"/#/experiments/{experiment}/runs?" in lines[2]
+        assert f"/#/experiments/{experiment}/runs?viewStateShareKey=s1" in lines[2]
         found = _search(port, experiment, "tags.sweep = 's1' and tags.trial != 'sweep'")
         assert {tag["value"] for run in found for tag in run["data"]["tags"] if tag["key"] == "trial"} >= {"t01", "t02"}
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
