@@ -79,7 +79,7 @@ def plan_rerun(options: RerunOptions, *, now: datetime.datetime | None = None) -
         InputError: any mistake in options, in one sentence.
     """
     storage = options.storage.resolve()
-    folder = find_sweep(storage, "SWEEP", name=options.sweep, scenario=None)
+    folder = find_sweep(storage, "rerun", name=options.sweep, scenario=None)
     sweep = SweepRecord.load(folder)
     if sweep.status != "completed":
         raise InputError(

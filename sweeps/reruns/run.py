@@ -41,7 +41,7 @@ class RerunRun(GroupRun):
             return
         plan = plan_seeds(record, record.winner, self.given(record.winner))
         data = self.stand_ins.data or load_data(plan)
-        trained = list(ended_seeds(plan.record.folder).values())
+        trained = [record for _, record in sorted(ended_seeds(plan.record.folder).items())]
         try:
             self.look(record.winner, plan, data, trained, self.weights(plan))
         except EntryFailed as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import os
 import re
@@ -14,21 +13,19 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import tiny
+from group_fakes import Floor, no_server
 from rich.console import Console
-from sweep_fakes import FakeTrainer, epoch_result, tiny_data
+from sweep_fakes import tiny_data
 
 from llmemf.errors import InputError
-from llmemf.ranking import summarise
-from sweeps import checkpoints
 from sweeps.comparison.ledger import GroupLedger
 from sweeps.comparison.plan import CompareOptions, plan_comparison, plan_resume_comparison
 from sweeps.comparison.run import run_comparison
-from sweeps.comparison.seeds import Look, load_ranks, ranks_path
+from sweeps.comparison.seeds import load_ranks, ranks_path
 from sweeps.comparison.step import GroupStandIns, SharedRay
 from sweeps.delivery import PARENT, mlflow_client
 from sweeps.journal import Journal
@@ -44,69 +41,6 @@ def here(project_folder, empty_database):
     (project_folder / "mlruns").mkdir()
     (project_folder / "mlruns" / "mlflow.db").write_bytes(empty_database.read_bytes())
     return project_folder
-
-
-class Floor:
-    """Trains and tests by formulas; fails or is stopped where it is told to.
-
-    Args:
-        fails: systems of which every trial fails.
-        stops_at: the how-manieth trial or look raises KeyboardInterrupt.
-        nan: systems whose test has no numbers.
-    """
-
-    def __init__(self, fails=(), stops_at=None, nan=()):
-        self.fails, self.stops_at, self.nan = fails, stops_at, nan
-        self.trained, self.looks = [], []
-
-    def _count(self, steps, what):
-        if len(self.trained) + len(self.looks) + 1 == self.stops_at:
-            raise KeyboardInterrupt
-        steps.append(what)
-
-    def train(self, sweep):
-        place = 0
-        while isinstance(given := sweep.search.suggest(f"id{place}"), dict):
-            record, model = sweep.ledger.records[given["trial"]], sweep.plan.record.model
-            self._count(self.trained, (sweep.plan.record.name, record.number))
-            sweep.ledger.start(record)
-            sweep.tracking.start_trial(record)
-            if model in self.fails:
-                sweep.ledger.fail(record, "error", f"NonFiniteLoss: {model}")
-            else:
-                trainer = FakeTrainer({**sweep.plan.fixed, **record.choice})
-                for epoch in range(1, record.epochs + 1):
-                    trainer.epoch = epoch
-                    result = epoch_result(epoch, given.get("lr", 0.5) * epoch, seconds_train=2.0)
-                    checkpoints.save(trainer, checkpoints.trial_folder(sweep.folder, record.number), result)
-                    event = sweep.ledger.add(record, result, stopped=False)
-                    sweep.tracking.log_epoch(record, event["result"], event["time"])
-            sweep.search.on_trial_complete(f"id{place}")
-            sweep.search.tell(record)
-            sweep.tracking.end_trial(record)
-            sweep.retention.end(record)
-            place += 1
-
-    def rank(self, folder, data):
-        config = json.loads((folder / "config.yaml").read_text())
-        model, seed = config["model"], config["seed"]
-        self._count(self.looks, (model, seed, folder))
-        if model in self.nan:
-            raise FloatingPointError("a score is NaN")
-        rng = np.random.default_rng([seed, len(model)])
-        targets = data.scenario.test.targets
-        domain = (targets >= data.scenario.num_x).astype(int)
-        sampled, full = rng.integers(1, 9, (2, len(targets))).astype(float)
-        ranks = {"case": np.arange(len(targets)), "domain": domain, "sampled": sampled, "full": full}
-        metrics = summarise({**ranks, "nll": np.ones(len(targets))}, data.scenario.domains, "test")
-        return Look(ranks, metrics, 100 * seed, "faithful", {"graph": "abc"} if model == "gru4rec" else {})
-
-
-def no_server():
-    """A client of MLflow that keeps nothing: a database takes most of the time of a comparison of fakes."""
-    client = MagicMock()
-    client.search_runs.return_value = []
-    return client
 
 
 def start(floor, data=None, client=no_server, **options):

@@ -1,0 +1,175 @@
+"""Whole reruns on a fake trial floor, and the command line."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from group_fakes import Floor, no_server
+from rich.console import Console
+from sweep_fakes import grow, tiny_data
+from typer.testing import CliRunner
+
+from llmemf.errors import InputError
+from sweeps.comparison.ledger import GroupLedger
+from sweeps.comparison.step import GroupStandIns
+from sweeps.delivery import PARENT, mlflow_client
+from sweeps.ledger import Ledger
+from sweeps.plan import Options, plan_sweep
+from sweeps.reruns.plan import RerunOptions, RerunRecord, plan_rerun, plan_resume_rerun
+from sweeps.reruns.run import run_rerun
+from sweeps.settings import find_sweep
+
+SCORES = {0.003: 0.5, 0.004: 0.9, 0.005: 0.8, 0.006: 0.1}
+
+
+def value(config, epoch):
+    """With the seeds of a rerun lr = 0.005 is the best, 0.004 was lucky with the sweep's own."""
+    lr = config["lr"]
+    unlucky = lr == 0.004 and config["seed"] != 0
+    return (SCORES[lr] - 0.3 * unlucky + lr * config["seed"] ** 2) * epoch / 10
+
+
+@pytest.fixture
+def sweep(project_folder):
+    """A completed sweep of four trials: t01 0.5, t02 0.9, t03 0.8, t04 failed."""
+    plan = plan_sweep(Options(scenario="sample", name="s1", epochs=3, assignments=["lr=0.003,0.004"]))
+    record = plan.record
+    record.folder.mkdir(parents=True)
+    record.status, record.fingerprint = "completed", tiny_data().scenario.fingerprint
+    record.save()
+    ledger = Ledger(record.folder)
+    rest = {key: block.points[0][index] for block in plan.space.blocks for index, key in enumerate(block.keys)}
+    for lr, score in SCORES.items():
+        trial = ledger.propose({**rest, "lr": lr}, ("lr",), 3, {})
+        if lr == 0.006:
+            ledger.fail(trial, "error", "diverged")
+        else:
+            grow(ledger, trial, 3, value=score)
+    ledger.tested(ledger.records[2], {"test/movie/mrr": 0.3})
+    return record
+
+
+def go(record, floor, client=no_server):
+    out = io.StringIO()
+    stand_ins = GroupStandIns(data=tiny_data(), train=floor.train, rank=floor.rank, client=client)
+    code = run_rerun(record, Console(file=out, width=160, highlight=False), stand_ins=stand_ins)
+    return code, out.getvalue()
+
+
+def test_the_best_trials_are_planned_with_other_seeds(sweep):
+    record = plan_rerun(RerunOptions(top=2, seeds=3))
+    assert record.trials == ["t02", "t03"] and record.seeds == [1, 2, 3] and record.name == "s1-rerun"
+    assert record.configurations["t02"]["lr"] == 0.004 and record.configurations["t02"]["epochs"] == 3
+    assert not {"model", "seed"} & set(record.configurations["t02"])
+    assert record.shown["t03"] == {"lr": 0.005} and record.earlier_looks == 1
+    assert plan_rerun(RerunOptions("s1", top=9)).trials == ["t02", "t03", "t01"], "failed ones have no place"
+
+
+def test_validation_chooses_and_only_the_winner_is_tested_once(sweep):
+    floor = Floor(value=value)
+    record = plan_rerun(RerunOptions("s1", top=2, seeds=3))
+    code, text = go(record, floor)
+    assert code == 0, text
+    assert Counter(name for name, _ in floor.trained) == {"s1-rerun--t02--seeds": 3, "s1-rerun--t03--seeds": 3}
+    assert [(Path(folder).parts[-4], seed) for _, seed, folder in floor.looks] == [("s1-rerun--t03--seeds", s) for s in (1, 2, 3)]  # fmt: skip
+    stored = RerunRecord.load(record.folder)
+    assert (stored.winner, stored.status) == ("t03", "completed")
+    results = GroupLedger(record.folder, "trial").results
+    assert set(results["t03"].seeds) == {1, 2, 3} and not results["t02"].seeds
+    content = json.loads((record.folder / "rerun.json").read_text())
+    assert content["winner"] == "t03" and content["test"]["test/movie/mrr"]["count"] == 3
+    for name in ("rerun.md", "rerun.csv", "rerun.json"):
+        assert (sweep.folder / name).read_text() == (record.folder / name).read_text()
+    assert "test of t03" in text and "t02  validation" in text
+
+
+def test_a_completed_rerun_repeats_nothing(sweep):
+    go(plan_rerun(RerunOptions(top=2, seeds=2)), Floor(value=value))
+    floor = Floor(value=value)
+    code, text = go(plan_resume_rerun(RerunOptions()), floor)
+    assert code == 0 and not floor.trained and not floor.looks and text.count(", earlier") == 2
+
+
+@pytest.mark.parametrize("step", [3, 6])
+def test_stopped_anywhere_it_ends_as_if_it_had_not_been(sweep, step):
+    """6 steps: two seeds of two trials, and two looks."""
+    first, second = Floor(stops_at=step, value=value), Floor(value=value)
+    record = plan_rerun(RerunOptions(top=2, seeds=2))
+    code, text = go(record, first)
+    assert code == 130 and "rerun.py --resume --name s1-rerun" in text
+    record = plan_resume_rerun(RerunOptions("s1"))
+    code, text = go(record, second)
+    assert code == 0, text
+    trained = [*first.trained, *second.trained]
+    assert len(trained) == len(set(trained)) == 4 and len(first.looks) + len(second.looks) == 2
+    other = plan_rerun(RerunOptions(top=2, seeds=2, name="again"))
+    go(other, Floor(value=value))
+    mine, its = (json.loads((one.folder / "rerun.json").read_text()) for one in (record, other))
+    assert {**mine, "rerun": ""} == {**its, "rerun": ""}
+
+
+def test_a_trial_that_diverges_is_shown(sweep):
+    code, text = go(plan_rerun(RerunOptions(top=1, seeds=2)), Floor(fails=["llm_emf"]))
+    assert code == 1 and "2 seeds failed: NonFiniteLoss" in text
+
+
+def test_mlflow_has_one_tree(sweep, empty_database):
+    (Path(sweep.storage) / "mlflow.db").write_bytes(empty_database.read_bytes())
+    record = plan_rerun(RerunOptions(top=2, seeds=2))
+    go(record, Floor(value=value), client=None)
+    client = mlflow_client(record.tracking_uri)
+    runs = client.search_runs([client.get_experiment_by_name("sample").experiment_id])
+    (top,) = [run for run in runs if run.data.tags["sweep"] == "rerun s1-rerun"]
+    content = json.loads((record.folder / "rerun.json").read_text())
+    assert top.data.metrics["test/movie/mrr"] == content["test"]["test/movie/mrr"]["mean"]
+    assert (
+        top.data.metrics["objective/t03"]
+        == top.data.metrics["objective"]
+        == content["configurations"][0]["spread"]["mean"]
+    )
+    assert {file.path for file in client.list_artifacts(top.info.run_id)} == {"rerun.md", "rerun.csv", "rerun.json", "rerun.yaml"}  # fmt: skip
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]
+    assert {run.data.tags["sweep"] for run in below} == {"s1-rerun--t02--seeds", "s1-rerun--t03--seeds"}
+    assert all(run.data.tags["rerun"] == "s1-rerun" and run.data.tags["trial"] == PARENT for run in below)
+
+
+def test_its_sweeps_are_not_the_newest_one(sweep):
+    record = plan_rerun(RerunOptions(top=1, seeds=1))
+    go(record, Floor(value=value))
+    assert find_sweep(Path(sweep.storage), "--resume", name=None, scenario=None).name == "s1"
+
+
+@pytest.mark.parametrize(
+    ("status", "options", "message"),
+    [
+        ("interrupted", {}, "sweep 's1' is not completed \\(interrupted\\): continue it with sweeps/grid.py --resume"),
+        ("completed", {"sweep": "s2"}, "rerun: there is no sweep 's2': valid names: s1"),
+        ("completed", {"name": "a b"}, "--name 'a b'"),
+    ],
+)
+def test_mistakes(sweep, status, options, message):
+    sweep.status = status
+    sweep.save()
+    with pytest.raises(InputError, match=message):
+        plan_rerun(RerunOptions(**options))
+
+
+def test_a_stored_rerun_is_not_started_anew_nor_changed(sweep):
+    go(plan_rerun(RerunOptions(top=1, seeds=1)), Floor(value=value))
+    with pytest.raises(InputError, match="a rerun named 's1-rerun' exists"):
+        plan_rerun(RerunOptions())
+    with pytest.raises(InputError, match="as it was started: leave out --top"):
+        plan_resume_rerun(RerunOptions(top=4))
+    with pytest.raises(InputError, match="there is no rerun 'r7'"):
+        plan_resume_rerun(RerunOptions(name="r7"))
+
+
+def test_the_command_shows_its_plan(sweep):
+    from sweeps.rerun import app
+
+    done = CliRunner().invoke(app, ["s1", "--top", "2", "--dry-run"])
+    assert done.exit_code == 0, done.output
+    assert "t02  0.9000  lr=4e-3" in done.output and "nothing was started" in done.output
+    assert not (Path(sweep.storage) / "reruns").exists()
