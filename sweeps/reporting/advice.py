@@ -45,9 +45,11 @@ class Advice:
 
 
 def advise(findings: Findings, importances: Importances, certainty: Certainty) -> list[Advice]:
-    """Everything that the rules find, the most urgent first."""
+    """Everything that the rules find, the most urgent first; of a sweep that runs only what speaks against going on."""
     if findings.comparison:
         return []
+    if findings.state == "running":
+        return mend_failures(findings, importances, certainty)
     return [advice for rule in RULES for advice in rule(findings, importances, certainty)]
 
 
@@ -188,7 +190,7 @@ def _is_valid(findings: Findings, key: str, value: float) -> bool:
 
 def settle_noise(findings: Findings, importances: Importances, certainty: Certainty) -> list[Advice]:
     """The first places are closer together than their noise: only seeds can tell them apart."""
-    if len(findings.valued) < 2 or findings.state == "running" or not certainty.how or certainty.is_clear:
+    if len(findings.valued) < 2 or not certainty.how or certainty.is_clear:
         return []
     top = min(5, max(2, certainty.level))
     why = f"{certainty.level} trials lie within the noise of the best "

@@ -41,7 +41,7 @@ def curves(findings: Findings) -> str:
     values = np.concatenate([story.curve for story in stories])
     # A first epoch or a collapse far below all others would flatten the rest.
     low = float(np.quantile(values, 0.02)) if len(stories) > 20 else float(values.min())
-    y = linear_axis(low, float(values.max()), label=findings.monitored, pad=0.08)
+    y = linear_axis(low, float(values.max()), label=findings.monitored, pad=0.11)
     x = whole_axis(max(findings.epochs, 2), label="epoch")
     lines, marks = [], []
     for rung in findings.rungs:

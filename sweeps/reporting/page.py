@@ -90,9 +90,10 @@ def _head(report: Report) -> str:
     if said := status(report.findings):
         parts.append(f'<p class="status">{escape(said)}</p>')
     if report.findings.records:
+        first = "" if report.findings.best is None else ' class="first"'
         items = "".join(
-            f"<div><dt>{escape(name)}</dt><dd>{escape(number)}</dd><small>{escape(text)}</small></div>"
-            for name, number, text in tiles(report)
+            f"<div{first if place == 0 else ''}><dt>{escape(name)}</dt><dd>{escape(number)}</dd><small>{escape(text)}</small></div>"
+            for place, (name, number, text) in enumerate(tiles(report))
         )
         parts.append(f'<dl class="tiles">{items}</dl>')
     if report.caveats:

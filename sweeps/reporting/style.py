@@ -4,7 +4,7 @@ STYLE = """
 :root{--page:#fbfbfa;--ink:#1d2329;--quiet:#646d78;--line:#e3e5e8;--faint:#eef0f2;--accent:#0b62b8;--soft:#e6effa;
 --second:#b4540a;--mute:#9aa3ad;--pale:#c9ced4;--warm:#fff5e2;--edge:#dd9a2d;
 --q0:#d5dae0;--q1:#b3c6dc;--q2:#83aad6;--q3:#4a86c8;--q4:#0f4f96}
-@media(prefers-color-scheme:dark){:root{--page:#14171b;--ink:#e3e6ea;--quiet:#99a2ad;--line:#2c3138;--faint:#22262c;
+@media screen and (prefers-color-scheme:dark){:root{--page:#14171b;--ink:#e3e6ea;--quiet:#99a2ad;--line:#2c3138;--faint:#22262c;
 --accent:#74b0f4;--soft:#1d2b3d;--second:#f0a35e;--mute:#727b86;--pale:#474e57;--warm:#2a2417;--edge:#b98426;
 --q0:#3a4048;--q1:#3d5573;--q2:#45719f;--q3:#5b96d4;--q4:#a9d0fb}}
 *{box-sizing:border-box}
@@ -35,7 +35,7 @@ border-top:1px solid var(--line);border-bottom:1px solid var(--line)}
 .tiles dt{font-size:13px;color:var(--quiet)}
 .tiles dd{margin:0;font-size:30px;line-height:1.25;font-weight:600;letter-spacing:-.02em;
 font-variant-numeric:tabular-nums}
-.tiles div:first-child dd{color:var(--accent)}
+.tiles .first dd{color:var(--accent)}
 .tiles small{display:block;color:var(--quiet);font-size:12px;line-height:1.4}
 .scroll{overflow-x:auto;margin:14px 0 0;-webkit-overflow-scrolling:touch}
 table{border-collapse:separate;border-spacing:0;font-size:13px;font-variant-numeric:tabular-nums;min-width:100%}
@@ -207,8 +207,12 @@ section{margin-top:28px}
 h2,h3{break-after:avoid}
 .scroll{overflow:visible}
 .js .board:not(.wide) .x{display:none}
-table{font-size:9px}
-th,td{padding-right:8px}
+table,th{font-size:8.5px}
+th,td{padding:4px 5px 4px 0}
+.groups,.bars,.key,dl.facts{font-size:10px}
+.tiles{grid-template-columns:repeat(5,1fr)}
+.tiles dd{font-size:22px}
+.tiles small{font-size:9px}
 pre{white-space:pre-wrap;overflow-wrap:anywhere}
 .grid{grid-template-columns:repeat(3,1fr)}
 .plot.tall{--h:240px}

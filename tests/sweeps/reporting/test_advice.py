@@ -143,3 +143,10 @@ def test_all_rules_together(tmp_path):
     part = sweep(tmp_path, many(60), name="c1--llm_emf", epochs=27)
     (tmp_path / "comparisons" / "c1").mkdir(parents=True)
     assert advise(part, NOTHING, certainty(part, None)) == [], "a comparison's searches have the comparison's rules"
+
+
+def test_a_running_sweep_is_told_of_its_failures_alone(tmp_path):
+    trials = [at(lr, 0.0, end="failed") for lr in LRS] + [at(lr, 0.05) for lr in LRS]
+    found = sweep(tmp_path, trials, status="running", opened={"host": "another"})
+    assert found.state == "running"
+    assert [item.title for item in advise(found, NOTHING, UNKNOWN)] == ["Look at the failures"]

@@ -184,7 +184,7 @@ def test_results_by_groups_are_shown(tmp_path):
 def test_the_page_asks_nobody_for_anything(tmp_path):
     page = render(report_of(tmp_path, many(30), epochs=27))
     assert not re.search(r'(src|href)="(?!#)', page) and "@import" not in page and "url(" not in page
-    assert 'content="width=device-width, initial-scale=1"' in page and "prefers-color-scheme:dark" in page
+    assert 'content="width=device-width, initial-scale=1"' in page and "screen and (prefers-color-scheme:dark)" in page
 
 
 def test_both_rankings_are_compared_where_trials_have_both(tmp_path):
