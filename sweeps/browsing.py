@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from llmemf.errors import InputError
 from sweeps.delivery import PARENT, mlflow_client, one_line
 from sweeps.plan import absolute_uri
-from sweeps.settings import RECORD, SweepRecord
+from sweeps.settings import RECORD, SweepRecord, is_of_group
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -56,8 +56,9 @@ def _database(uri: str) -> Path:
 
 
 def stored_sweeps(storage: Path) -> list[SweepRecord]:
-    """The sweeps of a storage folder, the newest first."""
-    records = [SweepRecord.load(path.parent) for path in (storage / "sweeps").glob(f"*/{RECORD}")]
+    """The sweeps of a storage folder, the newest first, without those of comparisons, ablations and reruns."""
+    folders = [path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")]
+    records = [SweepRecord.load(folder) for folder in folders if not is_of_group(storage, folder.name)]
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 

@@ -96,6 +96,13 @@ def test_the_link_of_a_sweep_shows_its_trials_the_best_first_with_what_tells_the
     assert {"metrics.`val/film/ndcg_10`", "params.`lr`", "tags.`outcome`"} <= set(view["selectedColumns"])
 
 
+def test_sweeps_of_a_comparison_are_not_listed(finished, tmp_path):
+    for name in ("s1", "c--sasrec", "s1--x"):
+        shutil.copytree(finished.record.folder, tmp_path / "sweeps" / name)
+    (tmp_path / "comparisons" / "c").mkdir(parents=True)
+    assert len(browsing.stored_sweeps(tmp_path)) == 2
+
+
 def test_a_database_that_does_not_answer_is_one_sentence(finished):
     with pytest.raises(InputError, match="tracking at http://127.0.0.1:9 does not work"):
         browsing.links("http://127.0.0.1:9", finished.storage, "http://127.0.0.1:9")
