@@ -46,7 +46,7 @@ class Advice:
 
 def advise(findings: Findings, importances: Importances, certainty: Certainty) -> list[Advice]:
     """Everything that the rules find, the most urgent first; of a sweep that runs only what speaks against going on."""
-    if findings.comparison:
+    if findings.group:
         return []
     if findings.state == "running":
         return mend_failures(findings, importances, certainty)

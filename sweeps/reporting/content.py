@@ -67,8 +67,8 @@ class Report:
             notes.append(f"Every epoch ranked a fixed sample of {valid_cases:,} validation cases.")
         if findings.fixed.get("selection") == "per_domain":
             notes.append("Each domain has the weights of its own best epoch (selection = per_domain).")
-        if findings.comparison:
-            notes.append(f"This sweep is a part of the comparison {findings.comparison}, which has the conclusions.")
+        if findings.group:
+            notes.append(f"This sweep is a part of the {findings.group}, which has the conclusions.")
         codes = {opening.get("code") for opening in findings.openings}
         if len(codes) > 1:
             notes.append(f"It was continued with other code: {len(codes)} versions took part.")

@@ -17,7 +17,7 @@ from sweeps.ledger import Ledger
 from sweeps.records import TrialRecord, best_of, ranked
 from sweeps.reporting.parameters import Parameter, searched_parameters
 from sweeps.reporting.spending import Spending, spend
-from sweeps.settings import SweepRecord, find_sweep
+from sweeps.settings import GROUPS, SweepRecord, find_sweep
 from sweeps.space import Space, build_space
 from sweeps.trial import rungs
 
@@ -139,11 +139,15 @@ class Findings:
         return sum(record.outcome == outcome for record in self.records)
 
     @property
-    def comparison(self) -> str:
-        """The comparison that this sweep is a part of, or ""."""
-        name = self.record.name.partition("--")[0]
-        storage = Path(self.record.storage)
-        return name if "--" in self.record.name and (storage / "comparisons" / name).exists() else ""
+    def group(self) -> str:
+        """What this sweep is a part of: `comparison NAME`, `ablation NAME`, `rerun NAME`, or ""."""
+        parts, storage = self.record.name.split("--"), Path(self.record.storage)
+        for count in range(len(parts) - 1, 0, -1):
+            owner = "--".join(parts[:count])
+            for root in GROUPS:
+                if (storage / root / owner).exists():
+                    return f"{root.removesuffix('s')} {owner}"
+        return ""
 
 
 def find_record(storage: Path, name: str | None, data_root: Path | None = None) -> SweepRecord:

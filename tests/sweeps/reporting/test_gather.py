@@ -71,13 +71,14 @@ def test_the_newest_sweep_is_meant_and_a_moved_storage_is_followed(tmp_path):
         find_record(tmp_path / "new", "b")
 
 
-def test_a_part_of_a_comparison_knows_it(tmp_path):
+@pytest.mark.parametrize("root", ["comparisons", "ablations", "reruns"])
+def test_a_part_of_a_group_knows_it(tmp_path, root):
     record = make_sweep(tmp_path, [trial(rising(0.05), settings={"seed": 1}), trial(rising(0.06), settings={"seed": 2})],
                         name="c1--sasrec--seeds", space={"seed": [1, 2]})  # fmt: skip
-    assert gather(record).comparison == ""
-    (tmp_path / "comparisons" / "c1").mkdir(parents=True)
+    assert gather(record).group == ""
+    (tmp_path / root / "c1").mkdir(parents=True)
     found = gather(record)
-    assert found.comparison == "c1" and found.parameters == []
+    assert found.group == f"{root[:-1]} c1" and found.parameters == []
 
 
 def test_a_sweep_without_a_journal_is_empty(tmp_path):
