@@ -275,3 +275,18 @@ def _ask_until_up(port, body, process, log):
             if process.poll() is not None or time.monotonic() > end:
                 raise AssertionError(log.read_text()) from None
             time.sleep(0.3)
+
+
+def test_nothing_beyond_the_listed_packages_is_imported_to_answer(folder):
+    """The other packages of the project need not be where a version is served."""
+    code = (
+        "import sys, importlib\n"
+        "from llmemf.models import MODELS, model_class\n"
+        "for name in MODELS: model_class(name)\n"
+        "from llmemf.exported.recommendation import Recommendations\n"
+        f"Recommendations.load({str(folder)!r}, device='cpu').answer({{'history': ['i3'], 'domain': 'book'}})\n"
+        "others = {'sweeps', 'ray', 'optuna', 'mlflow', 'sklearn', 'typer', 'rich', 'PIL', 'open_clip', 'openai', 'httpx'}\n"
+        "print(sorted(others & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
