@@ -322,7 +322,7 @@ def _judged(record: AblationRecord, row: Row, known: dict[str, Row]) -> Row:
     same = f"{sorted(acting(config).items())} {searched}"
     if same in known:
         return row.without(
-            f"the same model as {known[same].title!r}: {wording.settings(row.changed)} changes nothing here"
+            f"the same model as {known[same].title!r}: {wording.settings(row.shown)} changes nothing here"
         )
     known[same] = row
     return row

@@ -40,6 +40,11 @@ class Row:
     changed: dict[str, Any] = field(default_factory=dict)
     problem: str = ""
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What it changes, for the eye: settings that go back to their neutral value None are left out."""
+        return {key: value for key, value in self.changed.items() if value is not None}
+
     def without(self, problem: str) -> Row:
         return replace(self, problem=problem)
 
@@ -65,7 +70,7 @@ PARTS: dict[str, tuple[str, dict[str, Any]]] = {
     "bare_attention": ("one bare attention layer (eq. 4 literally)", {"encoder": "bare", "encoder_layers": 1}),
 }
 """Name -> title and settings. With lambda1 = 0 the loss as printed would leave Y untrained, hence the symmetric one."""
-CONTENTS = {"noise": "as noise of the same norms", "shuffled": "with rows shuffled between items"}
+CONTENTS = {"noise": "as noise of the same norms", "shuffled": "rows shuffled between items"}
 STANDARD = (
     *TABLE4,
     "text_only",
@@ -115,7 +120,7 @@ def other_rows(full: Row, encoders: Encoders, own: Mapping[str, Mapping[str, Any
             changed = {f"{modality}_content": content}
             absent = modality not in full.settings["modalities"]
             problem = encoders.problems.get(modality) or f"the full model reads no {modality} features"
-            title = f"{modality} features {words}"
+            title = f"{modality} {words}"
             settings = {**full.settings, **changed}
             rows.append(Row(f"{modality}_{content}", title, "controls", settings, changed, problem if absent else ""))
     rows += [Row(name, name, "own", {**full.settings, **settings}, dict(settings)) for name, settings in own.items()]

@@ -16,7 +16,7 @@ from sweeps.ablations.plan import AblationRecord
 from sweeps.ablations.rows import GROUPS, Row
 from sweeps.comparison.ledger import EntryResult
 from sweeps.comparison.paper_numbers import ABLATION, MOVIE_BOOK, PAPER_METRICS
-from sweeps.comparison.significance import Test, against_reference
+from sweeps.comparison.significance import Test, against_reference, holm, paired_p
 from sweeps.comparison.spread import Spread
 from sweeps.comparison.table_formats import markdown_head, markdown_row, number, p_value, tex
 from sweeps.comparison.tables import HEADINGS, RANKINGS, Cell, Place, all_tests
@@ -34,8 +34,8 @@ class Line:
     Attributes:
         validation: of the objective over seeds.
         cells: in percent.
-        tests: against the full model.
-        chosen: what its own search chose.
+        tests: against the full model, over the cases of the test split.
+        seed_tests: the same over seeds.
     """
 
     row: Row
@@ -44,6 +44,7 @@ class Line:
     validation: Spread | None = None
     cells: dict[Place, Cell] = field(default_factory=dict)
     tests: dict[Place, Test] = field(default_factory=dict)
+    seed_tests: dict[Place, Test] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -54,10 +55,11 @@ class Line:
         """Why there are no numbers; "" where there are."""
         return {"done": "", "failed": "failed", "missing": "cannot run"}.get(self.result.outcome, "not run yet")
 
-    def difference(self, place: Place) -> str:
-        """Distance of the mean from the full model's, in points of percent."""
+    def against(self, place: Place) -> list[str]:
+        """Distance of the mean from the full model's in points of percent, and p over cases and over seeds."""
         test = self.tests.get(place)
-        return "-" if test is None else f"{100 * test.difference:+.2f}"
+        difference = "-" if test is None else f"{100 * test.difference:+.2f}"
+        return [difference, p_value(test), p_value(self.seed_tests.get(place))]
 
 
 @dataclass
@@ -119,6 +121,7 @@ def build_table(
                         line.cells[place] = Cell.of(values)
                     if name in tests.get(place, {}):
                         line.tests[place] = tests[place][name]
+    _test_over_seeds(lines, record.full)
     paper = scenario.domains == MOVIE_BOOK.domains
     same_data = paper and MOVIE_BOOK.is_of(scenario)
     table = AblationTable(
@@ -126,6 +129,26 @@ def build_table(
     )
     table.notes = describe(record, scenario, table)
     return table
+
+
+def _test_over_seeds(lines: Sequence[Line], full: str) -> None:
+    """Paired tests of every row against the full model over common seeds, with Holm's correction."""
+    reference = next((line for line in lines if line.row.name == full), None)
+    for place in reference.cells if reference else ():
+        metric, p_values, differences = "/".join(place), {}, {}
+        for line in lines:
+            common = sorted(line.result.seeds.keys() & reference.result.seeds.keys())
+            if line is reference or place not in line.cells or not common:
+                continue
+            first, second = (
+                np.array([one.result.seeds[seed].metrics[metric] for seed in common]) for one in (line, reference)
+            )
+            p_values[line.row.name] = paired_p(first, second)
+            differences[line.row.name] = float((first - second).mean())
+        adjusted = holm(p_values)
+        for line in lines:
+            if (name := line.row.name) in p_values:
+                line.seed_tests[place] = Test(full, differences[name], p_values[name], adjusted[name])
 
 
 def describe(record: AblationRecord, scenario: Scenario, table: AblationTable) -> list[str]:
@@ -143,9 +166,10 @@ def describe(record: AblationRecord, scenario: Scenario, table: AblationTable) -
     notes = [protocol, ranking]
     if len(done) > 1:
         notes.append(
-            "Difference and p: against the full model; p of a paired two-sided t-test over the test cases (MRR, sampled; the "
-            "reciprocal rank of a case averaged over seeds), with Holm's correction for the "
-            f"{wording.plural(len(done) - 1, 'row')} of a domain."
+            "Difference and p: against the full model, MRR, sampled; paired two-sided t-tests with Holm's correction for the "
+            f"{wording.plural(len(done) - 1, 'row')} of a domain. Over cases (the reciprocal rank of a case averaged over "
+            "seeds): would these trained models differ for other users? Over seeds: would other seeds give the same answer? "
+            "A difference stands where both are small; over few seeds only large ones can be."
         )
     if record.tune is None:
         notes.append(
@@ -158,11 +182,8 @@ def describe(record: AblationRecord, scenario: Scenario, table: AblationTable) -
             text += " This scenario has other sizes: the numbers do not stand beside each other."
         notes.append(text)
     notes += [f"{line.row.title} {line.state}: {line.result.reason}." for line in table.lines if line.result.reason]
-    said: dict[str, list[str]] = {}
-    for line in done:
-        for note in line.result.notes:
-            said.setdefault(note, []).append(line.row.title)
-    return notes + [note if len(names) == len(done) else f"{', '.join(names)}: {note}" for note, names in said.items()]
+    notes += next((line.result.notes for line in done if line.is_full), [])
+    return notes
 
 
 def validation_text(spread: Spread | None) -> str:
@@ -182,7 +203,7 @@ def as_markdown(table: AblationTable) -> str:
     lines = [f"# Ablation {table.name}", "", f"LLM-EMF on scenario `{table.scenario}`.", ""]
     for domain in table.domains:
         headings = ["row", *HEADINGS.values(), *(f"{name}, all items" for name in HEADINGS.values())]
-        headings += ["difference (MRR)", "p"]
+        headings += ["difference (MRR)", "p, cases", "p, seeds"]
         headings += [table.paper_heading] if domain == table.paper_domain else []
         lines += [f"## {domain}", "", *markdown_head(headings)]
         for title, own in grouped(table):
@@ -191,7 +212,7 @@ def as_markdown(table: AblationTable) -> str:
         lines.append("")
     lines += ["## Rows", "", *markdown_head(["row", "validation", "seeds", "settings"])]
     for line in table.lines:
-        given = wording.settings({**line.row.changed, **line.result.chosen})
+        given = wording.settings({**line.row.shown, **line.result.chosen})
         lines.append(
             markdown_row(
                 [line.title, validation_text(line.validation), str(len(line.result.seeds) or "-"), given or "-"]
@@ -206,12 +227,12 @@ def _cells(table: AblationTable, line: Line, domain: str) -> list[str]:
     cells = [line.title + (f": {line.state}" if line.state else "")]
     numbers = [number(line.cells.get((ranking, domain, metric))) for ranking in RANKINGS for metric in PAPER_METRICS]
     paper = table.paper_value(line, domain)
-    return [*cells, *numbers, line.difference(main), p_value(line.tests.get(main)), *([paper] if paper else [])]
+    return [*cells, *numbers, *line.against(main), *([paper] if paper else [])]
 
 
 CSV_COLUMNS = (
     "row", "title", "group", "full_model", "outcome", "domain", "ranked_among", "metric", "mean", "spread", "seeds",
-    "values", "difference", "p", "p_holm", "paper", "paper_data", "validation", "validation_spread", "settings", "reason",
+    "values", "difference", "p", "p_holm", "p_seeds", "p_seeds_holm", "paper", "paper_data", "validation", "validation_spread", "settings", "reason",
 )  # fmt: skip
 
 
@@ -229,7 +250,7 @@ def as_csv(table: AblationTable) -> str:
             "outcome": line.result.outcome or "waiting",
             "validation": line.validation and line.validation.mean,
             "validation_spread": line.validation and line.validation.deviation,
-            "settings": wording.settings({**line.row.changed, **line.result.chosen}),
+            "settings": wording.settings({**line.row.shown, **line.result.chosen}),
             "reason": line.result.reason,
         }
         if not line.cells:
@@ -248,6 +269,8 @@ def as_csv(table: AblationTable) -> str:
             }
             if test:
                 found |= {"difference": 100 * test.difference, "p": test.p, "p_holm": test.adjusted}
+            if over_seeds := line.seed_tests.get(place):
+                found |= {"p_seeds": over_seeds.p, "p_seeds_holm": over_seeds.adjusted}
             if (ranking, metric) == ("test", "mrr") and domain == table.paper_domain and line.row.name in ABLATION:
                 found |= {"paper": ABLATION[line.row.name], "paper_data": "same" if table.same_data else "other"}
             writer.writerow({**shared, **found})
@@ -257,9 +280,9 @@ def as_csv(table: AblationTable) -> str:
 def as_latex(table: AblationTable) -> str:
     """One `table*` for `booktabs`: a block per domain, as the paper prints its table 4."""
     paper = bool(table.paper_domain)
-    width = 1 + 6 + 2 + paper
+    width = 1 + 6 + 3 + paper
     heads = [*HEADINGS.values()] * 2
-    last = ["Difference", "$p$"] + ([tex(table.paper_heading)] if paper else [])
+    last = ["Difference", "$p$, cases", "$p$, seeds"] + ([tex(table.paper_heading)] if paper else [])
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table*}",
@@ -267,7 +290,7 @@ def as_latex(table: AblationTable) -> str:
         rf"\caption{{Ablation of LLM-EMF on {tex(table.scenario)}.}}",
         r"\begin{tabular}{l" + "r" * (width - 1) + "}",
         r"\toprule",
-        r" & \multicolumn{3}{c}{sampled} & \multicolumn{3}{c}{all items}" + " & " * (2 + paper) + r" \\",
+        r" & \multicolumn{3}{c}{sampled} & \multicolumn{3}{c}{all items}" + " & " * (3 + paper) + r" \\",
         " & ".join(["Row", *heads, *last]) + r" \\",
     ]
     for domain in table.domains:

@@ -14,7 +14,7 @@ from sweeps.ablations.plan import AblationRecord
 from sweeps.ablations.rows import GROUPS, Row
 from sweeps.ablations.table import AblationTable, grouped, validation_text
 from sweeps.comparison.ledger import EntryResult, GroupLedger
-from sweeps.comparison.table_formats import number, p_value
+from sweeps.comparison.table_formats import number
 from sweeps.comparison.tables import HEADINGS, Cell
 from sweeps.comparison.view import STATE_STYLES, facts_table, plain_table, print_browse
 from sweeps.report_text import print_command
@@ -80,7 +80,7 @@ def print_rows(record: AblationRecord, rows: Mapping[str, Row], console: Console
             made.add_row(Text(title, style="dim italic"), "", "")
         for row in own:
             title = row.title + (" (full model)" if row.name == record.full else "")
-            cell: Any = wording.settings(row.changed)
+            cell: Any = wording.settings(row.shown)
             made.add_row(row.name, title, Text(f"cannot run: {row.problem}", style="yellow") if row.problem else cell)
     console.print(made)
     able = sum(not rows[name].problem for name in record.rows)
@@ -163,8 +163,8 @@ def _domain_table(table: AblationTable, domain: str, columns: list[tuple[str, st
         first = index == 0 or columns[index - 1][0] != ranking
         over = {"test": "sampled", "test_full": "all items"}[ranking] if first else ""
         made.add_column(f"{over}\n{HEADINGS[metric]}", justify="right", no_wrap=True)
-    made.add_column("MRR\ndifference", justify="right", no_wrap=True)
-    made.add_column("\np", justify="right", no_wrap=True)
+    for heading in ("MRR\ndifference", "p\ncases", "p\nseeds"):
+        made.add_column(heading, justify="right", no_wrap=True)
     if domain == table.paper_domain:
         made.add_column("paper\nMRR" if table.same_data else "paper MRR\n(other data)", justify="right", style="dim")
     main = ("test", domain, "mrr")
@@ -178,5 +178,5 @@ def _domain_table(table: AblationTable, domain: str, columns: list[tuple[str, st
             )
             cells += [number(line.cells.get((ranking, domain, metric))) for ranking, metric in columns]
             paper = table.paper_value(line, domain)
-            made.add_row(*cells, line.difference(main), p_value(line.tests.get(main)), *([paper] if paper else []))
+            made.add_row(*cells, *line.against(main), *([paper] if paper else []))
     return made

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -166,7 +167,8 @@ def test_a_stored_rerun_is_not_started_anew_nor_changed(sweep):
         plan_resume_rerun(RerunOptions(name="r7"))
 
 
-def test_the_command_shows_its_plan(sweep):
+def test_the_command_shows_its_plan(sweep, monkeypatch):
+    monkeypatch.setattr(sys, "path", sys.path[:])
     from sweeps.rerun import app
 
     done = CliRunner().invoke(app, ["s1", "--top", "2", "--dry-run"])
