@@ -24,6 +24,7 @@ from rich.console import Console
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from sweeps import leaderboard
+from sweeps.cluster.node_probe import versions
 from sweeps.cluster.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.delivery import Target
 from sweeps.display import Display
@@ -124,6 +125,7 @@ class Sweep:
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=describe_resources(self.plan, parallel),
             cpus_per_trial=record.cpus_per_trial, gpus_per_trial=record.gpus_per_trial, machine=describe_machine(),
+            versions=versions(),
         )  # fmt: skip
         record.fingerprint, record.status = data.scenario.fingerprint, "running"
         record.save()

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from sweeps import wording
-from sweeps.reporting.content import Agreement
+from sweeps.reporting.agreement import Agreement
 from sweeps.reporting.frame import Axis, dot, frame, indent, inset, linear_axis, log_axis, note, path, whole_axis
 from sweeps.reporting.gather import Findings, TrialStory
 from sweeps.reporting.parameters import Parameter

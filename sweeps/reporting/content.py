@@ -10,7 +10,7 @@ from typing import Any
 from llmemf.ranking import METRICS
 from sweeps import wording
 from sweeps.report_text import caveats_of
-from sweeps.reporting.advice import Advice, advise, rank_correlation
+from sweeps.reporting.advice import Advice, advise
 from sweeps.reporting.breakdown import Breakdown, Ranked, break_down
 from sweeps.reporting.certainty import Certainty, certainty
 from sweeps.reporting.gather import Findings
@@ -258,80 +258,3 @@ def spending_rows(findings: Findings) -> list[list[str]]:
         [name, f"{s.trials:,}", f"{s.epochs:,}", wording.duration(s.place_seconds), hours(s.cpu_seconds), hours(s.gpu_seconds)]
         for name, s in shares
     ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Stored candidates against all items, over trials: do both rank the trials alike?"""
-
-    domain: str
-    points: list[tuple[int, float, float]]
-    correlation: float | None
-    identical: bool
-
-    @property
-    def sentence(self) -> str:
-        if self.identical:
-            return "Both are the same numbers: the stored candidates are all items of the domain."
-        if self.correlation is None:
-            return "Too few trials to compare their orders."
-        return f"Spearman's rank correlation over {len(self.points)} trials: {self.correlation:.2f}."
-
-
-def agreements(findings: Findings) -> list[Agreement]:
-    """One per domain whose trials report both rankings."""
-    found = []
-    for domain in findings.domains:
-        names = f"val/{domain}/mrr", f"val_full/{domain}/mrr"
-        points = [
-            (story.record.number, story.record.metrics[names[0]], story.record.metrics[names[1]])
-            for story in findings.valued
-            if all(name in story.record.metrics for name in names)
-        ]
-        if points:
-            identical = all(sampled == full for _, sampled, full in points)
-            correlation = rank_correlation([p[1] for p in points], [p[2] for p in points])
-            found.append(Agreement(domain, points, correlation, identical))
-    return found
-
-
-def facts(report: Report) -> list[tuple[str, str]]:
-    """Data, hardware, code, features, versions."""
-    findings, record, tags = report.findings, report.findings.record, report.tracked.tags
-    last = findings.openings[-1] if findings.openings else {}
-    features = ", ".join(
-        f"{kind} by {name}" + (f" ({tags[f'{kind}_features'][:12]})" if f"{kind}_features" in tags else "")
-        for kind, name in report.encoders.items()
-    )
-    unknown = "unknown: " + report.tracked.problem if report.tracked.problem else "none (ids only)"
-    found = [
-        ("sweep", f"{record.name}, started {record.created[:16].replace('T', ' ')}"),
-        ("data", f"{record.scenario}, fingerprint {record.fingerprint or 'not known yet'}"),
-        ("features", features or unknown),
-    ]
-    for name in ("candidates_valid", "candidates_test"):
-        if name in tags:
-            found.append((name.replace("_", " "), tags[name]))
-    hosts = list(dict.fromkeys(str(opening.get("host")) for opening in findings.openings))
-    machines = list(dict.fromkeys(opening["machine"] for opening in findings.openings if "machine" in opening))
-    resources = list(dict.fromkeys(str(opening.get("resources")) for opening in findings.openings))
-    found += [("hardware", "; ".join(machines))] if machines else []
-    found += [
-        ("driver on", ", ".join(hosts) or "-"),
-        ("resources", "; ".join(resources) or "-"),
-        ("code", ", ".join(dict.fromkeys(str(opening.get("code")) for opening in findings.openings)) or "-"),
-        ("Python", str(last.get("python", "-"))),
-        ("seed", str(record.seed)),
-        ("training", " and ".join(f"{name} softmax" for name in report.objectives) or "-"),
-        ("sessions", f"{len(findings.openings)} (started, then continued)" if len(findings.openings) > 1 else "1"),
-        ("folder", str(record.folder)),
-        ("MLflow", f"{record.tracking_uri}" + (f", run {report.tracked.run}" if report.tracked.run else
-                                               f" ({report.tracked.problem})")),
-    ]  # fmt: skip
-    return found
-
-
-def shared_settings(findings: Findings) -> list[tuple[str, str]]:
-    """Settings that all trials share, defaults included."""
-    searched = {key for record in findings.records for key in record.choice}
-    return [(k, "-" if v is None else wording.number(v)) for k, v in findings.fixed.items() if k not in searched]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from sweeps import leaderboard
+from sweeps.reporting.agreement import agreements
 from sweeps.reporting.board import heading
 from sweeps.reporting.content import (
     METRIC_HEADS,
     Report,
-    agreements,
     best_lines,
-    facts,
     failures,
     lead,
     metric_rows,
@@ -20,6 +19,7 @@ from sweeps.reporting.content import (
     train_command,
     value,
 )
+from sweeps.reporting.provenance import facts
 
 SHOWN = 20
 

@@ -7,25 +7,24 @@ from html import escape
 
 from sweeps import wording
 from sweeps.reporting import charts
+from sweeps.reporting.agreement import agreements
 from sweeps.reporting.bars import group_charts, hours_stack, importance_bars
 from sweeps.reporting.board import board
 from sweeps.reporting.content import (
     METRIC_HEADS,
     Report,
-    agreements,
     best_lines,
-    facts,
     failures,
     lead,
     metric_rows,
     saving_sentence,
-    shared_settings,
     spending_rows,
     status,
     tiles,
     train_command,
 )
 from sweeps.reporting.parameters import simplex_pair
+from sweeps.reporting.provenance import facts, shared_settings
 from sweeps.reporting.script import SCRIPT
 from sweeps.reporting.style import STYLE
 
