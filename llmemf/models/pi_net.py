@@ -26,6 +26,8 @@ from llmemf.models.time_lines import TimeLines, after, gather_columns
 class PiNetConfig(DualGRUConfig):
     """Settings of pi-Net. The released code has width 100, batch 128, dropout 0.2, Adam at 1e-3, gradients cut at +-5."""
 
+    lr: float = Field(1e-2, gt=0)
+    """Learning rate. The released code has 1e-3; on toy_game 1e-2 is ahead of 5e-3 after 3 epochs."""
     members: int = Field(4, ge=1)
     """K, latent members of an account; the released code has 4."""
     literal_member_bug: bool = False

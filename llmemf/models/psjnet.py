@@ -33,6 +33,8 @@ PAIR_ELEMENTS = 2**25
 class PSJNetConfig(DualGRUConfig):
     """Settings of PSJNet; those of pi-Net's code stand in for the unknown ones (width 100, dropout 0.2, Adam at 1e-3)."""
 
+    lr: float = Field(1e-2, gt=0)
+    """Learning rate: that of pi-Net here; other values were not tried."""
     variant: Literal["I", "II"] = "II"
     """II splits first and joins at the end; I is pi-Net's transfer."""
     roles: int = Field(4, ge=1)
