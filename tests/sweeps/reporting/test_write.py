@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from report_fakes import make_sweep, rising, trial
 
-from sweeps import report as command
 from sweeps.delivery import mlflow_client
 from sweeps.ledger import Ledger
 from sweeps.reporting.tracked import find_runs, log_report
@@ -41,6 +40,10 @@ def track(record):
 
 def run(monkeypatch, capsys, *words):
     monkeypatch.setattr(sys, "argv", ["report.py", *words])
+    # A command puts the project first on the path when it is imported.
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    from sweeps import report as command
+
     with pytest.raises(SystemExit) as stopped:
         command.main()
     return stopped.value.code, *capsys.readouterr()
