@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from llmemf.config import TrialConfig, build_config, parse_assignment, unknown_keys
+from llmemf.config import TrialConfig, parse_assignment, unknown_keys
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
-from sweeps import wording
 from sweeps.ablations.encoders import Encoders
-from sweeps.ablations.rows import STANDARD, TABLE4, Row, acting, other_rows, table4_rows
+from sweeps.ablations.rows import STANDARD
 from sweeps.cluster.resources import default_gpus
 from sweeps.comparison.record import (
     DEFAULT_SEEDS,
@@ -25,22 +24,18 @@ from sweeps.comparison.record import (
     GroupRecord,
     check_new,
     resume_group,
-    stored_plan,
-    sweep_record,
     used_scenario,
 )
 from sweeps.ledger import Ledger
-from sweeps.plan import Options, Plan, absolute_uri, build_plan, merged_space, plan_resume, plan_sweep
+from sweeps.plan import Options, absolute_uri, plan_resume, plan_sweep
 from sweeps.records import best_of
 from sweeps.settings import (
     RECORD,
     SweepRecord,
-    SweepSettings,
     as_values,
     is_of_group,
     load_ablations,
     scenario_files,
-    space_keys,
 )
 
 MODEL = "llm_emf"
@@ -213,7 +208,8 @@ def _fixed(options: AblationOptions, storage: Path, data_root: Path) -> dict[str
     record = _origin(options, storage, data_root)
     if record.model != MODEL:
         raise InputError(f"--from {record.name}: an ablation is of {MODEL}, that sweep is of {record.model}")
-    if options.scenario is not None and options.scenario not in (record.requested, record.scenario):
+    named = options.from_sweep is not None and options.scenario is not None
+    if named and options.scenario not in (record.requested, record.scenario):
         raise InputError(f"--from {record.name}: that sweep is of {record.scenario}, not of {options.scenario}")
     plan = plan_resume(Options(name=record.name, storage=storage))
     best = best_of(Ledger(record.folder).records.values())
@@ -274,110 +270,3 @@ def _checked(config_class: type[TrialConfig], values: dict[str, Any], where: str
             raise InputError(f"{where}: {key}: one value is expected (rows are searched with --tune N)")
         found[key] = checked[0]
     return found
-
-
-def settled_rows(record: AblationRecord) -> dict[str, Row]:
-    """All rows by name, in the order of the table, with the reasons of those that cannot run.
-
-    A row that would be another one under a second name cannot run: its numbers would look like a finding.
-
-    Raises:
-        InputError: not even the first row can run.
-    """
-    assert record.encoders is not None, "the scenario's features are looked at first"
-    made: dict[str, Row] = {}
-    known: dict[str, Row] = {}
-    for row in table4_rows(record.encoders):
-        made[row.name] = _judged(record, row, known)
-    able = [row for row in made.values() if not row.problem]
-    if not able:
-        raise InputError(next(iter(made.values())).problem)
-    full = able[-1]
-    for row in other_rows(full, record.encoders, record.own):
-        made[row.name] = _judged(record, row, known)
-    return {name: made[name] for name in (*STANDARD, *record.own)}
-
-
-def full_row(rows: dict[str, Row]) -> str:
-    """The richest row of table 4 that can run."""
-    return [name for name in TABLE4 if not rows[name].problem][-1]
-
-
-def _judged(record: AblationRecord, row: Row, known: dict[str, Row]) -> Row:
-    """The row, with the reason if it cannot run; `known` collects what acts in the rows so far."""
-    if row.problem:
-        return row
-    try:
-        config, searched = _typical(record, row)
-    except InputError as error:
-        return row.without(str(error))
-    if row.group == "table4" and not config.learn_weights:
-        silent = [modality for modality, weight in config.weights().items() if not weight]
-        if silent:
-            key = {"id": "alpha", "image": "beta"}.get(silent[0], "alpha")
-            return row.without(
-                f"{silent[0]} has weight 0 with alpha = {config.alpha:g}, beta = {config.beta:g}: give --set {key}=..., or "
-                "--tune N"
-            )
-    same = f"{sorted(acting(config).items())} {searched}"
-    if same in known:
-        return row.without(
-            f"the same model as {known[same].title!r}: {wording.settings(row.shown)} changes nothing here"
-        )
-    known[same] = row
-    return row
-
-
-def _typical(record: AblationRecord, row: Row) -> tuple[TrialConfig, list[str]]:
-    """A configuration of the row, and what its search varies."""
-    if record.tune is None:
-        values = {"model": MODEL, "seed": record.seed, **configuration(record, row)}
-        return build_config(model_class(MODEL).config_class, values, where=row.name), []
-    plan = build_plan(_search_record(record, row))
-    return plan.configs[0], list(plan.space.varied)
-
-
-def configuration(record: AblationRecord, row: Row) -> dict[str, Any]:
-    """The settings of a row that is not searched, without `model` and `seed`."""
-    return {**record.fixed, **_own_settings(record, row)}
-
-
-def _own_settings(record: AblationRecord, row: Row) -> dict[str, Any]:
-    settings = dict(row.settings)
-    # Two separate models train both domains already.
-    if row.name == "in_domain" and record.fixed.get("loss_roles") == "per_target":
-        del settings["loss_roles"]
-    return settings
-
-
-def _search_record(record: AblationRecord, row: Row) -> SweepRecord:
-    """The search of a row: the shared space without what the row fixes."""
-    searched = space_keys(record.space)
-    fixed, overrides = dict(record.fixed), {}
-    for key, value in _own_settings(record, row).items():
-        if key in searched:
-            overrides[key] = value
-        else:
-            fixed[key] = value
-    settings = SweepSettings(
-        model=MODEL,
-        trials=record.tune,
-        fixed=fixed,
-        space=merged_space(record.space, overrides),
-        constraints=record.constraints,
-        **{key: getattr(record, key) for key in ("search", "scheduler", "grace_period", "reduction_factor", "seed")},
-    )
-    return sweep_record(record, settings, row.name)
-
-
-def plan_row_search(record: AblationRecord, row: Row) -> Plan:
-    """The search of a row: a new sweep, or the stored one.
-
-    Raises:
-        InputError: the row cannot run.
-    """
-    if row.problem:
-        raise InputError(row.problem)
-    if (record.sweep_folder(row.name) / RECORD).exists():
-        return stored_plan(record, row.name, "search")
-    return build_plan(_search_record(record, row))

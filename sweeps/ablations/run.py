@@ -9,10 +9,12 @@ from rich.console import Console
 from llmemf.errors import InputError
 from sweeps.ablations import table as tables
 from sweeps.ablations import view as ablation_view
+from sweeps.ablations.configuration import configuration, full_row, plan_row_search, settled_rows
 from sweeps.ablations.encoders import find_encoders
-from sweeps.ablations.plan import AblationRecord, configuration, full_row, plan_row_search, settled_rows
+from sweeps.ablations.plan import AblationRecord
 from sweeps.ablations.rows import Row
-from sweeps.comparison.group import GroupRun, run_group
+from sweeps.comparison.driver import run_group
+from sweeps.comparison.group import GroupRun
 from sweeps.comparison.run import test_means
 from sweeps.comparison.seeds import ended_seeds
 from sweeps.comparison.step import GroupStandIns

@@ -7,12 +7,11 @@ journals of the group and of its sweeps, so that a driver that continues repeats
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,13 @@ from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
 from sweeps import leaderboard, wording
-from sweeps.cluster.ray_session import LogWatch, quiet
+from sweeps.cluster.ray_session import LogWatch
 from sweeps.comparison.ledger import EntryResult, GroupLedger, SeedResult
 from sweeps.comparison.record import GroupRecord, plan_seeds
 from sweeps.comparison.seeds import Look, load_ranks, look_at_test, ranks_path, save_ranks, search_facts
 from sweeps.comparison.step import GroupStandIns, SharedRay, Step
 from sweeps.comparison.tracking import GroupTracking
-from sweeps.interrupt import Interrupted, StopRequest
+from sweeps.interrupt import StopRequest
 from sweeps.ledger import Ledger
 from sweeps.plan import SAMPLE, Plan
 from sweeps.records import TrialRecord, best_of
@@ -37,13 +36,9 @@ from sweeps.report_text import caveats
 from sweeps.retention import Retention
 from sweeps.settings import write_whole
 from sweeps.sweep import (
-    ALL_FAILED,
     CLUSTER_LOST,
-    COMPLETED,
     INTERRUPTED,
     NEEDS_USER,
-    TIME_SPENT,
-    check_reachable,
     code_version,
     locked,
 )
@@ -359,61 +354,6 @@ class GroupRun:
             return tracking.close(outcome, self.summary(), paths, page)
 
 
-def run_group(
-    kind: type[GroupRun],
-    record: GroupRecord,
-    console: Console,
-    *,
-    time_budget: float | None = None,
-    stand_ins: GroupStandIns | None = None,
-) -> int:
-    """Run or continue a group to its end.
-
-    Args:
-        kind: how it is run.
-        record: what to run.
-        console: where to show it.
-        time_budget: seconds after which it stops in order; `--resume` continues it.
-        stand_ins: for tests.
-
-    Returns:
-        The exit code: 0 completed, 1 no entry has a result, 2 it had to stop, 3 its time budget was spent, 130
-        interrupted by the user.
-
-    Raises:
-        InputError: something the user can mend: data, storage, tracking, resources, a full disk.
-    """
-    check_reachable(record)
-    make_folder(record)
-    with StopRequest(time_budget) as stop, locked(record.folder, record.name), quiet(record) as watch:
-        watch.stop = stop.request
-        run = kind(record, console, stop, watch, stand_ins or GroupStandIns())
-        try:
-            run.open()
-            run.run()
-            done = any(result.outcome == "done" for result in run.ledger.results.values())
-            outcome, page = "completed" if done else "failed", run.tracking.page()
-            undelivered = run.close(outcome)
-            run.show_end(undelivered, page)
-            return COMPLETED if done else ALL_FAILED
-        except (Interrupted, KeyboardInterrupt):
-            reason = stop.reason or "interrupted"
-            run.close("interrupted", reason)
-            console.print(f"stopped ({reason}); what was saved continues with:")
-            console.print(f"  {record.resume_command()}", style="cyan", soft_wrap=True)
-            return TIME_SPENT if stop.planned else INTERRUPTED if reason == "interrupted" else NEEDS_USER
-        except BaseException as error:
-            with suppress(OSError):
-                run.close("interrupted", type(error).__name__)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise InputError(
-                    f"no space left for {record.folder}: free some, then continue with: {record.resume_command()}"
-                ) from error
-            raise
-        finally:
-            run.ray.stop()
-
-
 def load_scenario(record: GroupRecord) -> Scenario:
     """The scenario of a group; the sample is made first where it does not exist.
 
@@ -427,22 +367,6 @@ def load_scenario(record: GroupRecord) -> Scenario:
 
         return prepare_sample(record.data_root)
     return find_scenario(record.scenario, record.data_root)
-
-
-def make_folder(record: GroupRecord) -> None:
-    """Create the group's folder.
-
-    Raises:
-        InputError: that is not possible.
-    """
-    try:
-        record.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(record.folder / ".write-test", "x")
-        (record.folder / ".write-test").unlink()
-    except OSError as error:
-        raise InputError(
-            f"{record.folder} cannot be written ({error.strerror}): free some space or rights, or give another --storage"
-        ) from None
 
 
 def _first_error(records: list[TrialRecord], noun: str, total: int | None = None) -> str:

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from sweeps.comparison import table_formats, tables
 from sweeps.comparison import view as comparison_view
-from sweeps.comparison.group import GroupRun, run_group
+from sweeps.comparison.driver import run_group
+from sweeps.comparison.group import GroupRun
 from sweeps.comparison.paper_numbers import PAPER_METRICS
 from sweeps.comparison.plan import ComparisonRecord, plan_search
 from sweeps.comparison.step import GroupStandIns

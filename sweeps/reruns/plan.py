@@ -14,7 +14,7 @@ from sweeps.comparison.record import DEFAULT_SEEDS, RESOURCES, GroupRecord, chec
 from sweeps.ledger import Ledger
 from sweeps.plan import Options, absolute_uri, plan_resume
 from sweeps.records import ranked
-from sweeps.settings import SweepRecord, find_sweep
+from sweeps.settings import SweepRecord, find_sweep, space_keys
 
 DEFAULT_TOP = 3
 KEPT = ("top", "seeds", "tracking_uri", "data_root")
@@ -86,6 +86,8 @@ def plan_rerun(options: RerunOptions, *, now: datetime.datetime | None = None) -
             f"sweep {sweep.name!r} is not completed ({sweep.status}): continue it with sweeps/grid.py --resume --name "
             f"{sweep.name}"
         )
+    if "seed" in space_keys(sweep.space):
+        raise InputError(f"sweep {sweep.name!r} is one configuration over seeds already: name a sweep that searched")
     plan, ledger = plan_resume(Options(name=sweep.name, storage=storage)), Ledger(folder)
     top = DEFAULT_TOP if options.top is None else options.top
     best = [record for record in ranked(ledger.records.values()) if record.outcome in ("completed", "pruned")][:top]

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeps.comparison.group import EntryFailed, GroupRun, run_group
+from sweeps.comparison.driver import run_group
+from sweeps.comparison.group import EntryFailed, GroupRun
 from sweeps.comparison.record import plan_seeds
 from sweeps.comparison.seeds import ended_seeds
 from sweeps.comparison.step import GroupStandIns

@@ -8,8 +8,9 @@ import tiny
 
 from llmemf.errors import InputError
 from llmemf.models.llm_emf import LLMEMFConfig
+from sweeps.ablations.configuration import configuration, full_row, plan_row_search, settled_rows
 from sweeps.ablations.encoders import Encoders, find_encoders
-from sweeps.ablations.plan import AblationRecord, configuration, full_row, plan_row_search, settled_rows
+from sweeps.ablations.plan import AblationRecord
 from sweeps.ablations.rows import STANDARD, acting
 from sweeps.settings import load_ablations, load_settings, scenario_files
 

@@ -76,6 +76,12 @@ def test_rows_have_the_best_configuration_of_the_newest_completed_sweep(sweep):
     assert (changed.fixed["dropout"], changed.fixed["id_dim"], changed.fixed["epochs"]) == (0.5, 8, 1)
 
 
+def test_where_the_sample_stands_in_its_sweep_gives_the_configuration(sweep):
+    record = plan(scenario="movie_book")
+    assert (record.scenario, record.requested, record.is_fallback) == ("sample", "movie_book", True)
+    assert record.origin == "sweep s1 (t02)"
+
+
 def test_tuned_rows_search_what_a_sweep_would(project_folder):
     record = plan(tune=3, assignments=["lr=1e-3,1e-2"])
     assert record.tune == 3 and record.space["lr"] == [1e-3, 1e-2] and "alpha, beta" in record.space

@@ -157,6 +157,12 @@ def test_mistakes(sweep, status, options, message):
         plan_rerun(RerunOptions(**options))
 
 
+def test_seeds_are_not_rerun(sweep):
+    go(plan_rerun(RerunOptions(top=1, seeds=1)), Floor(value=value))
+    with pytest.raises(InputError, match="one configuration over seeds already"):
+        plan_rerun(RerunOptions("s1-rerun--t02--seeds"))
+
+
 def test_a_stored_rerun_is_not_started_anew_nor_changed(sweep):
     go(plan_rerun(RerunOptions(top=1, seeds=1)), Floor(value=value))
     with pytest.raises(InputError, match="a rerun named 's1-rerun' exists"):
