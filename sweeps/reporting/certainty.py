@@ -58,13 +58,16 @@ def certainty(findings: Findings, ranked: Ranked | None) -> Certainty:
     best = stories[0].record
     ranks = list(ranked.ranks.items()) if ranked else []
     by_cases = bool(ranks) and findings.fixed.get("monitor") != "val_loss" and ranks[0][0] == best.name
-    own = objective_error(ranks[0][1]) if by_cases else None
+    cases, seen = (len(ranks[0][1]["case"]) if by_cases else 0), int(findings.fixed.get("valid_cases") or 0)
+    # The objective was measured on a sample of the cases that are ranked here.
+    scale = math.sqrt(cases / seen) if 0 < seen < cases else 1.0
+    own = scale * objective_error(ranks[0][1]) if by_cases else None
     if len(stories) < 2:
         return Certainty(own_error=own)
     second = stories[1].record
     lead = best.objective - second.objective
     if by_cases and len(ranks) > 1 and ranks[1][0] == second.name:
-        how, error = "cases", paired_error(ranks[0][1], ranks[1][1])
+        how, error = "cases", scale * paired_error(ranks[0][1], ranks[1][1])
     else:
         noise = epoch_noise([story.curve for story in stories])
         if noise is None:

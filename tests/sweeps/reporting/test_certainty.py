@@ -55,6 +55,18 @@ def test_a_lead_beside_its_noise(tmp_path):
     assert alone.how == "epochs" and alone.own_error is not None, "the second trial's weights are gone"
 
 
+def test_an_objective_of_a_sample_of_cases_is_less_sure(tmp_path):
+    trials = [trial(rising(0.05)), trial(rising(0.04))]
+    rng = np.random.default_rng(3)
+    found = {"t01": ranks(rng), "t02": ranks(rng)}
+    every, some = (
+        certainty(gather(make_sweep(tmp_path, trials, name=f"s{cases}", fixed={"valid_cases": cases})), Ranked(found))
+        for cases in (0, 1000)
+    )
+    # 1,000 of 4,000 cases: twice the error.
+    assert some.error == pytest.approx(2 * every.error) and some.own_error == pytest.approx(2 * every.own_error)
+
+
 def test_without_any_measure_of_noise_it_says_so(tmp_path):
     findings = gather(make_sweep(tmp_path, [trial([0.05]), trial([0.04])], epochs=1))
     found = certainty(findings, None)
