@@ -183,4 +183,4 @@ def scatter(findings: Findings, agreement: Agreement) -> str:
         for number, a, b in reversed(agreement.points)
     ]
     says = f"MRR of {agreement.domain} among all items against stored candidates"
-    return frame([], marks, x=x, y=y, says=says, kind="small")
+    return frame([], marks, x=x, y=y, says=says, kind="small both")

@@ -198,7 +198,7 @@ def saving_sentence(report: Report) -> str:
     saved, _ = saved_seconds(report)
     return (
         f"Pruning saved about {hours(saved)} of {kind} time. This is an estimate: the {spending.saved_epochs:,.0f} epochs "
-        f"that pruned trials did not train (to the {spending.full_epochs:.1f} of a completed one), at each trial's own "
+        f"that pruned trials did not train (up to the {spending.full_epochs:.1f} of a completed one), at each trial's own "
         "time per epoch."
     )
 

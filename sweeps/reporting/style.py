@@ -123,6 +123,8 @@ s.x.a{transform:none}
 s.x.z{transform:translateX(-100%)}
 .xl{position:absolute;right:6px;bottom:-8px;font-size:12px;color:var(--quiet)}
 .small .xl{display:none}
+.small.both .xl{display:block}
+.small.both{padding-top:24px}
 .yl{position:absolute;left:0;top:0;font-size:12px;line-height:1;color:var(--quiet)}
 .n{position:absolute;font-size:12px;font-weight:600;line-height:1;white-space:nowrap;color:var(--accent);
 margin:-6px 0 0 11px;text-shadow:0 0 3px var(--page),0 0 3px var(--page)}
