@@ -7,6 +7,8 @@ from math import erf
 import numpy as np
 from tiny import NUM_ITEMS, NUM_X
 
+from llmemf.models.content import with_content
+
 
 def layer_norm(x, p, name):
     mean, variance = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
@@ -66,13 +68,18 @@ class Reference:
                 self.outputs.append(unit(output))
                 self.has.append(np.ones(NUM_ITEMS, dtype=bool))
             else:
-                rows, has = self._frozen(getattr(data, modality), f"head.tables.{modality}")
+                rows, has = self._frozen(self._features(data, modality), f"head.tables.{modality}")
                 self.inputs.append(rows * has[:, None])
                 self.outputs.append(rows)
                 self.has.append(has)
         self.has = np.stack(self.has, 1)
         present = self.weights * self.has
         self.item_weights = present / np.maximum(present.sum(1, keepdims=True), 1e-300)
+
+    def _features(self, data, modality):
+        """What `tests/llmemf/test_content.py` checks by itself is taken as it is."""
+        content = getattr(self.config, f"{modality}_content")
+        return with_content(getattr(data, modality), content, num_x=data.num_x, seed=self.config.seed)
 
     def _frozen(self, features, name):
         rows, has = unit(features.rows.astype(np.float64)), features.has.copy()
