@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(help="Write a sweep's report (HTML and Markdown) into its folder and to its run in MLflow.")
 def report(
-    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="Its name.  [default: the newest]")] = None,
+    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="Its name; the newest without one.")] = None,
     breakdown: Annotated[
         bool, typer.Option("--breakdown/--no-breakdown", help="Rank the validation cases by the kept weights.")
     ] = True,
@@ -33,7 +33,7 @@ def report(
     storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
     data_root: Annotated[
         Path | None,
-        typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios.  [default: the sweep's]"),
+        typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios; the sweep's without it."),
     ] = None,
 ) -> None:
     from sweeps.reporting.gather import find_record
