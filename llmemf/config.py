@@ -89,8 +89,9 @@ class BaselineConfig(TrialConfig):
     """Learning rate. Most sources have 1e-3 over 50 to 100 epochs; on catalogues of 50,000 to 100,000 items, where an item
     is a target a few times per epoch, 5e-3 to 1e-2 are ahead after 3 to 10 epochs."""
     l2: float = Field(0.0, ge=0)
-    """L2 strength; see `l2_mode`. 0, since coupled decay under Adam pulls every row that a step leaves alone towards zero by
-    about `lr` per step, however small the strength: rare items vanish, and popularity is what remains."""
+    """L2 strength; see `l2_mode`. 0, since coupled decay under Adam pulls rows that a step leaves alone towards zero however
+    small the strength: with 5e-5, one epoch of GRU4Rec at 5e-3 took two thirds off the vectors of items that occur once.
+    `l2_mode: adamw` and `embedding_rows` do no such thing."""
 
 
 def build_config(config_class: type[TrialConfig], values: Mapping[str, Any], *, where: str = "configuration") -> Any:
