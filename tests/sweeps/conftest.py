@@ -11,7 +11,8 @@ import pytest
 # Ray reads this once, when it is imported; a sweep sets it before, and tests import Ray earlier than any sweep.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 HERE = str(Path(__file__).resolve().parent)
-sys.path.insert(0, HERE)
+# At the end: the commands put the project into the first place when they are imported.
+sys.path.append(HERE)
 sys.path.append(str(Path(HERE).parent / "llmemf"))
 
 from finished_sweep import Made, make_finished
