@@ -1,0 +1,189 @@
+"""How many epochs does a search need to find what the whole grid would find? Replays over recorded learning curves.
+
+    python benchmarks/search_efficiency.py record curves.csv --storage /tmp/curves --seeds 0,1,2 -- \
+        --scenario sample --epochs 9 --set lr=3e-3,1e-2,3e-2 --set alpha=0.2,0.6
+    python benchmarks/search_efficiency.py replay curves.csv [--orders 60] [--workers 1,4] [--share 0.99]
+
+`record` runs the grid once per seed with `sweeps/grid.py`, no trial stopped early (what stands after `--` are its options),
+and writes one table; the same command goes on after an interruption. `--gather` only writes the table of what is there.
+
+`replay` searches that table many times, in shuffled orders: with the project's own search and halving, and the ways that
+they have to beat (the plain grid, with patience, in random order, and all points for one epoch, then the best few). A
+replay has reached the goal when the final objective of its leading trial, as a mean over seeds, is at least `--share` of
+the grid's best and stays so. What a failure costs: all epochs of the search, then those of the whole grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import numpy as np
+from curves import Curves, gather, read_table, record
+from outcomes import Landscape, Outcome, correlations, landscape, mean_difference
+from replay import Choices, Course, draw_seeds, replay_grid, replay_sweep, replay_top
+
+from llmemf.errors import InputError
+
+GRACE_PERIODS = (1, 2, 3)
+REDUCTION_FACTORS = (2, 3, 4)
+SAMPLERS = {
+    "grid order": {"search": "grid"},
+    "random": {"search": "random"},
+    "half grid, then TPE": {"search": "optuna"},
+    "TPE": {"search": "optuna", "grid_points": 0},
+}
+SHIPPED = "half grid, then TPE, ASHA 2 / 3"
+"""What the shipped scenario files choose: the space's own rule for grid points, grace period 2, reduction factor 3."""
+
+Replay = Callable[[int, np.ndarray], Course]
+
+
+def strategies(curves: Curves, options: argparse.Namespace) -> dict[str, Replay]:
+    """Name -> one replay of it, given its order and its seeds."""
+
+    def sweep(**choices: object) -> Replay:
+        chosen = Choices(trials=options.trials, **choices)
+        return lambda order, seeds: replay_sweep(curves, chosen, order, seeds, options.between)
+
+    found: dict[str, Replay] = {
+        "grid": lambda order, seeds: replay_grid(curves, order, seeds),
+        f"grid, patience {options.patience}": lambda order, seeds: replay_grid(
+            curves, order, seeds, patience=options.patience
+        ),
+        "random order, no repetition": lambda order, seeds: replay_sweep(
+            curves, Choices("grid", "none"), order, seeds, options.between
+        ),
+    }
+    for keep in (1, 3, 5):
+        found[f"1 epoch, best {keep} go on"] = lambda order, seeds, keep=keep: replay_top(
+            curves, order, seeds, first=1, keep=keep
+        )
+    for name, sampler in SAMPLERS.items():
+        if name != "grid order":
+            found[f"{name}, none stopped"] = sweep(scheduler="none", **sampler)
+    for name, sampler in SAMPLERS.items():
+        for grace in GRACE_PERIODS:
+            for factor in REDUCTION_FACTORS:
+                if grace < curves.epochs:
+                    found[f"{name}, ASHA {grace} / {factor}"] = sweep(
+                        grace_period=grace, reduction_factor=factor, **sampler
+                    )
+    for workers in options.workers:
+        if workers > 1:
+            found[f"{SHIPPED}, {workers} workers"] = sweep(workers=workers, **SAMPLERS["half grid, then TPE"])
+    return found
+
+
+def replay_all(
+    curves: Curves, found: dict[str, Replay], goal: float, *, orders: int, mixed: bool = False
+) -> dict[str, Outcome]:
+    """Every strategy in the same orders with the same seeds."""
+    grid_epochs = curves.objective.shape[0] * curves.epochs
+    seeds = [draw_seeds(curves, order, mixed=mixed) for order in range(orders)]
+    return {
+        name: Outcome.of([once(order, seeds[order]) for order in range(orders)], goal, grid_epochs)
+        for name, once in found.items()
+    }
+
+
+def describe(curves: Curves, land: Landscape, share: float) -> str:
+    point = ", ".join(f"{key} {value:g}" for key, value in curves.space.point(land.best).items())
+    lines = [
+        f"{len(curves.final)} points, {len(curves.seeds)} seeds, {curves.epochs} epochs",
+        f"the plain grid costs {len(curves.final) * curves.epochs} epochs per seed",
+        f"best seed-mean {land.value:.4f} at {point}; worst {curves.final.min():.4f}",
+        f"goal {share:.0%}: {land.goal:.4f}, fulfilled by {land.good} points",
+        f"noise: standard deviation over seeds {land.noise:.5f} at the best point ({land.noise / land.value:.1%})",
+        "the grid's winner of each seed alone, as a share of the best seed-mean: "
+        + ", ".join(f"{value / land.value:.1%}" for value in land.luckiest),
+    ]
+    if curves.left_out:
+        lines.append(f"left out, not complete: seeds {', '.join(map(str, curves.left_out))}")
+    return "\n".join(lines)
+
+
+def correlation_table(curves: Curves) -> str:
+    """Spearman per epoch: mean over seeds, lowest and highest."""
+    values = correlations(curves)
+    lines = ["| epoch | rank correlation with the final seed-mean | lowest and highest seed |", "|---|---|---|"]
+    for epoch, column in enumerate(values.T, start=1):
+        lines.append(f"| {epoch} | {column.mean():.2f} | {column.min():.2f} to {column.max():.2f} |")
+    return "\n".join(lines)
+
+
+def outcome_table(outcomes: dict[str, Outcome], *, against: str, shipped: str = SHIPPED) -> str:
+    """One row per strategy.
+
+    Args:
+        against: the strategy whose mean cost is the unit of the ratio.
+        shipped: the strategy whose cost is subtracted, replay by replay.
+    """
+    lines = [
+        "| search | epochs to goal: median (quartiles) | failures | epochs in all | cost | speed | cost - shipped (95 %) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    unit = outcomes[against].cost.mean()
+    for name, outcome in outcomes.items():
+        first, median, third = (f"{value:.0f}" if np.isfinite(value) else "never" for value in outcome.quartiles())
+        mean, low, high = mean_difference(outcome.cost, outcomes[shipped].cost)
+        difference = "" if name == shipped else f"{mean:+.0f} ({low:+.0f} to {high:+.0f})"
+        lines.append(
+            f"| {name} | {median} ({first} to {third}) | {outcome.failures:.0%} | {outcome.spent.mean():.0f} "
+            f"| {outcome.cost.mean():.0f} | {unit / outcome.cost.mean():.2f} | {difference} |"
+        )
+    return "\n".join(lines)
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    recording = commands.add_parser("record", help="run the grid over seeds and write its curves")
+    recording.add_argument("table", type=Path)
+    recording.add_argument("--storage", type=Path, required=True, help="folder of the sweeps")
+    recording.add_argument("--name", default="curves", help="the sweeps are NAME-seed0, NAME-seed1, ...")
+    recording.add_argument("--seeds", type=numbers, default=[0, 1, 2])
+    recording.add_argument("--gather", action="store_true", help="run nothing; write what has been recorded")
+    recording.add_argument("options", nargs="*", help="after --: options of sweeps/grid.py")
+    replaying = commands.add_parser("replay", help="search recorded curves many times")
+    replaying.add_argument("table", type=Path)
+    replaying.add_argument("--orders", type=int, default=60, help="replays of each search")
+    replaying.add_argument("--share", type=float, default=0.99, help="of the grid's best seed-mean: the goal")
+    replaying.add_argument("--workers", type=numbers, default=[1, 4], help="trials at once, of the shipped search")
+    replaying.add_argument("--trials", type=int, help="of each sweep  [default: as many as the grid has points]")
+    replaying.add_argument("--patience", type=int, default=3, help="of the grid with patience")
+    replaying.add_argument("--between", choices=("nearest", "linear"), default="nearest", help="settings off the grid")
+    replaying.add_argument("--mixed-seeds", action="store_true", help="draw each point's seed, not one for the sweep")
+    options = parser.parse_args()
+    try:
+        if options.command == "record":
+            folders = [options.storage.resolve() / "sweeps" / f"{options.name}-seed{seed}" for seed in options.seeds]
+            if not options.gather:
+                folders = record(options.name, options.seeds, options.storage.resolve(), options.options)
+            table = gather([folder for folder in folders if folder.exists()])
+            table.to_csv(options.table, index=False)
+            print(f"{options.table}: {len(table)} epochs of seeds {', '.join(map(str, table['seed'].unique()))}")
+            return
+        curves = Curves.from_table(read_table(options.table))
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    land = landscape(curves, options.share)
+    print(describe(curves, land, options.share), correlation_table(curves), sep="\n\n", end="\n\n", flush=True)
+    found = strategies(curves, options)
+    outcomes = replay_all(curves, found, land.goal, orders=options.orders, mixed=options.mixed_seeds)
+    print(f"{options.orders} replays each; speed: cost of the grid with patience / cost\n")
+    print(outcome_table(outcomes, against=f"grid, patience {options.patience}"))
+
+
+if __name__ == "__main__":
+    main()
