@@ -19,6 +19,7 @@ WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")
 OVERFIT = {"epochs": 200, "patience": 0, "dropout": 0.0}
 OWN: dict[str, dict] = {
     # Only what a system needs to learn 32 sequences by heart within seconds.
+    "llm_emf": {"lambda1": 1.0, "lambda2": 1.0},
     "bprmf": {"positives": "last", "negative_sampling": "any", "epochs": 40},
     "ncf_mlp": {"positives": "last", "negative_sampling": "any", "negatives": 20, "lr": 0.03, "epochs": 120},
     "mifn": {"epochs": 60, "lr": 0.03, "nodes": 8},
