@@ -158,6 +158,10 @@ class Curves:
         """Mean over seeds of the objective after the last epoch, (points,)."""
         return self.objective[:, :, -1].mean(axis=1)
 
+    def averaged(self) -> Curves:
+        """Curves as they would be without the noise of one seed: the mean over seeds, as if it were one seed."""
+        return Curves(self.space, (0,), self.objective.mean(axis=1, keepdims=True), self.left_out)
+
     def mixture(self, choice: Mapping[str, Any], between: Between = "nearest") -> list[tuple[int, float]]:
         """The grid points that stand for settings, with their weights.
 

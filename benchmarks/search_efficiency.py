@@ -2,7 +2,7 @@
 
     python benchmarks/search_efficiency.py record curves.csv --storage /tmp/curves --seeds 0,1,2 -- \
         --scenario sample --epochs 9 --set lr=3e-3,1e-2,3e-2 --set alpha=0.2,0.6
-    python benchmarks/search_efficiency.py replay curves.csv [--orders 60] [--workers 1,4] [--share 0.99]
+    python benchmarks/search_efficiency.py replay curves.csv [--orders 36] [--share 0.99,0.95] [--seen one|mixed|mean]
 
 `record` runs the grid once per seed with `sweeps/grid.py`, no trial stopped early (what stands after `--` are its options),
 and writes one table; the same command goes on after an interruption. `--gather` only writes the table of what is there.
@@ -10,7 +10,8 @@ and writes one table; the same command goes on after an interruption. `--gather`
 `replay` searches that table many times, in shuffled orders: with the project's own search and halving, and the ways that
 they have to beat (the plain grid, with patience, in random order, and all points for one epoch, then the best few). A
 replay has reached the goal when the final objective of its leading trial, as a mean over seeds, is at least `--share` of
-the grid's best and stays so. What a failure costs: all epochs of the search, then those of the whole grid.
+the grid's best and stays so. What a failure costs: all epochs of the search, then those of the whole grid. A search sees
+the curves of one seed, as a sweep does, or, to tell noise from what early epochs hide, their mean over seeds (`--seen`).
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ SAMPLERS = {
     "half grid, then TPE": {"search": "optuna"},
     "TPE": {"search": "optuna", "grid_points": 0},
 }
-SHIPPED = "half grid, then TPE, ASHA 2 / 3"
-"""What the shipped scenario files choose: the space's own rule for grid points, grace period 2, reduction factor 3."""
+SHIPPED = "2 / 3"
+"""Grace period and reduction factor of the shipped scenario files for few epochs (sample, movie_book_windows)."""
 
 Replay = Callable[[int, np.ndarray], Course]
 
@@ -76,29 +77,29 @@ def strategies(curves: Curves, options: argparse.Namespace) -> dict[str, Replay]
                     )
     for workers in options.workers:
         if workers > 1:
-            found[f"{SHIPPED}, {workers} workers"] = sweep(workers=workers, **SAMPLERS["half grid, then TPE"])
+            found[f"half grid, then TPE, ASHA {SHIPPED}, {workers} workers"] = sweep(
+                workers=workers, **SAMPLERS["half grid, then TPE"]
+            )
     return found
 
 
 def replay_all(
-    curves: Curves, found: dict[str, Replay], goal: float, *, orders: int, mixed: bool = False
-) -> dict[str, Outcome]:
+    curves: Curves, found: dict[str, Replay], *, orders: int, mixed: bool = False
+) -> dict[str, list[Course]]:
     """Every strategy in the same orders with the same seeds."""
-    grid_epochs = curves.objective.shape[0] * curves.epochs
     seeds = [draw_seeds(curves, order, mixed=mixed) for order in range(orders)]
-    return {
-        name: Outcome.of([once(order, seeds[order]) for order in range(orders)], goal, grid_epochs)
-        for name, once in found.items()
-    }
+    return {name: [once(order, seeds[order]) for order in range(orders)] for name, once in found.items()}
 
 
-def describe(curves: Curves, land: Landscape, share: float) -> str:
+def describe(curves: Curves, lands: dict[float, Landscape]) -> str:
+    """What the table itself says, for several goals (share of the best -> landscape)."""
+    land = next(iter(lands.values()))
     point = ", ".join(f"{key} {value:g}" for key, value in curves.space.point(land.best).items())
     lines = [
         f"{len(curves.final)} points, {len(curves.seeds)} seeds, {curves.epochs} epochs",
         f"the plain grid costs {len(curves.final) * curves.epochs} epochs per seed",
         f"best seed-mean {land.value:.4f} at {point}; worst {curves.final.min():.4f}",
-        f"goal {share:.0%}: {land.goal:.4f}, fulfilled by {land.good} points",
+        *(f"goal {share:.0%}: {land.goal:.4f}, fulfilled by {land.good} points" for share, land in lands.items()),
         f"noise: standard deviation over seeds {land.noise:.5f} at the best point ({land.noise / land.value:.1%})",
         "the grid's winner of each seed alone, as a share of the best seed-mean: "
         + ", ".join(f"{value / land.value:.1%}" for value in land.luckiest),
@@ -117,31 +118,55 @@ def correlation_table(curves: Curves) -> str:
     return "\n".join(lines)
 
 
-def outcome_table(outcomes: dict[str, Outcome], *, against: str, shipped: str = SHIPPED) -> str:
-    """One row per strategy.
+def outcome_table(outcomes: dict[str, Outcome], *, against: str) -> str:
+    """One row per strategy but for halving that is not shipped.
 
     Args:
         against: the strategy whose mean cost is the unit of the ratio.
-        shipped: the strategy whose cost is subtracted, replay by replay.
     """
     lines = [
-        "| search | epochs to goal: median (quartiles) | failures | epochs in all | cost | speed | cost - shipped (95 %) |",
-        "|---|---|---|---|---|---|---|",
+        "| search | epochs to goal: median (quartiles) | failures | epochs in all | cost | speed |",
+        "|---|---|---|---|---|---|",
     ]
     unit = outcomes[against].cost.mean()
     for name, outcome in outcomes.items():
+        if "ASHA" in name and f"ASHA {SHIPPED}" not in name:
+            continue
         first, median, third = (f"{value:.0f}" if np.isfinite(value) else "never" for value in outcome.quartiles())
-        mean, low, high = mean_difference(outcome.cost, outcomes[shipped].cost)
-        difference = "" if name == shipped else f"{mean:+.0f} ({low:+.0f} to {high:+.0f})"
         lines.append(
             f"| {name} | {median} ({first} to {third}) | {outcome.failures:.0%} | {outcome.spent.mean():.0f} "
-            f"| {outcome.cost.mean():.0f} | {unit / outcome.cost.mean():.2f} | {difference} |"
+            f"| {outcome.cost.mean():.0f} | {unit / outcome.cost.mean():.2f} |"
         )
+    return "\n".join(lines)
+
+
+def choice_table(outcomes: dict[str, Outcome]) -> str:
+    """Cost and failures of each choice of halving under each sampler, and its difference to the shipped choice.
+
+    The difference is that of the mean over samplers, replay by replay.
+    """
+    lines = [f"| ASHA | {' | '.join(SAMPLERS)} | all: cost - shipped (95 %) |", "|---" * (len(SAMPLERS) + 2) + "|"]
+
+    def costs(choice: str) -> np.ndarray:
+        return np.mean([outcomes[f"{sampler}, ASHA {choice}"].cost for sampler in SAMPLERS], axis=0)
+
+    for choice in [f"{grace} / {factor}" for grace in GRACE_PERIODS for factor in REDUCTION_FACTORS]:
+        if f"TPE, ASHA {choice}" not in outcomes:
+            continue
+        cells = [outcomes[f"{sampler}, ASHA {choice}"] for sampler in SAMPLERS]
+        texts = [f"{cell.cost.mean():.0f} ({cell.failures:.0%})" for cell in cells]
+        mean, low, high = mean_difference(costs(choice), costs(SHIPPED))
+        texts.append("shipped" if choice == SHIPPED else f"{mean:+.0f} ({low:+.0f} to {high:+.0f})")
+        lines.append(f"| {choice} | {' | '.join(texts)} |")
     return "\n".join(lines)
 
 
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
+
+
+def shares(text: str) -> list[float]:
+    return [float(part) for part in text.split(",")]
 
 
 def main() -> None:
@@ -156,13 +181,16 @@ def main() -> None:
     recording.add_argument("options", nargs="*", help="after --: options of sweeps/grid.py")
     replaying = commands.add_parser("replay", help="search recorded curves many times")
     replaying.add_argument("table", type=Path)
-    replaying.add_argument("--orders", type=int, default=60, help="replays of each search")
-    replaying.add_argument("--share", type=float, default=0.99, help="of the grid's best seed-mean: the goal")
+    replaying.add_argument("--orders", type=int, default=36, help="replays of each search")
+    replaying.add_argument(
+        "--share", type=shares, default=[0.99], help="of the grid's best seed-mean: the goal, or goals"
+    )
     replaying.add_argument("--workers", type=numbers, default=[1, 4], help="trials at once, of the shipped search")
     replaying.add_argument("--trials", type=int, help="of each sweep  [default: as many as the grid has points]")
     replaying.add_argument("--patience", type=int, default=3, help="of the grid with patience")
     replaying.add_argument("--between", choices=("nearest", "linear"), default="nearest", help="settings off the grid")
-    replaying.add_argument("--mixed-seeds", action="store_true", help="draw each point's seed, not one for the sweep")
+    seen = "curves of one seed, of a seed drawn per point, or means over seeds"
+    replaying.add_argument("--seen", choices=("one", "mixed", "mean"), default="one", help=seen)
     options = parser.parse_args()
     try:
         if options.command == "record":
@@ -177,12 +205,16 @@ def main() -> None:
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    land = landscape(curves, options.share)
-    print(describe(curves, land, options.share), correlation_table(curves), sep="\n\n", end="\n\n", flush=True)
-    found = strategies(curves, options)
-    outcomes = replay_all(curves, found, land.goal, orders=options.orders, mixed=options.mixed_seeds)
-    print(f"{options.orders} replays each; speed: cost of the grid with patience / cost\n")
-    print(outcome_table(outcomes, against=f"grid, patience {options.patience}"))
+    lands = {share: landscape(curves, share) for share in options.share}
+    print(describe(curves, lands), correlation_table(curves), sep="\n\n", end="\n\n", flush=True)
+    seen = curves.averaged() if options.seen == "mean" else curves
+    courses = replay_all(seen, strategies(seen, options), orders=options.orders, mixed=options.seen == "mixed")
+    for share, land in lands.items():
+        grid_epochs = len(curves.final) * curves.epochs
+        outcomes = {name: Outcome.of(runs, land.goal, grid_epochs) for name, runs in courses.items()}
+        print(f"goal {share:.0%}, {options.orders} replays each; speed: cost of the grid with patience / cost\n")
+        print(outcome_table(outcomes, against=f"grid, patience {options.patience}"), end="\n\n")
+        print(choice_table(outcomes), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -183,6 +183,9 @@ def test_a_lucky_seed_misses_the_goal_of_the_mean():
     assert land.noise == 0 and land.luckiest == (3.0, 4.0)
     assert replay_grid(curves, 0, draw_seeds(curves, 0, mixed=False)).reached(land.goal) == np.inf
     assert replay_grid(curves, 0, draw_seeds(curves, 1, mixed=False)).reached(land.goal) < np.inf
+    seen = curves.averaged()
+    assert replay_grid(seen, 0, draw_seeds(seen, 0, mixed=False)).reached(land.goal) < np.inf
+    assert seen.final == pytest.approx(curves.final)
 
 
 def test_rank_correlation_is_that_of_scipy():
@@ -258,8 +261,8 @@ def test_the_command_replays_a_table_and_names_mistakes_on_one_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "6 points, 2 seeds, 4 epochs" in done.stdout and "best seed-mean 4.6050 at lr 1, alpha 0.6" in done.stdout
     rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
-    # 4 epochs; 3 + 3 baselines, 3 samplers without halving, 4 samplers * 9 choices, 4 workers; two headings.
-    assert len(rows) == 4 + 6 + 3 + 36 + 1 + 2
+    # 4 epochs; 3 + 3 baselines, 3 samplers without halving, 4 with, 4 workers; 9 choices; three headings.
+    assert len(rows) == 4 + 6 + 3 + 4 + 1 + 9 + 3
     missing = [*command[:3], str(tmp_path / "no.csv")]
     done = subprocess.run(missing, check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
