@@ -141,10 +141,7 @@ class Plan:
 
     def resume_command(self) -> str:
         """The command line that continues this sweep, as it can be typed here."""
-        words = [*this_command(), "--resume", "--name", self.record.name]
-        if Path(self.record.storage) != Path("mlruns").resolve():
-            words += ["--storage", self.record.storage]
-        return shlex.join(words)
+        return command_line("grid.py", "--resume", "--name", self.record.name, storage=self.record.storage)
 
 
 def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Plan:
@@ -435,9 +432,13 @@ def shortest(path: Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def ui_command(tracking_uri: str) -> str:
-    """The command that shows the runs of a local database."""
-    return shlex.join([str(Path(sys.executable).with_name("mlflow")), "ui", "--backend-store-uri", tracking_uri])
+def command_line(script: str, *words: str, storage: str | Path) -> str:
+    """A command of `sweeps/` on a storage folder, as it can be typed here."""
+    python, grid = this_command()
+    words = (python, str(Path(grid).with_name(script)), *words)
+    if Path(storage) != Path("mlruns").resolve():
+        words += ("--storage", str(storage))
+    return shlex.join(words)
 
 
 def describe_space(block: Block) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweeps import leaderboard, wording
 from sweeps.ledger import Ledger
-from sweeps.plan import SAMPLE, Plan, describe_space, ui_command
+from sweeps.plan import SAMPLE, Plan, command_line, describe_space
 from sweeps.records import TrialRecord, best_of
 from sweeps.settings import SweepRecord
 from sweeps.sweep_data import SweepData
@@ -204,11 +204,12 @@ def print_end(
     if tracking:
         facts.add_row("note", tracking)
     console.print(facts)
+    if best_of(records):
+        print_command(console, "report", command_line("report.py", record.name, storage=record.storage))
     if record.tracking_uri.startswith("http"):
         print_command(console, "browse", record.tracking_uri.rstrip("/") + page)
     else:
-        print_command(console, "browse", ui_command(record.tracking_uri))
-        print_command(console, "then open", f"http://127.0.0.1:5000{page}")
+        print_command(console, "browse", command_line("ui.py", storage=record.storage))
     if outcome == "interrupted":
         print_command(console, "resume", plan.resume_command())
 

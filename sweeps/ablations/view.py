@@ -137,7 +137,7 @@ def print_end(
     if undelivered:
         facts.add_row("note", undelivered)
     console.print(facts)
-    print_browse(record.tracking_uri, page, console)
+    print_browse(record.tracking_uri, record.storage, page, console)
     if any(line.state == "failed" for line in table.lines):
         print_command(console, "try again", record.resume_command())
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
-from sweeps.plan import SAMPLE, Options, Plan, build_plan, plan_resume, this_command
+from sweeps.plan import SAMPLE, Options, Plan, build_plan, command_line, plan_resume
 from sweeps.settings import RECORD, SweepRecord, SweepSettings, scenario_files, write_whole
 
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address")
@@ -106,11 +105,7 @@ class GroupRecord(BaseModel):
 
     def resume_command(self) -> str:
         """The command line that continues it, as it can be typed here."""
-        python, grid = this_command()
-        words = [python, str(Path(grid).with_name(self.command)), "--resume", "--name", self.name]
-        if Path(self.storage) != Path("mlruns").resolve():
-            words += ["--storage", self.storage]
-        return shlex.join(words)
+        return command_line(self.command, "--resume", "--name", self.name, storage=self.storage)
 
 
 Group = TypeVar("Group", bound=GroupRecord)

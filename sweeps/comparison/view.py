@@ -17,7 +17,7 @@ from sweeps.comparison.paper_numbers import PAPER_METRICS, shown_name
 from sweeps.comparison.plan import ComparisonRecord, plan_search
 from sweeps.comparison.table_formats import COST_HEADINGS, costs, count, number, p_value
 from sweeps.comparison.tables import HEADINGS, Cell, ComparisonTable, Row
-from sweeps.plan import Plan, ui_command
+from sweeps.plan import Plan, command_line
 from sweeps.report_text import describe_resources, print_command
 
 if TYPE_CHECKING:
@@ -115,19 +115,18 @@ def print_end(
     if tracking:
         facts.add_row("note", tracking)
     console.print(facts)
-    print_browse(record.tracking_uri, page, console)
+    print_browse(record.tracking_uri, record.storage, page, console)
     again = [row for row in table.rows if row.state]
     if again:
         print_command(console, "try again", record.resume_command())
 
 
-def print_browse(tracking_uri: str, page: str, console: Console) -> None:
+def print_browse(tracking_uri: str, storage: str, page: str, console: Console) -> None:
     """How to look at the runs."""
     if tracking_uri.startswith("http"):
         print_command(console, "browse", tracking_uri.rstrip("/") + page)
     else:
-        print_command(console, "browse", ui_command(tracking_uri))
-        print_command(console, "then open", f"http://127.0.0.1:5000{page}")
+        print_command(console, "browse", command_line("ui.py", storage=storage))
 
 
 def domain_table(table: ComparisonTable, domain: str, console: Console) -> Table:

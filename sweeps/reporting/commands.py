@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
 from llmemf.models import model_class
-from sweeps.plan import shortest, this_command
+from sweeps.plan import command_line
 from sweeps.settings import SweepRecord, SweepSettings, checked_space, load_settings, scenario_files
 
 OPTIONS = (
@@ -99,9 +98,4 @@ def _value(value: Any) -> str:
 
 
 def _line(record: SweepRecord, script: str, *words: Any) -> str:
-    python, grid = this_command()
-    path = shortest(Path(grid).resolve().with_name(script))
-    line = [python, path, *(_value(word) for word in words)]
-    if Path(record.storage) != Path("mlruns").resolve():
-        line += ["--storage", record.storage]
-    return shlex.join(line)
+    return command_line(script, *(_value(word) for word in words), storage=record.storage)

@@ -77,7 +77,7 @@ def print_end(table: RerunTable, ledger: GroupLedger, undelivered: str, page: st
     if undelivered:
         facts.add_row("note", undelivered)
     console.print(facts)
-    print_browse(record.tracking_uri, page, console)
+    print_browse(record.tracking_uri, record.storage, page, console)
     if any(line.state for line in table.lines):
         print_command(console, "try again", record.resume_command())
 

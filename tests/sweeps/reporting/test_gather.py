@@ -37,6 +37,7 @@ def test_the_curve_is_what_is_monitored(tmp_path):
         (socket.gethostname(), None, "interrupted"),
         ("another", 1, "running"),
     ],
+    ids=["here", "gone", "unknown", "elsewhere"],
 )
 def test_a_running_sweep_is_told_from_one_whose_driver_is_gone(tmp_path, host, pid, state):
     trials = [trial(rising(0.05)), trial([0.01], ""), trial([], "pending")]
