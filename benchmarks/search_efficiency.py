@@ -161,6 +161,12 @@ def choice_table(outcomes: dict[str, Outcome]) -> str:
     return "\n".join(lines)
 
 
+def split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words before and after `--`; argparse does not keep options of another command apart."""
+    cut = words.index("--") if "--" in words else len(words)
+    return words[:cut], words[cut + 1 :]
+
+
 def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
@@ -172,13 +178,14 @@ def shares(text: str) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    recording = commands.add_parser("record", help="run the grid over seeds and write its curves")
+    recording = commands.add_parser(
+        "record", help="run the grid over seeds and write its curves", epilog="after --: options of sweeps/grid.py"
+    )
     recording.add_argument("table", type=Path)
     recording.add_argument("--storage", type=Path, required=True, help="folder of the sweeps")
     recording.add_argument("--name", default="curves", help="the sweeps are NAME-seed0, NAME-seed1, ...")
     recording.add_argument("--seeds", type=numbers, default=[0, 1, 2])
     recording.add_argument("--gather", action="store_true", help="run nothing; write what has been recorded")
-    recording.add_argument("options", nargs="*", help="after --: options of sweeps/grid.py")
     replaying = commands.add_parser("replay", help="search recorded curves many times")
     replaying.add_argument("table", type=Path)
     replaying.add_argument("--orders", type=int, default=36, help="replays of each search")
@@ -191,12 +198,13 @@ def main() -> None:
     replaying.add_argument("--between", choices=("nearest", "linear"), default="nearest", help="settings off the grid")
     seen = "curves of one seed, of a seed drawn per point, or means over seeds"
     replaying.add_argument("--seen", choices=("one", "mixed", "mean"), default="one", help=seen)
-    options = parser.parse_args()
+    given, handed_on = split(sys.argv[1:])
+    options = parser.parse_args(given)
     try:
         if options.command == "record":
             folders = [options.storage.resolve() / "sweeps" / f"{options.name}-seed{seed}" for seed in options.seeds]
             if not options.gather:
-                folders = record(options.name, options.seeds, options.storage.resolve(), options.options)
+                folders = record(options.name, options.seeds, options.storage.resolve(), handed_on)
             table = gather([folder for folder in folders if folder.exists()])
             table.to_csv(options.table, index=False)
             print(f"{options.table}: {len(table)} epochs of seeds {', '.join(map(str, table['seed'].unique()))}")

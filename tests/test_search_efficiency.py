@@ -268,6 +268,40 @@ def test_the_command_replays_a_table_and_names_mistakes_on_one_line(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_recording_runs_one_sweep_per_seed_and_hands_on_all_options(tmp_path):
+    """With `--dry-run` handed on, each sweep shows its plan and writes nothing, so that nothing can be gathered."""
+    given = [
+        "--scenario",
+        "sample",
+        "--data-root",
+        str(tmp_path),
+        "--dry-run",
+        "--epochs",
+        "4",
+        "--set",
+        "lr=1e-3,1e-2",
+    ]
+    given += [
+        "--set",
+        "alpha=0.2,0.6",
+        "--set",
+        "beta=0",
+        "--set",
+        "lambda1=0.3",
+        "--set",
+        "lambda2=0.1",
+        "--set",
+        "l2=0",
+    ]
+    own = ["record", str(tmp_path / "curves.csv"), "--storage", str(tmp_path / "s"), "--seeds", "3"]
+    command = [sys.executable, str(COMMAND), *own, "--", *given]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert "curves-seed3" in done.stdout and "at most 4 epochs, none is stopped early" in done.stdout
+    assert "4 trials from a grid of 4 points" in done.stdout
+    assert done.returncode == 2 and done.stderr == "error: no trial has been completed yet\n"
+    assert not (tmp_path / "curves.csv").exists()
+
+
 @pytest.mark.ray
 def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkeypatch):
     from rich.console import Console
