@@ -24,7 +24,7 @@ from sweeps.space import Block, Space, build_space
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHER_COLUMNS = ("seed", "epoch", "objective", "val_mrr")
-Between = Literal["nearest", "linear"]
+Between = Literal["cells", "linear"]
 
 
 def record(name: str, seeds: Iterable[int], storage: Path, options: Sequence[str]) -> list[Path]:
@@ -162,13 +162,14 @@ class Curves:
         """Curves as they would be without the noise of one seed: the mean over seeds, as if it were one seed."""
         return Curves(self.space, (0,), self.objective.mean(axis=1, keepdims=True), self.left_out)
 
-    def mixture(self, choice: Mapping[str, Any], between: Between = "nearest") -> list[tuple[int, float]]:
+    def mixture(self, choice: Mapping[str, Any], between: Between = "cells") -> list[tuple[int, float]]:
         """The grid points that stand for settings, with their weights.
 
         Args:
             choice: settings inside the space, not only grid values.
-            between: `nearest` takes the nearest grid point in the space's own scale (log where it searches so), `linear`
-                interpolates between all corners around it.
+            between: `cells`: each of n grid values stands for an n-th of the range, in the space's own scale (log where it
+                searches so), so that a random draw meets every point of an even grid with the same probability; `linear`:
+                interpolated between all corners around the settings.
         """
         mixed = [((), 1.0)]
         for block in self.space.grid_blocks:
@@ -197,7 +198,8 @@ def _places(block: Block, value: Any, between: Between) -> list[tuple[int, float
         return [(grid.index(value), 1.0)]
     scale = np.log if block.log else np.asarray
     at = float(np.interp(scale(value), scale(grid), np.arange(len(grid))))
-    if between == "nearest":
-        return [(round(at), 1.0)]
+    if between == "cells":
+        # A grid value's place k of 0 .. n-1 becomes k n / (n-1), which lies between k and k + 1.
+        return [(min(int(at * len(grid) / (len(grid) - 1)), len(grid) - 1), 1.0)]
     low = min(int(at), len(grid) - 2)
     return [(low, 1 - (at - low)), (low + 1, at - low)]

@@ -5,9 +5,9 @@ choice of grid points (`sweeps.plan`) and the records (`sweeps.ledger`) are the 
 Ray Tune calls them; only the epochs come from the table. Workers are equally fast: every round each of them trains one
 epoch.
 
-Settings between grid points were not recorded. A point stands for all settings that are nearer to it than to any other one
-(`nearest`, the harder case: a suggestion beside the best point is never better than it, and one in the same cell is a
-repetition that costs its epochs again), or the surface is interpolated (`linear`).
+Settings between grid points were not recorded. Each grid value stands for its part of the range (`cells`, the harder case: a
+suggestion beside the best point is never better than it, and one in the same cell is a repetition that costs its epochs
+again), or the surface is interpolated (`linear`).
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def draw_seeds(curves: Curves, order: int, *, mixed: bool) -> np.ndarray:
 
 
 def replay_sweep(
-    curves: Curves, choices: Choices, order: int, seed_of: np.ndarray, between: Between = "nearest"
+    curves: Curves, choices: Choices, order: int, seed_of: np.ndarray, between: Between = "cells"
 ) -> Course:
     """One sweep of the project.
 

@@ -195,7 +195,7 @@ def main() -> None:
     replaying.add_argument("--workers", type=numbers, default=[1, 4], help="trials at once, of the shipped search")
     replaying.add_argument("--trials", type=int, help="of each sweep  [default: as many as the grid has points]")
     replaying.add_argument("--patience", type=int, default=3, help="of the grid with patience")
-    replaying.add_argument("--between", choices=("nearest", "linear"), default="nearest", help="settings off the grid")
+    replaying.add_argument("--between", choices=("cells", "linear"), default="cells", help="settings off the grid")
     seen = "curves of one seed, of a seed drawn per point, or means over seeds"
     replaying.add_argument("--seen", choices=("one", "mixed", "mean"), default="one", help=seen)
     given, handed_on = split(sys.argv[1:])

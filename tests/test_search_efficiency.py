@@ -91,15 +91,24 @@ def test_settings_between_grid_points():
     shape = {"lr": [0.001, 0.01, 0.1], "alpha": [0.0, 1.0]}
     rows = table(lambda p, s, e: np.log10(p["lr"]) + 5 + 3 * p["alpha"], 2, (0,), shape)
     curves = Curves.from_table(rows)
-    # 0.002 is nearer to 0.01 than to 0.001 on a linear scale, and the other way round on the logarithmic one.
-    (near,) = curves.mixture({"lr": 0.002, "alpha": 0.4})
-    assert curves.space.point(near[0]) == {"lr": 0.001, "alpha": 0.0} and near[1] == 1
+    # On a log scale, in thirds, 0.004 belongs to 0.001 and 0.006 to 0.01; on a linear one both would belong to 0.001.
+    for lr, alpha, expected in [(0.004, 0.4, (0.001, 0.0)), (0.006, 0.6, (0.01, 1.0)), (0.03, 0.1, (0.1, 0.0))]:
+        ((index, weight),) = curves.mixture({"lr": lr, "alpha": alpha})
+        assert tuple(curves.space.point(index).values()) == expected and weight == 1
     # This surface is linear in log lr and alpha: interpolation meets it everywhere.
     for lr, alpha in [(0.002, 0.4), (0.05, 0.9), (0.1, 1.0), (0.001, 0.0)]:
         mixture = curves.mixture({"lr": lr, "alpha": alpha}, "linear")
         assert sum(weight for _, weight in mixture) == pytest.approx(1)
         assert curves.truth(mixture) == pytest.approx(np.log10(lr) + 5 + 3 * alpha)
         assert curves.curve(mixture, none(curves)) == pytest.approx(curves.truth(mixture))
+
+
+def test_a_random_draw_meets_all_points_of_an_even_grid_alike():
+    shape = {"lr": [0.001, 0.01, 0.1], "alpha": [0.0, 1.0]}
+    curves = Curves.from_table(table(lambda p, s, e: 1.0, 1, (0,), shape))
+    draws = np.random.default_rng(0).random((6000, 2))
+    met = [curves.mixture({"lr": 10 ** (2 * u - 3), "alpha": v})[0][0] for u, v in draws]
+    assert np.bincount(met, minlength=6) == pytest.approx(1000, abs=120)
 
 
 def test_halving_spends_what_a_hand_computation_says():
