@@ -7,6 +7,7 @@
 - validation: the time to rank the cases of an epoch on stored candidates and on the full catalogue, as a share of the
   epoch (cases and sequences in the proportion of Movie-Book, 7,644 to 58,515);
 - ranking case by case against batches: the same ranks, taken one user at a time;
+- encoders: one step of all nine with padding computed, against real items alone;
 - ranks in fp32 against the same model in float64: how many cases differ.
 
 Runs are interleaved and medians compared. Data is made up: histories of 6 to 15 items, random features.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import statistics
 import sys
@@ -36,7 +38,7 @@ from torch.utils.data import DataLoader
 from benchmarks.models import made_up
 from llmemf.batches import TrialData
 from llmemf.config import build_config
-from llmemf.models import model_class
+from llmemf.models import attention, model_class
 from llmemf.ranking import rank_cases
 from llmemf.scenarios.scenario import Sequences
 from llmemf.training import Trainer
@@ -126,6 +128,19 @@ def differing_ranks(trainer: Trainer) -> float:
     return float(np.mean(ranks_in_batches(double)["full"] != single["full"]))
 
 
+def encode(trainer: Trainer, *, packed: bool) -> None:
+    """The encoders of one batch, forwards and backwards."""
+    tower, batch = trainer.model.train().towers[0], trainer.train_sequences.batch(torch.arange(256))
+    before, attention.Layout = attention.Layout, functools.partial(attention.Layout, packed=packed)
+    try:
+        for name, view in batch.views.items():
+            inputs = [tower.tables[m].input_rows(view.items) for m in tower.modalities]
+            states = tower.states(view.items < trainer.model.num_items, name, inputs)
+            sum(state.sum() for state in states).backward()
+    finally:
+        attention.Layout = before
+
+
 def timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
@@ -140,6 +155,8 @@ def measure(items: int, sequences: int, cases: int, rounds: int, threads: int) -
     work = {
         "resident": lambda: resident_rows(trainer),
         "lists": lambda: listed_rows(loader),
+        "encoders, padded": lambda: encode(trainer, packed=False),
+        "encoders": lambda: encode(trainer, packed=True),
         "epoch": lambda: trainer._train_epoch(1),
         "validation": lambda: ranks_in_batches(trainer),
         "case by case": lambda: ranks_case_by_case(trainer),
@@ -154,6 +171,7 @@ def measure(items: int, sequences: int, cases: int, rounds: int, threads: int) -
     return {
         **{f"seconds, {name}": value for name, value in middle.items()},
         "data path, lists / ours": middle["lists"] / middle["resident"],
+        "encoders, padded / ours": middle["encoders, padded"] / middle["encoders"],
         "validation / epoch": middle["validation"] / (middle["epoch"] + middle["validation"]),
         "ranking, case by case / ours": middle["case by case"] / middle["validation"],
         "cases whose fp32 rank differs": differing_ranks(trainer),

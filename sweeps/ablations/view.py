@@ -16,8 +16,7 @@ from sweeps.ablations.table import AblationTable, grouped, validation_text
 from sweeps.comparison.ledger import EntryResult, GroupLedger
 from sweeps.comparison.table_formats import number
 from sweeps.comparison.tables import HEADINGS, Cell
-from sweeps.comparison.view import STATE_STYLES, facts_table, plain_table, print_browse
-from sweeps.report_text import print_command
+from sweeps.comparison.view import STATE_STYLES, data_line, facts_table, plain_table, print_places
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
@@ -39,9 +38,7 @@ def print_start(
     if scenario is None:
         facts.add_row("data", f"{record.scenario} (made when the ablation starts)")
     else:
-        sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
-        sequences = f"{len(scenario.train):,} sequences, {len(scenario.test):,} test cases"
-        facts.add_row("data", f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {sequences}")
+        facts.add_row("data", data_line(scenario))
     if record.encoders is not None:
         named = {
             "text": record.encoders.text,
@@ -129,17 +126,9 @@ def print_end(
     for note in table.notes:
         console.print(note, style="dim", highlight=False)
     console.print()
-    facts = facts_table()
-    style = "green" if record.status == "completed" else "red"
-    took = f"in {wording.duration(ledger.seconds)}"
-    facts.add_row("ablation", Text.assemble(record.name, " ", (record.status, f"bold {style}"), f" {took}"))
-    facts.add_row("tables", f"{record.folder}/ablation.md, ablation.csv, ablation.tex")
-    if undelivered:
-        facts.add_row("note", undelivered)
-    console.print(facts)
-    print_browse(record.tracking_uri, record.storage, page, console)
-    if any(line.state == "failed" for line in table.lines):
-        print_command(console, "try again", record.resume_command())
+    files = "ablation.md, ablation.csv, ablation.tex"
+    again = any(line.state == "failed" for line in table.lines)
+    print_places("ablation", record, ledger, files, undelivered, page, console, again=again)
 
 
 def domain_table(table: AblationTable, domain: str, console: Console) -> Table:

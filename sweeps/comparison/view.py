@@ -15,6 +15,7 @@ from sweeps import wording
 from sweeps.comparison.ledger import EntryResult, GroupLedger
 from sweeps.comparison.paper_numbers import PAPER_METRICS, shown_name
 from sweeps.comparison.plan import ComparisonRecord, plan_search
+from sweeps.comparison.record import GroupRecord
 from sweeps.comparison.table_formats import COST_HEADINGS, costs, count, number, p_value
 from sweeps.comparison.tables import HEADINGS, Cell, ComparisonTable, Row
 from sweeps.plan import Plan, command_line
@@ -40,9 +41,7 @@ def print_start(
     if scenario is None:
         facts.add_row("data", f"{record.scenario} (made when the comparison starts)")
     else:
-        sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
-        sequences = f"{len(scenario.train):,} sequences, {len(scenario.test):,} test cases"
-        facts.add_row("data", f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {sequences}")
+        facts.add_row("data", data_line(scenario))
     facts.add_row("systems", f"{len(record.models)}: {', '.join(map(shown_name, record.models))}")
     stopping = "ASHA stops the laggards" if record.scheduler == "asha" else "none is stopped early"
     budget = f"at most {record.trials_per_model} trials ({record.search}, {stopping}) of at most "
@@ -107,26 +106,52 @@ def print_end(
     for note in table.notes:
         console.print(note, style="dim", highlight=False)
     console.print()
+    again = any(row.state for row in table.rows)
+    print_places(
+        "comparison",
+        record,
+        ledger,
+        "comparison.md, comparison.csv, comparison.tex",
+        tracking,
+        page,
+        console,
+        again=again,
+    )
+
+
+def print_places(
+    kind: str,
+    record: GroupRecord,
+    ledger: GroupLedger,
+    files: str,
+    undelivered: str,
+    page: str,
+    console: Console,
+    *,
+    again: bool,
+) -> None:
+    """How a group of sweeps ended, where its tables are, how to look at its runs, and how to repeat what failed."""
     facts = facts_table()
     style = "green" if record.status == "completed" else "red"
     took = f"in {wording.duration(ledger.seconds)}"
-    facts.add_row("comparison", Text.assemble(record.name, " ", (record.status, f"bold {style}"), f" {took}"))
-    facts.add_row("tables", f"{record.folder}/comparison.md, comparison.csv, comparison.tex")
-    if tracking:
-        facts.add_row("note", tracking)
+    facts.add_row(kind, Text.assemble(record.name, " ", (record.status, f"bold {style}"), f" {took}"))
+    facts.add_row("tables", f"{record.folder}/{files}")
+    if undelivered:
+        facts.add_row("note", undelivered)
     console.print(facts)
-    print_browse(record.tracking_uri, record.storage, page, console)
-    again = [row for row in table.rows if row.state]
+    if record.tracking_uri.startswith("http"):
+        print_command(console, "browse", record.tracking_uri.rstrip("/") + page)
+    else:
+        print_command(console, "browse", command_line("ui.py", storage=record.storage))
     if again:
         print_command(console, "try again", record.resume_command())
 
 
-def print_browse(tracking_uri: str, storage: str, page: str, console: Console) -> None:
-    """How to look at the runs."""
-    if tracking_uri.startswith("http"):
-        print_command(console, "browse", tracking_uri.rstrip("/") + page)
-    else:
-        print_command(console, "browse", command_line("ui.py", storage=storage))
+def data_line(scenario: Scenario) -> str:
+    """A scenario and its sizes, in one line."""
+    sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
+    sequences = f"{len(scenario.train):,} sequences, {len(scenario.test):,} test cases"
+    return f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {sequences}"
 
 
 def domain_table(table: ComparisonTable, domain: str, console: Console) -> Table:

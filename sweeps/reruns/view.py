@@ -10,8 +10,7 @@ from rich.text import Text
 
 from sweeps import wording
 from sweeps.comparison.ledger import GroupLedger
-from sweeps.comparison.view import facts_table, plain_table, print_browse
-from sweeps.report_text import print_command
+from sweeps.comparison.view import facts_table, plain_table, print_places
 from sweeps.reruns.plan import RerunRecord
 from sweeps.reruns.table import HEADINGS, METRICS, Line, RerunTable, cells, plus_minus
 
@@ -69,17 +68,9 @@ def print_end(table: RerunTable, ledger: GroupLedger, undelivered: str, page: st
     for note in table.notes:
         console.print(note, style="dim", highlight=False)
     console.print()
-    facts = facts_table()
-    style = "green" if record.status == "completed" else "red"
-    took = f"in {wording.duration(ledger.seconds)}"
-    facts.add_row("rerun", Text.assemble(record.name, " ", (record.status, f"bold {style}"), f" {took}"))
-    facts.add_row("tables", f"{record.folder}/rerun.md, rerun.csv, rerun.json (and beside the sweep's leaderboard)")
-    if undelivered:
-        facts.add_row("note", undelivered)
-    console.print(facts)
-    print_browse(record.tracking_uri, record.storage, page, console)
-    if any(line.state for line in table.lines):
-        print_command(console, "try again", record.resume_command())
+    files = "rerun.md, rerun.csv, rerun.json (and beside the sweep's leaderboard)"
+    again = any(line.state for line in table.lines)
+    print_places("rerun", record, ledger, files, undelivered, page, console, again=again)
 
 
 def validation_table(table: RerunTable, width: int) -> Table:
