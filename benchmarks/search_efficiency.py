@@ -125,7 +125,7 @@ def outcome_table(outcomes: dict[str, Outcome], *, against: str) -> str:
         against: the strategy whose mean cost is the unit of the ratio.
     """
     lines = [
-        "| search | epochs to goal: median (quartiles) | failures | epochs in all | cost | speed |",
+        "| search | epochs to goal: median (quartiles) | failures | epochs in all (in a row) | cost | speed |",
         "|---|---|---|---|---|---|",
     ]
     unit = outcomes[against].cost.mean()
@@ -134,7 +134,8 @@ def outcome_table(outcomes: dict[str, Outcome], *, against: str) -> str:
             continue
         first, median, third = (f"{value:.0f}" if np.isfinite(value) else "never" for value in outcome.quartiles())
         lines.append(
-            f"| {name} | {median} ({first} to {third}) | {outcome.failures:.0%} | {outcome.spent.mean():.0f} "
+            f"| {name} | {median} ({first} to {third}) | {outcome.failures:.0%} "
+            f"| {outcome.spent.mean():.0f} ({outcome.rounds.mean():.0f}) "
             f"| {outcome.cost.mean():.0f} | {unit / outcome.cost.mean():.2f} |"
         )
     return "\n".join(lines)
@@ -210,6 +211,8 @@ def main() -> None:
             print(f"{options.table}: {len(table)} epochs of seeds {', '.join(map(str, table['seed'].unique()))}")
             return
         curves = Curves.from_table(read_table(options.table))
+        if curves.epochs < 3:
+            raise InputError(f"{options.table}: {curves.epochs} epochs; halving needs at least 3 to be compared")
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
