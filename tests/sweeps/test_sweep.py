@@ -167,7 +167,11 @@ def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
     kept = {item.path for item in client.list_artifacts(runs[PARENT].info.run_id)}
     assert kept == {"leaderboard.csv", "leaderboard.md", "best.yaml"}
     assert len(client.list_artifacts(children[best["trial"]].info.run_id, "best")) == 2
-    assert "Numbers of a generated sample" in text and "sweeps/ui.py" in text and f"sweeps/report.py {plan.record.name}" in text
+    assert (
+        "Numbers of a generated sample" in text
+        and "sweeps/ui.py" in text
+        and f"sweeps/report.py {plan.record.name}" in text
+    )
     assert yaml.safe_load((folder / "sweep.yaml").read_text())["status"] == "completed"
     left = {path.name: [file.name for file in path.rglob("*") if file.is_file()] for path in folder.glob("trials/*")}
     assert set(left) == {row["trial"] for row in rows[:2]}, "the best two keep their weights, and nothing else"
