@@ -139,6 +139,12 @@ class Plan:
         """Training objectives among the trials (full, sampled)."""
         return sorted({str(config.objective) for config in self.configs if hasattr(config, "objective")})
 
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings that all trials share: the fixed ones, and those whose grid has a single value."""
+        single = [block for block in self.space.blocks if block.kind == "fixed"]
+        return {**self.fixed, **{key: value for block in single for key, value in zip(block.keys, block.points[0])}}
+
     def resume_command(self) -> str:
         """The command line that continues this sweep, as it can be typed here."""
         return command_line("grid.py", "--resume", "--name", self.record.name, storage=self.record.storage)

@@ -371,7 +371,7 @@ def write_results(
         "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
     }
     if best:
-        config = build_config(plan.config_class, {**plan.fixed, **best.settings}, where=best.name)
+        config = build_config(plan.config_class, {**plan.fixed, **best.choice}, where=best.name)
         encoders = ", ".join(f"{kind} {matrix.encoder}" for kind, matrix in data.features.items()) or "none"
         facts = {
             "best trial of sweep": f"{record.name} ({best.name}, epoch {best.best_epoch})",
@@ -412,7 +412,7 @@ def open_tracking(
         tags["asked_for"] = record.requested
     local = not record.tracking_uri.startswith(("http", "databricks"))
     artifacts = (Path(record.storage) / "artifacts" / record.scenario).as_uri() if local else None
-    target = Target(record.tracking_uri, record.scenario, record.name, artifacts, tags, plan.fixed)
+    target = Target(record.tracking_uri, record.scenario, record.name, artifacts, tags, plan.shared)
     with console.status("opening the tracking database"):
         tracking = Tracking(target, client)
         tracking.open(ledger)

@@ -111,7 +111,7 @@ def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
             epochs=6,
             name="s1",
             keep=2,
-            assignments=["lr=1e-3,1e-2", "alpha=0.4", "beta=0.3", "lambda1=0.1,0.5", "lambda2=0.1,0.3"],
+            assignments=["lr=1e-3,1e-2", "alpha=0.4", "beta=0.2", "lambda1=0.1,0.5", "lambda2=0.1,0.3"],
         )
     )
     flaky, evaluated = FlakyClient(mlflow_client(plan.record.tracking_uri), 10**9), Evaluated()
@@ -161,6 +161,8 @@ def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
     assert float(best["objective"]) == pytest.approx(runs[PARENT].data.metrics["objective"])
     config = yaml.safe_load((folder / "best.yaml").read_text())
     assert config["lr"] == 1e-3 and config["alpha"] == 0.4 and config["model"] == "llm_emf"
+    assert config["beta"] == 0.2, "a setting of one value is no default"
+    assert {found.data.params["beta"] for found in children.values()} == {"0.2"}
     assert plan.config_class(**config).epochs == 6
     header = (folder / "best.yaml").read_text()
     assert "fingerprint" in header and "# test/movie/mrr = 0.5000" in header
