@@ -124,7 +124,7 @@ class Trainer:
             InputError: the checkpoint is of another configuration or of other data, or cannot be read.
         """
         stored = _read_config(Path(folder))
-        _check_data(folder, stored, self.data)
+        check_data(folder, stored, self.data)
         differing = sorted(key for key, value in self.config.to_dict().items() if stored["config"].get(key) != value)
         if set(differing) - {"epochs", "device", "patience"}:
             raise InputError(
@@ -350,17 +350,24 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return stored
 
 
-def _check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData) -> None:
-    """Raise InputError unless a checkpoint was trained on this scenario and these features."""
+def check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData, *, verb: str = "use") -> None:
+    """Raise InputError unless a checkpoint was trained on this scenario and these features.
+
+    Args:
+        folder: the checkpoint.
+        stored: what its `config.yaml` says.
+        data: what is at hand.
+        verb: what the user should do with the checkpoint and its own data.
+    """
     if stored["fingerprint"] != data.fingerprint:
         raise InputError(
             f"checkpoint {folder} was trained on data {stored['fingerprint'][:12]}, this is {data.fingerprint[:12]}: "
-            "use it with the data it was trained on"
+            f"{verb} it with the data it was trained on"
         )
     for kind, expected in stored["features"].items():
         if data.feature_hashes.get(kind) != expected:
             raise InputError(
-                f"checkpoint {folder} was trained with other {kind} features: use it with those it was trained with"
+                f"checkpoint {folder} was trained with other {kind} features: {verb} it with those it was trained with"
             )
 
 
@@ -415,7 +422,7 @@ def rank_checkpoint(
     stored = _read_config(folder)
     model_type = model_class(stored["config"]["model"])
     config = build_config(model_type.config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
-    _check_data(folder, stored, data)
+    check_data(folder, stored, data)
     target = pick_device(config.device)
     sequences = device_sequences(config, scenario, split, target)
     model = model_type(config, data).to(target)

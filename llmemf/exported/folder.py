@@ -41,7 +41,7 @@ from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.models.unseen_items import UnseenItems
 from llmemf.scenarios.scenario import Scenario, Sequences
-from llmemf.training import BEST, CONFIG
+from llmemf.training import BEST, CONFIG, check_data
 
 FORMAT = 1
 MANIFEST, DATA, ITEMS, METRICS, CARD = "model.json", "data.safetensors", "items.parquet", "metrics.json", "README.md"
@@ -153,7 +153,7 @@ def export_checkpoint(
     kind = model_class(stored["config"]["model"])
     config = build_config(kind.config_class, {**stored["config"], "device": "cpu"}, where=str(checkpoint / CONFIG))
     data = TrialData.build(scenario, **features)
-    _check_data(checkpoint, stored, data)
+    check_data(checkpoint, stored, data, verb="export")
     try:
         tensors = load_file(checkpoint / BEST)
     except (OSError, SafetensorError) as error:
@@ -276,20 +276,6 @@ def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
         for name, buffer in whole.named_buffers()
         if not name.startswith(drawing)
     )
-
-
-def _check_data(checkpoint: Path, stored: Mapping[str, Any], data: TrialData) -> None:
-    """Raise InputError unless the checkpoint was trained on this scenario and these features."""
-    if stored["fingerprint"] != data.fingerprint:
-        raise InputError(
-            f"checkpoint {checkpoint} was trained on data {stored['fingerprint'][:12]}, this is "
-            f"{data.fingerprint[:12]}: export it with the data it was trained on"
-        )
-    for kind, expected in stored["features"].items():
-        if data.feature_hashes.get(kind) != expected:
-            raise InputError(
-                f"checkpoint {checkpoint} was trained with other {kind} features: export it with those it was trained with"
-            )
 
 
 def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> TrialData:

@@ -42,8 +42,8 @@ class Layout:
         # The diagonal stays open at padding: a row without any key would be NaN.
         diagonal_LL = torch.eye(length, dtype=torch.bool, device=real_BL.device)
         self.allowed_BLL = (ones_LL.tril() & real_BL.unsqueeze(1)) | diagonal_LL
-        self._packed = real_BL.device.type == "cpu" if packed is None else packed
-        self._places = real_BL.flatten().nonzero().squeeze(1) if self._packed else None
+        packed = real_BL.device.type == "cpu" if packed is None else packed
+        self._places = real_BL.flatten().nonzero().squeeze(1) if packed else None
         self._real_R1 = real_BL.flatten().unsqueeze(1)
 
     def rows(self, x_BLD: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class Layout:
 
     def blank(self, x_RD: Tensor) -> Tensor:
         """The rows with those of padding zero."""
-        return x_RD if self._packed else x_RD * self._real_R1
+        return x_RD * self._real_R1 if self._places is None else x_RD
 
 
 class AttentionBlock(nn.Module):

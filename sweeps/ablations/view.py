@@ -15,8 +15,8 @@ from sweeps.ablations.rows import GROUPS, Row
 from sweeps.ablations.table import AblationTable, grouped, validation_text
 from sweeps.comparison.ledger import EntryResult, GroupLedger
 from sweeps.comparison.table_formats import number
-from sweeps.comparison.tables import HEADINGS, Cell
-from sweeps.comparison.view import STATE_STYLES, data_line, facts_table, plain_table, print_places
+from sweeps.comparison.tables import HEADINGS
+from sweeps.comparison.view import STATE_STYLES, data_line, entry_line, facts_table, plain_table, print_places
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
@@ -97,21 +97,8 @@ def print_row(
     earlier: bool,
 ) -> None:
     """One line of a row that is through."""
-    total = len(record.rows)
-    line = Text(f"{place:>{len(str(total))}}/{total}  ", style="dim")
-    line.append(f"{row.name:<{max(map(len, record.rows))}}  ", style="bold not dim")
-    if result.outcome != "done":
-        state = "failed" if result.outcome == "failed" else "cannot run"
-        line.append(f"{state}: ", style=f"{STATE_STYLES[state]} not dim")
-        line.append(result.reason, style="not dim")
-    else:
-        parts = [
-            f"{domain} MRR {number(Cell.of(values))}"
-            for domain in scenario.domains
-            if (values := result.values(f"test/{domain}/mrr"))
-        ]
-        line.append(", ".join(parts), style="not dim")
-        line.append(f"   {wording.plural(len(result.seeds), 'seed')}" + (", earlier" if earlier else ""))
+    how = wording.plural(len(result.seeds), "seed")
+    line = entry_line(row.name, record.rows, place, result, scenario, how, earlier=earlier)
     console.print(line, soft_wrap=not console.is_terminal)
 
 

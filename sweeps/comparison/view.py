@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -65,27 +66,33 @@ def print_system(
     earlier: bool = False,
 ) -> None:
     """One line of a system that is through."""
-    total = len(record.models)
-    width = max(len(shown_name(model)) for model in record.models)
+    how = ""
+    if result.outcome == "done":
+        facts, seeds = costs(Row(result)), wording.plural(len(result.seeds), "seed")
+        how = f"{facts['trials']} trials, {seeds}, {facts['training']} training each, {count(result.parameters)} parameters"
+    names = [shown_name(model) for model in record.models]
+    line = entry_line(shown_name(result.name), names, place, result, scenario, how, earlier=earlier)
+    console.print(line, soft_wrap=not console.is_terminal)
+
+
+def entry_line(
+    name: str, names: Collection[str], place: int, result: EntryResult, scenario: Scenario, how: str, *, earlier: bool
+) -> Text:
+    """An entry of a group that is through: its test MRR and how it came about, or why there is none."""
+    total = len(names)
     line = Text(f"{place:>{len(str(total))}}/{total}  ", style="dim")
-    line.append(f"{shown_name(result.name):<{width}}  ", style="bold not dim")
+    line.append(f"{name:<{max(map(len, names))}}  ", style="bold not dim")
     if result.outcome != "done":
         state = "failed" if result.outcome == "failed" else "cannot run"
         line.append(f"{state}: ", style=f"{STATE_STYLES[state]} not dim")
-        line.append(result.reason, style="not dim")
-    else:
-        parts = [
-            f"{domain} MRR {number(Cell.of(values))}"
-            for domain in scenario.domains
-            if (values := result.values(f"test/{domain}/mrr"))
-        ]
-        line.append(", ".join(parts), style="not dim")
-        facts = costs(Row(result))
-        how = (
-            f"{facts['trials']} trials, {wording.plural(len(result.seeds), 'seed')}, {facts['training']} training each"
-        )
-        line.append(f"   {how}, {count(result.parameters)} parameters" + (", earlier" if earlier else ""))
-    console.print(line, soft_wrap=not console.is_terminal)
+        return line.append(result.reason, style="not dim")
+    parts = [
+        f"{domain} MRR {number(Cell.of(values))}"
+        for domain in scenario.domains
+        if (values := result.values(f"test/{domain}/mrr"))
+    ]
+    line.append(", ".join(parts), style="not dim")
+    return line.append(f"   {how}" + (", earlier" if earlier else ""))
 
 
 def print_end(
