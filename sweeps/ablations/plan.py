@@ -6,7 +6,7 @@ The configuration is that of a sweep's best trial (fixed), or every row searches
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from sweeps.cluster.resources import default_gpus
 from sweeps.comparison.record import (
     DEFAULT_SEEDS,
     RESOURCES,
+    GroupOptions,
     GroupRecord,
     check_new,
     resume_group,
@@ -44,25 +45,12 @@ KEPT = ("rows", "tune", "from_sweep", "seeds", "epochs", "seed", "tracking_uri")
 
 
 @dataclass
-class AblationOptions:
+class AblationOptions(GroupOptions):
     """The command line of an ablation; None means that the scenario file or a default decides."""
 
-    scenario: str | None = None
     rows: list[str] | None = None
     tune: int | None = None
     from_sweep: str | None = None
-    seeds: int | None = None
-    epochs: int | None = None
-    seed: int | None = None
-    concurrency: int | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
-    name: str | None = None
-    data_root: Path = Path("data")
-    tracking_uri: str | None = None
-    storage: Path = Path("mlruns")
-    ray_address: str | None = None
-    assignments: list[str] = field(default_factory=list)
 
 
 class AblationRecord(GroupRecord):

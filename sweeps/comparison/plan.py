@@ -6,8 +6,7 @@ The search of a system is an ordinary sweep over its own default space, see `swe
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
@@ -20,6 +19,7 @@ from sweeps.comparison.paper_numbers import in_table_order
 from sweeps.comparison.record import (
     DEFAULT_SEEDS,
     RESOURCES,
+    GroupOptions,
     GroupRecord,
     check_new,
     resume_group,
@@ -63,24 +63,11 @@ KEPT = ("trials_per_model", "seeds", "epochs", "seed", "tracking_uri")
 
 
 @dataclass
-class CompareOptions:
+class CompareOptions(GroupOptions):
     """The command line of a comparison; None means that the scenario file or a default decides."""
 
-    scenario: str | None = None
     models: list[str] | None = None
     trials_per_model: int | None = None
-    seeds: int | None = None
-    epochs: int | None = None
-    seed: int | None = None
-    concurrency: int | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
-    name: str | None = None
-    data_root: Path = Path("data")
-    tracking_uri: str | None = None
-    storage: Path = Path("mlruns")
-    ray_address: str | None = None
-    assignments: list[str] = field(default_factory=list)
 
 
 class ComparisonRecord(GroupRecord):

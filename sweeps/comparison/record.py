@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -24,6 +25,25 @@ from sweeps.settings import RECORD, SweepRecord, SweepSettings, scenario_files, 
 
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address")
 DEFAULT_SEEDS = 5
+
+
+@dataclass
+class GroupOptions:
+    """What the command lines of a comparison and of an ablation have in common."""
+
+    scenario: str | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    concurrency: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    name: str | None = None
+    data_root: Path = Path("data")
+    tracking_uri: str | None = None
+    storage: Path = Path("mlruns")
+    ray_address: str | None = None
+    assignments: list[str] = field(default_factory=list)
 
 
 class GroupRecord(BaseModel):
