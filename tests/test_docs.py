@@ -18,7 +18,8 @@ from llmemf.training import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "adding_a_model.md").read_text()
-sys.path.insert(0, str(ROOT / "tests" / "llmemf"))
+# At the end: the commands put the project into the first place when they are imported.
+sys.path.append(str(ROOT / "tests" / "llmemf"))
 NAME = "fading_mean"
 
 
