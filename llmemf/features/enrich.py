@@ -139,7 +139,7 @@ class Enrichment:
         entry = self.cache.entry(key)
         tries_left = TRIES if self.retry_failed and entry.settled else TRIES - entry.bad
         failures = billed = limited = 0
-        while not self.stop:
+        while (began := await self._pace.enter(self.stop.event)) is not None:
             try:
                 verdict = await self._call(client, key, prompt, question)
             except Transient as failure:
@@ -147,7 +147,7 @@ class Enrichment:
                 billed += failure.billed
                 limited += failure.limited
                 over = failures >= FAILURES or billed >= BILLED_FAILURES or limited >= LIMITED
-                await self._after_failure(key, prompt, failure, max(failures, limited), over)
+                await self._after_failure(key, prompt, failure, max(failures, limited), began, over)
                 if over:
                     return
                 continue
@@ -167,14 +167,12 @@ class Enrichment:
             )
 
     async def _call(self, client, key: str, prompt: Prompt, question: str) -> str | None:
-        """One call, paid for and recorded; None if the run stopped before it.
+        """One call at the place that was given, paid for and recorded; None if the run stopped before it.
 
         Raises:
             Transient, Rejected: as the endpoint; what the call may have cost is recorded.
             InputError: the endpoint is unusable, or the cache cannot be written.
         """
-        if not await self._pace.enter(self.stop.event):
-            return None
         bound, usd = self.ledger.bound(question, self.endpoint.max_tokens), 0.0
         try:
             if not await self.ledger.reserve(bound):
@@ -240,12 +238,14 @@ class Enrichment:
         self._record(key, prompt, status=f"failed: {reason}", usd=bound, uncertain=True)
         return bound
 
-    async def _after_failure(self, key: str, prompt: Prompt, failure: Transient, tries: int, over: bool) -> None:
+    async def _after_failure(
+        self, key: str, prompt: Prompt, failure: Transient, tries: int, began: float, over: bool
+    ) -> None:
         """Slow down after a failed call; the last one of a question gives it up for this run."""
         self._progress.retried += 1
         self._progress.limited += failure.limited
         if failure.limited:
-            self._pace.refused(failure.wait, tries)
+            self._pace.refused(failure.wait, tries, began)
         if failure.wait is not None and failure.wait > LONGEST_WAIT:
             hours = failure.wait / 3600
             self.stop.request("endpoint", f"{self.endpoint.host} asks to wait {hours:.1f} h before the next call")

@@ -227,7 +227,7 @@ class ImageFetch:
     async def _settle(self, client: httpx2.AsyncClient, address: str, items: list[int]) -> None:
         """Fetch one address, with retries, and note the outcome for all items that name it."""
         failures = limited = 0
-        while await self._pace.enter(self.stop.event):
+        while (began := await self._pace.enter(self.stop.event)) is not None:
             try:
                 async with asyncio.timeout(self.settings.timeout):
                     data = await get_image(client, address, self.settings.max_bytes)
@@ -255,7 +255,7 @@ class ImageFetch:
                 break
             self._progress.retried += 1
             if failure.limited:
-                self._pace.refused(failure.wait, limited)
+                self._pace.refused(failure.wait, limited, began)
             else:
                 await sleep(max(failure.wait or 0.0, self._pace.backoff(failures)), self.stop.event)
         else:

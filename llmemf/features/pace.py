@@ -10,8 +10,6 @@ from collections.abc import Mapping
 
 BASE_SECONDS = 0.5
 LONGEST_BACKOFF = 60.0
-STEP_SECONDS = 1.0
-"""A burst of refusals within this time lowers the limit once: they were sent under the same limit."""
 
 
 class Pace:
@@ -32,7 +30,7 @@ class Pace:
         self._base = base
         self._proven = False
         self._successes = 0
-        self._lowered = -STEP_SECONDS
+        self._lowered = 0.0
         self._resume = 0.0
         self._changed = asyncio.Event()
 
@@ -41,18 +39,18 @@ class Pace:
         """Seconds that everybody has to wait from now on."""
         return max(0.0, self._resume - time.monotonic())
 
-    async def enter(self, stop: asyncio.Event) -> bool:
-        """Wait for a place; False if `stop` came first."""
+    async def enter(self, stop: asyncio.Event) -> float | None:
+        """Wait for a place; the moment (monotonic) at which it was given, None if `stop` came first."""
         while not stop.is_set():
             if self.pause:
                 await sleep(self.pause, stop)
             elif self.under_way < self.limit:
                 self.under_way += 1
-                return True
+                return time.monotonic()
             else:
                 self._changed.clear()
                 await first(self._changed.wait(), stop.wait())
-        return False
+        return None
 
     def leave(self) -> None:
         self.under_way -= 1
@@ -66,10 +64,13 @@ class Pace:
             self.limit, self._successes = self.limit + 1, 0
         self._changed.set()
 
-    def refused(self, retry_after: float | None, tries: int) -> None:
-        """The server said 429: halve the limit and hold everybody back."""
+    def refused(self, retry_after: float | None, tries: int, began: float) -> None:
+        """The server said 429 to a call that began then: halve the limit and hold everybody back.
+
+        A burst of refusals halves it once: a call that began under the old limit says nothing about the new one.
+        """
         now = time.monotonic()
-        if now - self._lowered >= STEP_SECONDS:
+        if began >= self._lowered:
             self.limit, self._successes, self._lowered = max(1, self.limit // 2), 0, now
         wait = retry_after + random.uniform(0, 0.1) if retry_after else self.backoff(tries)
         self._resume = max(self._resume, now + wait)
