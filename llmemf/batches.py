@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llmemf.features.matrix import FeatureMatrix
+from llmemf.features.matrix import FeatureMatrix, unit_rows
 from llmemf.scenarios.scenario import Scenario, Sequences
 
 VIEWS = ("x", "y", "xy")
@@ -30,7 +30,7 @@ class TrialData:
         domains: names of X and Y.
         train, valid: sequences; the last item of a validation sequence is its target.
         valid_candidates: (cases, C) int32 global ids, -1 padded.
-        text, image: frozen feature matrices in fp32 with rows of unit length, or None.
+        text, image: frozen feature matrices with rows of unit length, in fp32 or packed and mapped from a file, or None.
         fingerprint: of the scenario it was taken from.
         profile: encoded user profiles, rows of unit length by dense user id, or None.
     """
@@ -90,11 +90,8 @@ class TrialData:
 
 
 def _unit_rows(matrix: FeatureMatrix) -> FeatureMatrix:
-    """The same features in fp32, every present row of unit length, absent rows zero; the original stays as it is."""
-    rows = np.array(matrix.rows, dtype=np.float32)
-    rows[~matrix.has] = 0
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return replace(matrix, rows=rows)
+    """The same features, every present row of unit length, absent rows zero: packed ones as they are, others as an fp32 copy."""
+    return matrix if matrix.packed else replace(matrix, rows=unit_rows(matrix.rows, matrix.has))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ llmemf features offline NAME
 llmemf features import NAME --text text_feat.npy --image image_feat.npy --encoder clip-b32
 llmemf features encode NAME --text title+llm
 llmemf features profiles NAME
+llmemf features pack NAME
 llmemf features show NAME
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -19,6 +20,8 @@ from rich.console import Console
 from llmemf.commands import encode, enrich
 from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite
 from llmemf.errors import InputError
+
+Precision = Literal["fp16", "fp32"]
 
 app = typer.Typer(no_args_is_help=True, help="Make, import and show the item features of a scenario.")
 
@@ -119,6 +122,32 @@ def profiles(
     found.save(scenario, overwrite=overwrite)
     _say(f"{found.name}: {int(found.has.sum()):,} of {len(found.has):,} users have a row of {found.width} numbers")
     _say(f"next: llmemf train {name} --set model=lecdsr --set profile=llm")
+
+
+@app.command("pack")
+def pack(
+    name: Name,
+    kind: EncodedKind = Kind.both,
+    encoder: Annotated[str, typer.Option("--encoder", help="Which features; auto as in training.")] = "auto",
+    precision: Annotated[Precision, typer.Option("--precision", help="fp16 (half the size), or fp32.")] = "fp16",
+    data_root: DataRoot = DEFAULT_ROOT,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write features once more as trials read them, in half precision: mapped from the disk, copied by nobody."""
+    from llmemf.features.matrix import KINDS, PACKED, find_features
+    from llmemf.features.packed import pack as pack_matrix
+    from llmemf.scenarios.scenario import find_scenario
+
+    scenario = find_scenario(name, data_root)
+    settings = []
+    for each in KINDS if kind is Kind.both else (kind.value,):
+        packed = pack_matrix(find_features(scenario, each, encoder), scenario, precision, overwrite=overwrite)
+        change = packed.details[PACKED]["largest_change"]
+        _say(
+            f"{packed.name}: {packed.rows.nbytes / 2**20:,.0f} MiB; no row moved by more than {change:.1e} of its length"
+        )
+        settings.append(f"--set {each}_encoder={packed.encoder}")
+    _say(f"next: llmemf train {name} {' '.join(settings)}")
 
 
 _CONTENT = {"text": "a title or description", "image": "an image"}

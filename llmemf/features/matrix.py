@@ -7,6 +7,8 @@ Layout, below a scenario's folder (written to a temporary name and renamed):
         has.npy                    (num_items,) bool; False rows are zero and leave the mixture
         manifest.json              kind, encoder, width, hashes, and what the encoder wants to say of itself
 
+Packed features (see `llmemf.features.packed`) are such a folder whose rows have unit length and are read where they lie.
+
     profiles/profile.<encoder>/    the same for user profiles, (num_users, width), bound to users, items and training split
 """
 
@@ -19,6 +21,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +34,8 @@ PROFILE = "profile"
 """The kind whose rows are users."""
 CLIP = "clip"
 """`details["family"]` of matrices made by `llmemf features encode`."""
+PACKED = "packed"
+"""The entry of `details` that packed matrices have."""
 TEXT_SOURCES = ("title+llm", "llm", "title")
 """What a CLIP text matrix can be made from, in the order in which `auto` prefers them."""
 
@@ -62,6 +67,18 @@ class FeatureMatrix:
     @property
     def name(self) -> str:
         return f"{self.kind}.{self.encoder}"
+
+    @property
+    def packed(self) -> bool:
+        """Whether rows have unit length already and are read where they lie."""
+        return PACKED in self.details
+
+    def __reduce_ex__(self, protocol: int) -> Any:
+        """A packed matrix travels between processes as the name of its folder, which each of them maps into its memory."""
+        if not self.packed or not isinstance(self.rows, np.memmap):
+            return super().__reduce_ex__(protocol)
+        folder = Path(self.rows.filename).parent
+        return _load_again, (str(folder), _manifest(folder)["hash"])
 
     def hash(self) -> str:
         """SHA-256 over rows and mask."""
@@ -172,6 +189,30 @@ class FeatureMatrix:
         return matrix
 
 
+def _load_again(folder: str, expected: str) -> FeatureMatrix:
+    """A packed matrix in another process.
+
+    Raises:
+        InputError: this machine does not see the folder, or it holds other features by now.
+    """
+    if not Path(folder).is_dir():
+        raise InputError(
+            f"packed features are read from {folder}, which this machine does not see: mount the data root at the same path "
+            "on every node, or use the features that they were packed from"
+        )
+    if _manifest(Path(folder))["hash"] != expected:
+        raise InputError(f"the features in {folder} were replaced while they were in use: start again")
+    return FeatureMatrix.load(folder)
+
+
+def unit_rows(rows: np.ndarray, has: np.ndarray) -> np.ndarray:
+    """The rows in fp32, each of unit length where `has` is true and zero elsewhere; a copy."""
+    rows = np.array(rows, dtype=np.float32)
+    rows[~has] = 0
+    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return rows
+
+
 def feature_folders(scenario: Scenario) -> list[Path]:
     """Folders of all matrices of item features of a scenario, by name."""
     if scenario.folder is None:
@@ -244,7 +285,8 @@ def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> Featu
 def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
     """The encoder that `auto` stands for, or None where the user has to choose.
 
-    The only encoder there is; else, leaving out "offline", which stands in for pretrained encoders, the only other one;
+    Packed features only where those that they were made from are gone. The only encoder there is; else, leaving out
+    "offline", which stands in for pretrained encoders, the only other one;
     else, where all the others are one CLIP model with the same weights on different texts, title with LLM text before
     LLM text before title. Two CLIP models, or a CLIP model beside imported features, are the user's choice.
 
@@ -253,6 +295,9 @@ def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
         kind: "text" or "image".
         present: names of the encoders that have a matrix of this kind.
     """
+    if len(present) > 1:
+        packed = {name: _manifest(root / f"{kind}.{name}")["details"].get(PACKED, {}) for name in present}
+        present = [name for name in present if packed[name].get("from") not in present]
     others = list(present) if len(present) == 1 else [name for name in present if name != "offline"]
     if len(others) == 1:
         return others[0]

@@ -41,6 +41,8 @@ class IdTable(nn.Module):
         table = self.input if self.output is None else self.output
         return F.normalize(table if ids is None else F.embedding(ids, table), dim=-1)
 
+    held_rows = output_rows
+
     def step_rows(self, ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """(U, D) vectors as inputs and as outputs of the given items, or of all: what one training step reads."""
         inputs = self.input if ids is None else F.embedding(ids, self.input)
@@ -69,14 +71,20 @@ class FrozenTable(nn.Module):
         if missing == "domain_mean" and not bool(has.all()):
             rows = rows.clone()
             for part in (slice(None, num_x), slice(num_x, None)):
-                mean = rows[part][has[part]].mean(0) if bool(has[part].any()) else rows.new_zeros(rows.shape[1])
-                rows[part][~has[part]] = F.normalize(mean, dim=0)
+                own = rows[part][has[part]].float()
+                mean = own.mean(0) if len(own) else own.new_zeros(rows.shape[1])
+                rows[part][~has[part]] = F.normalize(mean, dim=0).to(rows.dtype)
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("present", has, persistent=False)
         self.masked = missing == "renormalise" and not bool(has.all())
         self.missing = nn.Parameter(torch.empty(rows.shape[1]).normal_(0, 0.02)) if missing == "learned" else None
         self.num_items, self.width = len(rows), rows.shape[1] if projection == "none" else width
         self.projection = _projection(projection, rows.shape[1], width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What vectors are handed out in: never lower than fp32, whatever the rows are held in."""
+        return torch.promote_types(self.rows.dtype, torch.float32)
 
     @property
     def has(self) -> Tensor | None:
@@ -89,7 +97,7 @@ class FrozenTable(nn.Module):
         `outputs` is what `output_rows()` gave for all items, where it is at hand already.
         """
         safe = ids.clamp(max=self.num_items - 1)
-        rows = self.output_rows(safe) if outputs is None else F.embedding(safe, outputs).to(self.rows.dtype)
+        rows = self.output_rows(safe) if outputs is None else F.embedding(safe, outputs).to(self.dtype)
         real = ids < self.num_items
         if self.masked:
             real = real & self.present[safe]
@@ -100,6 +108,10 @@ class FrozenTable(nn.Module):
         rows = self._raw(ids)
         return rows if self.projection is None else F.normalize(self.projection(rows).to(rows.dtype), dim=-1)
 
+    def held_rows(self) -> Tensor:
+        """(N, D) unit vectors of all items, in half precision where they are held in it and nothing is done to them."""
+        return self.rows if self.projection is None and self.missing is None else self.output_rows()
+
     def step_rows(self, ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """(U, D) vectors as inputs and as outputs of the given items, or of all: what one training step reads."""
         outputs = self.output_rows(ids)
@@ -108,7 +120,7 @@ class FrozenTable(nn.Module):
         return outputs * (self.present if ids is None else self.present[ids]).unsqueeze(-1), outputs
 
     def _raw(self, ids: Tensor | None) -> Tensor:
-        rows = self.rows if ids is None else F.embedding(ids, self.rows)
+        rows = (self.rows if ids is None else F.embedding(ids, self.rows)).to(self.dtype)
         if self.missing is None:
             return rows
         present = self.present if ids is None else self.present[ids]

@@ -29,7 +29,9 @@ from llmemf.objective import CHUNK_ELEMENTS
 
 MODALITIES = ("id", "image", "text")
 SCORE_ELEMENTS = 2**22
-"""Logits held at once in scoring (16 MiB in fp32)."""
+"""Logits held at once in scoring (16 MiB in fp32), as long as they are of `SCORE_ROWS` cases."""
+SCORE_ROWS = 32
+"""Cases scored at once at least: fewer read the tables so often that reading decides."""
 LITERAL = {
     "scale": "fixed",
     "scale_init": 1.0,
@@ -380,7 +382,7 @@ class Tower(nn.Module):
                 missing[s] = torch.zeros_like(empty)
                 learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
                 queries[s] = [torch.where(empty[:, None], e, q) for e, q in zip(learned, queries[s])]
-        step = max(1, SCORE_ELEMENTS // self.num_items)
+        step = max(SCORE_ROWS, SCORE_ELEMENTS // self.num_items)
         score = torch.zeros(len(batch), wanted.stop - wanted.start, dtype=self.head.scoring_type(), device=empty.device)
         for start in range(0, len(batch), step):
             part = slice(start, start + step)

@@ -21,6 +21,10 @@ FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32."""
 
 
+BLOCK = 16384
+"""Rows of a half-precision table that are brought to single precision at a time."""
+
+
 @dataclass(frozen=True)
 class MixtureSettings:
     """How modalities are mixed; the fields are explained in `LLMEMFConfig`."""
@@ -194,14 +198,14 @@ class MixtureHead(nn.Module):
         queries = [F.normalize(q, dim=1).to(total.dtype) for q in queries]
         inner = slice(wanted.start - normaliser.start, wanted.stop - normaliser.start)
         if self.settings.mixture == "logit":
-            joined = _concatenate_rows([table[normaliser] for table in rows], weights[normaliser])
+            joined = _concatenate_rows([table[normaliser].to(total.dtype) for table in rows], weights[normaliser])
             logits = _concatenate_queries(queries, scales) @ joined.T
             logits.masked_fill_(weights[normaliser].amax(1) == 0, -torch.inf)
             total.addcmul_(logits.softmax(1)[:, inner], factor[:, None])
             return
         for m, query in enumerate(queries):
             # |cos| <= 1: the scale itself bounds the logits, no maximum is needed
-            exponentials = torch.addmm(-scales[m], query * scales[m], rows[m][normaliser].T).exp_()
+            exponentials = _logits(-scales[m], query * scales[m], rows[m][normaliser]).exp_()
             mass = exponentials.sum(1) if present[m] is None else exponentials @ present[m][normaliser]
             share = torch.where(mass > 0, factor / mass, 0)
             total.addcmul_(exponentials[:, inner].mul_(share[:, None]), weights[wanted, m])
@@ -211,7 +215,7 @@ class MixtureHead(nn.Module):
         return self._scoring_tables()[3].dtype
 
     def scoring_rows(self) -> list[Tensor]:
-        """Per modality (N, D_m) unit vectors of all items; in evaluation mode kept until the mode changes."""
+        """Per modality (N, D_m) unit vectors of all items, half-precision tables as they are; kept in evaluation mode."""
         return self._scoring_tables()[0]
 
     def _scoring_tables(self) -> tuple[list[Tensor], Tensor, list[Tensor | None], Tensor]:
@@ -221,7 +225,8 @@ class MixtureHead(nn.Module):
         scales = self.scales()
         kind = torch.float64 if float(scales.detach().max()) > FP32_SCALE else torch.float32
         present = [None if table.has is None else table.has.to(kind) for table in self.tables.values()]
-        rows = [table.output_rows().to(kind) for table in self.tables.values()]
+        held = [table.held_rows() for table in self.tables.values()]
+        rows = [table if table.dtype == torch.float16 else table.to(kind) for table in held]
         tables = rows, self.item_log_weights().exp().to(kind), present, scales.to(kind)
         if not self.training:
             self._cache = tables
@@ -230,6 +235,14 @@ class MixtureHead(nn.Module):
 
 def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:
     return torch.ones(len(weights), dtype=torch.bool, device=weights.device) if mask is None else mask
+
+
+def _logits(shift: Tensor, query: Tensor, rows: Tensor) -> Tensor:
+    """(B, n) shift + query rows^T; rows of another type are brought to the query's a block at a time, never as a whole."""
+    if rows.dtype == query.dtype:
+        return torch.addmm(shift, query, rows.T)
+    blocks = [torch.addmm(shift, query, block.to(query.dtype).T) for block in rows.split(BLOCK)]
+    return torch.cat(blocks, 1)
 
 
 def _concatenate_queries(queries: Sequence[Tensor], scales: Tensor) -> Tensor:
