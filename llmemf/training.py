@@ -84,24 +84,35 @@ class Trainer:
         while self.epoch < self.config.epochs and not self.stopped:
             started = time.perf_counter()
             loss = 0.0 if self.model.closed_form else self._train_epoch(self.epoch + 1)
-            trained = time.perf_counter()
-            metrics = self._validate()
-            self.epoch += 1
-            self._remember(metrics)
-            self.stopped = self.model.closed_form or self._out_of_patience()
-            metrics = {
-                "epoch": self.epoch,
-                "objective": float(np.mean([kept["value"] for kept in self.best.values()])),
-                "best_epoch": self._best_epoch(),
-                "stopped_early": self.stopped and self.epoch < self.config.epochs,
-                "train/loss": loss,
-                **metrics,
-                "seconds_train": trained - started,
-                "seconds_valid": time.perf_counter() - trained,
-                "sequences_per_second": len(self.train_sequences) / (trained - started),
-                **memory_gb(self.device),
-            }
-            yield metrics
+            yield self.complete_epoch(loss, time.perf_counter() - started)
+
+    def complete_epoch(self, loss: float, seconds: float) -> dict[str, Any]:
+        """Validate what an epoch of training has made of the model, and keep it where it is the best.
+
+        Args:
+            loss: mean over the epoch's steps.
+            seconds: that the training took.
+
+        Returns:
+            what `epochs` yields.
+        """
+        trained = time.perf_counter()
+        metrics = self._validate()
+        self.epoch += 1
+        self._remember(metrics)
+        self.stopped = self.model.closed_form or self._out_of_patience()
+        return {
+            "epoch": self.epoch,
+            "objective": float(np.mean([kept["value"] for kept in self.best.values()])),
+            "best_epoch": self._best_epoch(),
+            "stopped_early": self.stopped and self.epoch < self.config.epochs,
+            "train/loss": loss,
+            **metrics,
+            "seconds_train": seconds,
+            "seconds_valid": time.perf_counter() - trained,
+            "sequences_per_second": len(self.train_sequences) / seconds,
+            **memory_gb(self.device),
+        }
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint: all that `load` needs, and the weights of the best epoch."""
@@ -173,7 +184,15 @@ class Trainer:
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
                 losses.append(loss.detach())
-        steps = torch.stack(losses).double().cpu()
+        return self.mean_loss(torch.stack(losses), epoch)
+
+    def mean_loss(self, losses: Tensor, epoch: int) -> float:
+        """Mean of the losses of an epoch's steps.
+
+        Raises:
+            NonFiniteLoss: one of them is NaN or infinite.
+        """
+        steps = losses.double().cpu()
         if not bool(steps.isfinite().all()):
             step = int((~steps.isfinite()).int().argmax())
             raise NonFiniteLoss(
@@ -248,8 +267,13 @@ _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16
 def _random_scope(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     """Torch's random state as a function of (seed, epoch) inside; the caller's state comes back after it."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        torch.manual_seed(epoch_seed(seed, epoch))
         yield
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of all that is drawn in an epoch of a trial; epoch 0 is its initialisation."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def device_sequences(
@@ -278,16 +302,28 @@ def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer
     """Adam or Adagrad; L2 leaves vectors (norms, biases, scales, mixture weights) alone."""
     decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
     other = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    l2 = config.l2 if config.l2_mode in ("adam", "adamw") else 0.0
-    groups = [{"params": decayed, "weight_decay": l2}, {"params": other, "weight_decay": 0.0}]
+    groups = parameter_groups(decayed, other, config)
     if not any(group["params"] for group in groups):
         # A model in closed form has nothing to train; torch refuses an optimiser without parameters.
         groups[1]["params"] = [torch.nn.Parameter(torch.zeros(()))]
-    groups = [group for group in groups if group["params"]]
+    return optimizer_of([group for group in groups if group["params"]], config)
+
+
+def parameter_groups(decayed: list[Tensor], other: list[Tensor], config: TrialConfig) -> list[dict[str, Any]]:
+    """The two groups of a trial's parameters: those that L2 acts on, and the rest."""
+    l2 = config.l2 if config.l2_mode in ("adam", "adamw") else 0.0
+    return [
+        {"params": decayed, "weight_decay": l2, "lr": config.lr},
+        {"params": other, "weight_decay": 0.0, "lr": config.lr},
+    ]
+
+
+def optimizer_of(groups: list[dict[str, Any]], config: TrialConfig) -> torch.optim.Optimizer:
+    """The optimiser that a configuration names, over groups that have their own learning rates and L2."""
     if config.optimizer == "adagrad":
-        return torch.optim.Adagrad(groups, lr=config.lr)
+        return torch.optim.Adagrad(groups)
     kind = torch.optim.AdamW if config.l2_mode == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.lr, fused=True)
+    return kind(groups, fused=True)
 
 
 def _save_best(
