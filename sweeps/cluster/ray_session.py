@@ -192,7 +192,7 @@ def has_listener(session: Path) -> bool:
 
 def data_bytes(data: SweepData) -> int:
     """Upper bound of what trials share through the object store."""
-    matrices = sum(4 * matrix.rows.size for matrix in data.features.values())
+    matrices = sum(4 * matrix.rows.size for matrix in data.features.values() if not matrix.packed)
     scenario = data.scenario
     parts = sum(
         getattr(scenario.split(name), part).nbytes for name in ("train", "valid") for part in ("items", "times")
