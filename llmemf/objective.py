@@ -9,14 +9,18 @@ the responsibility p_rm = w_rm P_m(y) / sum_k w_rk P_k(y). Since the loss is a s
 are made in the forward pass, chunk by chunk: no (rows x items) matrix outlives its chunk, and the chunk's size in
 elements does not depend on the number of items.
 
+How a table is looked through is exchangeable: `ExactPass` here computes in the type of its inputs; `llmemf.objective_half`
+and `llmemf.objective_kernel` take half-precision operands with sums in fp32.
+
 Shapes: R rows, N items (columns), K sampled columns, D width, M modalities, c rows of a chunk.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -61,6 +65,49 @@ def columns_of_draws(low: int, high: int, draws: Tensor, exact: Tensor) -> Sampl
     return SampledColumns(torch.cat([draws, exact]), torch.cat([expansion, expansion.new_zeros(len(exact))]))
 
 
+@dataclass(frozen=True)
+class Look:
+    """What the chunk's rows see in the table of one modality.
+
+    Attributes:
+        own_logit: (c,) logit of the row's target.
+        top: (c,) or a number on the device: what was subtracted from the logits before their exponentials were taken.
+        total: (c,) sum of the exponentials.
+        expected: (c, D) mean of the item vectors under the softmax.
+        vector: (c, D) vector of the target.
+        own_share: (c,) probability of the target.
+        kept: whatever the table's gradient needs of this look, or None.
+    """
+
+    own_logit: Tensor
+    top: Tensor
+    total: Tensor
+    expected: Tensor
+    vector: Tensor
+    own_share: Tensor
+    kept: Tensor | None
+
+
+class TablePass(Protocol):
+    """One way of looking through the tables of one call of `mixture_nll`."""
+
+    def rows_at_once(self, rows: int) -> int:
+        """Rows of a chunk, at least 1."""
+
+    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
+        """Look with the (c, D) queries of the rows `part`, whose targets are y (c,), through the table of modality m."""
+
+    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, factor: Tensor) -> None:
+        """Add sum_r factor_r P_r(i) query_r to the (N, D) gradient; factor (c,)."""
+
+    def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
+        """What is left to do once all chunks have been added."""
+
+
+MakePass = Callable[[Sequence[Tensor], Tensor], TablePass]
+"""Makes a pass from the tables and the scales of one call."""
+
+
 def mixture_nll(
     queries: Sequence[Tensor],
     tables: Sequence[Tensor],
@@ -72,7 +119,8 @@ def mixture_nll(
     present: Sequence[Tensor | None] | None = None,
     target_rows: Sequence[Tensor] | None = None,
     sampled: SampledColumns | None = None,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int = 0,
+    make_pass: MakePass | None = None,
 ) -> Tensor:
     """Weighted sum of the negative log-probabilities of the targets, a scalar.
 
@@ -87,16 +135,87 @@ def mixture_nll(
         present: per modality an (N,) bool mask of items that stand in its softmax, or None for all.
         target_rows: with `sampled`: per modality (R, D_m) the targets' vectors.
         sampled: estimate the normaliser from these columns, whose vectors are `tables` (K, D_m).
-        chunk_elements: logits held at once per modality.
+        chunk_elements: logits held at once per modality; 0 for `CHUNK_ELEMENTS`.
+        make_pass: another way of looking through whole tables than `ExactPass`; not with `sampled`.
 
     Source: eqs. 5-9; the modality-missing rule is ours (method.md section 2).
     """
     modalities = len(queries)
     present = list(present) if present is not None else [None] * modalities
     target_rows = list(target_rows) if target_rows is not None else [None] * modalities
+    if make_pass is None:
+
+        def make_pass(tables: Sequence[Tensor], scales: Tensor) -> TablePass:
+            return ExactPass(tables, target_rows, scales, present, sampled, chunk_elements or CHUNK_ELEMENTS)
+
+    else:
+        assert sampled is None, "half-precision passes look through whole tables"
     return _MixtureNLL.apply(
-        targets, row_weights, present, sampled, chunk_elements, log_weights, scales, *queries, *tables, *target_rows
+        targets, row_weights, sampled is not None, make_pass, log_weights, scales, *queries, *tables, *target_rows
     )
+
+
+class ExactPass:
+    """Plain products in the type of the inputs, fp32 or fp64, over whole tables or sampled columns."""
+
+    def __init__(
+        self,
+        tables: Sequence[Tensor],
+        target_rows: Sequence[Tensor | None],
+        scales: Tensor,
+        present: Sequence[Tensor | None],
+        sampled: SampledColumns | None,
+        chunk_elements: int,
+    ) -> None:
+        self.tables, self.target_rows, self.scales = tables, [_detached(rows) for rows in target_rows], scales
+        self.sampled, self.chunk_elements = sampled, chunk_elements
+        self.counts = [_column_counts(mask, sampled, tables[0]) for mask in present]
+        self.counted = [e if count is None else e * count[:, None] for e, count in zip(tables, self.counts)]
+        # A host that reads the scales from a GPU would wait for it in every call.
+        self.shifted = scales.device.type != "cpu" or float(scales.max()) > UNSHIFTED_SCALE
+
+    def rows_at_once(self, rows: int) -> int:
+        return max(1, min(rows, self.chunk_elements // max(len(self.tables[0]), 1)))
+
+    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
+        table, scale, count = self.tables[m], self.scales[m], self.counts[m]
+        hits = None if self.sampled is None else self.sampled.ids[None, :] == y[:, None]
+        vector = table[y] if self.sampled is None else self.target_rows[m][part]
+        own_logit = (query * vector).sum(1) * scale
+        exponentials = torch.mm(query * scale, table.T)
+        top = torch.zeros_like(own_logit)
+        if self.shifted:
+            if count is not None:
+                exponentials.masked_fill_(count == 0, -torch.inf)
+            if hits is not None:
+                exponentials.masked_fill_(hits, -torch.inf)
+            # The target also bounds the maximum where all is masked.
+            top = torch.maximum(exponentials.amax(1), own_logit)
+            exponentials.sub_(top[:, None])
+        exponentials.exp_()
+        if hits is not None:  # the target is a column of its own
+            exponentials.masked_fill_(hits, 0)
+        own = torch.exp(own_logit - top)
+        total = exponentials.sum(1) if count is None else torch.mv(exponentials, count)
+        expected = torch.mm(exponentials, self.counted[m])
+        if hits is not None:
+            total = total + own
+            expected.addcmul_(own[:, None], vector)
+        # Nothing but 0 where no column has the modality; no target there has a weight either.
+        total = total.clamp(min=torch.finfo(total.dtype).tiny)
+        expected.div_(total[:, None])
+        return Look(own_logit, top, total, expected, vector, own / total, exponentials if keep else None)
+
+    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, factor: Tensor) -> None:
+        d_table.addmm_(look.kept.T, query * (factor / look.total)[:, None])
+
+    def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
+        if self.counts[m] is not None:
+            d_table.mul_(self.counts[m][:, None])
+
+
+def _detached(rows: Tensor | None) -> Tensor | None:
+    return None if rows is None else rows.detach()
 
 
 def _column_counts(present: Tensor | None, sampled: SampledColumns | None, like: Tensor) -> Tensor | None:
@@ -114,59 +233,24 @@ def _column_counts(present: Tensor | None, sampled: SampledColumns | None, like:
 
 class _MixtureNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, targets, row_weights, present, sampled, chunk_elements, log_weights, scales, *tensors):
+    def forward(ctx, targets, row_weights, is_sampled, make_pass, log_weights, scales, *tensors):
         modalities = len(tensors) // 3
         queries, tables, target_rows = (tensors[i * modalities : (i + 1) * modalities] for i in range(3))
         wants_table = [
-            needed and table is not None for needed, table in zip(ctx.needs_input_grad[7 + modalities :], tables)
+            needed and table is not None for needed, table in zip(ctx.needs_input_grad[6 + modalities :], tables)
         ]
         d_queries = [torch.empty_like(q) for q in queries]
         d_tables = [torch.zeros_like(e) if wanted else None for e, wanted in zip(tables, wants_table)]
         d_targets = [torch.empty_like(y) if y is not None else None for y in target_rows]
         d_weights, d_scales = torch.empty_like(log_weights), torch.zeros_like(scales)
         loss = scales.new_zeros(())
-        rows, columns = len(targets), tables[0].shape[0]
-        step = max(1, min(rows, chunk_elements // max(columns, 1)))
-        counts = [_column_counts(mask, sampled, tables[0]) for mask in present]
-        counted = [e if count is None else e * count[:, None] for e, count in zip(tables, counts)]
-        # A host that reads the scales from a GPU would wait for it in every call.
-        shifted = scales.device.type != "cpu" or float(scales.max()) > UNSHIFTED_SCALE
+        table_pass, rows = make_pass(tables, scales), len(targets)
+        step = table_pass.rows_at_once(rows)
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             y = targets[part]
-            hits = None if sampled is None else sampled.ids[None, :] == y[:, None]
-            log_probability, kept = [], []
-            for m in range(modalities):
-                query = queries[m][part]
-                vector = tables[m][y] if sampled is None else target_rows[m][part]
-                own_logit = (query * vector).sum(1) * scales[m]
-                exponentials = torch.mm(query * scales[m], tables[m].T)
-                top = torch.zeros_like(own_logit)
-                if shifted:
-                    if counts[m] is not None:
-                        exponentials.masked_fill_(counts[m] == 0, -torch.inf)
-                    if sampled is not None:
-                        exponentials.masked_fill_(hits, -torch.inf)
-                    # The target also bounds the maximum where all is masked.
-                    top = torch.maximum(exponentials.amax(1), own_logit)
-                    exponentials.sub_(top[:, None])
-                exponentials.exp_()
-                if sampled is not None:  # the target is a column of its own
-                    exponentials.masked_fill_(hits, 0)
-                own = torch.exp(own_logit - top)
-                total = exponentials.sum(1) if counts[m] is None else torch.mv(exponentials, counts[m])
-                expected = torch.mm(exponentials, counted[m])
-                if sampled is not None:
-                    total = total + own
-                    expected.addcmul_(own[:, None], vector)
-                # Nothing but 0 where no column has the modality; no target there has a weight either.
-                total = total.clamp(min=torch.finfo(total.dtype).tiny)
-                expected.div_(total[:, None])
-                log_probability.append(own_logit - top - total.log())
-                kept.append(
-                    (query, vector, expected, own / total, exponentials if d_tables[m] is not None else None, total)
-                )
-            joint = log_weights[part] + torch.stack(log_probability, 1)
+            looks = [table_pass.look(m, part, queries[m][part], y, wants_table[m]) for m in range(modalities)]
+            joint = log_weights[part] + torch.stack([k.own_logit - k.top - k.total.log() for k in looks], 1)
             mixed = joint.logsumexp(1)
             has_probability = mixed != -torch.inf  # true of NaN, which must reach the loss
             weight = torch.where(has_probability, row_weights[part], 0)
@@ -174,24 +258,25 @@ class _MixtureNLL(torch.autograd.Function):
             loss -= torch.where(has_probability, mixed, 0) @ weight
             share = responsibility * weight[:, None]
             d_weights[part] = -share
-            for m, (query, vector, expected, own, exponentials, total) in enumerate(kept):
-                g = share[:, m]
-                d_scales[m] += g @ (query * (expected - vector)).sum(1)
+            for m, look in enumerate(looks):
+                query, g = queries[m][part], share[:, m]
+                pull = look.expected - look.vector
+                d_scales[m] += g @ (query * pull).sum(1)
                 scaled = scales[m] * g
-                d_queries[m][part] = scaled[:, None] * (expected - vector)
+                d_queries[m][part] = scaled[:, None] * pull
                 if d_tables[m] is not None:
-                    d_tables[m].addmm_(exponentials.T, query * (scaled / total)[:, None])
-                if sampled is None and d_tables[m] is not None:
-                    d_tables[m].index_add_(0, y, query * -scaled[:, None])
+                    table_pass.add_table_gradient(m, d_tables[m], look, query, scaled)
+                    if not is_sampled:
+                        d_tables[m].index_add_(0, y, query * -scaled[:, None])
                 if d_targets[m] is not None:
-                    d_targets[m][part] = query * (scaled * (own - 1))[:, None]
-        for d_table, count in zip(d_tables, counts):
-            if d_table is not None and count is not None:
-                d_table.mul_(count[:, None])
+                    d_targets[m][part] = query * (scaled * (look.own_share - 1))[:, None]
+        for m, d_table in enumerate(d_tables):
+            if d_table is not None:
+                table_pass.finish_table_gradient(m, d_table)
         ctx.gradients = (d_weights, d_scales, *d_queries, *d_tables, *d_targets)
         return loss
 
     @staticmethod
     def backward(ctx, upstream):
         gradients = (None if g is None else g * upstream for g in ctx.gradients)
-        return (None, None, None, None, None, *gradients)
+        return (None, None, None, None, *gradients)

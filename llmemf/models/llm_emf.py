@@ -23,9 +23,9 @@ from llmemf.errors import InputError
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.content import Content, with_content
 from llmemf.models.item_table import FrozenTable, IdTable, Missing, Projection
-from llmemf.models.mixture import MixtureHead, MixtureSettings, StepRows
+from llmemf.models.mixture import MixtureHead, MixtureSettings, StepRows, half_fits
 from llmemf.models.recommender import Recommender
-from llmemf.objective import CHUNK_ELEMENTS
+from llmemf.objective_half import HALF_SCALE
 
 MODALITIES = ("id", "image", "text")
 SCORE_ELEMENTS = 2**22
@@ -123,8 +123,11 @@ class LLMEMFConfig(TrialConfig):
     """Softmax over all items in training, or its unbiased estimate: the batch's inputs exactly, the rest by uniform draws."""
     sampled_negatives: int = Field(2048, ge=1)
     """Uniform draws per step and sequence of the sampled objective."""
-    chunk_elements: int = Field(CHUNK_ELEMENTS, ge=1)
-    """Logits held at once in the objective: memory against speed, never the result."""
+    objective_precision: Literal["auto", "fp32", "fp16"] = "auto"
+    """Operands of the exact objective's products: fp16 with sums, normaliser and gradients in fp32, or fp32 throughout; auto is
+    fp16 on a GPU where the scale cannot pass 100, else fp32."""
+    chunk_elements: int = Field(0, ge=0)
+    """Logits held at once in the objective: memory against speed, never the result; 0 chooses by shapes and memory."""
 
     @field_validator("modalities", "sequences", mode="before")
     @classmethod
@@ -160,8 +163,26 @@ class LLMEMFConfig(TrialConfig):
             raise ValueError(
                 f"scale_init = {self.scale_init:g} is above scale_max = {self.scale_max:g}: raise the latter"
             )
+        if self.objective_precision == "fp16" and not half_fits(self.mixture_settings()):
+            raise ValueError(
+                f"objective_precision = fp16 needs objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
+                "(scale_max, or scale_init where scale = fixed): set fp32 or auto"
+            )
         self._check_terms()
         return self
+
+    def mixture_settings(self) -> MixtureSettings:
+        """What the mixture over items needs to know."""
+        return MixtureSettings(
+            self.mixture,
+            self.learn_weights,
+            self.scale,
+            self.scale_init,
+            self.scale_max,
+            self.sampled_negatives if self.objective == "sampled" else 0,
+            self.chunk_elements,
+            self.objective_precision,
+        )
 
     def _check_terms(self) -> None:
         """Raise ValueError where a loss or a score would have no term left."""
@@ -233,6 +254,10 @@ class LLMEMF(Recommender):
         """(B, n) log P(i | S) of eq. 11 for every item of the domain."""
         return self.towers[domain if len(self.towers) == 2 else 0].score_all(batch, domain)
 
+    def facts(self) -> dict[str, str]:
+        half = self.towers[0].head.precision() == "fp16"
+        return {"objective_precision": "fp16 operands, sums in fp32"} if half else {}
+
     def batch_rows(self, batch: Batch) -> Tensor | None:
         ids = torch.cat([view.items.flatten() for view in batch.views.values()]).unique()
         ids = ids[ids < self.num_items]
@@ -250,17 +275,7 @@ class Tower(nn.Module):
         self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
         self.sequences = [s for s in VIEWS if s in config.sequences]
         self.tables = {m: self._table(m, data) for m in self.modalities}
-        sampled = config.sampled_negatives if config.objective == "sampled" else 0
-        settings = MixtureSettings(
-            config.mixture,
-            config.learn_weights,
-            config.scale,
-            config.scale_init,
-            config.scale_max,
-            sampled,
-            config.chunk_elements,
-        )
-        self.head = MixtureHead(self.tables, weights, settings)
+        self.head = MixtureHead(self.tables, weights, config.mixture_settings())
         self.encoders = nn.ModuleDict()
         self.empty = nn.ParameterDict()
         for s in self.sequences:

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmemf.models.item_table import FrozenTable, IdTable
-from llmemf.objective import columns_of_draws, mixture_nll
+from llmemf.objective import MakePass, columns_of_draws, mixture_nll
+from llmemf.objective_half import HALF_SCALE, HalfPass, HalfTable
 
 FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32."""
@@ -36,6 +37,7 @@ class MixtureSettings:
     scale_max: float
     sampled_negatives: int
     chunk_elements: int
+    precision: Literal["auto", "fp32", "fp16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,14 @@ class StepRows:
         outputs: per modality (U, D_m) unit vectors.
         place: (N + 1,) row of every item that is read; None where all items stand in their order.
         draws: per range of items (low, high) the (K,) item ids drawn out of it.
+        halves: per modality 16-bit copies of `outputs`; None where the objective computes in fp32.
     """
 
     inputs: list[Tensor]
     outputs: list[Tensor]
     place: Tensor | None
     draws: Mapping[tuple[int, int], Tensor]
+    halves: list[HalfTable] | None = None
 
     def embed(self, ids: Tensor) -> list[Tensor]:
         """Per modality (..., D_m) input vectors of items; zero at padding."""
@@ -88,10 +92,29 @@ class MixtureHead(nn.Module):
         self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
         self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed")
         self._cache: tuple[list[Tensor], Tensor, list[Tensor | None], Tensor] | None = None
+        self._seen_scale: Tensor | None = None
 
     def train(self, mode: bool = True) -> MixtureHead:
-        self._cache = None
+        self._cache = self._seen_scale = None
         return super().train(mode)
+
+    def precision(self) -> Literal["fp32", "fp16"]:
+        """Type of the operands of the exact objective's products; sums and gradients are fp32 in either."""
+        chosen, fits = self.settings.precision, half_fits(self.settings) and self.log_scale.dtype == torch.float32
+        if chosen == "auto":
+            return "fp16" if fits and self.log_scale.device.type == "cuda" else "fp32"
+        return chosen
+
+    def scale_bound(self) -> float:
+        """The largest scale as the host knows it: on a GPU that of a few steps ago, so that nothing waits."""
+        largest = self.scales().detach().max()
+        if largest.device.type != "cuda":
+            return float(largest)
+        if self._seen_scale is None:  # once per epoch
+            self._seen_scale = torch.empty(()).pin_memory().copy_(largest)
+        elif not torch.cuda.is_current_stream_capturing():
+            self._seen_scale.copy_(largest, non_blocking=True)
+        return float(self._seen_scale)
 
     def scales(self) -> Tensor:
         """(M,) inverse temperatures; a learned one is put back to its bound, so that it keeps a gradient there."""
@@ -125,7 +148,10 @@ class MixtureHead(nn.Module):
             place = ids.new_zeros(self.num_items + 1)
             place[ids] = torch.arange(len(ids), device=ids.device)
         pairs = [table.step_rows(ids) for table in self.tables.values()]
-        return StepRows([inputs for inputs, _ in pairs], [outputs for _, outputs in pairs], place, draws)
+        outputs, halves = [rows for _, rows in pairs], None
+        if self.precision() == "fp16":
+            halves = [table.half_rows(rows, torch.float16) for table, rows in zip(self.tables.values(), outputs)]
+        return StepRows([inputs for inputs, _ in pairs], outputs, place, draws, halves)
 
     def nll(
         self,
@@ -135,6 +161,7 @@ class MixtureHead(nn.Module):
         high: int,
         step: StepRows,
         exact: Tensor,
+        row_weights: Tensor | None = None,
     ) -> Tensor:
         """Sum over rows of -log P(target), the softmax running over the items `low .. high - 1`.
 
@@ -144,6 +171,7 @@ class MixtureHead(nn.Module):
             step: what `step_rows` gave in this step.
             exact: item ids that a sampled normaliser counts exactly, whatever is drawn: the inputs of the batch. Cosines
                 are largest near a row's own inputs; left to chance, no model would learn to rank them down.
+            row_weights: (R,) weight of every row, 1 by default.
         """
         if not len(targets):
             return torch.stack([q.sum() for q in queries]).sum() * 0
@@ -173,12 +201,25 @@ class MixtureHead(nn.Module):
             targets if sampled else targets - low,
             target_weights,
             scales,
-            scales.new_ones(len(targets)),
+            scales.new_ones(len(targets)) if row_weights is None else row_weights,
             present=present,
             target_rows=target_rows,
             sampled=sampled,
             chunk_elements=self.settings.chunk_elements,
+            make_pass=None if step.halves is None else self._half_pass(step.halves, low, high, present),
         )
+
+    def _half_pass(
+        self, halves: Sequence[HalfTable], low: int, high: int, present: Sequence[Tensor | None]
+    ) -> MakePass:
+        parts, bound = [half.part(low, high) for half in halves], self.scale_bound()
+
+        def make(tables: Sequence[Tensor], scales: Tensor) -> HalfPass:
+            return HalfPass(
+                parts, scales, present=present, scale_bound=bound, chunk_elements=self.settings.chunk_elements
+            )
+
+        return make
 
     def add_probability(
         self, total: Tensor, queries: Sequence[Tensor], wanted: slice, normaliser: slice, factor: Tensor
@@ -231,6 +272,12 @@ class MixtureHead(nn.Module):
         if not self.training:
             self._cache = tables
         return tables
+
+
+def half_fits(settings: MixtureSettings) -> bool:
+    """Whether half-precision operands can serve: for the exact mixture of probabilities with bounded scales."""
+    bound = settings.scale_init if settings.scale == "fixed" else settings.scale_max
+    return settings.mixture == "prob" and not settings.sampled_negatives and bound <= HALF_SCALE
 
 
 def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:

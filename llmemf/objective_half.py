@@ -1,0 +1,164 @@
+"""The objective with half-precision operands: products of 16-bit numbers, summed in fp32, with plain torch operations.
+
+Normalised vectors lose little in fp16. Their inner products leave the matrix units in fp32, are exponentiated there and go
+into the second product, sum_i P(i) E[i], in bf16, which has the range that fp16 lacks: at a scale of 100 exponentials span
+87 orders of magnitude. Normaliser, target logit, responsibilities and all gradients are fp32.
+
+Nothing is subtracted up to a scale of `UNSHIFTED_SCALE`, and beyond it what the scale has more than that, so that no pass looks
+for a row's maximum. Chunks are blocks of rows and columns whose logits stay in the GPU's L2 cache.
+
+Shapes: R rows, N items, D width, c rows of a chunk, n columns of a block.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from llmemf.objective import UNSHIFTED_SCALE, Look
+
+HALF_SCALE = 100.0
+"""Largest scale for these passes: beyond it a row far from all items would have a normaliser of zero."""
+
+CHUNK_ROWS = 1024
+"""Rows of a chunk: each reads every table once, so more of them read less; fewer keep more columns in the cache."""
+
+BYTES_PER_LOGIT = 6
+"""An fp32 logit and its bf16 exponential."""
+
+CPU_CACHE, CPU_FREE = 2**25, 2**30
+"""Bytes that stand for cache and free memory without a GPU."""
+
+
+class HalfTable:
+    """16-bit copies of item vectors: one for the logits, one in bf16 for the expectations (made when first asked for).
+
+    Args:
+        rows: (N, D) unit vectors in fp32, zero where the item lacks the modality.
+        dtype: of the copy for the logits, fp16 or bf16.
+    """
+
+    def __init__(self, rows: Tensor, dtype: torch.dtype) -> None:
+        self._whole, self._range = self, slice(None)
+        self._logits, self._values = rows.detach().to(dtype), None
+
+    def __deepcopy__(self, memo: dict) -> HalfTable:
+        return self  # never written to
+
+    def part(self, low: int, high: int) -> HalfTable:
+        """The items `low .. high - 1`, without a copy."""
+        found = object.__new__(HalfTable)
+        found._whole, found._range = self._whole, slice(low, high)
+        return found
+
+    @property
+    def logits(self) -> Tensor:
+        return self._whole._logits[self._range]
+
+    @property
+    def values(self) -> Tensor:
+        whole = self._whole
+        if whole._values is None:
+            whole._values = whole._logits.bfloat16()
+        return whole._values[self._range]
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b of 16-bit numbers, summed and returned in fp32."""
+    if a.device.type == "cuda":
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()
+
+
+@functools.lru_cache
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Bytes of L2 cache, and bytes that were free when this process first asked."""
+    if device.type != "cuda":
+        return CPU_CACHE, CPU_FREE
+    return torch.cuda.get_device_properties(device).L2_cache_size, torch.cuda.mem_get_info(device)[0]
+
+
+def chunk_shape(rows: int, columns: int, device: torch.device, chunk_elements: int = 0) -> tuple[int, int]:
+    """Rows of a chunk and columns of a block.
+
+    Args:
+        chunk_elements: exponentials held at once, or 0: at most an eighth of the free memory, in blocks that fit the cache.
+    """
+    if chunk_elements:
+        return max(1, min(rows, chunk_elements // max(columns, 1))), max(1, columns)
+    cache, free = _memory(device)
+    height = max(1, min(rows, CHUNK_ROWS, free // 8 // (2 * max(columns, 1))))
+    width = cache // (BYTES_PER_LOGIT * height) // 256 * 256
+    return height, max(1, min(columns, max(256, width)))
+
+
+class HalfPass:
+    """Plain products of half-precision operands (see the module)."""
+
+    def __init__(
+        self,
+        halves: Sequence[HalfTable],
+        scales: Tensor,
+        *,
+        present: Sequence[Tensor | None] | None = None,
+        scale_bound: float | None = None,
+        chunk: tuple[int, int] | None = None,
+        chunk_elements: int = 0,
+    ) -> None:
+        """Args:
+        halves: per modality the items of this call.
+        scales: (M,) in fp32, each at most `HALF_SCALE`.
+        present: per modality an (N,) bool mask of items that stand in its softmax, or None for all.
+        scale_bound: what the host knows of the largest scale, within a few steps of training; None where it knows nothing.
+        chunk: rows and columns, where `chunk_shape` is not to choose them.
+        """
+        self.halves, self.scales = halves, scales
+        self.present = present or [None] * len(halves)
+        self.chunk, self.chunk_elements = chunk, chunk_elements
+        unshifted = scale_bound is not None and scale_bound <= UNSHIFTED_SCALE
+        self.shifts = None if unshifted else (scales - UNSHIFTED_SCALE).clamp(min=0)
+
+    def _shape(self, rows: int) -> tuple[int, int]:
+        table = self.halves[0].logits
+        return self.chunk or chunk_shape(rows, len(table), table.device, self.chunk_elements)
+
+    def rows_at_once(self, rows: int) -> int:
+        return self._shape(rows)[0]
+
+    def _blocks(self, rows: int) -> list[slice]:
+        items, width = len(self.halves[0].logits), self._shape(rows)[1]
+        return [slice(low, min(low + width, items)) for low in range(0, items, width)]
+
+    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
+        table, values = self.halves[m].logits, self.halves[m].values
+        operand = (query * self.scales[m]).to(table.dtype)
+        vector = table[y].float()
+        own_logit = (operand.float() * vector).sum(1)
+        total, expected = torch.zeros_like(own_logit), torch.zeros_like(query)
+        kept = query.new_empty(len(y), len(table), dtype=torch.bfloat16) if keep else None
+        for block in self._blocks(len(y)):
+            logits = product(operand, table[block].T)
+            if self.shifts is not None:
+                logits.sub_(self.shifts[m])
+            exponentials = torch.empty_like(logits, dtype=torch.bfloat16) if kept is None else kept[:, block]
+            torch.exp(logits, out=exponentials)
+            if self.present[m] is not None:
+                exponentials.mul_(self.present[m][block])
+            total += exponentials.sum(1, dtype=torch.float32)
+            expected += product(exponentials, values[block])
+        total = total.clamp(min=torch.finfo(total.dtype).tiny)
+        expected.div_(total[:, None])
+        top = torch.zeros_like(self.scales[m]) if self.shifts is None else self.shifts[m]
+        return Look(own_logit, top, total, expected, vector, torch.exp(own_logit - top) / total, kept)
+
+    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, factor: Tensor) -> None:
+        weighted = (query * (factor / look.total)[:, None]).bfloat16()
+        for block in self._blocks(len(query)):
+            d_table[block] += product(look.kept[:, block].T, weighted)
+
+    def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
+        if self.present[m] is not None:
+            d_table.mul_(self.present[m][:, None])

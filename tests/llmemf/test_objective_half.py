@@ -1,0 +1,164 @@
+"""Half-precision operands against eqs. 3 and 5-9 in float64, of the rounded and of the unrounded vectors."""
+
+import gc
+import itertools
+import math
+
+import pytest
+import torch
+from test_objective import ITEMS, differentiated, make_problem, naive_nll, relative, with_missing
+from tiny import NUM_X, make_data, make_model, make_sequences
+
+from llmemf.models.item_table import FrozenTable
+from llmemf.models.mixture import MixtureSettings, half_fits
+from llmemf.objective import mixture_nll
+from llmemf.objective_half import CHUNK_ROWS, HalfPass, HalfTable, chunk_shape
+
+SAME_ROUNDING, UNROUNDED = 1e-3, 5e-3
+"""Largest relative errors against float64 on the rounded vectors, and on the vectors as they were."""
+
+
+def half_nll(problem, dtype=torch.float16, *, present=None, **options):
+    def make_pass(tables, scales):
+        return HalfPass([HalfTable(table, dtype) for table in tables], scales, present=present, **options)
+
+    return mixture_nll(**problem, present=present, make_pass=make_pass)
+
+
+def rounded(problem, dtype=torch.float16):
+    """The problem in float64 with the vectors that the first product sees; there the query carries the scale."""
+    carried = [
+        (query.detach() * scale).to(dtype).double() / scale.double()
+        for query, scale in zip(problem["queries"], problem["scales"].detach())
+    ]
+    return {
+        "queries": [query.requires_grad_() for query in carried],
+        "tables": [table.detach().to(dtype).double().requires_grad_() for table in problem["tables"]],
+        "targets": problem["targets"],
+        "log_weights": problem["log_weights"].detach().double().requires_grad_(),
+        "scales": problem["scales"].detach().double().requires_grad_(),
+        "row_weights": problem["row_weights"].double(),
+    }
+
+
+def errors(problem, reference, dtype=torch.float16, **options):
+    """Relative errors of the loss and of every gradient, by name."""
+    loss, expected = half_nll(problem, dtype, **options), naive_nll(**reference, present=options.get("present"))
+    gradients = torch.autograd.grad(loss, list(differentiated(problem).values()))
+    wanted = torch.autograd.grad(expected, list(differentiated(reference).values()))
+    found = {name: relative(a, e) for name, a, e in zip(differentiated(problem), gradients, wanted)}
+    return {"loss": abs(loss.item() / expected.item() - 1), **found}
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.0])
+def test_fp16_operands_are_within_a_thousandth_of_the_same_rounded_vectors(scale):
+    problem = make_problem(torch.float32, scale=scale)
+    assert max(errors(problem, rounded(problem)).values()) <= SAME_ROUNDING
+
+
+@pytest.mark.parametrize(
+    "dtype, scale", [(torch.float16, s) for s in (1.0, 14.0, 45.0, 76.0)] + [(torch.bfloat16, 1.0)]
+)
+def test_half_operands_are_within_five_thousandths_of_the_vectors_as_they_were(dtype, scale):
+    found = errors(make_problem(torch.float32, scale=scale), make_problem(scale=scale), dtype)
+    assert max(found.values()) <= UNROUNDED, found
+
+
+def test_blocks_of_rows_and_columns_change_nothing_but_the_order_of_sums():
+    problem = make_problem(torch.float32)
+    whole = half_nll(problem)
+    expected = torch.autograd.grad(whole, list(differentiated(problem).values()))
+    for chunk in ((1, ITEMS), (7, 100), (37, 256), (64, 1000)):
+        loss = half_nll(problem, chunk=chunk)
+        assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
+        for actual, wanted in zip(torch.autograd.grad(loss, list(differentiated(problem).values())), expected):
+            assert relative(actual, wanted) <= 1e-5
+
+
+@pytest.mark.parametrize("scale, bound", [(14.0, None), (14.0, 20.0), (45.0, 59.0), (76.0, None), (76.0, 98.8)])
+def test_what_the_host_knows_of_the_scale_changes_nothing(scale, bound):
+    problem = make_problem(torch.float32, scale=scale)
+    assert max(errors(problem, make_problem(scale=scale), scale_bound=bound).values()) <= UNROUNDED
+
+
+def test_missing_items_duplicate_targets_and_rows_of_weight_zero():
+    problem, exact = make_problem(torch.float32), make_problem()
+    present = with_missing(problem)
+    with_missing(exact)
+    for case in (problem, exact):
+        case["targets"] = case["targets"] % 5
+        case["row_weights"][::3] = 0
+        has = torch.stack(present, 1)[case["targets"]]
+        weights = torch.tensor((0.5, 0.3, 0.2), dtype=case["scales"].dtype) * has
+        case["log_weights"] = (weights / weights.sum(1, keepdim=True).clamp(min=1e-30)).log().requires_grad_()
+    found = errors(problem, exact, present=present, chunk=(10, 256))
+    assert max(found.values()) <= UNROUNDED, found
+
+
+def test_a_scale_of_100_neither_overflows_nor_vanishes():
+    problem, exact = make_problem(torch.float32, scale=100 / 1.3), make_problem(scale=100 / 1.3)
+    for case in (problem, exact):
+        with torch.no_grad():  # rows on their target, and rows far from all but as near as chance allows
+            case["queries"][0][:9] = case["tables"][0][case["targets"][:9]]
+            case["queries"][1][9:18] = -case["tables"][1][case["targets"][9:18]]
+    found = errors(problem, exact)
+    assert max(found.values()) <= UNROUNDED, found
+
+
+def test_catalogue_of_the_real_size():
+    shape = {"rows": 16, "items": 100_782, "widths": (6, 8), "weights": (0.6, 0.4)}
+    found = errors(make_problem(torch.float32, **shape), make_problem(**shape))
+    assert max(found.values()) <= UNROUNDED, found
+
+
+def test_a_chunk_fits_the_cache_and_the_free_memory_and_never_vanishes():
+    cpu = torch.device("cpu")
+    for rows, columns in itertools.product((1, 40, 3000), (1, 300, 100_782, 50_000_000)):
+        height, width = chunk_shape(rows, columns, cpu)
+        assert 1 <= height <= min(rows, CHUNK_ROWS) and 1 <= width <= columns
+        assert height == 1 or height * columns * 2 <= 2**30 // 8
+        assert width <= 256 or height * width * 6 <= 2**25
+    assert chunk_shape(500, 1000, cpu, 5000) == (5, 1000)
+
+
+def settings(**changes):
+    given = {"mixture": "prob", "learn_weights": False, "scale": "learned", "scale_init": 14.0, "scale_max": 100.0,
+             "sampled_negatives": 0, "chunk_elements": 0}  # fmt: skip
+    return MixtureSettings(**{**given, **changes})
+
+
+def test_half_precision_is_for_bounded_scales_whole_tables_and_mixed_probabilities():
+    assert half_fits(settings()) and half_fits(settings(scale="fixed", scale_max=300.0))
+    for changes in ({"mixture": "logit"}, {"sampled_negatives": 9}, {"scale_max": 101.0}):
+        assert not half_fits(settings(**changes)), changes
+
+
+def test_a_cpu_computes_in_fp32_until_told_otherwise():
+    data = make_data()
+    assert make_model(data).facts() == {}
+    model = make_model(data, objective_precision="fp16")
+    assert "fp16" in model.facts()["objective_precision"]
+    batch = make_sequences(data, "train").batch(torch.arange(9))
+    exact = make_model(data).train().training_loss(batch)
+    half = model.train().training_loss(batch)
+    assert exact.item() != half.item() and math.isclose(exact.item(), half.item(), rel_tol=1e-3)
+
+
+def test_frozen_rows_have_one_half_copy_for_all_models_of_a_process():
+    data = make_data()
+
+    def make(**changes):
+        given = {"projection": "none", "width": 4, "missing": "renormalise", **changes}
+        table = FrozenTable(data.image, NUM_X, **given)
+        return table, table.half_rows(table.output_rows(), torch.float16)
+
+    (one, first), (two, second) = make(), make()
+    assert first is second
+    assert make(missing="domain_mean")[1] is not first
+    assert make(missing="learned")[1] is not first and make(projection="linear")[1] is not first
+    torch.testing.assert_close(first.logits.float(), one.output_rows(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(first.part(3, 9).values.float(), one.output_rows()[3:9], atol=4e-3, rtol=0)
+    del one, two, first, second
+    gc.collect()
+    other = make()[1]
+    assert torch.equal(other.logits, HalfTable(torch.from_numpy(data.image.rows), torch.float16).logits)
