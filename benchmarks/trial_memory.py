@@ -3,7 +3,7 @@
     python benchmarks/trial_memory.py --scenario sample
     python benchmarks/trial_memory.py --scenario movie_book_windows --data-root data --at-once 1,4,8
 
-Real trials (`sweeps.trial.train_trial` through `tune.with_parameters`) on a local Ray with as many logical CPUs. They train
+Real trials (`sweeps.trial.train_trial` in a `TrialWorker`) on a local Ray with as many logical CPUs. They train
 on part of the sequences, with all features, and each is looked at when it ends an epoch while all of them run.
 
 The share of the features that a trial copies is measured, not argued: the same trial with features of four times the
@@ -23,7 +23,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,7 @@ import ray
 from ray import tune
 
 from sweeps.trial import train_trial
+from sweeps.worker import TrialWorker
 
 MB = 2**20
 TRAINED_SEQUENCES, VALID_CASES = 1024, 256
@@ -101,7 +101,7 @@ class Looker(tune.Callback):
             self.samples.setdefault(trial.trial_id, look(result["pid"]))
 
 
-def run_trials(count: int, plan: Plan, function: Callable[..., None], folder: Path, **settings: Any) -> list[Sample]:
+def run_trials(count: int, plan: Plan, function: Any, folder: Path, **settings: Any) -> list[Sample]:
     """Memory of so many trials at once, each at the end of an epoch.
 
     Args:
@@ -129,9 +129,11 @@ def run_trials(count: int, plan: Plan, function: Callable[..., None], folder: Pa
     return list(looker.samples.values())
 
 
-def with_data(data: TrialData, folder: Path) -> Callable[..., None]:
-    """The function of a sweep's trials; their data is in the object store from now on."""
-    return tune.with_parameters(train_trial, data=data, folder=str(folder), checkpoint_epochs=[1])
+def with_data(data: TrialData, folder: Path) -> Any:
+    """The processes of a sweep's trials; their data is in the object store from now on."""
+    return tune.with_parameters(
+        TrialWorker, run_trial=train_trial, data=data, folder=str(folder), checkpoint_epochs=[1]
+    )
 
 
 def only_imports(config: dict[str, Any]) -> None:

@@ -100,6 +100,10 @@ class SweepCallback(tune.Callback):
         elif kind == "error":
             self.ledger.fail(record, kind, line)
             self._end(record)
+        elif kind == "worn":
+            # Its process was refused before the trial began in it.
+            log.warning("%s starts in another process: %s", record.name, line)
+            self.search.again(record)
         elif self.ledger.lose(record, kind, line):
             self.search.again(record)
             self.display.tell(f"{record.name} was lost after epoch {record.epoch} and runs again ({line})")
@@ -153,9 +157,11 @@ def read_error(trial: Any) -> tuple[Exception | None, str]:
 
 
 def failure_kind(exception: Exception | None, trace: str) -> str:
-    """Why a trial failed: `disk`, `memory`, `lost` (its process or node died), or its own `error`."""
+    """Why a trial failed: `disk`, `memory`, `lost` (its process or node died), `worn` (the process was), or its own `error`."""
     from ray.exceptions import RayTaskError
 
+    if last_error(trace).startswith("WornProcess: "):
+        return "worn"
     if is_disk_full(trace):
         return "disk"
     if any(sign in trace for sign in ("OutOfMemoryError", "MemoryError", "running low on memory", "out of memory")):

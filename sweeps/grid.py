@@ -66,10 +66,20 @@ def grid(
     keep: Annotated[
         int | None, typer.Option(min=1, help="Trials that keep their weights, the best.  [default: 5]")
     ] = None,
+    fresh_workers: Annotated[
+        bool | None,
+        typer.Option(
+            "--fresh-workers/--warm-workers",
+            help="A new process per trial, or one that runs trials in turn.  [default: warm]",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Time a few real steps; tell hours, GPU-hours, memory and disk.")
     ] = False,
+    gpu_price: Annotated[
+        float | None, typer.Option(min=0, help="Money per GPU-hour: --estimate tells what the sweep costs.")
+    ] = None,
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
     ] = None,
@@ -91,6 +101,8 @@ def grid(
 
     if sum((resume, start_or_continue, extend is not None)) > 1:
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
+    if gpu_price is not None and not estimate:
+        raise InputError("--gpu-price says what --estimate should count with: give both")
     values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
     options = Options(**{**values, "assignments": assignments or []})
     budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
@@ -106,7 +118,7 @@ def grid(
         if estimate:
             from sweeps.costs.estimate import estimate as run_estimate
 
-            run_estimate(plan, load_data(plan), parallel, console)
+            run_estimate(plan, load_data(plan), parallel, console, gpu_price=gpu_price)
         else:
             from sweeps.costs.dry_run import print_dry_run
 

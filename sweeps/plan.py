@@ -75,6 +75,7 @@ class Options:
     storage: Path = Path("mlruns")
     ray_address: str | None = None
     keep: int | None = None
+    fresh_workers: bool | None = None
     assignments: list[str] = field(default_factory=list)
 
 
@@ -197,6 +198,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
         concurrency=options.concurrency,
         ray_address=options.ray_address,
         keep=SweepRecord.model_fields["keep"].default if options.keep is None else options.keep,
+        fresh_workers=bool(options.fresh_workers),
         created=stamp.isoformat(timespec="microseconds"),
     )
     if (record.folder / "sweep.yaml").exists():
@@ -261,7 +263,7 @@ def plan_continue(options: Options) -> Plan:
         raise InputError("--continue needs --name: the sweep that is started, or continued where it exists")
     if not (options.storage.resolve() / "sweeps" / options.name / "sweep.yaml").exists():
         return plan_sweep(options)
-    resources = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "storage", "name")
+    resources = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers", "storage", "name")
     return plan_resume(Options(**{key: getattr(options, key) for key in resources}))
 
 
@@ -271,7 +273,7 @@ def _stored_record(options: Options, flag: str) -> SweepRecord:
     if changed:
         raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
     record = SweepRecord.load(find_sweep(options.storage.resolve(), flag, name=options.name, scenario=options.scenario))
-    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep"):
+    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))
     # The folder may have been moved together with all that lies in it.

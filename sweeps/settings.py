@@ -88,6 +88,8 @@ class SweepRecord(SweepSettings):
     keep: int = Field(5, ge=1)
     """How many trials keep their weights, the best ones."""
     ray_address: str | None = None
+    fresh_workers: bool = False
+    """Whether every trial starts a process of its own."""
     fingerprint: str = ""
     shown: list[str] = []
     """Settings that differ between trials."""

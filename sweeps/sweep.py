@@ -64,7 +64,7 @@ class StandIns:
 
     Attributes:
         data: instead of the prepared data.
-        trainable: instead of `train_trial`.
+        trainable: instead of `train_trial`, of the same signature.
         evaluate: instead of `evaluate_checkpoint`.
         client: makes the MLflow client.
         saved: called after each event of the journal.
@@ -164,17 +164,19 @@ class Sweep:
 
         from sweeps.callback import trial_dirname
         from sweeps.trial import train_trial
+        from sweeps.worker import TrialWorker
 
         record = self.plan.record
-        function = tune.with_parameters(
-            self.stand_ins.trainable or train_trial,
+        worker = tune.with_parameters(
+            TrialWorker,
+            run_trial=self.stand_ins.trainable or train_trial,
             data=self.data.trial_data,
             folder=str(self.folder),
             checkpoint_epochs=self.plan.rungs,
         )
         try:
             tune.run(
-                function,
+                worker,
                 name=TUNE,
                 storage_path=str(self.folder),
                 config=self.plan.fixed,
@@ -186,6 +188,7 @@ class Sweep:
                 scheduler=make_scheduler(self.plan, self.ledger),
                 max_concurrent_trials=parallel,
                 resources_per_trial={"cpu": record.cpus_per_trial, "gpu": record.gpus_per_trial},
+                reuse_actors=not record.fresh_workers,
                 callbacks=[callback],
                 trial_dirname_creator=trial_dirname,
                 raise_on_failed_trial=False,

@@ -1,10 +1,10 @@
-"""One Tune trial is one Trainer: epochs go to Tune, weights into the sweep's folder."""
+"""One trial is one Trainer: it yields a report of every epoch, and its weights go into the sweep's folder."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ class NodeUnfit(RuntimeError):
     """This node cannot run trials; another one may."""
 
 
-def train_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Collection[int] = ()) -> None:
-    """Train one model and report every epoch; continues from the trial's last checkpoint.
+def train_trial(
+    config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Collection[int] = ()
+) -> Iterator[dict[str, Any]]:
+    """Train one model, continuing from the trial's last checkpoint.
 
     Args:
         config: settings of the trial, checked before the sweep started, and its number as `trial`.
@@ -41,29 +43,26 @@ def train_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epoch
         checkpoint_epochs: epochs after which a scheduler may stop the trial; each gets a checkpoint, so that the best
             weights outlive it.
 
+    Yields:
+        the report of each epoch (`reported`). The next one begins when it is asked for.
+
     Raises:
         NonFiniteLoss: training diverged; the trial has failed.
         NodeUnfit: the sweep's folder cannot be seen from here.
     """
-    import torch
-    from ray import tune
-
     from llmemf.config import build_config
     from llmemf.models import model_class
     from llmemf.training import Trainer
 
-    torch.set_num_threads(max(1, int(tune.get_context().get_trial_resources().required_resources.get("CPU", 1))))
     settings = {key: value for key, value in config.items() if key != "trial"}
     trial_config = build_config(model_class(settings["model"]).config_class, settings)
-    run_epochs(lambda: Trainer(trial_config, data), config, folder, checkpoint_epochs)
+    return run_epochs(lambda: Trainer(trial_config, data), config, folder, checkpoint_epochs)
 
 
 def run_epochs(
     make_trainer: Callable[[], Any], config: dict[str, Any], folder: str, checkpoint_epochs: Collection[int]
-) -> None:
-    """Drive a Trainer inside a Tune trial: load, iterate, save now and then, report."""
-    from ray import tune
-
+) -> Iterator[dict[str, Any]]:
+    """Drive a Trainer: load, iterate, save now and then, yield reports."""
     from sweeps import checkpoints
     from sweeps.cluster.check import node_problem
 
@@ -73,17 +72,21 @@ def run_epochs(
     checkpoints.clear_leftovers(own)
     trainer, report = checkpoints.load(make_trainer, own)
     if report:
-        tune.report({**report, "epochs": config["epochs"]})
+        yield {**report, "epochs": config["epochs"]}
     epochs, saved, pause = config["epochs"], time.monotonic(), CHECKPOINT_SECONDS
     for metrics in trainer.epochs():
         report = reported(metrics, epochs)
-        last = metrics["epoch"] >= epochs or metrics["stopped_early"]
         began = time.monotonic()
-        if last or metrics["epoch"] in checkpoint_epochs or began - saved >= pause:
+        if is_last(report) or metrics["epoch"] in checkpoint_epochs or began - saved >= pause:
             checkpoints.save(trainer, own, report)
             saved = time.monotonic()
             pause = max(CHECKPOINT_SECONDS, (saved - began) / CHECKPOINT_SHARE)
-        tune.report(report)
+        yield report
+
+
+def is_last(report: dict[str, Any]) -> bool:
+    """Whether no epoch comes after this one."""
+    return report["epoch"] >= report["epochs"] or report["stopped_early"]
 
 
 def reported(metrics: dict[str, Any], epochs: int) -> dict[str, Any]:

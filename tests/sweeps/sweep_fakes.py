@@ -94,12 +94,12 @@ def objective(config: dict[str, Any], epoch: int) -> float:
     return float(0.1 / (1 + distance) * (1 - 0.5**epoch))
 
 
-def fast_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()) -> None:
-    run_epochs(lambda: FakeTrainer(config), config, folder, checkpoint_epochs)
+def fast_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()) -> Iterator[dict]:
+    return run_epochs(lambda: FakeTrainer(config), config, folder, checkpoint_epochs)
 
 
-def slow_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()) -> None:
-    run_epochs(lambda: FakeTrainer(config, seconds=0.4), config, folder, checkpoint_epochs)
+def slow_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()) -> Iterator[dict]:
+    return run_epochs(lambda: FakeTrainer(config, seconds=0.4), config, folder, checkpoint_epochs)
 
 
 def fake_evaluate(folder: Path, scenario: Scenario, features: dict, split: str = "test") -> dict[str, float]:

@@ -412,7 +412,8 @@ def kill_a_trial(draw: random.Random) -> None:
 
 
 def is_trial(process: psutil.Process) -> bool:
-    return any("train_trial" in part or "ImplicitFunc" in part for part in process.info["cmdline"] or ())
+    # What Ray Tune calls an actor that gets its parameters from `tune.with_parameters`.
+    return any(part.startswith("ray::_Inner") for part in process.info["cmdline"] or ())
 
 
 def count_events(journal: Path) -> int:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from types import SimpleNamespace
@@ -14,10 +15,6 @@ METRICS = {"epoch": 3, "objective": 0.25, "best_epoch": 2, "stopped_early": Fals
 CONFIG = {"trial": 2, "lr": 1e-3, "alpha": 0.4, "lambda1": 0.0, "epochs": 6}
 
 
-class Killed(Exception):
-    """The process of a trial ends here."""
-
-
 @pytest.fixture(autouse=True)
 def a_sweep(tmp_path, monkeypatch):
     """The folder looks like a sweep's, and nobody waits for one that does not."""
@@ -25,26 +22,21 @@ def a_sweep(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster.node_problem, "__defaults__", (0.0,))
 
 
-@pytest.fixture
-def reports(monkeypatch):
-    """What a trial tells Tune."""
-    import ray
-
-    found = []
-    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append), raising=False)
-    return found
+def reports_of(folder, checkpoint_epochs=(), config=CONFIG):
+    return run_epochs(lambda: FakeTrainer(config), config, str(folder), checkpoint_epochs)
 
 
-def run(folder, config=CONFIG, checkpoint_epochs=()):
-    run_epochs(lambda: FakeTrainer(config), config, str(folder), checkpoint_epochs)
+def run(folder, checkpoint_epochs=()):
+    """What a trial reports from its beginning, or from its last checkpoint, to its end."""
+    return list(reports_of(folder, checkpoint_epochs))
 
 
 def epochs(reports):
     return [metrics["epoch"] for metrics in reports]
 
 
-def test_no_test_metric_leaves_a_trial(tmp_path, reports):
-    run(tmp_path)
+def test_no_test_metric_leaves_a_trial(tmp_path):
+    reports = run(tmp_path)
     trainer = FakeTrainer(CONFIG)
     assert all("test/movie/mrr" in metrics for metrics in trainer.epochs()), "the fake must be poisoned"
     names = {name for metrics in reports for name in metrics}
@@ -61,13 +53,13 @@ def test_what_trials_share_holds_no_test_data():
     assert shared.valid is not scenario.test and shared.train is not scenario.test
 
 
-def test_epochs_are_reported_and_the_deciding_ones_have_checkpoints(tmp_path, reports, monkeypatch):
-    saved = []
+def test_epochs_are_reported_and_the_deciding_ones_have_checkpoints(tmp_path, monkeypatch):
+    saved, reports = [], []
     save = checkpoints.save
     monkeypatch.setattr(
         checkpoints, "save", lambda *args: (saved.append((args[2]["epoch"], len(reports))), save(*args))
     )
-    run(tmp_path, checkpoint_epochs=[2, 4])
+    reports.extend(reports_of(tmp_path, [2, 4]))
     assert epochs(reports) == [1, 2, 3, 4, 5, 6]
     assert saved == [(2, 1), (4, 3), (6, 5)], "a checkpoint is there before its epoch is reported"
     assert [path.name for path in stored(trial_folder(tmp_path, 2))] == ["epoch-0006", "epoch-0004"]
@@ -75,7 +67,7 @@ def test_epochs_are_reported_and_the_deciding_ones_have_checkpoints(tmp_path, re
     assert files == {"state.pt", "best.safetensors", "config.yaml", "report.json"}
 
 
-def test_slow_epochs_are_saved_each(tmp_path, reports, monkeypatch):
+def test_slow_epochs_are_saved_each(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(trial, "CHECKPOINT_SHARE", math.inf)
     monkeypatch.setattr(checkpoints, "NUM_KEPT", 99)
@@ -83,7 +75,7 @@ def test_slow_epochs_are_saved_each(tmp_path, reports, monkeypatch):
     assert len(stored(trial_folder(tmp_path, 2))) == 6
 
 
-def test_slow_checkpoints_become_rarer(tmp_path, reports, monkeypatch):
+def test_slow_checkpoints_become_rarer(tmp_path, monkeypatch):
     """Epochs of one second, checkpoints of two: they may take a twentieth of the time."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(trial.time, "monotonic", lambda: clock.now)
@@ -101,54 +93,42 @@ def test_slow_checkpoints_become_rarer(tmp_path, reports, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save", save)
     config = {**CONFIG, "epochs": 120}
-    run_epochs(lambda: Slow(config), config, str(tmp_path), ())
+    assert len(list(run_epochs(lambda: Slow(config), config, str(tmp_path), ()))) == 120
     # The first after 10 s, then one per 2 s / 5 % = 40 s, and the last epoch's.
     assert saved == [10, 50, 90, 120]
 
 
 @pytest.mark.parametrize("dies_at", range(1, 7))
-def test_a_killed_trial_first_reports_the_epoch_of_its_checkpoint(tmp_path, monkeypatch, dies_at):
+def test_a_killed_trial_first_reports_the_epoch_of_its_checkpoint(tmp_path, dies_at):
     """It dies between a checkpoint and its report; the next process tells that epoch first, with the same metrics."""
-    import ray
-
-    found = []
-
-    def report(metrics):
-        if metrics["epoch"] == dies_at and len(found) < dies_at:
-            raise Killed
-        found.append(metrics)
-
-    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=report), raising=False)
     deciding = range(1, 7)
-    with pytest.raises(Killed):
-        run(tmp_path, checkpoint_epochs=deciding)
+    dying = reports_of(tmp_path, deciding)
+    found = list(itertools.islice(dying, dies_at))[:-1]
+    dying.close()
     assert epochs(found) == list(range(1, dies_at))
-    monkeypatch.setattr(ray, "tune", SimpleNamespace(report=found.append), raising=False)
-    run(tmp_path, checkpoint_epochs=deciding)
+    found += run(tmp_path, checkpoint_epochs=deciding)
     assert epochs(found) == [1, 2, 3, 4, 5, 6]
     assert [metrics["objective"] for metrics in found] == [objective(CONFIG, epoch) for epoch in range(1, 7)]
     assert len({frozenset(metrics) for metrics in found}) == 1 and {metrics["epochs"] for metrics in found} == {6}
 
 
-def test_after_a_damaged_checkpoint_an_older_one_is_continued(tmp_path, reports):
+def test_after_a_damaged_checkpoint_an_older_one_is_continued(tmp_path):
     run(tmp_path, checkpoint_epochs=[2, 4])
     (checkpoints.newest(trial_folder(tmp_path, 2)) / "state.pt").write_text("{")
-    reports.clear()
-    run(tmp_path)
-    assert epochs(reports) == [4, 5, 6]
+    assert epochs(run(tmp_path)) == [4, 5, 6]
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path, reports):
+def test_what_a_killed_process_left_is_cleared(tmp_path):
     own = trial_folder(tmp_path, 2)
     (own / ".epoch-0003.1.tmp").mkdir(parents=True)
     run(tmp_path)
     assert [path.name for path in own.iterdir()] == ["epoch-0006"]
 
 
-def test_a_node_that_does_not_see_the_sweeps_folder_is_unfit(tmp_path, reports):
+def test_a_node_that_does_not_see_the_sweeps_folder_is_unfit(tmp_path):
     with pytest.raises(NodeUnfit, match="does not see .*nowhere/sweep.yaml: "):
         run(tmp_path / "nowhere")
-    assert not reports and not (tmp_path / "nowhere").exists()
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_plain_types_and_finite_values_only():

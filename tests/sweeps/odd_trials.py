@@ -1,0 +1,45 @@
+"""Trials that leave their process in different ways, one after the other; importable by Ray's workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweeps.checkpoints import trial_folder
+
+EPOCHS = 3
+VALUES = (0.5, 0.1, 0.6, 0.7, 0.1, 0.8, 0.9)
+"""Objective of each trial; one of 0.1 is stopped after its first epoch where an earlier one had more."""
+
+
+def odd_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()) -> Iterator[dict[str, Any]]:
+    """The third fails, the fourth leaves a thread, and the process of the fifth dies when that trial is left."""
+    number = config["trial"]
+    seen = {"train/pid": float(os.getpid()), "train/changed": float("CHANGED" in os.environ)}
+    os.environ["CHANGED"] = "yes"
+    weights = trial_folder(Path(folder), number) / "epoch-0001"
+    weights.mkdir(parents=True, exist_ok=True)
+    for name in ("best.safetensors", "config.yaml"):
+        (weights / name).write_text("{}")
+    try:
+        for epoch in range(1, EPOCHS + 1):
+            if number == 3 and epoch == 2:
+                raise ArithmeticError("no number")
+            if number == 4:
+                threading.Thread(target=threading.Event().wait, name="forgotten", daemon=True).start()
+            yield {
+                "epoch": epoch,
+                "epochs": EPOCHS,
+                "objective": VALUES[number - 1],
+                "best_epoch": 1,
+                "stopped_early": False,
+                "val/movie/mrr": VALUES[number - 1],
+                **seen,
+            }
+    except GeneratorExit:
+        if number == 5:
+            os._exit(1)
+        raise
