@@ -166,6 +166,7 @@ class Trainer:
         self.model.train()
         with _random_scope(config.seed, epoch, self.device):
             order = torch.randperm(len(self.train_sequences), device=self.device)
+            self.model.plan_epoch(self.train_sequences, order)
             losses = []
             for index in order.split(config.batch_size):
                 batch = self.train_sequences.batch(index)

@@ -17,11 +17,12 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from llmemf.batches import VIEWS, Batch, TrialData, View
+from llmemf.batches import VIEWS, Batch, DeviceSequences, TrialData, View
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.content import Content, with_content
+from llmemf.models.grouped_encoders import grouped_states, may_group
 from llmemf.models.item_table import FrozenTable, IdTable, Missing, Projection
 from llmemf.models.mixture import MixtureHead, MixtureSettings, StepRows, half_fits
 from llmemf.models.recommender import Recommender
@@ -30,8 +31,12 @@ from llmemf.objective_half import HALF_SCALE
 MODALITIES = ("id", "image", "text")
 SCORE_ELEMENTS = 2**22
 """Logits held at once in scoring (16 MiB in fp32), as long as they are of `SCORE_ROWS` cases."""
+GPU_SCORE_ELEMENTS = 2**27
+"""The same on a GPU."""
 SCORE_ROWS = 32
 """Cases scored at once at least: fewer read the tables so often that reading decides."""
+ROW_MULTIPLE = 128
+"""Rows of a GPU's step are padded to a multiple of this, so that shapes repeat."""
 LITERAL = {
     "scale": "fixed",
     "scale_init": 1.0,
@@ -107,6 +112,8 @@ class LLMEMFConfig(TrialConfig):
     """Learned positions."""
     share_encoders: Literal["none", "sequences", "modalities"] = "none"
     """Nine encoders; one per modality; or one per sequence (needs a projection to the id width)."""
+    group_encoders: Literal["auto", "yes", "no"] = "auto"
+    """Compute the encoders of one width as one (fewer, larger operations; never another result); auto does on a GPU."""
     id_dim: int = Field(256, ge=1)
     """Width q of the id embedding."""
     tied_ids: bool = True
@@ -250,6 +257,10 @@ class LLMEMF(Recommender):
         """L = L^X + lambda1 L^Y + lambda2 L^{X+Y} (eq. 10), summed over positions, averaged over sequences."""
         return torch.stack([tower.training_loss(batch) for tower in self.towers]).sum()
 
+    def plan_epoch(self, sequences: DeviceSequences, order: Tensor) -> None:
+        for tower in self.towers:
+            tower.plan_epoch(sequences, order, self.config.batch_size)
+
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) log P(i | S) of eq. 11 for every item of the domain."""
         return self.towers[domain if len(self.towers) == 2 else 0].score_all(batch, domain)
@@ -285,6 +296,7 @@ class Tower(nn.Module):
                 if config.empty_sequence == "learned" and s != "xy":
                     self.empty[f"{s}_{m}"] = nn.Parameter(torch.empty(self.tables[m].width).normal_(0, 0.02))
         self.loss_weights = config.loss_weights(first)
+        self.row_counts: dict[tuple[str, int], int] = {}
 
     def _table(self, modality: str, data: TrialData) -> IdTable | FrozenTable:
         config = self.config
@@ -325,6 +337,43 @@ class Tower(nn.Module):
         """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4) from the (B, L, D_m) vectors of its items."""
         return [self.encoders[self._encoder_key(sequence, m)](x, real_BL) for m, x in zip(self.modalities, inputs)]
 
+    def _states_of(self, views: Mapping[str, View], inputs: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
+        """Per sequence and modality (B, L, D_m) states from the vectors of the items."""
+        real = {s: view.items < self.num_items for s, view in views.items()}
+        wanted = self.config.group_encoders
+        if wanted == "no" or (wanted == "auto" and self.head.log_scale.device.type == "cpu"):
+            return {s: self.states(real[s], s, inputs[s]) for s in views}
+        encoders = {
+            (s, m): self.encoders[self._encoder_key(s, name)] for s in views for m, name in enumerate(self.modalities)
+        }
+        assert may_group(list(encoders.values())), "encoders of one model differ in width alone"
+        return grouped_states(encoders, inputs, real)
+
+    def plan_epoch(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
+        """Count the rows of the epoch's largest batch, so that no step has to wait for their number.
+
+        Args:
+            order: (S,) order in which the sequences will come.
+        """
+        if self.head.log_scale.device.type == "cpu":
+            return
+        self.fix_row_counts(sequences, order, batch_size)
+
+    def fix_row_counts(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
+        """`plan_epoch` on any device: steps have as many rows as the largest batch from here on."""
+        batch = torch.arange(len(order), device=order.device) // batch_size
+        most = {}
+        for s in self.loss_weights:
+            following = self._following(sequences.views[s], s)
+            counted = self._counted(following < self.num_items)
+            for low, high in self._target_ranges(s):
+                rows = (counted & (following >= low) & (following < high)).sum(1)[order]
+                sums = rows.new_zeros(-(-len(order) // batch_size)).index_add_(0, batch, rows)
+                most[s, low] = sums.max()
+        for key, count in zip(most, torch.stack(list(most.values())).tolist()):
+            padded = -(-count // ROW_MULTIPLE) * ROW_MULTIPLE
+            self.row_counts[key] = max(self.row_counts.get(key, 0), padded)
+
     def training_loss(self, batch: Batch) -> Tensor:
         """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
         views = {s: batch.views[s] for s in self.loss_weights}
@@ -333,11 +382,12 @@ class Tower(nn.Module):
         # One look-up for all sequences: each further one would be a further gradient of the table's size.
         embedded = step.embed(torch.cat([view.items.flatten() for view in views.values()]))
         sizes = [view.items.numel() for view in views.values()]
-        inputs = zip(*(vectors.split(sizes) for vectors in embedded))
-        terms = [
-            weight * self._sequence_loss(view, s, step, [x.view(*view.items.shape, -1) for x in own]) / len(batch)
-            for (s, weight), view, own in zip(self.loss_weights.items(), views.values(), inputs)
-        ]
+        inputs = {
+            s: [x.view(*view.items.shape, -1) for x in own]
+            for (s, view), own in zip(views.items(), zip(*(vectors.split(sizes) for vectors in embedded)))
+        }
+        states, loss = self._states_of(views, inputs), self._padded_loss if self.row_counts else self._sequence_loss
+        terms = [weight * loss(views[s], s, step, states[s]) / len(batch) for s, weight in self.loss_weights.items()]
         return torch.stack(terms).sum()
 
     def _over_all(self, sequence: str) -> bool:
@@ -351,15 +401,52 @@ class Tower(nn.Module):
         domains = [(0, self.num_x), (self.num_x, self.num_items)]
         return [(0, self.num_items)] if self._over_all(sequence) else domains
 
-    def _sequence_loss(self, view: View, sequence: str, step: StepRows, inputs: Sequence[Tensor]) -> Tensor:
-        """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
+    def _target_ranges(self, sequence: str) -> list[tuple[int, int]]:
+        """Those of `_ranges` in which a target of the sequence can lie."""
+        ranges = self._ranges(sequence)
+        if sequence == "xy" or len(ranges) == 1:
+            return ranges
+        return ranges[:1] if sequence == "x" else ranges[1:]
+
+    def _following(self, view: View, sequence: str) -> Tensor:
+        """(B, L) target at every position of a sequence, padding where there is none."""
         merged = sequence == "xy" or self.config.next_target == "merged"
-        following = view.next_merged if merged else view.next_same
+        return view.next_merged if merged else view.next_same
+
+    def _padded_loss(self, view: View, sequence: str, step: StepRows, states: Sequence[Tensor]) -> Tensor:
+        """`_sequence_loss` over a number of rows that is known beforehand; those too many weigh nothing."""
+        following = self._following(view, sequence)
+        counted, terms = self._counted(following < self.num_items), []
+        learned = [self.empty[f"{sequence}_{m}"] for m in self.modalities] if self._learns_empty(sequence) else None
+        for low, high in self._target_ranges(sequence):
+            count = self.row_counts[sequence, low]
+            wanted = (counted & (following >= low) & (following < high)).flatten()
+            places, real = _places(wanted, count)
+            targets = torch.where(real, following.flatten()[places], low)
+            queries = [_at_least_single(state.flatten(0, 1)[places]) for state in states]
+            if learned is not None:
+                items = view.items < self.num_items
+                first = view.items.gather(1, items.int().argmax(1, keepdim=True)).squeeze(1)
+                inside = items.any(1) & (first >= low) & (first < high)
+                targets = torch.cat([targets, torch.where(inside, first, low)])
+                real = torch.cat([real, inside])
+                queries = [torch.cat([q, e.expand(len(first), -1)]) for q, e in zip(queries, learned)]
+            with torch.autocast(targets.device.type, enabled=False):
+                nll = self.head.nll(queries, targets, low, high, step, view.items, real.to(queries[0].dtype))
+            # Rows without a place must not be lost in silence.
+            terms.append(torch.where(wanted.sum() > count, torch.nan, nll))
+        return torch.stack(terms).sum()
+
+    def _learns_empty(self, sequence: str) -> bool:
+        return f"{sequence}_{self.modalities[0]}" in self.empty
+
+    def _sequence_loss(self, view: View, sequence: str, step: StepRows, states: Sequence[Tensor]) -> Tensor:
+        """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
+        following = self._following(view, sequence)
         counted = self._counted(following < self.num_items)
         targets = following[counted]
-        states = self.states(view.items < self.num_items, sequence, inputs)
-        queries = [state[counted].float() for state in states]
-        if f"{sequence}_{self.modalities[0]}" in self.empty:
+        queries = [_at_least_single(state[counted]) for state in states]
+        if self._learns_empty(sequence):
             first = _first_items(view.items, self.num_items)
             targets = torch.cat([targets, first])
             learned = [self.empty[f"{sequence}_{m}"].expand(len(first), -1) for m in self.modalities]
@@ -384,20 +471,23 @@ class Tower(nn.Module):
         wanted = slice(self.num_x, self.num_items) if domain else slice(0, self.num_x)
         weights = self.config.score_weights(domain)
         queries, missing, rows = {}, {}, self.head.scoring_rows()
-        for s in weights:
-            view = batch.views[s]
+        views = {s: batch.views[s] for s in weights}
+        tables = [self.tables[m] for m in self.modalities]
+        inputs = {s: [t.input_rows(view.items, kept) for t, kept in zip(tables, rows)] for s, view in views.items()}
+        states = self._states_of(views, inputs)
+        for s, view in views.items():
             real = view.items < self.num_items
             # In the aligned layout the last column may be the other domain's.
             last = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
-            inputs = [self.tables[m].input_rows(view.items, kept) for m, kept in zip(self.modalities, rows)]
-            queries[s] = [state[torch.arange(len(last)), last] for state in self.states(real, s, inputs)]
+            queries[s] = [state[torch.arange(len(last), device=last.device), last] for state in states[s]]
             empty = ~real.any(1)
             missing[s] = empty
-            if f"{s}_{self.modalities[0]}" in self.empty:
+            if self._learns_empty(s):
                 missing[s] = torch.zeros_like(empty)
                 learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
                 queries[s] = [torch.where(empty[:, None], e, q) for e, q in zip(learned, queries[s])]
-        step = max(SCORE_ROWS, SCORE_ELEMENTS // self.num_items)
+        elements = SCORE_ELEMENTS if empty.device.type == "cpu" else GPU_SCORE_ELEMENTS
+        step = max(SCORE_ROWS, elements // self.num_items)
         score = torch.zeros(len(batch), wanted.stop - wanted.start, dtype=self.head.scoring_type(), device=empty.device)
         for start in range(0, len(batch), step):
             part = slice(start, start + step)
@@ -423,6 +513,20 @@ class Tower(nn.Module):
         else:
             over_all = config.merged_softmax == "all_items"
             self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _places(wanted: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(count,) places of a flat mask that are True, in their order, then zeros; and which of them are such places."""
+    rank = wanted.cumsum(0)
+    slot = torch.where(wanted & (rank <= count), rank - 1, count)
+    every = torch.arange(len(wanted), device=wanted.device)
+    places = every.new_zeros(count + 1).scatter_(0, slot, every)[:count]
+    real = torch.arange(count, device=wanted.device) < rank[-1]
+    return torch.where(real, places, 0), real
 
 
 def _first_items(items_BL: Tensor, pad: int) -> Tensor:

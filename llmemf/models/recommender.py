@@ -18,7 +18,7 @@ from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 
 if TYPE_CHECKING:
-    from llmemf.batches import Batch, TrialData
+    from llmemf.batches import Batch, DeviceSequences, TrialData
 
 
 SHORT_BUDGET: Mapping[str, Any] = MappingProxyType({"lr": [2e-3, 5e-3, 1e-2], "dropout": [0.1, 0.3]})
@@ -69,6 +69,14 @@ class Recommender(nn.Module, ABC):
         """(B, C) scores of candidates given by their global ids, all of one domain."""
         offset = self.num_x if domain else 0
         return self.score_all(batch, domain).gather(1, candidates_BC - offset)
+
+    def plan_epoch(self, sequences: DeviceSequences, order: Tensor) -> None:
+        """Look ahead at the batches of an epoch, once, before its first step; most models need not.
+
+        Args:
+            order: (S,) order in which the sequences will come.
+        """
+        return
 
     def batch_rows(self, batch: Batch) -> Tensor | None:
         """Embedding rows that the batch touches, for `l2_mode: embedding_rows`; None where there are none."""
