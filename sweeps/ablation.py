@@ -94,7 +94,7 @@ def ablation(
     from sweeps.report_text import print_fallback
 
     # With its own hold of the output: while trials run, everybody else's goes to the ablation's log.
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     print_fallback(record, console)
     if dry_run:
         from llmemf.scenarios.scenario import find_scenario

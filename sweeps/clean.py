@@ -42,7 +42,7 @@ def clean(
 ) -> None:
     from sweeps import disk
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     found = disk.holdings(storage.resolve(), keep)
     names = [holding.name for holding in found]
     for name in delete or []:

@@ -89,7 +89,7 @@ def compare(
     from sweeps.report_text import print_fallback
 
     # With its own hold of the output: while trials run, everybody else's goes to the comparison's log.
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     problems = problems_of(record, with_data=False)
     able = [model for model in record.models if model not in problems]
     if not able:

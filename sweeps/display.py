@@ -176,7 +176,8 @@ class Display:
         bar = ProgressBar(total=max(1, self.planned), completed=count["done"], complete_style="cyan")
         times = f"{wording.duration(self.elapsed())} elapsed"
         times += f", about {wording.duration(left)} left" if left else ""
-        head.add_row(bar, f"[b]{count['done']}[/b] of {self.planned} trials", f"[dim]{times}[/dim]")
+        done = Text.assemble((str(count["done"]), "bold"), f" of {self.planned} trials")
+        head.add_row(bar, done, Text(times, style="dim"))
         states = Text("  ")
         for name in ("running", "pending", "completed", "pruned", "failed"):
             if count[name] or name in ("running", "completed", "pruned"):

@@ -55,7 +55,7 @@ def export(
     from sweeps.serving.chosen import choose
     from sweeps.serving.write import write_model
 
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     storage = storage.resolve()
     chosen = choose(storage, sweep, trial)
     target = (out or storage / "models" / chosen.name).resolve()

@@ -107,7 +107,7 @@ def grid(
     options = Options(**{**values, "assignments": assignments or []})
     budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
     # With its own hold of the output: while a sweep runs, everybody else's goes to the sweep's log.
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     if extend is not None:
         plan = plan_extend(options, extend)
     else:

@@ -39,7 +39,7 @@ def report(
     from sweeps.reporting.gather import find_record
     from sweeps.reporting.write import write_report
 
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     record = find_record(storage, sweep, data_root)
     path = write_report(record, console, breakdown=breakdown)
     if open_page:

@@ -72,6 +72,9 @@ def print_start(
     if plan.space.dropped:
         reasons = ", ".join(plan.space.dropped_by)
         facts.add_row("", f"{plan.space.dropped:,} of {plan.space.full_size:,} grid points dropped ({reasons})")
+    fixed = {key: value for key, value in plan.fixed.items() if key not in ("model", "seed", "epochs")}
+    if fixed:
+        facts.add_row("fixed", wording.settings(fixed))
     facts.add_row("resources", describe_resources(plan, parallel) if parallel else "none: no trial is left to run")
     facts.add_row("writes to", str(record.folder))
     if outside:

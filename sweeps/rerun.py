@@ -58,7 +58,7 @@ def rerun(
     budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
     record = (plan_resume_rerun if resume else plan_rerun)(RerunOptions(**values))
     # With its own hold of the output: while trials run, everybody else's goes to the rerun's log.
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     if dry_run:
         from sweeps.reruns.view import print_start
 

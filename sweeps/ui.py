@@ -38,7 +38,7 @@ def ui(
 ) -> None:
     from sweeps import browsing
 
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     storage = storage.resolve()
     uri = browsing.find_tracking(storage, tracking_uri)
     if uri.startswith("http"):

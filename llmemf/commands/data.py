@@ -137,7 +137,7 @@ def import_sample(data_root: DataRoot = DEFAULT_ROOT) -> None:
     start = time.perf_counter()
     scenario = prepare_sample(data_root)
     say(f"{scenario.name} is ready in {scenario.folder} after {time.perf_counter() - start:.1f} s")
-    Console().print(summary(scenario))
+    Console(markup=False).print(summary(scenario))
     say(f"next: llmemf data show {scenario.name}{root_option(data_root)}")
 
 
@@ -148,7 +148,7 @@ def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
 
     manifests = {path.parent: _manifest(path) for path in sorted(data_root.glob("*/manifest.json"))}
     if manifests:
-        Console().print(scenario_list(manifests))
+        Console(markup=False).print(scenario_list(manifests))
     else:
         say(f"No scenario is prepared in {data_root}; see `llmemf data import --help`.")
 
@@ -160,7 +160,7 @@ def show(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
     from llmemf.scenarios.scenario import find_scenario
 
     scenario = find_scenario(name, data_root)
-    console = Console()
+    console = Console(markup=False)
     say(f"{scenario.name}  {scenario.folder}")
     console.print(summary(scenario), manifest_facts(scenario), example_histories(scenario))
 
@@ -173,7 +173,7 @@ def audit(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
     from llmemf.scenarios.scenario import find_scenario
 
     facts = audit_scenario(find_scenario(name, data_root))
-    Console().print(audit_view(facts))
+    Console(markup=False).print(audit_view(facts))
     for leak in facts.leaks:
         say(f"LEAK: {leak}", error=True)
     if facts.leaks:
@@ -188,7 +188,7 @@ def _save(scenario, data_root: Path, image_folder: Path, overwrite: bool, start:
 
     target = save_with_images(scenario, data_root, image_folder, overwrite=overwrite)
     say(f"{scenario.name} written to {target} in {time.perf_counter() - start:.1f} s")
-    Console().print(summary(scenario))
+    Console(markup=False).print(summary(scenario))
     root = root_option(data_root)
     steps = [f"llmemf data audit {scenario.name}{root}"]
     if (scenario.items[["title", "description", "image"]] != "").any(axis=None):

@@ -148,7 +148,7 @@ def _tell(scenario, matrices) -> None:
     """What was written, what a user should know of it, and how to use it."""
     from llmemf.commands.feature_table import feature_table, notes
 
-    Console().print(feature_table(scenario, matrices))
+    Console(markup=False).print(feature_table(scenario, matrices))
     for matrix in matrices:
         for note in notes(matrix):
             typer.echo(f"note: {matrix.name}: {note}")
@@ -188,7 +188,7 @@ def show(
     matrices = [FeatureMatrix.load(folder, verify=True) for folder in folders]
     for matrix in matrices:
         matrix.check(scenario)
-    Console().print(feature_table(scenario, matrices))
+    Console(markup=False).print(feature_table(scenario, matrices))
     for matrix in matrices:
         for note in notes(matrix):
             typer.echo(f"note: {matrix.name}: {note}")

@@ -26,7 +26,7 @@ class EncodeProgress:
         self, label: str, total: int, console: Console | None = None, *, line_seconds: float = LINE_SECONDS
     ) -> None:
         self.label, self.total, self.done = label, total, 0
-        self.console = console or Console()
+        self.console = console or Console(markup=False)
         self.line_seconds = line_seconds
         self.start = self.last_line = time.perf_counter()
         self.bar = None

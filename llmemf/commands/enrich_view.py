@@ -26,7 +26,7 @@ def estimate_view(expected, prices, plan, default_prices: bool, spent: float) ->
         f"{expected.items:,} of {len(plan.keys):,} {plan.subject} have text, {expected.texts:,} different; "
         f"{expected.answered:,} are answered, {expected.questions:,} would be asked"
     )
-    Console().print(table)
+    Console(markup=False).print(table)
     say("tokens of the prompts: 0.3 per ASCII character, 0.7 per other one; at most: one per byte")
     say(f"tokens of the answers: {expected.completion_basis}; at most: --max-tokens; second tries not counted")
     if prices:
@@ -83,7 +83,7 @@ def _status_table(scenario, counts) -> None:
         column.justify = "right"
     for status in sorted(totals, key=lambda status: (status != "ok", -totals[status], status)):
         table.add_row(status, *(f"{counts[domain].get(status, 0):,}" for domain in scenario.domains))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def say(text: str, error: bool = False) -> None:

@@ -59,7 +59,7 @@ def offline(
     nothing = f"no item of scenario {name!r} has {' or '.join(_CONTENT[each] for each in absent)}"
     if not written:
         raise InputError(f"{nothing}: nothing was written; train without it: --set modalities={left}")
-    Console().print(feature_table(scenario, written))
+    Console(markup=False).print(feature_table(scenario, written))
     if absent:
         _say(f"note: {nothing}; train without it: --set modalities={left}")
 
@@ -98,7 +98,7 @@ def import_(
         import_matrix(scenario, kind, path, mask, encoder=encoder) for kind, path, mask in given if path is not None
     ]
     save_all(matrices, scenario, overwrite=overwrite)
-    Console().print(feature_table(scenario, matrices))
+    Console(markup=False).print(feature_table(scenario, matrices))
 
 
 @app.command("profiles")

@@ -35,7 +35,7 @@ def _list() -> None:
         needs = ", ".join(system.needs) or "-"
         kind = f"{system.status}, no training" if system.closed_form else system.status
         table.add_row(*map(escape, (system.name, needs, kind, system.source)))
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table)
     console.print()
     typer.echo("needs: features beside the sequences, with default settings (`llmemf features --help` makes them)")
@@ -63,7 +63,7 @@ def _show(name: str) -> None:
             for row in some:
                 table.add_row(*map(escape, (row.name, row.default, row.valid, row.text)))
             typer.echo()
-            Console(highlight=False).print(table)
+            Console(highlight=False, markup=False).print(table)
     typer.echo("\nsearch space of a sweep, where the scenario's YAML names none:")
     for line in space_lines(kind.default_space()):
         typer.echo(f"  {line}")

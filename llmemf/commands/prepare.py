@@ -245,7 +245,7 @@ def _options(
 def _progress():
     from llmemf.commands.reading_progress import ReadingProgress
 
-    return ReadingProgress(Console())
+    return ReadingProgress(Console(markup=False))
 
 
 def _check_free(name: str, data_root: Path, overwrite: bool) -> None:
@@ -270,7 +270,7 @@ def _finish(scenario, report, data_root: Path, image_folder: Path, overwrite: bo
     from llmemf.scenarios.images import is_address, save_with_images
 
     target = save_with_images(scenario, data_root, image_folder, overwrite=overwrite)
-    console = Console()
+    console = Console(markup=False)
     console.print(report_view(report, scenario.domains))
     for note in notes(report):
         say(note)

@@ -30,7 +30,7 @@ class ProgressLine:
         self._live = None
         if sys.stdout.isatty():
             columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
-            self._live = Progress(*columns, console=Console(), transient=True)
+            self._live = Progress(*columns, console=Console(markup=False), transient=True)
 
     def __enter__(self) -> Self:
         if self._live:

@@ -44,7 +44,7 @@ def recommend(
     if as_json:
         print(json.dumps(answer, ensure_ascii=False))
     else:
-        _print(answer, Console(highlight=False))
+        _print(answer, Console(highlight=False, markup=False))
 
 
 def read_history(text: str) -> list[str]:

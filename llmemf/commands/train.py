@@ -82,7 +82,7 @@ def _run(name, settings, output: Path | None, resume: bool, data_root: Path) -> 
     from llmemf.scenarios.scenario import find_scenario
     from llmemf.training import NonFiniteLoss, Trainer
 
-    console = Console()
+    console = Console(markup=False)
     scenario = find_scenario(name, data_root)
     features = _features(settings, scenario)
     trainer = Trainer(settings, TrialData.build(scenario, **features))
@@ -140,7 +140,7 @@ def evaluate(
         for label, prefix in (("stored candidates", split.value), ("all items", f"{split.value}_full")):
             if f"{prefix}/{domain}/mrr" in metrics:
                 table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in SHOWN))
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     if note:
         console.print(note, soft_wrap=True, highlight=False)

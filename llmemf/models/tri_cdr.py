@@ -78,6 +78,11 @@ class TriCDRConfig(BaselineConfig):
     def _check(self) -> TriCDRConfig:
         if self.dim % self.heads:
             raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
+        if self.pretrain_epochs >= self.epochs:
+            raise ValueError(
+                f"pretrain_epochs = {self.pretrain_epochs} leaves no epoch of epochs = {self.epochs} to train what ranks: "
+                "set pretrain_epochs = 0, or raise epochs"
+            )
         if self.contrast_weight and not sum(self.rho()):
             raise ValueError(
                 "rho_mix_src, rho_mix_tgt, rho_src_tgt are all 0: set contrast_weight = 0 for no such loss"

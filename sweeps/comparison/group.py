@@ -267,7 +267,7 @@ class GroupRun:
             yield self.console
             return
         with (self.record.folder / f"{Path(self.record.command).stem}.log").open("a") as file:
-            yield Console(file=file, width=120, highlight=False)
+            yield Console(file=file, width=120, highlight=False, markup=False)
 
     def look(
         self,

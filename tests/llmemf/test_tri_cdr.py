@@ -238,7 +238,7 @@ def test_pretraining_lasts_its_epochs_and_goes_on_where_a_checkpoint_left_it(dat
 
 
 def test_windows_of_long_sequences_count_as_sequences_of_an_epoch(data):
-    model = make_model(data, max_length=3, pretrain_epochs=5, batch_size=8)
+    model = make_model(data, max_length=3, pretrain_epochs=5, epochs=6, batch_size=8)
     windows = len(split(data, "train", model.config))
     assert windows > len(data.train)
     assert model.pretrain_steps == 5 * -(-windows // 8)

@@ -5,9 +5,11 @@ import datetime
 import pytest
 import yaml
 from sweep_fakes import grow, tiny_scenario
+from typer.testing import CliRunner
 
 from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
+from sweeps.compare import app
 from sweeps.comparison.plan import (
     COMMON,
     CompareOptions,
@@ -183,3 +185,11 @@ def test_a_stored_search_goes_on_as_it_was_planned(here):
     again = plan_search(record, "sasrec")
     assert again.resumed and again.record.concurrency == 5 and again.trials == 4
     assert first.points[0] not in again.points and again.points == first.points[1:]
+
+
+def test_the_plan_shows_settings_as_they_were_given():
+    """Brackets of a list are text, not the terminal library's markup."""
+    arguments = ["--scenario", "sample", "--models", "llm_emf", "--set", "llm_emf.modalities=[id,text]", "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "llm_emf.modalities=[id,text]" in result.output
