@@ -2,7 +2,8 @@
 
 What is measured: start of a process with its imports, epochs of a typical, the cheapest and the dearest configuration
 (from pieces of an epoch), memory, and how much slower trials are when as many as will run at once do so. What is computed:
-the schedule of all trials on their slots, with and without asynchronous halving. What is assumed is printed.
+the schedule of all trials on their slots, with and without asynchronous halving, and what other sizes and a GPU would take
+(`projection`). What is assumed is printed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from sweeps.costs.disk_need import DiskNeed, disk_need
 from sweeps.costs.dry_run import disk_text, remaining
 from sweeps.costs.halving_simulation import simulate
 from sweeps.costs.probe import Measured
-from sweeps.costs.processes import Probes
+from sweeps.costs.processes import Probes, total_memory
+from sweeps.costs.projection import Calibration, Projected, calibrate, projections
 from sweeps.costs.trial import TrialCosts, measure_costs, trial_factors
+from sweeps.costs.workload import workload
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 from sweeps.sweep_data import SweepData
@@ -50,6 +53,7 @@ class Estimate:
         expected_epochs: of a mean trial.
         gpu_hours: expected; `gpu_hours_at_most` without early stopping.
         gpu_share: the smallest `--gpus-per-trial` that the memory of a GPU allows, None without one.
+        calibration: what `projection` starts from; None for systems other than LLM-EMF, which it does not know.
     """
 
     typical: Measured
@@ -66,10 +70,16 @@ class Estimate:
     gpu_hours_at_most: float
     gpu_share: float | None
     disk: DiskNeed
+    calibration: Calibration | None
 
 
-def estimate(plan: Plan, data: SweepData, parallel: int, console: Console) -> Estimate:
+def estimate(
+    plan: Plan, data: SweepData, parallel: int, console: Console, *, gpu_price: float | None = None
+) -> Estimate:
     """Measure for about a minute, and print what the sweep will take.
+
+    Args:
+        gpu_price: money per GPU-hour, for what the sweep will cost; told nowhere without it.
 
     Raises:
         InputError: no trial is left or fits this machine, or its configuration does not fit the data or the memory.
@@ -89,7 +99,7 @@ def estimate(plan: Plan, data: SweepData, parallel: int, console: Console) -> Es
         with Probes(data.trial_data, here) as probes:
             found = measure_costs(plan, probes, copies, lambda text: status.update(f"estimate: {text}"))
     result = _scale(plan, data, parallel, disk, found)
-    _print(plan, result, parallel, console)
+    _print(plan, result, parallel, console, gpu_price)
     return result
 
 
@@ -123,7 +133,17 @@ def _scale(plan: Plan, data: SweepData, parallel: int, disk: DiskNeed, found: Tr
         gpu_hours_at_most=gpus * most.busy / 3600,
         gpu_share=gpu_share(max(m.gpu_memory for m in (typical, found.dearest) if m), typical.gpu_total),
         disk=disk,
+        calibration=_calibration(data, found, parallel),
     )
+
+
+def _calibration(data: SweepData, found: TrialCosts, parallel: int) -> Calibration | None:
+    from llmemf.models.llm_emf import LLMEMFConfig
+
+    if not isinstance(found.config, LLMEMFConfig):
+        return None
+    size = workload(found.config, data.trial_data)
+    return calibrate(size, found.device, found.typical, trials=parallel, node=total_memory())
 
 
 def gpu_share(used: int, total: int) -> float | None:
@@ -139,7 +159,7 @@ def gpu_share(used: int, total: int) -> float | None:
     return 1.0 if fit < 2 else math.floor(1e4 / fit) / 1e4
 
 
-def _print(plan: Plan, found: Estimate, parallel: int, console: Console) -> None:
+def _print(plan: Plan, found: Estimate, parallel: int, console: Console, gpu_price: float | None) -> None:
     record, typical = plan.record, found.typical
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -178,8 +198,12 @@ def _print(plan: Plan, found: Estimate, parallel: int, console: Console) -> None
             f"per trial{_gpu_hours(found.gpu_hours)}",
             style="bold",
         )
+    if gpu_price is not None and found.gpu_hours:
+        facts.add_row("money", f"{gpu_price * found.gpu_hours:,.2f} expected, at {gpu_price:g} per GPU-hour")
     facts.add_row("disk", disk_text(found.disk, plan))
     console.print(facts)
+    if found.calibration:
+        print_projections(plan, found, parallel, console, gpu_price)
     console.print("\nassumed", style="dim")
     for line in assumptions(plan, found, parallel):
         console.print(f"- {line}", style="dim", highlight=False)
@@ -213,6 +237,41 @@ def assumptions(plan: Plan, found: Estimate, parallel: int) -> list[str]:
     if plan.resumed:
         lines.append("trials that go on are counted from their first epoch")
     return lines
+
+
+def print_projections(
+    plan: Plan, found: Estimate, parallel: int, console: Console, gpu_price: float | None = None
+) -> None:
+    """Other sizes and a GPU, beside what is in the way there."""
+    base = found.calibration
+    roof = f"{base.device.flops / 1e9:,.0f} GFLOP/s, {base.device.bandwidth / 1e9:,.0f} GB/s"
+    console.print(
+        f"\nprojected, not measured: from operations and bytes, at the share of its ceilings ({roof}) that this device reached, "
+        f"training {base.train:.0%}, validation {base.valid:.0%} (docs/scale.md)"
+    )
+    table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
+    columns = ["", "epoch", "sweep", *(["money"] if gpu_price is not None else []), "node memory", "GPU memory"]
+    for name in columns:
+        table.add_column(name, justify="right" if name else "left", no_wrap=True)
+    rows = projections(base)
+    for row in rows:
+        seconds = projected_sweep(plan, found, row, parallel)
+        money = [f"{gpu_price * seconds / 3600:,.2f}" if row.on_device else ""] if gpu_price is not None else []
+        gpu = wording.size(row.on_device) if row.on_device else ""
+        table.add_row(row.name, _seconds(row.epoch), f"{seconds / 3600:.2g} h", *money, wording.size(row.memory), gpu)
+    console.print(table)
+    for row in rows:
+        for wall in row.walls:
+            console.print(f"- {row.name}: {wall}", highlight=False)
+
+
+def projected_sweep(plan: Plan, found: Estimate, row: Projected, parallel: int) -> float:
+    """Seconds of the sweep with the epochs of another size or device; on a GPU that was not measured, one trial at a time."""
+    other = row.on_device and not found.typical.gpu_total
+    slots, crowded = (1, 1.0) if other else (parallel, found.crowded)
+    mean = found.epoch / (found.crowded * found.typical.epoch)
+    each = found.start + found.expected_epochs * mean * crowded * row.epoch
+    return SWEEP_START + plan.trials * each / min(slots, plan.trials)
 
 
 def _epoch(measured: Measured) -> str:

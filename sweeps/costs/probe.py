@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from llmemf.batches import Batch, DeviceSequences, TrialData
     from llmemf.config import TrialConfig
+    from sweeps.costs.scaling import Device
 
 ALIGNMENT = 64
 NICENESS = 15
@@ -208,10 +209,27 @@ def serve(threads: int, handle: int, places: str, answer: Callable[[dict[str, An
     for line in sys.stdin:
         asked = json.loads(line)
         try:
+            if "ceilings" in asked:
+                answer(asdict(_ceilings(asked["ceilings"])))
+                continue
             config = build_config(model_class(asked["config"]["model"]).config_class, asked["config"])
             answer(asdict(measure(config, data, asked["seconds"])))
         except Exception as error:  # noqa: BLE001  whatever it is, the parent says it
             answer({"problem": f"{type(error).__name__}: {error}"})
+
+
+def _ceilings(device: str) -> Device:
+    import torch
+
+    from llmemf.models.recommender import pick_device
+    from sweeps.costs.ceilings import ceilings
+
+    found = pick_device(device)
+    on_gpu = found.type == "cuda"
+    memory = (
+        torch.cuda.get_device_properties(found).total_memory if on_gpu else os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE
+    )
+    return ceilings(str(found), memory)
 
 
 def main() -> None:

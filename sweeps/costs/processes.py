@@ -17,6 +17,7 @@ from llmemf.batches import TrialData
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from sweeps.costs.probe import Measured, share_data
+from sweeps.costs.scaling import Device
 from sweeps.settings import SweepRecord
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -74,6 +75,13 @@ class Probes:
             process.stdin.flush()
         return [Measured(**self._answer(index)) for index in range(len(configs))]
 
+    def ceilings(self, device: str) -> Device:
+        """What the first process's device reaches at most; `device` as in a trial's configuration."""
+        process = self._processes[0]
+        process.stdin.write(json.dumps({"ceilings": device}) + "\n")
+        process.stdin.flush()
+        return Device(**self._answer(0))
+
     def _process(self, index: int) -> subprocess.Popen:
         threads = max(1, int(self.record.cpus_per_trial))
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -130,4 +138,9 @@ def available_memory() -> int:
     if path.exists():
         fields = dict(line.split(":", 1) for line in path.read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
+    return total_memory()
+
+
+def total_memory() -> int:
+    """Bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from llmemf.config import TrialConfig
 from sweeps.costs.classes import build, class_key, cost_classes, typical_values
 from sweeps.costs.dry_run import remaining
 from sweeps.costs.probe import Measured
 from sweeps.costs.processes import Probes, available_memory
+from sweeps.costs.scaling import Device
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan
 
@@ -28,6 +30,8 @@ class TrialCosts:
         ratios: by block of the space, class of its values -> cost over the typical cost.
         imports: seconds from the start of a process until it was ready for a trial.
         crowd: the typical configuration in as many processes as run at once.
+        config: the typical configuration.
+        device: what the device reaches at most, beside the typical trial.
     """
 
     typical: Measured
@@ -36,6 +40,8 @@ class TrialCosts:
     ratios: list[dict[tuple, float]]
     imports: float
     crowd: list[Measured]
+    config: TrialConfig
+    device: Device
 
 
 def measure_costs(plan: Plan, probes: Probes, copies: int, say: Callable[[str], None]) -> TrialCosts:
@@ -53,6 +59,7 @@ def measure_costs(plan: Plan, probes: Probes, copies: int, say: Callable[[str], 
     values = typical_values(plan)
     config = build(plan, values) or plan.configs[0]
     typical = probes.measure([config], TYPICAL_SECONDS)[0]
+    device = probes.ceilings(config.device)
     kinds = [cost_classes(block) for block in plan.space.blocks]
     others = sum(len(found) - 1 for found in kinds)
     seconds = min(KIND_SECONDS, KINDS_SECONDS / max(1, others))
@@ -86,7 +93,7 @@ def measure_costs(plan: Plan, probes: Probes, copies: int, say: Callable[[str], 
     say(f"{min(copies, fit)} trials at once")
     probes.start(min(copies, fit))
     crowd = probes.measure([config] * min(copies, fit), CROWD_SECONDS)
-    return TrialCosts(typical, *ends, ratios, probes.imports, crowd)
+    return TrialCosts(typical, *ends, ratios, probes.imports, crowd, config, device)
 
 
 def trial_factors(plan: Plan, ratios: Sequence[dict[tuple, float]]) -> list[float]:
