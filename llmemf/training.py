@@ -33,12 +33,15 @@ from llmemf.batches import DeviceSequences, TrialData
 from llmemf.config import TrialConfig, build_config, read_yaml
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.graphs import GraphedSteps
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.ranking import rank_cases, summarise
 from llmemf.scenarios.scenario import Scenario
 
 STATE, BEST, CONFIG = "state.pt", "best.safetensors", "config.yaml"
+HARMLESS = {"epochs", "device", "patience", "cuda_graphs", "chunk_elements", "group_encoders", "objective_kernel"}
+"""Settings in which a run may differ from the checkpoint that it resumes: they change no result beyond its rounding."""
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -66,6 +69,7 @@ class Trainer:
         self.valid_cases = _valid_cases(config, data)
         self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._half and config.precision == "fp16")
+        self._graphed = self._graphed_steps()
         self.epoch = 0
         self.best: dict[str, dict[str, Any]] = {}
         self.stopped = False
@@ -136,8 +140,10 @@ class Trainer:
         """
         stored = _read_config(Path(folder))
         check_data(folder, stored, self.data)
-        differing = sorted(key for key, value in self.config.to_dict().items() if stored["config"].get(key) != value)
-        if set(differing) - {"epochs", "device", "patience"}:
+        wanted, defaults = self.config.to_dict(), type(self.config)().to_dict()
+        # A setting that is younger than the checkpoint had its default then.
+        differing = sorted(key for key, value in wanted.items() if stored["config"].get(key, defaults[key]) != value)
+        if set(differing) - HARMLESS:
             raise InputError(
                 f"checkpoint {folder} was trained with another configuration ({', '.join(differing)} differ)"
             )
@@ -145,11 +151,14 @@ class Trainer:
             state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            for group in self.optimizer.param_groups:  # it may have been recorded where the checkpoint comes from
+                group.update(capturable=False) if "capturable" in group else None
             self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.best = state["epoch"], state["best"]
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise InputError(f"{Path(folder) / STATE} cannot be read ({_first_line(error)}): start anew") from None
         self.stopped = self.model.closed_form or self._out_of_patience()
+        self._graphed = self._graphed_steps()
 
     def _best_epoch(self) -> int:
         return max(kept["epoch"] for kept in self.best.values())
@@ -167,25 +176,46 @@ class Trainer:
         with _random_scope(config.seed, epoch, self.device):
             order = torch.randperm(len(self.train_sequences), device=self.device)
             self.model.plan_epoch(self.train_sequences, order)
-            losses = []
-            for index in order.split(config.batch_size):
-                batch = self.train_sequences.batch(index)
-                self.optimizer.zero_grad(set_to_none=True)
-                with torch.autocast(self.device.type, _DTYPES[config.precision], enabled=self._half):
-                    loss = self.model.training_loss(batch)
-                if config.l2_mode == "embedding_rows" and (rows := self.model.batch_rows(batch)) is not None:
-                    loss = loss + config.l2 * rows.square().sum() / len(batch)
-                self.scaler.scale(loss).backward()
-                if config.clip_norm or config.clip_value:
-                    self.scaler.unscale_(self.optimizer)
-                if config.clip_value:
-                    torch.nn.utils.clip_grad_value_(self.model.parameters(), config.clip_value)
-                if config.clip_norm:
-                    torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                losses.append(loss.detach())
+            take = self._graphed or self.step
+            losses = [take(index) for index in order.split(config.batch_size)]
         return self.mean_loss(torch.stack(losses), epoch)
+
+    def step(self, index: Tensor) -> Tensor:
+        """One step on the sequences at `index` (B,); the loss."""
+        config, batch = self.config, self.train_sequences.batch(index)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, _DTYPES[config.precision], enabled=self._half):
+            loss = self.model.training_loss(batch)
+        if config.l2_mode == "embedding_rows" and (rows := self.model.batch_rows(batch)) is not None:
+            loss = loss + config.l2 * rows.square().sum() / len(batch)
+        self.scaler.scale(loss).backward()
+        if config.clip_norm or config.clip_value:
+            self.scaler.unscale_(self.optimizer)
+        if config.clip_value:
+            torch.nn.utils.clip_grad_value_(self.model.parameters(), config.clip_value)
+        if config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach()
+
+    def _graphed_steps(self) -> GraphedSteps | None:
+        """Steps that are recorded and replayed, where the configuration asks for them on a GPU."""
+        if not self.config.cuda_graphs or self.device.type != "cuda":
+            return None
+
+        def state() -> list[Tensor]:
+            moments = [t for held in self.optimizer.state.values() for t in held.values() if isinstance(t, Tensor)]
+            return [*(p for p in self.model.parameters() if p.requires_grad), *self.model.buffers(), *moments]
+
+        def prepare() -> None:
+            for group in self.optimizer.param_groups:
+                group.update(capturable=True) if "capturable" in group else None
+            self.optimizer.zero_grad(set_to_none=True)
+
+        return GraphedSteps(
+            self.step, state=state, signature=self.model.step_signature, prepare=prepare, device=self.device
+        )
 
     def mean_loss(self, losses: Tensor, epoch: int) -> float:
         """Mean of the losses of an epoch's steps.

@@ -10,7 +10,7 @@ Shapes: B batch, L length, D width, N items, n items of one domain, M modalities
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -26,6 +26,7 @@ from llmemf.models.grouped_encoders import grouped_states, may_group
 from llmemf.models.item_table import FrozenTable, IdTable, Missing, Projection
 from llmemf.models.mixture import MixtureHead, MixtureSettings, StepRows, half_fits
 from llmemf.models.recommender import Recommender
+from llmemf.objective import UNSHIFTED_SCALE
 from llmemf.objective_half import HALF_SCALE
 
 MODALITIES = ("id", "image", "text")
@@ -261,6 +262,11 @@ class LLMEMF(Recommender):
         for tower in self.towers:
             tower.plan_epoch(sequences, order, self.config.batch_size)
 
+    def step_signature(self) -> Hashable:
+        return tuple(
+            (tuple(tower.row_counts.items()), tower.head.scale_bound() > UNSHIFTED_SCALE) for tower in self.towers
+        )
+
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) log P(i | S) of eq. 11 for every item of the domain."""
         return self.towers[domain if len(self.towers) == 2 else 0].score_all(batch, domain)
@@ -431,8 +437,9 @@ class Tower(nn.Module):
                 targets = torch.cat([targets, torch.where(inside, first, low)])
                 real = torch.cat([real, inside])
                 queries = [torch.cat([q, e.expand(len(first), -1)]) for q, e in zip(queries, learned)]
+            weights = real.to(queries[0].dtype)
             with torch.autocast(targets.device.type, enabled=False):
-                nll = self.head.nll(queries, targets, low, high, step, view.items, real.to(queries[0].dtype))
+                nll = self.head.nll(queries, targets, low, high, step, view.items, weights, few_operations=True)
             # Rows without a place must not be lost in silence.
             terms.append(torch.where(wanted.sum() > count, torch.nan, nll))
         return torch.stack(terms).sum()

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny import NUM_ITEMS, NUM_X, NUM_Y, SMALL, make_config, make_data, make_features_of_both_kinds, make_scenario
 from tiny import make_candidates as candidates_for
 
@@ -19,7 +20,7 @@ from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.ranking import METRICS
-from llmemf.training import NonFiniteLoss, Trainer, evaluate_checkpoint, memory_gb
+from llmemf.training import CONFIG, NonFiniteLoss, Trainer, evaluate_checkpoint, memory_gb
 
 MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "memory_gb")
 DROPOUT = {"dropout": 0.3, "l2": 1e-4, "encoder_layers": 1}
@@ -526,3 +527,17 @@ def test_memory_is_the_peak_of_this_process():
     before, after = map(float, found.stdout.split())
     assert 0.4 < after - before < 0.6, "the block is half a GiB"
     assert before < memory_gb()["memory_gb"] - 0.3, f"{held.nbytes} bytes of the parent are none of the child's"
+
+
+def test_a_checkpoint_older_than_a_setting_had_its_default(tmp_path):
+    data = make_data()
+    trainer = Trainer(make_config(), data)
+    next(trainer.epochs())
+    trainer.save(tmp_path)
+    stored = yaml.safe_load((tmp_path / CONFIG).read_text())
+    for key in ("cuda_graphs", "heads"):
+        del stored["config"][key]
+    (tmp_path / CONFIG).write_text(yaml.safe_dump(stored))
+    Trainer(make_config(cuda_graphs=True), data).load(tmp_path)
+    with pytest.raises(InputError, match="heads"):
+        Trainer(make_config(heads=2), data).load(tmp_path)
