@@ -1,6 +1,7 @@
 """CLIP encoding against a plain open_clip loop over the same items, and against the model alone.
 
     python benchmarks/encode.py [--images FOLDER] [--count 128] [--model ViT-B-32] [--device cpu] [--workers 1]
+                                [--json out.json]
 
 The weights are random: they change no time. Three ways run in turn, `--repeats` times each:
 
@@ -16,6 +17,7 @@ too. How busy the device is kept: seconds of model over seconds of ours.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import resource
 import statistics
@@ -167,11 +169,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=None)
     parser.add_argument("--workers", type=int, default=1, help="processes that decode, for ours")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     kind = torch.device(arguments.device).type
     clip = random_clip(arguments.model, arguments.device, arguments.precision or ("fp32" if kind == "cpu" else "fp16"))
     heads = ("plain items/s", "ours items/s", "model items/s", "ours / plain", "by processor time", "device busy")
-    table = Table("", *heads, box=None)
+    table, found = Table("", *heads, box=None), {}
     with tempfile.TemporaryDirectory() as folder:
         scenario = make_scenario(Path(folder), arguments.count, arguments.images)
         for name, source in (("images", image_source(scenario)), ("titles", text_source(scenario, "title"))):
@@ -184,9 +187,13 @@ def main() -> None:
             gains = [f"{plain_ / ours:.2f}" for plain_, ours in zip(times["plain"], times["ours"])]
             busy = f"{min(1.0, times['model'][0] / times['ours'][0]):.0%}" if name == "images" else "-"
             table.add_row(name, *rates, *gains, busy)
+            for way in ("plain", "model"):
+                found[f"{name}, {way} / ours"] = times[way][0] / times["ours"][0]
     threads = f"{torch.get_num_threads()} threads" if kind == "cpu" else torch.cuda.get_device_name(arguments.device)
     print(f"{arguments.model}, {arguments.count} items, {clip.settings.precision} on {arguments.device} ({threads})")
     Console().print(table)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":
