@@ -89,7 +89,9 @@ def project(found: Calibration, size: Workload, device: Device, name: str) -> Pr
     grown = scaling.host_bytes(size, 0) - scaling.host_bytes(found.size, 0)
     host_own = found.measured.libraries if on_gpu else own
     memory = shared + grown + found.trials * host_own
-    on_device = own + scaling.frozen_bytes(size) if on_gpu else 0.0
+    on_device = private + scaling.device_bytes(size) - scaling.trial_bytes(found.size) if on_gpu else 0.0
+    if on_gpu and found.device.padded:  # what was measured there has the tables in it
+        on_device -= scaling.device_bytes(found.size) - scaling.trial_bytes(found.size)
     result = Projected(name, train, valid, memory, on_device, [])
     return replace(result, walls=walls(found, size, device, result))
 

@@ -1,7 +1,8 @@
 """How a trial of LLM-EMF grows: operations, bytes and seconds of an epoch, memory and disk, as plain functions of sizes.
 
 Operations are those of matrix products (2 per multiply-add), which decide on every device; bytes are what a step must move
-where products do not decide: the tables behind the chunks of the objective, the id table with its moments, the scores.
+where products do not decide, were its cache large: the tables behind the chunks of the objective, all weights with their
+moments, the scores.
 Seconds are a roofline: each part takes its operations over the device's rate or its bytes over its bandwidth, whichever is
 longer. Nothing reaches its roof: whoever wants seconds divides by the share of the roof that was measured somewhere.
 
@@ -73,15 +74,13 @@ class Work:
         return max(self.flops / device.flops, self.moved / device.bandwidth)
 
 
-def encoding(size: Workload, view: View, rows: float, inputs: float, *, padded: bool) -> Work:
-    """One pass of a view's encoders, forwards, over so many rows with so many real inputs each."""
+def encoding(size: Workload, view: View, rows: float, inputs: float, at_once: int, *, padded: bool) -> Work:
+    """A view's encoders, forwards, over so many rows with so many real inputs each, some of them at once."""
     length = view.columns if padded else inputs
-    per_width = [
-        size.products * width**2 * length + 2 * view.columns**2 * width for width in size.widths
-    ]  # attention itself is padded everywhere
-    # Reads and writes of every product, and about as many around it (norms, dropout, residuals).
-    moved = 4 * FP32 * size.products * length * sum(size.widths)
-    return Work(2 * rows * size.layers * sum(per_width), rows * size.layers * moved)
+    # Attention itself is padded everywhere.
+    per_row = sum(size.products * width**2 * length + 2 * view.columns**2 * width for width in size.widths)
+    weights = size.products * size.layers * sum(width**2 for width in size.widths)
+    return Work(2 * rows * size.layers * per_row, FP32 * weights * rows / at_once)
 
 
 def projection(size: Workload, read: float) -> float:
@@ -101,23 +100,28 @@ def expected_distinct(draws: float, items: float) -> float:
     return items * -math.expm1(draws * math.log1p(-1 / items)) if items > 1 else items
 
 
-def objective(size: Workload) -> Work:
-    """The losses of a training step with their gradients: scores, expected vectors, and gradients of trained tables."""
+def objective(size: Workload, *, half: bool = False) -> Work:
+    """The losses of a training step with their gradients: scores, expected vectors, and gradients of trained tables.
+
+    Args:
+        half: the exact objective has operands of half precision, as on a GPU.
+    """
     total = Work(0, 0)
     every, trained = sum(size.widths), sum(size.trained_widths)
     for view in size.views:
         wide, rows = columns(size, view), size.batch * view.targets * view.trained
         pairs = rows * wide
-        chunks = max(min(1.0, rows), pairs / max(size.chunk, wide))
+        half = half and not size.negatives
+        chunks = max(min(1.0, rows), rows / size.chunk_rows if half else pairs / max(size.chunk, wide))
         # Each chunk reads every table twice and adds to the gradient of the trained ones; its logits stay in the cache.
-        moved = FP32 * chunks * wide * (2 * every + 2 * trained)
+        moved = chunks * wide * ((FP32 // 2 if half else FP32) * 2 * every + FP32 * 2 * trained)
         total += Work(2 * pairs * (2 * every + trained), moved)
     return total
 
 
 def tables(size: Workload) -> Work:
-    """What a step does to whole tables: gradient and Adam of the id table, unit rows and projections where all are read."""
-    weights = size.ids * size.id_tables * size.num_items
+    """What a step does to all weights, gradients and Adam, and to the items that it reads: unit rows and projections."""
+    weights = size.ids * size.id_tables * size.num_items + encoder_weights(size)
     moved = weights * (ADAM + FP32)
     read = float(size.num_items)
     if size.negatives:
@@ -133,8 +137,8 @@ def training(size: Workload, *, padded: bool = False) -> dict[str, Work]:
     """An epoch of training by part: `objective`, `encoders`, `tables`."""
     encoders = Work(0, 0)
     for view in size.views:
-        encoders += encoding(size, view, size.batch, view.inputs, padded=padded).times(3 * view.trained)
-    parts = {"objective": objective(size), "encoders": encoders, "tables": tables(size)}
+        encoders += encoding(size, view, size.batch, view.inputs, size.batch, padded=padded).times(3 * view.trained)
+    parts = {"objective": objective(size, half=padded), "encoders": encoders, "tables": tables(size)}
     return {name: work.times(size.steps) for name, work in parts.items()}
 
 
@@ -144,7 +148,7 @@ def validation(size: Workload, *, padded: bool = False) -> dict[str, Work]:
     for domain, cases in enumerate(size.cases):
         for view in size.views:
             if span := view.scored[domain]:
-                encoders += encoding(size, view, cases, view.history[domain], padded=padded)
+                encoders += encoding(size, view, cases, view.history[domain], size.eval_batch, padded=padded)
                 at_once = min(size.eval_batch, max(size.score_rows, size.score_chunk // max(1, size.num_items)))
                 scores += Work(2 * cases * span * sum(size.widths), FP32 * cases * span * sum(size.widths) / at_once)
         # Among all items, compared with the target's.
@@ -214,8 +218,9 @@ def host_bytes(size: Workload, trials: int, *, device: Device | None = None) -> 
 
 
 def device_bytes(size: Workload) -> float:
-    """One trial on a GPU: its own part and the frozen tables."""
-    return trial_bytes(size) + frozen_bytes(size)
+    """One trial on a GPU: its own part, the frozen tables, and for the exact objective two 16-bit copies of all tables."""
+    copies = 0.0 if size.negatives else FP32 * size.num_items * sum(size.widths)
+    return trial_bytes(size) + frozen_bytes(size) + copies
 
 
 def checkpoint_bytes(size: Workload) -> float:

@@ -55,6 +55,7 @@ class Workload:
         mapped: frozen tables are read from their files.
         layers, batch, eval_batch, negatives: settings; `negatives` is 0 for the exact objective.
         chunk, score_chunk, score_rows: numbers held at once in the objective and in scoring, cases scored at once at least.
+        chunk_rows: rows of a chunk of the objective in half precision, on a GPU.
         products: matrix products of width x width per row and layer of an encoder.
         models: separate ones, each with its encoders (`loss_roles: per_target` has two).
         best: sets of best weights that are kept.
@@ -77,6 +78,7 @@ class Workload:
     eval_batch: int
     negatives: int
     chunk: int
+    chunk_rows: int
     score_chunk: int
     score_rows: int
     products: int = 6
@@ -124,6 +126,8 @@ def workload(config: LLMEMFConfig, data: TrialData) -> Workload:
     import numpy as np
 
     from llmemf.models import llm_emf
+    from llmemf.objective import CHUNK_ELEMENTS
+    from llmemf.objective_half import CHUNK_ROWS
 
     offsets, in_x = data.train.offsets, data.train.items < data.num_x
     lengths, of_x = _lengths(data.train, data.num_x)
@@ -179,7 +183,8 @@ def workload(config: LLMEMFConfig, data: TrialData) -> Workload:
         batch=min(config.batch_size, max(1, round(rows))),
         eval_batch=config.eval_batch_size,
         negatives=config.sampled_negatives if config.objective == "sampled" else 0,
-        chunk=config.chunk_elements,
+        chunk=config.chunk_elements or CHUNK_ELEMENTS,
+        chunk_rows=CHUNK_ROWS,
         score_chunk=llm_emf.SCORE_ELEMENTS,
         score_rows=llm_emf.SCORE_ROWS,
         products=3 if config.encoder == "bare" else 6,
