@@ -66,30 +66,29 @@ class StackedLayout:
         self.allowed_KBLL = (ones_LL.tril() & real_KBL.unsqueeze(2)) | diagonal_LL
         self._indices: dict[int, Tensor] = {}
 
-    def _index(self, groups: int) -> Tensor:
-        """(K G R) place of every row among K G B L ones; rows behind the last real one share the place after them all."""
+    def _places(self, groups: int) -> Tensor:
+        """(K, G, R) place of every row among K G B L ones; behind the last real row the first place of its encoder.
+
+        A trial that has left the numbers reaches no other one that way.
+        """
         if groups not in self._indices:
             size = self.batch * self.length
             first = torch.arange(self.trials * groups, device=self.positions_KR.device).view(-1, groups, 1) * size
-            places = self.packing.places[:, None] + first
-            self._indices[groups] = places.masked_fill_(
-                ~self.packing.real[:, None], self.trials * groups * size
-            ).flatten()
+            self._indices[groups] = self.packing.places[:, None] + first
         return self._indices[groups]
 
     def table(self, x: Tensor) -> Tensor:
         """(K G, B, L, D) table of (K G, R, D) rows; zero at padding."""
         groups, width = len(x) // self.trials, x.shape[2]
         rows = x.new_zeros(len(x) * self.batch * self.length + 1, width)
-        rows = rows.index_copy(0, self._index(groups), x.reshape(-1, width))
+        places = self._places(groups).masked_fill(~self.packing.real[:, None], len(rows) - 1)
+        rows.index_copy_(0, places.flatten(), x.reshape(-1, width))
         return rows[:-1].view(len(x), self.batch, self.length, width)
 
     def rows(self, x: Tensor) -> Tensor:
         """(K G, R, D) rows of a (K G, B, L, D) table."""
         groups, width = len(x) // self.trials, x.shape[3]
-        flat = x.reshape(-1, width)
-        index = self._index(groups).clamp(max=len(flat) - 1)
-        return flat.index_select(0, index).view(len(x), -1, width)
+        return x.reshape(-1, width).index_select(0, self._places(groups).flatten()).view(len(x), -1, width)
 
 
 class Drops:
@@ -139,7 +138,7 @@ class Drops:
     def close(self) -> None:
         """Turn what was drawn into masks."""
         rates = torch.tensor(self.rates, dtype=torch.float64)
-        trials, rows = self.layout.positions_KR.shape
+        rows = self.layout.positions_KR.shape[1]
         limit = torch.tensor([round(rate * 65536) - 32768 for rate in self.rates], dtype=torch.int16)
         parts = self._words.view(torch.int16)[..., : rows * self.width]
         self._kept = parts.unflatten(3, (rows, self.width)) >= limit[:, None, None, None, None]
@@ -148,7 +147,7 @@ class Drops:
 
     def rows(self, x: Tensor, number: int) -> Tensor:
         """(K G, R, D) rows with those values gone that the mask of this number drops."""
-        return x * self._kept[:, :, number].flatten(0, 1) * self._scale
+        return x * (self._kept[:, :, number].flatten(0, 1) * self._scale)
 
     def attention(self, block: int) -> Tensor:
         """(K G, B, H, L, L) factors of a block's attention weights."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from llmemf.objective import UNSHIFTED_SCALE
 
-CACHED_ELEMENTS = 2**19
-"""Logits of all trials together that are held at once (2 MiB in fp32)."""
+CACHED_ELEMENTS = 2**20
+"""Logits of all trials together that are held at once (4 MiB in fp32)."""
 
 
 def stacked_mixture_nll(

@@ -79,9 +79,7 @@ class StackedParameters:
     def __init__(self, trainers: Sequence[Trainer], groups: Sequence[Sequence[str]], unused: Sequence[str]) -> None:
         self.trainers = trainers
         self._storages: dict[tuple[str, bool], Storage] = {}
-        named = [
-            {name: p for name, p in trainer.model.named_parameters() if p.requires_grad} for trainer in trainers
-        ]
+        named = [{name: p for name, p in trainer.model.named_parameters() if p.requires_grad} for trainer in trainers]
         grouped = tuple(f"{module}." for group in groups for module in group)
         left_alone = tuple(f"{module}." for module in unused)
         for group in groups:

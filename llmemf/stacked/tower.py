@@ -6,6 +6,7 @@ T rows with a target.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from llmemf.stacked.objective import CACHED_ELEMENTS, stacked_mixture_nll
 from llmemf.stacked.parameters import StackedParameters
 from llmemf.training import Trainer
 
-FEWEST_ROWS = 16
+FEWEST_ROWS = 32
 """Where a chunk of all trials' logits would hold fewer rows of each, every trial's loss is computed on its own."""
 PREFIX = "towers.0."
 
@@ -105,7 +106,10 @@ class StackedTower:
         draws = self._draws(generators)
         drops = self._drops(layouts, generators)
         vectors = self._item_vectors(views, draws)
-        read = [_packed(view.items, layout.packing, self.num_items) for view, layout in zip(views.values(), layouts.values())]
+        read = [
+            _packed(view.items, layout.packing, self.num_items)
+            for view, layout in zip(views.values(), layouts.values())
+        ]
         embedded = self._embed(vectors, torch.cat(read, 1))
         sizes = [part.shape[1] for part in read]
         inputs = zip(*(rows.split(sizes, 1) for rows in embedded))
@@ -257,9 +261,7 @@ class StackedTower:
             columns, expansion = self._sampled_columns(span, vectors.draws[span], exact)
             rows = vectors.rows(columns.clamp(min=0))
             tables = [_looked_up(table, rows) for table in vectors.outputs]
-            present = [
-                table.has if table.has is None else table.has[columns] for table in self.tower.tables.values()
-            ]
+            present = [table.has if table.has is None else table.has[columns] for table in self.tower.tables.values()]
         if self.trials * tables[0].shape[-2] * FEWEST_ROWS <= CACHED_ELEMENTS:
             times = None if expansion is None else expansion.exp().to(self.kind)
             return stacked_mixture_nll(
@@ -315,9 +317,8 @@ class StackedTower:
     def _scales(self) -> Tensor:
         """(K, M) inverse temperatures; a learned one is put back to its bound."""
         if self.config.scale != "fixed":
-            bound = torch.tensor(self.config.scale_max).log()
             with torch.no_grad():
-                self.log_scale.clamp_(max=float(bound))
+                self.log_scale.clamp_(max=math.log(self.config.scale_max))
         return self.log_scale.exp().expand(-1, len(self.modalities))
 
 

@@ -83,7 +83,9 @@ class StackedTrainer:
         if problem := stack_problem(trainer.config):
             raise InputError(f"trials cannot be stacked: {problem}")
         if trainer.device.type != "cpu":
-            raise InputError(f"trials are stacked on a CPU alone, and this one is on {trainer.device}: set device = cpu")
+            raise InputError(
+                f"trials are stacked on a CPU alone, and this one is on {trainer.device}: set device = cpu"
+            )
         if self.members:
             first = self.members[0]
             if stack_key(trainer.config) != stack_key(first.config):
