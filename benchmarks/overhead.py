@@ -1,80 +1,86 @@
-"""What a sweep costs beside training: per trial, per epoch and once, with Ray, Optuna, ASHA off and MLflow over SQLite.
+"""What a sweep costs beside training: per trial, per epoch and once, with Ray, Optuna and MLflow over SQLite.
 
-    python benchmarks/overhead.py [--epoch-seconds 1.8] [--json out.json]
+    python benchmarks/overhead.py [--rounds 5] [--epoch-seconds 1.8] [--json out.json]
 
-Three sweeps of trials that do nothing, one at a time on a local Ray: one trial of one epoch, one of 200 epochs, nine of one
-epoch. Their wall clocks give the cost of an epoch's report, of a trial's start and end (a new process that imports torch),
-and what is paid once. The shares are arithmetic on these, for a trial of 100 epochs and for a sweep of 25 trials that
-successive halving cuts to 289 epochs in all, at the given seconds per epoch.
+Sweeps of trials that wait instead of training, one at a time on a local Ray (`idle_trials.py`), in turn with warm workers
+(one process runs trials one after the other, as by default) and with fresh ones (`--fresh-workers`). The figures are medians
+over all trials, or all epochs, of all rounds. Of a report there are two: for how long it blocks the trial, and for how long
+it keeps the driver's CPU busy, MLflow's thread included, while the trial goes on.
+
+The shares are arithmetic on these, for a trial of 100 epochs in a warm process, and for a sweep of 25 trials that successive
+halving cuts to 289 epochs in all, of which the first starts the process; at the given seconds per epoch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-EPOCHS, TRIALS = 200, 9
+HERE = Path(__file__).resolve().parent
+EPOCHS, WAIT = 20, 0.1
+TRIALS = {"warm": 9, "fresh": 4}
 HALVING_EPOCHS, HALVING_TRIALS = 289, 25
-SWEEP = """
-import json, sys, time
-from rich.console import Console
-from sweep_fakes import fake_evaluate, fast_trial, tiny_data
-from sweeps.plan import Options, plan_sweep
-from sweeps.sweep import StandIns, run_sweep
-
-trials, epochs = map(int, sys.argv[1:])
-plan = plan_sweep(
-    Options(scenario="sample", name="s1", search="optuna", trials=trials, epochs=epochs, scheduler="none", concurrency=1,
-            assignments=["lr=1e-4,1e-3"])
-)
-stand_ins = StandIns(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
-began = time.perf_counter()
-run_sweep(plan, Console(file=open("log", "w")), stand_ins=stand_ins)
-print(json.dumps(time.perf_counter() - began))
-"""
 
 
-def seconds(trials: int, epochs: int) -> float:
-    """Wall clock of one sweep in a process of its own."""
+def run(kind: str) -> dict[str, Any]:
+    """What one sweep took (`idle_trials.measure`), in a process and a folder of its own."""
     folder = tempfile.mkdtemp(prefix="overhead-")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "sweeps")])}
-    command = [sys.executable, "-c", SWEEP, str(trials), str(epochs)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    flags = ["--fresh-workers"] if kind == "fresh" else []
+    command = [sys.executable, str(HERE / "idle_trials.py"), str(TRIALS[kind]), str(EPOCHS), str(WAIT), *flags]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     shutil.rmtree(folder)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure(epoch_seconds: float) -> dict[str, float]:
+def measure(epoch_seconds: float, rounds: int) -> dict[str, float]:
     """All figures of this benchmark by name."""
-    seconds(1, 1)  # warms the disk's cache
-    shortest, long, many = seconds(1, 1), seconds(1, EPOCHS), seconds(TRIALS, 1)
-    report = (long - shortest) / (EPOCHS - 1)
-    trial = (many - shortest) / (TRIALS - 1)
-    halving = HALVING_TRIALS * trial + HALVING_EPOCHS * report
-    return {
-        "ms per report": 1000 * report,
-        "seconds per trial": trial,
-        "seconds once per sweep": shortest - trial,
-        "share of a trial of 100 epochs": (trial + 100 * report) / (100 * epoch_seconds),
-        "share of a halving sweep": halving / (HALVING_EPOCHS * epoch_seconds),
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in TRIALS}
+    for _ in range(rounds):
+        for kind, sweeps in found.items():
+            sweeps.append(run(kind))
+    trial = {
+        kind: statistics.median(seconds for sweep in sweeps for seconds in sweep["trial"])
+        for kind, sweeps in found.items()
     }
+    everything = [sweep for sweeps in found.values() for sweep in sweeps]
+    blocked = statistics.median(seconds for sweep in everything for seconds in sweep["blocked"])
+    halving = HALVING_EPOCHS * epoch_seconds
+    return {
+        "ms per report": 1000 * blocked,
+        "ms per report, driver busy": 1000 * statistics.median(sweep["busy"] for sweep in everything),
+        "seconds per trial": trial["warm"],
+        "seconds per trial, fresh": trial["fresh"],
+        "seconds once per sweep": statistics.median(once(sweep) for sweep in found["fresh"]),
+        "share of a trial of 100 epochs": (trial["warm"] + 100 * blocked) / (100 * epoch_seconds),
+        "share of a trial of 100 epochs, fresh": (trial["fresh"] + 100 * blocked) / (100 * epoch_seconds),
+        "share of a halving sweep": (trial["fresh"] + (HALVING_TRIALS - 1) * trial["warm"] + HALVING_EPOCHS * blocked)
+        / halving,
+        "share of a halving sweep, fresh": (HALVING_TRIALS * trial["fresh"] + HALVING_EPOCHS * blocked) / halving,
+    }
+
+
+def once(sweep: dict[str, Any]) -> float:
+    """Seconds of a sweep of fresh workers that belong to none of its trials: starting and ending Ray, Tune, the database."""
+    epochs = sum(sweep["blocked"]) + TRIALS["fresh"] * EPOCHS * WAIT
+    return sweep["wall"] - epochs - TRIALS["fresh"] * statistics.median(sweep["trial"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--epoch-seconds", type=float, default=1.8)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    found = measure(given.epoch_seconds)
+    found = measure(given.epoch_seconds, given.rounds)
     for name, value in found.items():
-        print(f"{name:32} {value:.4g}")
+        print(f"{name:38} {value:.4g}")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
 

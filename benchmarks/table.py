@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "objective": ["objective.py", "--rounds", "{rounds}"],
     "training": ["training.py", "--rounds", "{rounds}"],
-    "overhead": ["overhead.py"],
+    "overhead": ["overhead.py", "--rounds", "{rounds}"],
 }
 """Each writes its figures as JSON."""
 

@@ -20,6 +20,8 @@ from sweeps import wording
 
 log = logging.getLogger(__name__)
 
+PAUSE_SECONDS = 0.05
+"""What arrives after a quiet time is written so much later: the driver has first to answer the trial that reported."""
 RETRY_SECONDS = 10.0
 FINAL_ATTEMPTS = 3
 FINAL_SECONDS = 60.0
@@ -142,11 +144,14 @@ class Delivery:
         """Deliver in order until the end is near; the order within a run must stay (create, metrics, end)."""
         while not self._closing.is_set():
             with self._arrived:
+                idle = not self.waiting
                 while not self.waiting and not self._closing.is_set():
                     self._arrived.wait()
-                if self._closing.is_set():
-                    return
-                write = self.waiting[0]
+            if idle:
+                self._closing.wait(PAUSE_SECONDS)
+            if self._closing.is_set():
+                return
+            write = self.waiting[0]
             try:
                 self.deliver(write)
                 self._trouble = ""
