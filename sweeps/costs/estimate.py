@@ -32,7 +32,7 @@ from sweeps.sweep_data import SweepData
 SWEEP_START = 12.0
 """Seconds for Ray, MLflow and the leaderboard (measured on two cores: 10 to 20)."""
 TRIAL_GAP = 1.0
-"""Seconds between the end of a trial and the start of the next one's process."""
+"""Seconds before the process of a trial starts, where it is a new one."""
 CUDA_CONTEXT = 0.6 * 2**30
 """What the driver holds on a GPU for each process."""
 GPU_FILLED = 0.9
@@ -44,7 +44,7 @@ class Estimate:
 
     Attributes:
         typical, cheapest, dearest: measured alone on this machine; the ends are None where all trials cost the same.
-        start: from a free slot to the first step of a trial.
+        start: from a free slot to the first step of a trial, in the mean of trials that need a new process and others.
         crowded: how many times longer an epoch takes with `together` trials at once.
         together: copies that were tried at once.
         epoch: seconds of a mean trial's epoch among others.
@@ -107,7 +107,8 @@ def _scale(plan: Plan, data: SweepData, parallel: int, disk: DiskNeed, found: Tr
     typical = found.typical
     together = sum(copy.epoch for copy in found.crowd) / len(found.crowd)
     crowded = max(1.0, together / typical.epoch) if len(found.crowd) > 1 else 1.0
-    start = crowded * (found.imports + typical.build) + TRIAL_GAP
+    new = 1.0 if plan.record.fresh_workers else min(parallel, plan.trials) / plan.trials
+    start = crowded * typical.build + new * (crowded * found.imports + TRIAL_GAP)
     base = crowded * typical.epoch
     epoch_seconds = [base * factor for factor in trial_factors(plan, found.ratios)]
     saves = 1 + len(plan.rungs)
@@ -174,7 +175,7 @@ def _print(plan: Plan, found: Estimate, parallel: int, console: Console, gpu_pri
         )
     if found.together > 1:
         facts.add_row("", f"x {found.crowded:.2f} with {found.together} at once: {_seconds(found.epoch)} in the mean")
-    facts.add_row("start", f"{_seconds(found.start)} before a trial's first step (process, imports, model)")
+    facts.add_row("start", f"{_seconds(found.start)} before a trial's first step in the mean (process, imports, model)")
     shared = typical.memory - typical.private
     facts.add_row(
         "memory",
@@ -214,7 +215,7 @@ def assumptions(plan: Plan, found: Estimate, parallel: int) -> list[str]:
     lines = [
         f"an epoch is scaled up from pieces of {found.typical.steps} training steps and {found.typical.cases:,} "
         + "validation cases, timed here and now: other work on this machine is in them",
-        f"{SWEEP_START:g} s for Ray, MLflow and the leaderboard, {TRIAL_GAP:g} s between two trials, and one look at "
+        f"{SWEEP_START:g} s for Ray, MLflow and the leaderboard, {TRIAL_GAP:g} s for each new process, and one look at "
         + "the test split",
         "no trial fails, and none ends by its own patience",
     ]
