@@ -87,7 +87,8 @@ class Pristine:
 
     def restore(self) -> str:
         """Bring the process back to that state; says what stays different, "" if nothing does."""
-        problems = [*self._restore_settings(), *self._remains()]
+        # What is left may change a setting when it ends.
+        problems = [*self._remains(), *self._restore_settings()]
         if problems:
             return "; ".join(problems)
         random.setstate(self._random[0])
@@ -128,10 +129,10 @@ class Pristine:
 
     def _grown(self) -> str:
         """Why memory that trials left makes the process unfit; the first one leaves what all share from then on."""
-        held = {"memory": trimmed_resident_bytes()}
+        held = {"memory": own_bytes()}
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
-            torch.cuda.empty_cache()
+            give_back_gpu_memory()
             held["GPU memory"] = torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
         for name, size in held.items():
@@ -176,6 +177,9 @@ def settings() -> Iterator[Setting]:
             lambda kind=kind: torch.get_autocast_dtype(kind),
             lambda value, kind=kind: torch.set_autocast_dtype(kind, value),
         )
+    for kind in ("blas", "linalg"):
+        library = getattr(torch.backends.cuda, f"preferred_{kind}_library")
+        yield f"preferred {kind} library", library, library
     yield "autocast's cache", torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled
     cuda = torch.backends.cuda
     for kind in ATTENTION:
@@ -268,12 +272,19 @@ def files_open_for_writing() -> set[str]:
     return found
 
 
-def trimmed_resident_bytes() -> int:
-    """Resident set after freed memory was given back to the system; 0 where the system does not tell."""
+def own_bytes() -> int:
+    """What the process holds alone after freed memory went back to the system; 0 where the system does not tell."""
     if hasattr(trim := ctypes.CDLL(None), "malloc_trim"):
         trim.malloc_trim(0)
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        resident, shared = map(int, Path("/proc/self/statm").read_text().split()[1:3])
     except OSError:
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+
+
+def give_back_gpu_memory() -> None:
+    """Let other processes have what this one no longer uses."""
+    if torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()

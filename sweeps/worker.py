@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+import torch
 from ray import tune
 from ray.tune.result import DONE, RESULT_DUPLICATE
 
+from sweeps.pristine import Pristine, give_back_gpu_memory
 from sweeps.trial import is_last
 
 
@@ -35,7 +37,7 @@ class TrialWorker(tune.Trainable):
     ) -> None:
         self._shared = {"data": data, "folder": folder, "checkpoint_epochs": checkpoint_epochs}
         self._run_trial, self._reports = run_trial, None
-        self._pristine: Any = None
+        self._pristine: Pristine | None = None
         self._problem = ""
 
     def step(self) -> dict[str, Any]:
@@ -54,17 +56,12 @@ class TrialWorker(tune.Trainable):
             return {RESULT_DUPLICATE: True, DONE: True}
         done = is_last(report)
         if done:
-            # Not when the next trial comes: others on this device may need the memory.
+            # Not when the next trial comes, which may be late or never: others may need the memory.
             self._end_trial()
+            give_back_gpu_memory()
         return {**report, DONE: done}
 
     def _make_ready(self) -> None:
-        import torch
-
-        # Imported before the state is taken: what an import changes is there in every trial.
-        import llmemf.training  # noqa: F401
-        from sweeps.pristine import Pristine
-
         if self._pristine is None:
             torch.set_num_threads(max(1, int(self.trial_resources.required_resources.get("CPU", 1))))
             self._pristine = Pristine()

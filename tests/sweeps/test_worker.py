@@ -136,7 +136,7 @@ def test_hooks_and_memory_that_are_left_make_a_process_unfit(process, monkeypatc
     hook.remove()
     # 4 GiB, a quarter more at most, too much, and less again.
     sizes = iter([4 << 30, (5 << 30) - 1, 5 << 30, (5 << 30) + 2**20, 1 << 30])
-    monkeypatch.setattr(pristine, "trimmed_resident_bytes", lambda: next(sizes))
+    monkeypatch.setattr(pristine, "own_bytes", lambda: next(sizes))
     assert [state.restore() for _ in range(5)] == ["", "", "", "1025 MiB of memory are left", ""]
 
 
