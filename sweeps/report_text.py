@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from llmemf.features.matrix import is_offline
 from sweeps import leaderboard, wording
 from sweeps.ledger import Ledger
 from sweeps.plan import SAMPLE, Plan, command_line, describe_space
@@ -150,7 +151,7 @@ def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], l
         notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
     if "sampled" in objectives:
         notes.append("Trained with the sampled objective, an estimate of the full softmax.")
-    offline = [kind for kind, encoder in encoders.items() if encoder == "offline"]
+    offline = [kind for kind, encoder in encoders.items() if is_offline(encoder)]
     if offline:
         notes.append(f"Features by offline encoders ({', '.join(offline)}), not by CLIP.")
     return notes

@@ -298,7 +298,7 @@ def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
     if len(present) > 1:
         packed = {name: _manifest(root / f"{kind}.{name}")["details"].get(PACKED, {}) for name in present}
         present = [name for name in present if packed[name].get("from") not in present]
-    others = list(present) if len(present) == 1 else [name for name in present if name != "offline"]
+    others = list(present) if len(present) == 1 else [name for name in present if not is_offline(name)]
     if len(others) == 1:
         return others[0]
     origins, sources = set(), {}
@@ -309,6 +309,11 @@ def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
     if len(origins) != 1 or origins.pop()[0] != CLIP or len(sources) != len(others):
         return None
     return next((sources[source] for source in TEXT_SOURCES if source in sources), None)
+
+
+def is_offline(encoder: str) -> bool:
+    """Whether an encoder's name is that of the offline one, packed or not: a stand-in for pretrained encoders."""
+    return encoder in ("offline", "offline-fp16", "offline-fp32")
 
 
 def _manifest(folder: Path) -> dict:

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from llmemf.__main__ import app
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
-from llmemf.features.matrix import FeatureMatrix, find_features
+from llmemf.features.matrix import FeatureMatrix, find_features, is_offline
 from llmemf.features.packed import pack
 from llmemf.scenarios.scenario import find_scenario
 from llmemf.training import Trainer
@@ -71,6 +71,14 @@ def test_auto_takes_the_original_where_it_is_there(scenario):
         file.unlink()
     folder.rmdir()
     assert find_features(scenario, "text").encoder == "random-fp16"
+
+
+def test_offline_features_stay_what_they_are_when_they_are_packed(scenario):
+    """They stand behind pretrained ones, and are told as what they are."""
+    original = find_features(scenario, "text", "random")
+    packed = pack(dataclasses.replace(original, encoder="offline"), scenario)
+    assert find_features(scenario, "text").encoder == "random"
+    assert is_offline(packed.encoder) and not is_offline("random-fp16")
 
 
 def test_what_cannot_be_packed_is_refused(scenario):
