@@ -201,6 +201,7 @@ MEMORY = "ray.exceptions.OutOfMemoryError: Task was killed due to the node runni
         (died(), "The actor died unexpectedly before finishing this task.\n", "lost"),
         (None, "", "lost"),
         (task_error(NodeUnfit("x")), "Traceback\nsweeps.trial.NodeUnfit: /x is not there on host\n", "lost"),
+        (task_error(ValueError("x")), "Traceback\nsweeps.worker.WornProcess: 900 MiB of memory are left\n", "worn"),
         (task_error(RuntimeError("x")), "Traceback\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", "memory"),
         (task_error(MemoryError()), "Traceback\nMemoryError\n", "memory"),
         (died(), MEMORY, "memory"),

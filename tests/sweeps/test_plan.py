@@ -249,9 +249,19 @@ def test_resume_plans_the_points_that_are_left(prepared, search):
 
 def test_resume_may_change_resources_and_how_many_weights_are_kept(prepared):
     store()
-    changed = {"cpus_per_trial": 2.0, "gpus_per_trial": 0.5, "concurrency": 1, "ray_address": "auto", "keep": 2}
+    changed = {"cpus_per_trial": 2.0, "gpus_per_trial": 0.5, "concurrency": 1, "ray_address": "auto", "keep": 2,
+               "fresh_workers": True}  # fmt: skip
     record = plan_resume(Options(name="mine", **changed)).record
     assert {key: getattr(record, key) for key in changed} == changed
+
+
+def test_a_sweep_that_was_recorded_without_an_option_goes_on_with_its_default(prepared):
+    record = store().record
+    path = record.folder / "sweep.yaml"
+    stored = yaml.safe_load(path.read_text())
+    assert stored.pop("fresh_workers") is False
+    path.write_text(yaml.safe_dump(stored))
+    assert plan_resume(Options(name="mine")).record == record
 
 
 def test_resume_takes_the_newest_of_the_scenario_or_of_all(prepared):
