@@ -97,8 +97,11 @@ class TablePass(Protocol):
     def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
         """Look with the (c, D) queries of the rows `part`, whose targets are y (c,), through the table of modality m."""
 
-    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, factor: Tensor) -> None:
-        """Add sum_r factor_r P_r(i) query_r to the (N, D) gradient; factor (c,)."""
+    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, y: Tensor, factor: Tensor) -> None:
+        """Add sum_r factor_r (P_r(i) - [i = y_r]) query_r to the (N, D) gradient; factor (c,).
+
+        With sampled columns the target is none of them, and the sum has P_r(i) alone.
+        """
 
     def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
         """What is left to do once all chunks have been added."""
@@ -150,9 +153,7 @@ def mixture_nll(
 
     else:
         assert sampled is None, "half-precision passes look through whole tables"
-    return _MixtureNLL.apply(
-        targets, row_weights, sampled is not None, make_pass, log_weights, scales, *queries, *tables, *target_rows
-    )
+    return _MixtureNLL.apply(targets, row_weights, make_pass, log_weights, scales, *queries, *tables, *target_rows)
 
 
 class ExactPass:
@@ -206,8 +207,10 @@ class ExactPass:
         expected.div_(total[:, None])
         return Look(own_logit, top, total, expected, vector, own / total, exponentials if keep else None)
 
-    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, factor: Tensor) -> None:
+    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, y: Tensor, factor: Tensor) -> None:
         d_table.addmm_(look.kept.T, query * (factor / look.total)[:, None])
+        if self.sampled is None:
+            d_table.index_add_(0, y, query * -factor[:, None])
 
     def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
         if self.counts[m] is not None:
@@ -233,11 +236,11 @@ def _column_counts(present: Tensor | None, sampled: SampledColumns | None, like:
 
 class _MixtureNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, targets, row_weights, is_sampled, make_pass, log_weights, scales, *tensors):
+    def forward(ctx, targets, row_weights, make_pass, log_weights, scales, *tensors):
         modalities = len(tensors) // 3
         queries, tables, target_rows = (tensors[i * modalities : (i + 1) * modalities] for i in range(3))
         wants_table = [
-            needed and table is not None for needed, table in zip(ctx.needs_input_grad[6 + modalities :], tables)
+            needed and table is not None for needed, table in zip(ctx.needs_input_grad[5 + modalities :], tables)
         ]
         d_queries = [torch.empty_like(q) for q in queries]
         d_tables = [torch.zeros_like(e) if wanted else None for e, wanted in zip(tables, wants_table)]
@@ -265,9 +268,7 @@ class _MixtureNLL(torch.autograd.Function):
                 scaled = scales[m] * g
                 d_queries[m][part] = scaled[:, None] * pull
                 if d_tables[m] is not None:
-                    table_pass.add_table_gradient(m, d_tables[m], look, query, scaled)
-                    if not is_sampled:
-                        d_tables[m].index_add_(0, y, query * -scaled[:, None])
+                    table_pass.add_table_gradient(m, d_tables[m], look, query, y, scaled)
                 if d_targets[m] is not None:
                     d_targets[m][part] = query * (scaled * (look.own_share - 1))[:, None]
         for m, d_table in enumerate(d_tables):
@@ -279,4 +280,4 @@ class _MixtureNLL(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         gradients = (None if g is None else g * upstream for g in ctx.gradients)
-        return (None, None, None, None, *gradients)
+        return (None, None, None, *gradients)

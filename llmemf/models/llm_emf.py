@@ -134,6 +134,9 @@ class LLMEMFConfig(TrialConfig):
     objective_precision: Literal["auto", "fp32", "fp16"] = "auto"
     """Operands of the exact objective's products: fp16 with sums, normaliser and gradients in fp32, or fp32 throughout; auto is
     fp16 on a GPU where the scale cannot pass 100, else fp32."""
+    objective_kernel: Literal["auto", "plain", "triton"] = "auto"
+    """Fused Triton kernels for the fp16 objective, or plain operations; auto takes the kernels on a GPU where a measurement at the
+    first step finds them faster and in agreement, and says in one line where it does not."""
     chunk_elements: int = Field(0, ge=0)
     """Logits held at once in the objective: memory against speed, never the result; 0 chooses by shapes and memory."""
 
@@ -190,6 +193,7 @@ class LLMEMFConfig(TrialConfig):
             self.sampled_negatives if self.objective == "sampled" else 0,
             self.chunk_elements,
             self.objective_precision,
+            self.objective_kernel,
         )
 
     def _check_terms(self) -> None:

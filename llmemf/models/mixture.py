@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from llmemf.errors import InputError
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.objective import MakePass, columns_of_draws, mixture_nll
 from llmemf.objective_half import HALF_SCALE, HalfPass, HalfTable
@@ -38,6 +39,7 @@ class MixtureSettings:
     sampled_negatives: int
     chunk_elements: int
     precision: Literal["auto", "fp32", "fp16"] = "fp32"
+    kernel: Literal["auto", "plain", "triton"] = "plain"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class StepRows:
         place: (N + 1,) row of every item that is read; None where all items stand in their order.
         draws: per range of items (low, high) the (K,) item ids drawn out of it.
         halves: per modality 16-bit copies of `outputs`; None where the objective computes in fp32.
+        fused: whether the Triton kernels compute the objective.
     """
 
     inputs: list[Tensor]
@@ -59,6 +62,7 @@ class StepRows:
     place: Tensor | None
     draws: Mapping[tuple[int, int], Tensor]
     halves: list[HalfTable] | None = None
+    fused: bool = False
 
     def embed(self, ids: Tensor) -> list[Tensor]:
         """Per modality (..., D_m) input vectors of items; zero at padding."""
@@ -165,10 +169,28 @@ class MixtureHead(nn.Module):
             place = ids.new_zeros(self.num_items + 1)
             place[ids] = torch.arange(len(ids), device=ids.device)
         pairs = [table.step_rows(ids) for table in self.tables.values()]
-        outputs, halves = [rows for _, rows in pairs], None
+        outputs, halves, fused = [rows for _, rows in pairs], None, False
         if self.precision() == "fp16":
             halves = [table.half_rows(rows, torch.float16) for table, rows in zip(self.tables.values(), outputs)]
-        return StepRows([inputs for inputs, _ in pairs], outputs, place, draws, halves)
+            fused = self._fused(halves, outputs)
+        elif self.settings.kernel == "triton":
+            raise InputError(
+                f"objective_kernel = triton, but the objective computes in fp32 on {self.log_scale.device}: "
+                "set objective_precision = fp16 or objective_kernel = auto"
+            )
+        return StepRows([inputs for inputs, _ in pairs], outputs, place, draws, halves, fused)
+
+    def _fused(self, halves: Sequence[HalfTable], outputs: Sequence[Tensor]) -> bool:
+        """Whether the Triton kernels take the place of the plain half-precision pass."""
+        if self.settings.kernel == "plain" or (self.settings.kernel == "auto" and outputs[0].device.type == "cpu"):
+            return False
+        from llmemf.objective_kernel import kernel_wins, why_not  # imports Triton
+
+        if self.settings.kernel == "auto":
+            return kernel_wins(halves, self.scales().detach(), [rows.requires_grad for rows in outputs])
+        if (reason := why_not(outputs[0].device, [rows.shape[1] for rows in outputs])) is not None:
+            raise InputError(f"objective_kernel = triton: {reason}: set auto or plain")
+        return True
 
     def nll(
         self,
@@ -226,20 +248,19 @@ class MixtureHead(nn.Module):
             target_rows=target_rows,
             sampled=sampled,
             chunk_elements=self.settings.chunk_elements,
-            make_pass=None if step.halves is None else self._half_pass(step.halves, low, high, present),
+            make_pass=None if step.halves is None else self._half_pass(step, low, high, present),
         )
 
-    def _half_pass(
-        self, halves: Sequence[HalfTable], low: int, high: int, present: Sequence[Tensor | None]
-    ) -> MakePass:
-        parts, bound = [half.part(low, high) for half in halves], self.scale_bound()
+    def _half_pass(self, step: StepRows, low: int, high: int, present: Sequence[Tensor | None]) -> MakePass:
+        parts = [half.part(low, high) for half in step.halves]
+        if step.fused:
+            from llmemf.objective_kernel import KernelPass
 
-        def make(tables: Sequence[Tensor], scales: Tensor) -> HalfPass:
-            return HalfPass(
-                parts, scales, present=present, scale_bound=bound, chunk_elements=self.settings.chunk_elements
-            )
-
-        return make
+            return lambda tables, scales: KernelPass(parts, scales, present=present)
+        bound, elements = self.scale_bound(), self.settings.chunk_elements
+        return lambda tables, scales: HalfPass(
+            parts, scales, present=present, scale_bound=bound, chunk_elements=elements
+        )
 
     def add_probability(
         self, total: Tensor, queries: Sequence[Tensor], wanted: slice, normaliser: slice, factor: Tensor

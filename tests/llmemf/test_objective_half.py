@@ -105,6 +105,18 @@ def test_a_scale_of_100_neither_overflows_nor_vanishes():
     assert max(found.values()) <= UNROUNDED, found
 
 
+def test_what_is_left_of_a_table_gradient_where_targets_are_nearly_certain():
+    problem, exact = (make_problem(dtype, items=3, rows=8, scale=9.0) for dtype in (torch.float32, torch.float64))
+    for case in (problem, exact):
+        with torch.no_grad():
+            for query, table in zip(case["queries"], case["tables"]):
+                query.copy_(table[case["targets"]] + 0.1 * query)
+    found = errors(problem, exact)
+    certain = naive_nll(**exact).item()
+    assert certain < 2e-2
+    assert max(error for name, error in found.items() if name.startswith("table")) <= 2e-2, found
+
+
 def test_catalogue_of_the_real_size():
     shape = {"rows": 16, "items": 100_782, "widths": (6, 8), "weights": (0.6, 0.4)}
     found = errors(make_problem(torch.float32, **shape), make_problem(**shape))
