@@ -77,6 +77,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
         (["--extend", "5", "--name", "x"], "error: --extend: there is no sweep 'x'"),
         (["--continue", "--scenario", "sample"], "error: --continue needs --name"),
         (["--resume", "--extend", "5"], "error: --resume, --extend and --continue exclude each other"),
+        (["--scenario", "sample", "--gpu-price", "3"], "error: --gpu-price says what --estimate should count with"),
         (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
         (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h or 1h30m"),
     ],

@@ -12,6 +12,7 @@ from sweep_fakes import tiny_data
 from llmemf import training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
+from llmemf.models import model_class
 from llmemf.scenarios.scenario import Sequences
 from sweeps.costs import estimate, halving_simulation
 from sweeps.costs import trial as trial_costs
@@ -20,6 +21,7 @@ from sweeps.costs.estimate import gpu_share
 from sweeps.costs.halving_simulation import cutoff, simulate
 from sweeps.costs.probe import Measured, attach_data, measure, share_data
 from sweeps.costs.processes import Probes, visible_gpus
+from sweeps.costs.projection import Projected
 from sweeps.costs.trial import trial_factors
 from sweeps.plan import Options, plan_sweep
 
@@ -195,16 +197,34 @@ def test_an_estimate_from_end_to_end(project_folder, monkeypatch):
     monkeypatch.setattr(estimate, "machine", lambda: {"CPU": 2.0, "GPU": 0.0})
     plan = make("lambda1=0,0.5", trials=30, epochs=9)
     console = Console(file=io.StringIO(), width=160, highlight=False)
-    found = estimate.estimate(plan, tiny_data(), 2, console)
+    found = estimate.estimate(plan, tiny_data(), 2, console, gpu_price=2.0)
     text = console.file.getvalue()
     assert found.together == 2 and found.crowded >= 1
     assert 1 < found.expected_epochs < 9 and found.expected < found.at_most
     assert found.at_most > estimate.SWEEP_START + 30 / 2 * found.start
     assert found.gpu_share is None and found.gpu_hours == 0 and found.disk.fits
     for phrase in ("training +", "with 2 at once", "before a trial's first step", "without early stopping", "with ASHA",
-                   "expectation over simulated sweeps", "cheapest"):  # fmt: skip
+                   "expectation over simulated sweeps", "cheapest", "projected, not measured", "10 x items",
+                   "this size, one H200", "docs/scale.md"):  # fmt: skip
         assert phrase in text, phrase
+    assert found.calibration.device.flops > 1e8 and found.calibration.device.bandwidth > 1e7
     assert not list(project_folder.iterdir()), "an estimate leaves nothing behind"
+
+
+def test_projected_sweeps_and_their_money(project_folder):
+    """By hand: 10 trials of 4 expected epochs, 2 s to start; 20 s epochs on 2 slots that slow each other 1.5 times."""
+    typical = Measured(1, 15, 5, 0, 1, 1, 0, 0, 0)
+    found = SimpleNamespace(typical=typical, crowded=1.5, epoch=1.5 * 20, start=2.0, expected_epochs=4.0)
+    plan = SimpleNamespace(trials=10)
+    here = Projected("here", 15, 5, 0, on_device=0, walls=[])
+    assert estimate.projected_sweep(plan, found, here, 2) == pytest.approx(estimate.SWEEP_START + 10 * (2 + 4 * 30) / 2)
+    gpu = Projected("gpu", 1, 0.5, 0, on_device=1e9, walls=[])
+    assert estimate.projected_sweep(plan, found, gpu, 2) == pytest.approx(estimate.SWEEP_START + 10 * (2 + 4 * 1.5))
+
+
+def test_other_systems_are_not_projected(project_folder):
+    config = model_class("sasrec").config_class()
+    assert estimate._calibration(None, SimpleNamespace(config=config), 1) is None
 
 
 def test_what_a_trial_says_is_said(project_folder):
