@@ -31,6 +31,9 @@ CHUNK_ROWS = 1024
 BYTES_PER_LOGIT = 6
 """An fp32 logit and its bf16 exponential."""
 
+ALIGNMENT = 64
+"""Columns of a block and rows in memory are multiples of this: matrix units read nothing unaligned at their full rate."""
+
 CPU_CACHE, CPU_FREE = 2**25, 2**30
 """Bytes that stand for cache and free memory without a GPU."""
 
@@ -131,8 +134,13 @@ class HalfPass:
         return self._shape(rows)[0]
 
     def _blocks(self, rows: int) -> list[slice]:
+        """Equal blocks of aligned width, and what is left of the items after them."""
         items, width = len(self.halves[0].logits), self._shape(rows)[1]
-        return [slice(low, min(low + width, items)) for low in range(0, items, width)]
+        aligned = items // ALIGNMENT * ALIGNMENT
+        count = max(1, -(-aligned // width))
+        each = max(1, -(-aligned // count // ALIGNMENT)) * ALIGNMENT
+        found = [slice(low, min(low + each, aligned)) for low in range(0, aligned, each)]
+        return [*found, slice(aligned, items)] if aligned < items else found
 
     def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
         table, values = self.halves[m].logits, self.halves[m].values
@@ -140,7 +148,10 @@ class HalfPass:
         vector = table[y].float()
         own_logit = (operand.float() * vector).sum(1)
         total, expected = torch.zeros_like(own_logit), torch.zeros_like(query)
-        kept = query.new_empty(len(y), len(table), dtype=torch.bfloat16) if keep else None
+        kept = None
+        if keep:
+            padded = -(-len(table) // ALIGNMENT) * ALIGNMENT
+            kept = query.new_empty(len(y), padded, dtype=torch.bfloat16)[:, : len(table)]
         for block in self._blocks(len(y)):
             logits = product(operand, table[block].T)
             if self.shifts is not None:

@@ -240,7 +240,8 @@ def kernel_wins(halves: Sequence[HalfTable], scales: Tensor, learned: Sequence[b
     device, widths = scales.device, tuple(half.logits.shape[1] for half in halves)
     key = (device, widths, len(halves[0].logits))
     if key not in _choices:
-        reason = why_not(device, widths) or _measure(halves, scales, learned)
+        with torch.autocast(device.type, enabled=False):
+            reason = why_not(device, widths) or _measure(halves, scales, learned)
         if reason is not None:
             log.warning("objective without the Triton kernel: %s", reason)
         _choices[key] = reason is None

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_objective import differentiated, make_problem, naive_nll, relative, with_missing
+from mixture_problem import differentiated, make_problem, naive_nll, relative, with_missing
 from tiny import make_data, make_model, make_sequences
 
 from llmemf import objective_kernel

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_objective import ITEMS, differentiated, make_problem, naive_nll, relative, with_missing
+from mixture_problem import ITEMS, differentiated, make_problem, naive_nll, relative, with_missing
 from tiny import NUM_X, make_data, make_model, make_sequences
 
 from llmemf.models.item_table import FrozenTable
@@ -131,6 +131,17 @@ def test_a_chunk_fits_the_cache_and_the_free_memory_and_never_vanishes():
         assert height == 1 or height * columns * 2 <= 2**30 // 8
         assert width <= 256 or height * width * 6 <= 2**25
     assert chunk_shape(500, 1000, cpu, 5000) == (5, 1000)
+
+
+@pytest.mark.parametrize("items", [1, 63, 64, 500, 1024, 1100])
+@pytest.mark.parametrize("width", [1, 100, 256, 5000])
+def test_blocks_are_aligned_and_cover_every_item_once(items, width):
+    table = HalfTable(torch.zeros(items, 2), torch.float16)
+    blocks = HalfPass([table], torch.ones(1), chunk=(3, width))._blocks(3)
+    assert [i for block in blocks for i in range(block.start, block.stop)] == list(range(items))
+    assert all(block.start % 64 == 0 for block in blocks)
+    assert all((block.stop - block.start) % 64 == 0 for block in blocks[:-1])
+    assert all(block.stop - block.start <= max(64, -(-width // 64) * 64) for block in blocks)
 
 
 def settings(**changes):
