@@ -1,7 +1,8 @@
 """What another size or a GPU would take: the model of `scaling`, set right by what was measured here. Not a measurement.
 
 A device's share of its roof is modelled seconds over measured seconds, for training and validation apart. Another size on the
-same device, or another device, is taken to reach the same share; memory grows from what was measured by what the model adds.
+same device, or another device, is taken to reach the same share, but no GPU to be quicker than it starts its kernels; memory
+grows from what was measured by what the model adds.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ def calibrate(size: Workload, device: Device, measured: Measured, *, trials: int
 
 def project(found: Calibration, size: Workload, device: Device, name: str) -> Projected:
     """Another size, another device, or both."""
-    train = scaling.train_seconds(size, device) / found.train
-    valid = scaling.valid_seconds(size, device) / found.valid
+    train = max(scaling.train_seconds(size, device) / found.train, size.steps * device.step)
+    batches = sum(size.cases) / size.eval_batch
+    valid = max(scaling.valid_seconds(size, device) / found.valid, batches * device.step)
     on_gpu = device.padded
     private = found.measured.gpu_memory or found.measured.private
     own = private + scaling.trial_bytes(size) - scaling.trial_bytes(found.size)

@@ -120,7 +120,7 @@ def test_bytes_per_item_are_those_of_the_tensors(settings):
     """Weights, gradients and moments of a trainer after a step; its checkpoint; both by what another item adds."""
     held, stored, model, model_stored = [], [], [], []
     for items in (SMALL, LARGE):
-        trainer = make_trainer(items, **{**settings, "encoder_layers": 6})
+        trainer = make_trainer(items, **{**settings, "encoder_layers": 4})
         trainer._train_epoch(1)
         moments = [value for state in trainer.optimizer.state.values() for value in state.values() if value.numel() > 1]
         weights = [p for p in trainer.model.parameters() if p.requires_grad]
@@ -211,6 +211,16 @@ def test_walls_are_named_with_their_switches():
     assert gpu.on_device > H200.memory and any("GPU memory" in wall for wall in gpu.walls)
     slow = calibrated(replace(size.grown(5e-5, "items"), cases=(3e4, 3e4)), seconds=(5.0, 50.0))
     assert "--set valid_cases=2000" in "\n".join(projection.project(slow, slow.size, slow.device, "same").walls)
+
+
+def test_small_steps_on_a_gpu_take_as_long_as_their_launches():
+    trainer = make_trainer(SMALL)
+    found = calibrated(workload(trainer.config, trainer.data), seconds=(0.1, 0.1))
+    small = projection.project(found, found.size, H200, "small")
+    assert small.train == found.size.steps * H200.step > scaling.train_seconds(found.size, H200) / found.train
+    size = found.size.grown(1e6, "items")
+    large = projection.project(found, size, H200, "large")
+    assert large.train == pytest.approx(scaling.train_seconds(size, H200) / found.train)
 
 
 def test_rows_of_a_projection():
