@@ -10,6 +10,7 @@ that fails is reported, and the next one runs.
     ceilings    a large half-precision matrix product and a large copy: what the floors are computed from
     accuracy    gradients of the objective's half-precision passes against the equations in float64
     operations  operations of a step on tensors, single encoders against grouped ones
+    waits       what makes the host wait for the device within a step
     steps       a step with single encoders, with grouped ones, and replayed as a CUDA graph
     epoch       two epochs of training and the validation of 7,644 cases on stored candidates and all items
     kernel      the objective of a step, plain against the Triton kernel
@@ -388,6 +389,29 @@ def steps(bench: Bench) -> dict[str, float | str]:
     return found
 
 
+def waits(bench: Bench) -> dict[str, str]:
+    """torch reports what synchronises; on a CPU nothing does."""
+    if not bench.on_gpu:
+        return {"waits": "no GPU"}
+    found = {}
+    for precision in ("bf16", "fp32"):
+        trainer = bench.trainer(group_encoders="yes", precision=precision)
+        chosen = batches(trainer, 4)
+        for index in chosen[:3]:
+            trainer.step(index)
+        bench.wait()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            trainer.step(chosen[3])
+            found[f"waits, {precision}"] = "none"
+        except RuntimeError as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            found[f"waits, {precision}"] = f"{Path(place.filename).name}:{place.lineno}: {place.line}"
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return found
+
+
 def epoch_floor(bench: Bench) -> float:
     """Seconds: the objective in one pass, Adam and the id table's traffic, the encoders at 30 % of the product's rate."""
     shape = bench.shape
@@ -549,7 +573,8 @@ def child(bench: Bench, seconds: float) -> None:
 
 
 PARTS: dict[str, Callable[[Bench], dict]] = {
-    part.__name__: part for part in (ceilings, accuracy, operations, steps, epoch, kernel, sweep, busy, processes)
+    part.__name__: part
+    for part in (ceilings, accuracy, operations, waits, steps, epoch, kernel, sweep, busy, processes)
 }
 
 

@@ -268,7 +268,8 @@ def _measure(halves: Sequence[HalfTable], scales: Tensor, learned: Sequence[bool
         loss = mixture_nll(queries, tables, targets, log_weights, scales, weights, make_pass=make_pass)
         return [loss.detach(), *torch.autograd.grad(loss, leaves)]
 
-    plain = functools.partial(take, lambda _, s: HalfPass(halves, s))
+    bound = float(scales.max())
+    plain = functools.partial(take, lambda _, s: HalfPass(halves, s, scale_bound=bound))
     fused = functools.partial(take, lambda _, s: KernelPass(halves, s))
     try:
         pairs = list(zip(fused(), plain()))

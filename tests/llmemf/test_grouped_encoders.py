@@ -3,8 +3,10 @@
 import pytest
 import torch
 from tiny import make_data, make_model, make_sequences, whole
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from llmemf.models import llm_emf
+from llmemf.models.mixture import MixtureHead
 
 CHOICES = [
     {},
@@ -85,6 +87,41 @@ def test_a_batch_of_more_rows_than_counted_is_not_lost_in_silence(data, monkeypa
     model.towers[0].fix_row_counts(sequences, torch.arange(4), 2)
     assert model.training_loss(sequences.batch(torch.arange(2))).isfinite()
     assert model.training_loss(whole(sequences)).isnan()
+
+
+class Waits(TorchDispatchMode):
+    """Names of the operations for which the host would wait for a GPU: sizes or numbers that depend on values."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function._schema.name.partition("::")[2]
+        masks = [m for m in (args[1] if name.startswith("index") and isinstance(args[1], (list, tuple)) else ())]
+        by_mask = any(m is not None and m.dtype == torch.bool for m in masks)
+        if by_mask or name in ("_local_scalar_dense", "nonzero", "_unique2", "masked_select", "equal", "item"):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"empty_sequence": "learned"}, {"merged_softmax": "target_items"}], ids=ids)
+def test_a_step_as_on_a_gpu_waits_for_nothing(data, options, monkeypatch):
+    def waits_of(**changes):
+        model = make_model(data, dropout=0.2, objective_precision="fp16", **options, **changes).train()
+        sequences = make_sequences(data, "train", config=model.config)
+        if changes:
+            model.towers[0].fix_row_counts(sequences, torch.arange(len(sequences)), 16)
+        optimizer, batch = torch.optim.Adam(model.parameters(), fused=True), sequences.batch(torch.arange(16))
+        with Waits() as waits:
+            model.training_loss(batch).backward()
+            optimizer.step()
+        return waits.found
+
+    # On a GPU these read no number of the present step, or nothing.
+    monkeypatch.setattr(MixtureHead, "scale_bound", lambda head: 14.3)
+    assert waits_of(group_encoders="yes") == []
+    assert waits_of(), "the measurement sees a step that waits"
 
 
 def test_dropout_in_groups_keeps_its_share(data):
