@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -50,25 +51,36 @@ def next_item_nll(
     """
     if bias is not None:
         states = torch.cat([states, states.new_ones(len(states), 1)], 1)
-        table = torch.cat([table, bias[:, None]], 1)
     ranges = [(0, num_x), (num_x, len(table))] if config.softmax_scope == "domain" else [(0, len(table))]
-    total = states.sum() * 0
-    for low, high in ranges:
-        rows = ((targets >= low) & (targets < high)).nonzero()[:, 0]
-        if len(rows):
-            total = total + _range_nll(config, states[rows], targets[rows], table, low, high, exact)
-    return total / max(1, len(targets))
-
-
-def _range_nll(
-    config: NextItemConfig, states: Tensor, targets: Tensor, table: Tensor, low: int, high: int, exact: Tensor
-) -> Tensor:
-    ones = states.new_ones(len(targets))
-    shared = {"log_weights": ones.new_zeros(len(targets), 1), "scales": ones.new_ones(1), "row_weights": ones}
+    parts = [(low, high, ((targets >= low) & (targets < high)).nonzero()[:, 0]) for low, high in ranges]
+    parts = [part for part in parts if len(part[2])]
     if config.objective == "full":
-        return mixture_nll([states], [table[low:high]], targets - low, **shared)
-    columns = sampled_columns(low, high, config.sampled_negatives, exact)
-    return mixture_nll([states], [table[columns.ids]], targets, target_rows=[table[targets]], sampled=columns, **shared)
+        table = table if bias is None else torch.cat([table, bias[:, None]], 1)
+        terms = [
+            mixture_nll([states[rows]], [table[low:high]], targets[rows] - low, **_plain_softmax(states[rows]))
+            for low, high, rows in parts
+        ]
+    else:
+        columns = [sampled_columns(low, high, config.sampled_negatives, exact) for low, high, _ in parts]
+        # One look-up for all: each further one would be a further gradient of the table's size.
+        ids = torch.cat([targets, *(drawn.ids for drawn in columns)])
+        read = F.embedding(ids, table)
+        read = read if bias is None else torch.cat([read, F.embedding(ids, bias[:, None])], 1)
+        own, *vectors = read.split([len(targets), *(len(drawn.ids) for drawn in columns)])
+        terms = [
+            mixture_nll(
+                [states[rows]], [drawn_vectors], targets[rows],
+                target_rows=[own[rows]], sampled=drawn, **_plain_softmax(states[rows]),
+            )
+            for (_, _, rows), drawn, drawn_vectors in zip(parts, columns, vectors)
+        ]  # fmt: skip
+    return sum(terms, states.sum() * 0) / max(1, len(targets))
+
+
+def _plain_softmax(states: Tensor) -> dict[str, Tensor]:
+    """A mixture of one softmax over inner products, rows counting alike."""
+    ones = states.new_ones(len(states))
+    return {"log_weights": ones.new_zeros(len(states), 1), "scales": ones.new_ones(1), "row_weights": ones}
 
 
 def domain_items(domain: int, num_x: int, num_items: int) -> slice:
