@@ -527,10 +527,13 @@ def busy(bench: Bench) -> dict[str, float]:
     }  # fmt: skip
 
 
-def together(bench: Bench, count: int) -> float:
-    """Sequences per second of so many children that train at the same time."""
+def child_command(bench: Bench) -> list[str]:
     command = [sys.executable, str(Path(__file__).resolve()), "--child", str(CHILD_SECONDS[bench.on_gpu])]
-    command += ["--device", str(bench.device), *(["--dry"] if bench.shape is DRY else [])]
+    return [*command, "--device", str(bench.device), *(["--dry"] if bench.shape is DRY else [])]
+
+
+def together(command: Sequence[str], count: int) -> float:
+    """Sequences per second of so many children that train at the same time: they get ready, then start on a word."""
     children = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(count)
     ]
@@ -548,8 +551,8 @@ def together(bench: Bench, count: int) -> float:
 
 
 def processes(bench: Bench) -> dict[str, float]:
-    """Children get ready, then all start on a word and count what they train in some seconds."""
-    one, two = together(bench, 1), together(bench, 2)
+    """One child alone, then two that share the device."""
+    one, two = (together(child_command(bench), count) for count in (1, 2))
     return {"sequences/s, one process": one, "sequences/s, two processes": two, "two / one": two / one}
 
 

@@ -1,5 +1,6 @@
 """The GPU benchmark at toy shapes on a CPU: every part runs, a failing one is reported, the time ends it."""
 
+import io
 import json
 import sys
 
@@ -14,7 +15,7 @@ def bench():
     return gpu.Bench(torch.device("cpu"), gpu.DRY)
 
 
-def test_every_part_in_one_process_runs_at_toy_shapes(bench, tmp_path, capsys):
+def test_every_part_that_needs_no_further_process_runs_at_toy_shapes(bench, tmp_path, capsys):
     wanted = [name for name in gpu.PARTS if name != "processes"]
     found = gpu.run(bench, wanted, 5, tmp_path / "out.json")
     assert list(found) == ["machine", *wanted]
@@ -27,9 +28,18 @@ def test_every_part_in_one_process_runs_at_toy_shapes(bench, tmp_path, capsys):
     assert "needs a GPU" in found["kernel"]["kernel"]
 
 
-def test_a_process_of_its_own_trains_on_a_word(bench, monkeypatch):
-    monkeypatch.setattr(gpu, "CHILD_SECONDS", (0.1, 0.1))
-    assert gpu.together(bench, 1) > 0
+def test_a_child_gets_ready_and_trains_on_a_word(bench, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("go\n"))
+    gpu.child(bench, 0.05)
+    ready, rate = capsys.readouterr().out.split()
+    assert ready == "ready" and float(rate) > 0
+
+
+def test_children_start_together_and_their_rates_add_up():
+    pretend = "print('ready', flush=True); input(); print(3.5)"
+    assert gpu.together([sys.executable, "-c", pretend], 2) == 7.0
+    with pytest.raises(AssertionError, match="ready"):
+        gpu.together([sys.executable, "-c", "print('broken')"], 1)
 
 
 def test_a_part_that_fails_is_reported_and_the_time_ends_the_rest(bench, monkeypatch, capsys):
