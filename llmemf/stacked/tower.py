@@ -1,4 +1,4 @@
-"""The losses of K LLM-EMF trials in one pass: `llmemf.models.llm_emf.Tower` with a leading dimension.
+"""The losses of K LLM-EMF trials in one pass: `llmemf.models.tower.Tower` with a leading dimension.
 
 Shapes: K trials, B batch, L length, D width, N items, U items that a sampled step reads, M modalities, R packed rows,
 T rows with a target.
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from llmemf.batches import DeviceSequences, View
 from llmemf.models.item_table import FrozenTable, IdTable
-from llmemf.models.llm_emf import LLMEMF, LLMEMFConfig, Tower
+from llmemf.models.llm_emf import LLMEMF, LLMEMFConfig
+from llmemf.models.tower import Tower
 from llmemf.objective import SampledColumns, mixture_nll
 from llmemf.stacked.encoders import Drops, Packing, StackedLayout, encode
 from llmemf.stacked.objective import CACHED_ELEMENTS, stacked_mixture_nll

@@ -125,7 +125,7 @@ def workload(config: LLMEMFConfig, data: TrialData) -> Workload:
     """The sizes of a trial."""
     import numpy as np
 
-    from llmemf.models import llm_emf
+    from llmemf.models import tower
     from llmemf.objective import CHUNK_ELEMENTS
     from llmemf.objective_half import CHUNK_ROWS
 
@@ -185,8 +185,8 @@ def workload(config: LLMEMFConfig, data: TrialData) -> Workload:
         negatives=config.sampled_negatives if config.objective == "sampled" else 0,
         chunk=config.chunk_elements or CHUNK_ELEMENTS,
         chunk_rows=CHUNK_ROWS,
-        score_chunk=llm_emf.SCORE_ELEMENTS,
-        score_rows=llm_emf.SCORE_ROWS,
+        score_chunk=tower.SCORE_ELEMENTS,
+        score_rows=tower.SCORE_ROWS,
         products=3 if config.encoder == "bare" else 6,
         models=len(config.towers()),
         best=2 if config.selection == "per_domain" else 1,

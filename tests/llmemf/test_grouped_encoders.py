@@ -5,7 +5,6 @@ import torch
 from tiny import make_data, make_model, make_sequences, whole
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llmemf.models import llm_emf
 from llmemf.models.mixture import MixtureHead
 
 CHOICES = [
@@ -44,7 +43,7 @@ def gradients(model, batch):
 
 @pytest.mark.parametrize("options", CHOICES, ids=ids)
 def test_groups_and_padded_rows_give_what_single_encoders_and_real_rows_give(data, options, monkeypatch):
-    monkeypatch.setattr(llm_emf, "ROW_MULTIPLE", 3)
+    monkeypatch.setattr("llmemf.models.tower.ROW_MULTIPLE", 3)
     single, grouped = pair(data, options)
     sequences = make_sequences(data, "train", config=single.config)
     order = torch.randperm(len(sequences), generator=torch.Generator().manual_seed(0))
@@ -66,7 +65,7 @@ def test_groups_and_padded_rows_give_what_single_encoders_and_real_rows_give(dat
 
 
 def test_rows_are_counted_for_the_largest_batch_and_never_shrink(data, monkeypatch):
-    monkeypatch.setattr(llm_emf, "ROW_MULTIPLE", 4)
+    monkeypatch.setattr("llmemf.models.tower.ROW_MULTIPLE", 4)
     tower = make_model(data).towers[0]
     sequences = make_sequences(data, "train")
     counts = (sequences.views["xy"].next_merged < tower.num_items).sum(1)
@@ -81,7 +80,7 @@ def test_rows_are_counted_for_the_largest_batch_and_never_shrink(data, monkeypat
 
 
 def test_a_batch_of_more_rows_than_counted_is_not_lost_in_silence(data, monkeypatch):
-    monkeypatch.setattr(llm_emf, "ROW_MULTIPLE", 1)
+    monkeypatch.setattr("llmemf.models.tower.ROW_MULTIPLE", 1)
     model = make_model(data).train()
     sequences = make_sequences(data, "train")
     model.towers[0].fix_row_counts(sequences, torch.arange(4), 2)
