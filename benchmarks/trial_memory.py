@@ -125,7 +125,8 @@ def run_trials(count: int, plan: Plan, function: Any, folder: Path, **settings: 
         )
     finally:
         for path in folder.iterdir():
-            shutil.rmtree(path)
+            if path.is_dir():
+                shutil.rmtree(path)
     return list(looker.samples.values())
 
 
@@ -223,6 +224,8 @@ def main() -> None:
     start_ray(max(counts), 2 * features + 400 * MB)
     console.print(f"{arguments.scenario}: {features / MB:,.0f} MiB of features for {data.num_items:,} items\n")
     folder = Path(tempfile.mkdtemp(prefix="trial-memory-"))
+    # What a trial looks for to know that its node sees the sweep's folder.
+    (folder / "sweep.yaml").touch()
     libraries = run_trials(1, plan, only_imports, folder)[0].uss
     function = with_data(data, folder)
     table = Table(box=None, padding=(0, 1))
