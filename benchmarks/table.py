@@ -1,9 +1,10 @@
 """Today's ratios in one table: runs the benchmarks beside it one after the other and writes what they say.
 
-    python benchmarks/table.py [--rounds 5] [--only objective,training,overhead] [--json out.json] [--markdown out.md]
+    python benchmarks/table.py [--rounds 5] [--only objective,training,...] [--json out.json] [--markdown out.md]
 
-Takes about a quarter of an hour on two quiet cores. A row whose measurement was left out, or that wants a GPU, says so; a
-goal that is missed is shown as such. Seconds depend on the machine, ratios hardly do.
+Takes about half an hour on two quiet cores. A row whose measurement was left out, or whose package is not here
+(benchmarks/peers.py says how to put RecBole beside), says so; a goal that is missed is shown as such. What wants a GPU is in
+benchmarks/gpu.py. Seconds depend on the machine, ratios hardly do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -28,9 +30,15 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "objective": ["objective.py", "--rounds", "{rounds}"],
     "training": ["training.py", "--rounds", "{rounds}"],
+    "operations": ["gpu.py", "--dry", "--parts", "operations"],
+    "stacked": ["stacked.py", "--sizes", "tiny-16,sample-32,real", "--trials", "8", "--rounds", "{rounds}"],
     "overhead": ["overhead.py", "--rounds", "{rounds}"],
+    "encode": ["encode.py", "--count", "96", "--repeats", "{rounds}"],
+    "peers": ["peers.py", "--rounds", "{rounds}"],
 }
 """Each writes its figures as JSON."""
+PACKAGES = {"peers": "recbole"}
+"""What a benchmark needs beside this project's own dependencies."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,11 @@ ROWS = [
     Row("gradients in fp32, relative error", "equations in fp64", "objective", figure("gradient error, float32"), 1e-5,
         False, "{:.0e}"),
     Row("encoders, time", "padding computed / left out", "training", figure("encoders, padded / ours"), 1),
+    Row("encoders, operations of a step", "single / grouped", "operations",
+        lambda found: found["operations"]["encoders, single / grouped"], 2),
+    Row("eight trials in one process, width 16", "in turn / stacked", "stacked", figure("tiny-16, 8 trials"), 2),
+    Row("the same, the sample's widths and items", "in turn / stacked", "stacked", figure("sample-32, 8 trials"), 1),
+    Row("the same, the paper's widths", "in turn / stacked", "stacked", figure("real, 8 trials"), 1),
     Row("data path, rows per second", "lists through a DataLoader / ours", "training",
         figure("data path, lists / ours"), 20),
     Row("validation, share of an epoch", "both rankings, both domains", "training", figure("validation / epoch"), 0.08,
@@ -83,6 +96,9 @@ ROWS = [
         False, "{:.3f}"),
     Row("report and log, ms per epoch", "", "overhead", figure("ms per report"), 5, False, "{:.1f}"),
     Row("start and end of a trial, seconds", "", "overhead", figure("seconds per trial"), 0.5, False, "{:.2f}"),
+    Row("CLIP of images, rate", "the model alone / ours", "encode", figure("images, model / ours"), 0.9),
+    Row("CLIP of titles, time", "a plain open_clip loop / ours", "encode", figure("titles, plain / ours"), 4),
+    Row("SASRec, targets per second", "ours / RecBole's", "peers", figure("targets per second, ours / RecBole"), 5),
 ]  # fmt: skip
 
 
@@ -103,7 +119,9 @@ def lines(found: dict[str, dict[str, float]]) -> list[tuple[str, str, str, str, 
     for row in ROWS:
         goal = ("at least " if row.at_least else "at most ") + f"{row.goal:g}"
         if row.source not in found:
-            made.append((row.what, row.against, "left out", goal, ""))
+            missing = PACKAGES.get(row.source)
+            why = f"needs {missing}" if missing and find_spec(missing) is None else "left out"
+            made.append((row.what, row.against, why, goal, ""))
             continue
         value = row.value(found[row.source])
         made.append((row.what, row.against, row.form.format(value), goal, "yes" if row.reached(value) else "no"))
@@ -132,6 +150,8 @@ def main() -> None:
     console, found = Console(), {}
     load = os.getloadavg()[0]
     for source in wanted:
+        if source in PACKAGES and find_spec(PACKAGES[source]) is None:
+            continue
         with console.status(f"measuring: {source}"):
             found[source] = run(source, given.rounds)
     header = ("figure", "against", "today", "goal", "reached")
