@@ -74,7 +74,7 @@ def measure(size: Size, trials: int, rounds: int, dropout: float) -> dict[str, f
     singles = [Trainer(config, data) for config in configs]
     stack = StackedTrainer([Trainer(config, data) for config in configs])
     ways = {
-        "stacked": stack._train,
+        "stacked": stack.train_epoch,
         "in turn": lambda: [trainer._train_epoch(1) for trainer in singles],
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

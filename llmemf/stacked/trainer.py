@@ -41,6 +41,8 @@ def stack_problem(config: TrialConfig) -> str:
         "empty_sequence": ("drop",),
         "text_content": ("real",),
         "image_content": ("real",),
+        "objective_precision": ("auto", "fp32"),
+        "group_encoders": ("auto", "no"),
     }
     for name, values in needed.items():
         if getattr(config, name) not in values:
@@ -116,7 +118,7 @@ class StackedTrainer:
             `seconds_train` is the member's share of the time of all, and `sequences_per_second` follows from it.
         """
         began = time.perf_counter()
-        losses = self._train()
+        losses = self.train_epoch()
         share = (time.perf_counter() - began) / len(self.members)
         found: list[dict[str, Any] | NonFiniteLoss] = []
         for trainer, own in zip(self.members, losses.unbind(1)):
@@ -126,8 +128,8 @@ class StackedTrainer:
                 found.append(error)
         return found
 
-    def _train(self) -> torch.Tensor:
-        """(steps, K) losses of one epoch."""
+    def train_epoch(self) -> torch.Tensor:
+        """Train every member for one epoch and leave its epoch's number as it is; (steps, K) losses."""
         first = self.members[0]
         if self._parameters is None:
             tower = first.model.towers[0]
