@@ -17,7 +17,6 @@ too. How busy the device is kept: seconds of model over seconds of ours.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import resource
 import statistics
@@ -26,6 +25,9 @@ import tempfile
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
 import numpy as np
 import pandas as pd
 import torch
@@ -33,6 +35,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import write
 from llmemf.features.clip import Clip, ClipSettings, hash_weights
 from llmemf.features.encode_job import BATCH_SIZE, Job, make_job
 from llmemf.features.encoding import encode_shards
@@ -192,8 +195,7 @@ def main() -> None:
     threads = f"{torch.get_num_threads()} threads" if kind == "cpu" else torch.cuda.get_device_name(arguments.device)
     print(f"{arguments.model}, {arguments.count} items, {clip.settings.precision} on {arguments.device} ({threads})")
     Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=1))
+    write(found, arguments.json)
 
 
 if __name__ == "__main__":

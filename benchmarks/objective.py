@@ -13,13 +13,12 @@ By default a ninth of the Movie-Book catalogue (4,094 + 7,104 items) and made-up
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +30,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from benchmarks.figures import interleaved, timed, write
+from llmemf.memory import peak_bytes, reset_memory_peak
 from llmemf.objective import mixture_nll
 
 WIDTHS, WEIGHTS, SEQUENCE_WEIGHTS = (256, 512, 512), (0.5, 0.3, 0.2), (1.0, 0.3, 0.1)
@@ -41,13 +42,23 @@ FLOPS_PER_LOGIT = 2 * (3 * WIDTHS[0] + 2 * WIDTHS[1] + 2 * WIDTHS[2])
 
 @dataclass
 class Step:
-    """The inputs of one step: per sequence its items (a range), (B * 15,) targets or -1, and queries per modality."""
+    """The inputs of one step: per sequence its items (a range), (B * 15,) targets or -1, and queries per modality.
+
+    `units` are the tables with rows of unit length where they are frozen, made once, as trials have them.
+    """
 
     ranges: list[tuple[int, int]]
     targets: list[Tensor]
     queries: list[list[Tensor]]
     tables: list[Tensor]
     scales: Tensor
+    units: list[Tensor | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.units = [None if table.requires_grad else F.normalize(table, dim=1) for table in self.tables]
+
+    def unit_tables(self) -> list[Tensor]:
+        return [F.normalize(t, dim=1) if unit is None else unit for t, unit in zip(self.tables, self.units)]
 
     @classmethod
     def make(cls, items: int, batch: int, scale: float, seed: int = 0) -> Step:
@@ -95,7 +106,7 @@ def naive(step: Step, *, packed: bool) -> Tensor:
 def torch_cross_entropy(step: Step) -> Tensor:
     """The mixture from three of torch's chunked linear cross entropies, over the real rows."""
     options = torch.nn.LinearCrossEntropyOptions()
-    units = [F.normalize(step.tables[0], dim=1), *(F.normalize(table, dim=1) for table in step.tables[1:])]
+    units = step.unit_tables()
     log_weights = torch.tensor(WEIGHTS).log()
     total = step.scales.new_zeros(())
     for weight, (low, high), targets, queries in zip(SEQUENCE_WEIGHTS, step.ranges, step.targets, step.queries):
@@ -113,7 +124,7 @@ def torch_cross_entropy(step: Step) -> Tensor:
 
 def ours(step: Step) -> Tensor:
     """`llmemf.objective.mixture_nll`, as LLM-EMF calls it."""
-    units = [F.normalize(step.tables[0], dim=1), *(F.normalize(table, dim=1) for table in step.tables[1:])]
+    units = step.unit_tables()
     log_weights = torch.tensor(WEIGHTS, dtype=step.tables[0].dtype).log()
     total = step.scales.new_zeros((), dtype=step.tables[0].dtype)
     for weight, (low, high), targets, queries in zip(SEQUENCE_WEIGHTS, step.ranges, step.targets, step.queries):
@@ -144,17 +155,6 @@ def take(step: Step, variant: Callable[[Step], Tensor]) -> float:
     return loss.item()
 
 
-def seconds(step: Step, rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for number in range(rounds + 1):
-        for name, variant in VARIANTS.items():
-            began = time.perf_counter()
-            take(step, variant)
-            if number:
-                times[name].append(time.perf_counter() - began)
-    return times
-
-
 def added_memory(name: str, items: int, batch: int, scale: float, threads: int) -> float:
     """MiB that one step of a variant adds to the peak of a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -164,24 +164,17 @@ def added_memory(name: str, items: int, batch: int, scale: float, threads: int) 
 def _added_memory(name: str, items: int, batch: int, scale: float, threads: int) -> float:
     torch.set_num_threads(threads)
     step = Step.make(items, batch, scale)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
+    reset_memory_peak()
+    before = peak_bytes()
     take(step, VARIANTS[name])
-    return (_peak() - before) / 1024
-
-
-def _peak() -> int:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0])
+    return (peak_bytes() - before) / 2**20
 
 
 def gemm_rate() -> float:
     """FLOP/s of a square fp32 product in this process."""
     a, times = torch.randn(2048, 2048), []
     for _ in range(7):
-        began = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - began)
+        times.append(timed(lambda: a @ a))
     return 2 * 2048**3 / statistics.median(times)
 
 
@@ -207,7 +200,7 @@ def measure(items: int, batch: int, rounds: int, threads: int, scale: float) -> 
     """All figures of this benchmark by name."""
     torch.set_num_threads(threads)
     step = Step.make(items, batch, scale)
-    times = {name: statistics.median(values) for name, values in seconds(step, rounds).items()}
+    times = interleaved({name: partial(take, step, variant) for name, variant in VARIANTS.items()}, rounds)
     memory = {name: added_memory(name, items, batch, scale, threads) for name in VARIANTS}
     return {
         **{f"seconds, {name}": value for name, value in times.items()},
@@ -240,8 +233,7 @@ def main() -> None:
     console.print(f"share of the GEMM rate: {found['share of the GEMM rate']:.2f}")
     console.print(f"gradient error: {found['gradient error, float64']:.1e} (float64), "
                   f"{found['gradient error, float32']:.1e} (float32)")  # fmt: skip
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
+    write(found, given.json)
 
 
 if __name__ == "__main__":

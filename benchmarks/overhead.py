@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path[0] = str(HERE.parent)
+
+from benchmarks.figures import show, write
+
 EPOCHS, WAIT = 20, 0.1
 TRIALS = {"warm": 9, "fresh": 4}
 HALVING_EPOCHS, HALVING_TRIALS = 289, 25
@@ -79,10 +83,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = measure(given.epoch_seconds, given.rounds)
-    for name, value in found.items():
-        print(f"{name:38} {value:.4g}")
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
+    show(found)
+    write(found, given.json)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,9 +29,8 @@ sys.path[0] = str(ROOT)
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.figures import interleaved, show, write
 from benchmarks.models import made_up
 from llmemf.batches import TrialData
 from llmemf.config import build_config
@@ -106,14 +102,7 @@ def measure(items: int, sequences: int, dim: int, rounds: int, threads: int) -> 
     num_x = round(items * 36845 / 100782)
     data = made_up(num_x, items - num_x, sequences)
     work = {"RecBole": theirs(data, dim), "ours": ours(data, dim)}
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(rounds + 1):
-        for name, run in work.items():
-            began = time.perf_counter()
-            run()
-            if number:
-                times[name].append(time.perf_counter() - began)
-    rates = {name: num_targets(data) / statistics.median(values) for name, values in times.items()}
+    rates = {name: num_targets(data) / seconds for name, seconds in interleaved(work, rounds).items()}
     return {
         **{f"targets per second, {name}": rate for name, rate in rates.items()},
         "targets per second, ours / RecBole": rates["ours"] / rates["RecBole"],
@@ -132,12 +121,8 @@ def main() -> None:
     if importlib.util.find_spec("recbole") is None:
         sys.exit("error: the package recbole is not here: python benchmarks/peers.py --help says how to put it beside")
     found = measure(given.items, given.sequences, given.dim, given.rounds, given.threads)
-    table = Table("figure", "value")
-    for name, value in found.items():
-        table.add_row(name, f"{value:,.4g}")
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
+    show(found)
+    write(found, given.json)
 
 
 if __name__ == "__main__":

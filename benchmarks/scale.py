@@ -22,7 +22,6 @@ import json
 import math
 import os
 import pickle
-import re
 import statistics
 import subprocess
 import sys
@@ -41,8 +40,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import timed, write
 from llmemf.batches import TrialData
 from llmemf.features.matrix import FeatureMatrix, unit_rows
+from llmemf.memory import process_bytes, reset_memory_peak
 from llmemf.scenarios.scenario import Sequences
 from sweeps.costs import scaling
 from sweeps.costs.scaling import H200, RTX4090, Device
@@ -98,22 +99,12 @@ class Peak:
     """Bytes of the resident set above what was there, at their highest, while the block runs."""
 
     def __enter__(self) -> Self:
-        Path("/proc/self/clear_refs").write_text("5")
-        self._before = self._read("VmRSS")
+        reset_memory_peak()
+        self._before = process_bytes("VmRSS")
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bytes = self._read("VmHWM") - self._before
-
-    @staticmethod
-    def _read(name: str) -> int:
-        return 1024 * int(re.search(rf"^{name}:\s+(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)[1])
-
-
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+        self.bytes = process_bytes("VmHWM") - self._before
 
 
 def items_part(items: int, objective: str, batch: int, rounds: int) -> dict[str, float]:
@@ -146,8 +137,8 @@ def users_part(users: int) -> dict[str, float]:
     """One number of histories: on the device, batched, and imported from text."""
     import torch
 
+    from llmemf.batches import device_sequences
     from llmemf.scenarios.histories import read_histories
-    from llmemf.training import device_sequences
 
     data = made_up(10000, users, 1, features=False)
     with Peak() as peak:
@@ -429,8 +420,7 @@ def main() -> None:
         )
     if "carried" in parts:
         carried(console, here, shares, given.gpu_hour, given.epoch)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
+    write(found, given.json)
 
 
 if __name__ == "__main__":

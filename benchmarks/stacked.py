@@ -10,7 +10,6 @@ up: histories of 6 to 15 items, random features.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import write
 from benchmarks.models import made_up
 from llmemf.batches import TrialData
 from llmemf.config import build_config
@@ -115,8 +115,7 @@ def main() -> None:
                 f"{figures['stacked / in turn']:.2f}", f"{figures['least']:.2f} - {figures['most']:.2f}",
             )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
+    write(found, given.json)
 
 
 if __name__ == "__main__":

@@ -18,11 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import json
-import statistics
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +27,9 @@ sys.path[0] = str(ROOT)
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch.utils.data import DataLoader
 
+from benchmarks.figures import interleaved, show, write
 from benchmarks.models import made_up
 from llmemf.batches import TrialData
 from llmemf.config import build_config
@@ -141,12 +136,6 @@ def encode(trainer: Trainer, *, packed: bool) -> None:
         attention.Layout = before
 
 
-def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
 def measure(items: int, sequences: int, cases: int, rounds: int, threads: int) -> dict[str, float]:
     """All figures of this benchmark by name."""
     torch.set_num_threads(threads)
@@ -161,13 +150,7 @@ def measure(items: int, sequences: int, cases: int, rounds: int, threads: int) -
         "validation": lambda: ranks_in_batches(trainer),
         "case by case": lambda: ranks_case_by_case(trainer),
     }
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for number in range(rounds + 1):
-        for name, run in work.items():
-            took = timed(run)
-            if number:
-                times[name].append(took)
-    middle = {name: statistics.median(values) for name, values in times.items()}
+    middle = interleaved(work, rounds)
     return {
         **{f"seconds, {name}": value for name, value in middle.items()},
         "data path, lists / ours": middle["lists"] / middle["resident"],
@@ -188,12 +171,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     found = measure(given.items, given.sequences, given.cases, given.rounds, given.threads)
-    table = Table("figure", "value")
-    for name, value in found.items():
-        table.add_row(name, f"{value:,.4g}")
-    Console().print(table)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=1))
+    show(found)
+    write(found, given.json)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from llmemf.config import TrialConfig
 from llmemf.features.matrix import FeatureMatrix, unit_rows
 from llmemf.scenarios.scenario import Scenario, Sequences
 
@@ -87,6 +88,21 @@ class TrialData:
         """SHA-256 of each feature matrix that is given, by kind."""
         given = (self.text, self.image, self.profile)
         return {matrix.kind: matrix.hash() for matrix in given if matrix is not None}
+
+
+def device_sequences(
+    config: TrialConfig, data: TrialData | Scenario, split: str, device: torch.device
+) -> DeviceSequences:
+    """A split on the device, cut to the model's length and layout."""
+    return DeviceSequences(
+        getattr(data, split),
+        num_x=data.num_x,
+        num_items=data.num_items,
+        max_length=config.max_length,
+        held_out=split != "train",
+        layout=getattr(config, "layout", "compact"),
+        device=device,
+    )
 
 
 def _unit_rows(matrix: FeatureMatrix) -> FeatureMatrix:

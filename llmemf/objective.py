@@ -247,12 +247,15 @@ class _MixtureNLL(torch.autograd.Function):
         d_targets = [torch.empty_like(y) if y is not None else None for y in target_rows]
         d_weights, d_scales = torch.empty_like(log_weights), torch.zeros_like(scales)
         loss = scales.new_zeros(())
+        # What a table's gradient needs is held until all tables have been seen, so these come last.
+        order = sorted(range(modalities), key=wants_table.__getitem__)
         table_pass, rows = make_pass(tables, scales), len(targets)
         step = table_pass.rows_at_once(rows)
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             y = targets[part]
-            looks = [table_pass.look(m, part, queries[m][part], y, wants_table[m]) for m in range(modalities)]
+            found = {m: table_pass.look(m, part, queries[m][part], y, wants_table[m]) for m in order}
+            looks = [found[m] for m in range(modalities)]
             joint = log_weights[part] + torch.stack([k.own_logit - k.top - k.total.log() for k in looks], 1)
             mixed = joint.logsumexp(1)
             has_probability = mixed != -torch.inf  # true of NaN, which must reach the loss

@@ -2,21 +2,12 @@
 
 It knows nothing of sweeps. The state of every random choice is a function of (seed, epoch), so a run that is resumed at
 an epoch's end draws what the uninterrupted run draws.
-
-A checkpoint folder holds `state.pt` (plain tensors and numbers: resume), `best.safetensors` (weights of the best epoch)
-and `config.yaml` (the trial's configuration, the fingerprint of its data, the hashes of its features and the model's own
-`facts`).
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import resource
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,24 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llmemf.batches import DeviceSequences, TrialData
-from llmemf.config import TrialConfig, build_config, read_yaml
+from llmemf.batches import TrialData, device_sequences
+from llmemf.checkpoint import HARMLESS, STATE, check_data, first_line, read_checkpoint, save_best, write_whole
+from llmemf.config import TrialConfig
 from llmemf.errors import InputError
-from llmemf.features.matrix import FeatureMatrix
 from llmemf.graphs import GraphedSteps
+from llmemf.memory import memory_gb
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.ranking import rank_cases, summarise
-from llmemf.scenarios.scenario import Scenario
-
-STATE, BEST, CONFIG = "state.pt", "best.safetensors", "config.yaml"
-HARMLESS = {"epochs", "device", "patience", "cuda_graphs", "chunk_elements", "group_encoders", "objective_kernel"}
-"""Settings in which a run may differ from the checkpoint that it resumes: they change no result beyond its rounding."""
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -129,8 +113,8 @@ class Trainer:
             "epoch": self.epoch,
             "best": self.best,
         }
-        _save_best(folder, self.config, self.data, self.best, self.model.facts())
-        _replace(folder / STATE, lambda path: torch.save(state, path))
+        save_best(folder, self.config, self.data, self.best, self.model.facts())
+        write_whole(folder / STATE, lambda path: torch.save(state, path))
 
     def load(self, folder: str | Path) -> None:
         """Continue where `save` left off; epochs, patience and device may be others than before.
@@ -138,7 +122,7 @@ class Trainer:
         Raises:
             InputError: the checkpoint is of another configuration or of other data, or cannot be read.
         """
-        stored = _read_config(Path(folder))
+        stored = read_checkpoint(Path(folder))
         check_data(folder, stored, self.data)
         wanted, defaults = self.config.to_dict(), type(self.config)().to_dict()
         # A setting that is younger than the checkpoint had its default then.
@@ -156,7 +140,7 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.best = state["epoch"], state["best"]
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
-            raise InputError(f"{Path(folder) / STATE} cannot be read ({_first_line(error)}): start anew") from None
+            raise InputError(f"{Path(folder) / STATE} cannot be read ({first_line(error)}): start anew") from None
         self.stopped = self.model.closed_form or self._out_of_patience()
         self._graphed = self._graphed_steps()
 
@@ -266,53 +250,6 @@ class Trainer:
                 self.best[name] = {"value": value, "epoch": self.epoch, "weights": self.model.trainable_state()}
 
 
-_has_older_peak = False
-"""Whether the peak of this process is that of an earlier trial."""
-
-
-def memory_gb(device: torch.device | str = "cpu") -> dict[str, float]:
-    """Memory that this process has held at most so far, or since `reset_memory_peak`, in GiB.
-
-    Returns:
-        `memory_gb`, the peak of the resident set: libraries and touched pages of shared data are in it, so several trials
-        on one node together hold less than their sum; left out where the system could not reset it after an earlier
-        trial. On a GPU also `gpu_mem_gb`, the peak of what torch reserved there, without the driver's own part.
-    """
-    found = {} if _has_older_peak else {"memory_gb": _peak_resident() / 2**30}
-    if torch.device(device).type == "cuda":
-        found["gpu_mem_gb"] = torch.cuda.max_memory_reserved(device) / 2**30
-    return found
-
-
-def reset_memory_peak() -> None:
-    """Let the peak of the resident set begin anew, for a further trial in this process; only Linux can."""
-    global _has_older_peak
-    before = _resident("VmRSS")
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        _has_older_peak = True
-    else:
-        # Some systems take the request and do nothing.
-        _has_older_peak = before is None or _resident("VmHWM") > 1.1 * before
-
-
-def _peak_resident() -> int:
-    """Bytes; on Linux of this program alone, where `getrusage` would count what its parent held before it."""
-    found = _resident("VmHWM")
-    if found is not None:
-        return found
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _resident(name: str) -> int | None:
-    """`VmRSS`, the resident set in bytes, or `VmHWM`, its peak; None where the system does not tell."""
-    status = Path("/proc/self/status")
-    found = re.search(rf"^{name}:\s+(\d+) kB", status.read_text(), re.MULTILINE) if status.exists() else None
-    return int(found[1]) * 1024 if found else None
-
-
 _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -327,21 +264,6 @@ def _random_scope(seed: int, epoch: int, device: torch.device) -> Iterator[None]
 def epoch_seed(seed: int, epoch: int) -> int:
     """Seed of all that is drawn in an epoch of a trial; epoch 0 is its initialisation."""
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def device_sequences(
-    config: TrialConfig, data: TrialData | Scenario, split: str, device: torch.device
-) -> DeviceSequences:
-    """A split on the device, cut to the model's length and layout."""
-    return DeviceSequences(
-        getattr(data, split),
-        num_x=data.num_x,
-        num_items=data.num_items,
-        max_length=config.max_length,
-        held_out=split != "train",
-        layout=getattr(config, "layout", "compact"),
-        device=device,
-    )
 
 
 def _valid_cases(config: TrialConfig, data: TrialData) -> np.ndarray | None:
@@ -377,163 +299,3 @@ def optimizer_of(groups: list[dict[str, Any]], config: TrialConfig) -> torch.opt
         return torch.optim.Adagrad(groups)
     kind = torch.optim.AdamW if config.l2_mode == "adamw" else torch.optim.Adam
     return kind(groups, fused=True)
-
-
-def _save_best(
-    folder: Path,
-    config: TrialConfig,
-    data: TrialData,
-    best: Mapping[str, Mapping[str, Any]],
-    facts: Mapping[str, str],
-) -> None:
-    """Write the weights of the best epoch(s), the configuration they belong to and what the model says of itself."""
-    tensors: dict[str, Tensor] = {
-        f"{name}/{key}": tensor.contiguous() for name, kept in best.items() for key, tensor in kept["weights"].items()
-    }
-    chosen = {name: {"value": kept["value"], "epoch": kept["epoch"]} for name, kept in best.items()}
-    _replace(folder / BEST, lambda path: save_file(tensors, path, metadata={"best": json.dumps(chosen)}))
-    content = {
-        "fingerprint": data.fingerprint,
-        "features": _feature_hashes(config, data),
-        "best": chosen,
-        **({"facts": dict(facts)} if facts else {}),
-        "config": config.to_dict(),
-    }
-    _replace(folder / CONFIG, lambda path: path.write_text(yaml.safe_dump(content, sort_keys=False)))
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file that appears whole or not at all.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be written: {_first_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
-def _feature_hashes(config: TrialConfig, data: TrialData) -> dict[str, str]:
-    """Hash of each feature matrix that the model reads."""
-    return {kind: data.feature_hashes[kind] for kind in sorted(model_class(config.model).needs(config))}
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself.
-
-    Raises:
-        InputError: there is no checkpoint, or something else.
-    """
-    stored = read_yaml(folder / CONFIG)
-    if missing := sorted({"fingerprint", "features", "best", "config"} - set(stored)):
-        raise InputError(f"{folder / CONFIG} is not of a checkpoint: it lacks {', '.join(missing)}")
-    return stored
-
-
-def check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData, *, verb: str = "use") -> None:
-    """Raise InputError unless a checkpoint was trained on this scenario and these features.
-
-    Args:
-        folder: the checkpoint.
-        stored: what its `config.yaml` says.
-        data: what is at hand.
-        verb: what the user should do with the checkpoint and its own data.
-    """
-    if stored["fingerprint"] != data.fingerprint:
-        raise InputError(
-            f"checkpoint {folder} was trained on data {stored['fingerprint'][:12]}, this is {data.fingerprint[:12]}: "
-            f"{verb} it with the data it was trained on"
-        )
-    for kind, expected in stored["features"].items():
-        if data.feature_hashes.get(kind) != expected:
-            raise InputError(
-                f"checkpoint {folder} was trained with other {kind} features: {verb} it with those it was trained with"
-            )
-
-
-def evaluate_checkpoint(
-    folder: str | Path,
-    scenario: Scenario,
-    features: Mapping[str, FeatureMatrix],
-    split: str = "test",
-    *,
-    device: str = "auto",
-) -> dict[str, float]:
-    """Score a chosen checkpoint on a held-out split.
-
-    Args:
-        folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
-        scenario: the scenario it was trained on; its fingerprint is compared.
-        features: the matrices it was trained with, by kind; their hashes are compared.
-        split: "test" or "valid".
-
-    Returns:
-        `{split}/{domain}/{metric}` on stored candidates, `{split}_full/...` on the full catalogue, and their means; with
-        `selection: per_domain` every domain is scored by its own weights.
-
-    Raises:
-        InputError: the checkpoint belongs to other data, or cannot be read.
-        FloatingPointError: a score is NaN.
-    """
-    _, ranks = rank_checkpoint(folder, scenario, TrialData.build(scenario, **features), split, device=device)
-    return summarise(ranks, scenario.domains, split)
-
-
-def rank_checkpoint(
-    folder: str | Path, scenario: Scenario, data: TrialData, split: str = "test", *, device: str = "auto"
-) -> tuple[Recommender, dict[str, np.ndarray]]:
-    """Rank every case of a held-out split by the weights of a chosen checkpoint.
-
-    Args:
-        folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
-        scenario: the scenario it was trained on.
-        data: what it was trained on; fingerprint and hashes of features are compared.
-        split: "test" or "valid".
-
-    Returns:
-        the model, and the arrays that `ranking.rank_cases` gives; with `selection: per_domain` every domain is ranked by
-        its own weights, and the model holds those of the last.
-
-    Raises:
-        InputError: the checkpoint belongs to other data, or cannot be read.
-        FloatingPointError: a score is NaN.
-    """
-    folder = Path(folder)
-    stored = _read_config(folder)
-    model_type = model_class(stored["config"]["model"])
-    config = build_config(model_type.config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
-    check_data(folder, stored, data)
-    target = pick_device(config.device)
-    sequences = device_sequences(config, scenario, split, target)
-    model = model_type(config, data).to(target)
-    try:
-        tensors = load_file(folder / BEST)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / BEST} cannot be read ({_first_line(error)}): train again") from None
-    targets = scenario.split(split).targets
-    found = []
-    for name in stored["best"]:
-        model.load_state_dict(
-            {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
-        )
-        cases = None if name == "joint" else np.flatnonzero((targets >= scenario.num_x) == (name == "y"))
-        found.append(
-            rank_cases(
-                model,
-                sequences,
-                scenario.candidates[split],
-                batch_size=config.eval_batch_size,
-                ties=config.ties,
-                cases=cases,
-            )
-        )
-    return model, {key: np.concatenate([part[key] for part in found]) for key in found[0]}

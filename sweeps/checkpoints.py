@@ -1,6 +1,6 @@
 """The checkpoints of one trial, in the sweep's folder: each is there whole or not at all, and the newest two are kept.
 
-    trials/t07/epoch-0004/   state.pt, best.safetensors, config.yaml (see `llmemf.training`), report.json
+    trials/t07/epoch-0004/   state.pt, best.safetensors, config.yaml (see `llmemf.checkpoint`), report.json
 
 The report of a checkpoint's epoch lies beside it. A trial that continues reports it first: its driver may have died between
 the checkpoint and the report.

@@ -268,7 +268,16 @@ def plan_continue(options: Options) -> Plan:
         raise InputError("--continue needs --name: the sweep that is started, or continued where it exists")
     if not (options.storage.resolve() / "sweeps" / options.name / "sweep.yaml").exists():
         return plan_sweep(options)
-    resources = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers", "stack", "storage", "name")
+    resources = (
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "concurrency",
+        "ray_address",
+        "fresh_workers",
+        "stack",
+        "storage",
+        "name",
+    )
     return plan_resume(Options(**{key: getattr(options, key) for key in resources}))
 
 

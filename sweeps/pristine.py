@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.nn.modules.module as torch_modules
 
-from llmemf.training import reset_memory_peak
+from llmemf.memory import reset_memory_peak
 
 MEMORY_SHARE, MEMORY_BYTES = 0.25, 256 * 2**20
 """A trial may leave so much more memory than the first one left: this share of it, or these bytes where that is more."""

@@ -285,7 +285,7 @@ class Sweep:
             return known[-1]
         evaluate = self.stand_ins.evaluate
         if evaluate is None:
-            from llmemf.training import evaluate_checkpoint as evaluate
+            from llmemf.checkpoint import evaluate_checkpoint as evaluate
         with self.console.status("scoring the best trial on the test split"):
             test = evaluate(kept, self.data.scenario, self.data.features, split="test")
         self.ledger.tested(best, test)

@@ -148,9 +148,9 @@ def evaluate(
 
 def _score_checkpoint(folder: Path, scenario, split: str, device: str) -> tuple[dict[str, float], str]:
     """Metrics, and nothing to say about them."""
+    from llmemf.checkpoint import evaluate_checkpoint
     from llmemf.config import build_config, read_yaml
     from llmemf.models import model_class
-    from llmemf.training import evaluate_checkpoint
 
     stored = read_yaml(folder / "config.yaml")["config"]
     settings = build_config(model_class(stored["model"]).config_class, stored, where=str(folder / "config.yaml"))

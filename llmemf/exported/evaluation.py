@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from llmemf.batches import device_sequences
 from llmemf.errors import InputError
 from llmemf.exported.folder import ExportedModel
 from llmemf.ranking import rank_cases, summarise
 from llmemf.scenarios.scenario import Scenario
-from llmemf.training import device_sequences
 
 PREFIX = {"valid": "val", "test": "test"}
 """How logged numbers of a split are called: training says `val/...`."""
@@ -25,7 +25,7 @@ def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test
         split: "test" or "valid".
 
     Returns:
-        as `llmemf.training.evaluate_checkpoint`: `{split}/{domain}/{metric}`, `{split}_full/...`, and their means.
+        as `llmemf.checkpoint.evaluate_checkpoint`: `{split}/{domain}/{metric}`, `{split}_full/...`, and their means.
 
     Raises:
         InputError: it is another scenario.

@@ -33,6 +33,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llmemf.batches import TrialData
+from llmemf.checkpoint import BEST, CONFIG, check_data
 from llmemf.config import TrialConfig, build_config, read_yaml
 from llmemf.errors import InputError
 from llmemf.exported.card import model_card
@@ -41,7 +42,6 @@ from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.models.unseen_items import UnseenItems
 from llmemf.scenarios.scenario import Scenario, Sequences
-from llmemf.training import BEST, CONFIG, check_data
 
 FORMAT = 1
 MANIFEST, DATA, ITEMS, METRICS, CARD = "model.json", "data.safetensors", "items.parquet", "metrics.json", "README.md"

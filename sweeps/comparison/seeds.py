@@ -25,7 +25,7 @@ class Look:
 
     Attributes:
         ranks: `case`, `domain` (0 is X, 1 is Y), `sampled` and `full` ranks, by case.
-        metrics: the same as `llmemf.training.evaluate_checkpoint` gives.
+        metrics: the same as `llmemf.checkpoint.evaluate_checkpoint` gives.
         parameters: number of trainable scalars.
         status: how the system, as it was configured, relates to its source.
         facts: what it says of itself (recipes and hashes of graphs).
@@ -49,9 +49,9 @@ def look_at_test(folder: Path, data: SweepData) -> Look:
         InputError: the checkpoint belongs to other data, or cannot be read.
         FloatingPointError: a score is NaN.
     """
+    from llmemf.checkpoint import rank_checkpoint
     from llmemf.models.recommender import num_parameters
     from llmemf.ranking import summarise
-    from llmemf.training import rank_checkpoint
 
     model, ranks = rank_checkpoint(folder, data.scenario, data.trial_data)
     metrics = summarise(ranks, data.scenario.domains, "test")

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from statistics import median
 from typing import IO, TYPE_CHECKING, Any
 
@@ -117,7 +116,8 @@ def measure(config: TrialConfig, data: TrialData, seconds: float) -> Measured:
     import numpy as np
     import torch
 
-    from llmemf.training import Trainer, memory_gb
+    from llmemf.memory import memory_gb
+    from llmemf.training import Trainer
 
     libraries = _resident()[0]
     began = time.perf_counter()
@@ -181,15 +181,12 @@ def _interleaved(cases: np.ndarray, data: TrialData) -> np.ndarray:
 
 def _resident() -> tuple[int, int]:
     """Bytes of the resident set, and the part of it that lies in files or shared memory (0 where that is not told)."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        import resource
+    from llmemf.memory import peak_bytes, process_bytes
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return (peak if sys.platform == "darwin" else peak * 1024), 0
-    fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if line.endswith("kB"))
-    kilobytes = {name: int(text.split()[0]) for name, text in fields.items()}
-    return kilobytes["VmRSS"] * 1024, (kilobytes["RssFile"] + kilobytes["RssShmem"]) * 1024
+    resident = process_bytes("VmRSS")
+    if resident is None:
+        return peak_bytes(), 0
+    return resident, process_bytes("RssFile") + process_bytes("RssShmem")
 
 
 def serve(threads: int, handle: int, places: str, answer: Callable[[dict[str, Any]], None]) -> None:

@@ -117,7 +117,7 @@ def weights_of(findings: Findings, number: int) -> Path | None:
 
 def rank_validation(folder: Path, data: SweepData) -> Ranks:
     """Ranks of all validation cases by the weights in a folder, sorted by case."""
-    from llmemf.training import rank_checkpoint
+    from llmemf.checkpoint import rank_checkpoint
 
     _, ranks = rank_checkpoint(folder, data.scenario, data.trial_data, "valid")
     order = np.argsort(ranks["case"], kind="stable")

@@ -8,10 +8,11 @@ import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_features_of_both_kinds, make_scenario, make_sequences, whole
 
 from llmemf.batches import Batch, View
+from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.config import build_config
 from llmemf.models import MODELS, model_class
 from llmemf.ranking import rank_cases, summarise
-from llmemf.training import Trainer, evaluate_checkpoint
+from llmemf.training import Trainer
 
 SMALL = {"batch_size": 16, "eval_batch_size": 8, "epochs": 3, "max_length": 12, "device": "cpu", "lr": 0.01, "l2": 0.0}
 WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")

@@ -5,11 +5,10 @@ import pytest
 import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, whole
 
-from llmemf.batches import Batch, View
+from llmemf.batches import Batch, View, device_sequences
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models.gru4rec import GRU4Rec, GRU4RecConfig
-from llmemf.training import device_sequences
 
 WIDTH = 5
 SETTINGS = {"model": "gru4rec", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}

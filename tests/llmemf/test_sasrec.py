@@ -7,10 +7,10 @@ import pytest
 import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, whole
 
+from llmemf.batches import device_sequences
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models.sasrec import SASRec, SASRecConfig
-from llmemf.training import device_sequences
 
 WIDTH = 4
 SETTINGS = {"model": "sasrec", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}

@@ -8,10 +8,10 @@ import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, whole
 
 import llmemf.models.sr_gnn as module
+from llmemf.batches import device_sequences
 from llmemf.config import build_config
 from llmemf.models.session_graph import prefixes, session_graphs
 from llmemf.models.sr_gnn import SRGNN, SRGNNConfig
-from llmemf.training import device_sequences
 
 WIDTH = 4
 SETTINGS = {"model": "sr_gnn", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}

@@ -229,7 +229,9 @@ def test_loss_and_gradients_are_those_of_the_single_objective(scale, sampled):
     )
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-6, atol=0)
     upstream = torch.tensor([1.0, 2.0, -3.0], dtype=torch.float64)
-    gradients = [torch.autograd.grad(loss @ upstream, inputs, retain_graph=True) for loss in (found, torch.stack(expected))]
+    gradients = [
+        torch.autograd.grad(loss @ upstream, inputs, retain_graph=True) for loss in (found, torch.stack(expected))
+    ]
     for one, other in zip(*gradients):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
 

@@ -14,13 +14,15 @@ import yaml
 from tiny import NUM_ITEMS, NUM_X, NUM_Y, SMALL, make_config, make_data, make_features_of_both_kinds, make_scenario
 from tiny import make_candidates as candidates_for
 
-from llmemf import training
+from llmemf import checkpoint
 from llmemf.batches import TrialData
+from llmemf.checkpoint import CONFIG, evaluate_checkpoint
 from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError
+from llmemf.memory import memory_gb
 from llmemf.models import model_class
 from llmemf.ranking import METRICS
-from llmemf.training import CONFIG, NonFiniteLoss, Trainer, evaluate_checkpoint, memory_gb
+from llmemf.training import NonFiniteLoss, Trainer
 
 MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "memory_gb")
 DROPOUT = {"dropout": 0.3, "l2": 1e-4, "encoder_layers": 1}
@@ -231,7 +233,7 @@ def test_damaged_checkpoints_are_the_users_mistake(tmp_path, content):
     trainer = make_trainer(epochs=1)
     run(trainer)
     trainer.save(tmp_path)
-    for name in (training.STATE, training.BEST):
+    for name in (checkpoint.STATE, checkpoint.BEST):
         if content is None:
             (tmp_path / name).unlink()
         else:
@@ -240,7 +242,7 @@ def test_damaged_checkpoints_are_the_users_mistake(tmp_path, content):
         make_trainer(epochs=1).load(tmp_path)
     with pytest.raises(InputError, match=r"best.safetensors cannot be read"):
         evaluate_checkpoint(tmp_path, scenario, make_features_of_both_kinds(scenario))
-    (tmp_path / training.CONFIG).write_text("lr: 0.1\n")
+    (tmp_path / checkpoint.CONFIG).write_text("lr: 0.1\n")
     with pytest.raises(InputError, match=r"config.yaml is not of a checkpoint: it lacks best, config"):
         make_trainer(epochs=1).load(tmp_path)
 
@@ -251,14 +253,14 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     next(steps)
     trainer.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(before) == {training.STATE, training.BEST, training.CONFIG}
+    assert set(before) == {checkpoint.STATE, checkpoint.BEST, checkpoint.CONFIG}
     next(steps)
 
     def full(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training, "save_file", full)
+    monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(InputError, match=r"best.safetensors cannot be written: .*No space left"):
         trainer.save(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -517,7 +519,7 @@ def test_an_unknown_device_is_the_users_mistake():
 def test_memory_is_the_peak_of_this_process():
     """A block that was held and given back stays in the peak; another process starts from its own."""
     script = (
-        "import numpy as np; from llmemf.training import memory_gb\n"
+        "import numpy as np; from llmemf.memory import memory_gb\n"
         "before = memory_gb(); block = np.ones(2**26); del block; after = memory_gb()\n"
         "assert set(before) == {'memory_gb'}, before\n"
         "print(before['memory_gb'], after['memory_gb'])"

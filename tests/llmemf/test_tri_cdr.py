@@ -8,11 +8,12 @@ import torch
 from reference import attention_block, layer_norm, linear, softmax, unit
 from tiny import NUM_ITEMS, NUM_X, SMALL, make_data, make_scenario, whole
 
+from llmemf.batches import device_sequences
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import tri_cdr
 from llmemf.models.tri_cdr import TriCDR, TriCDRConfig
-from llmemf.training import Trainer, device_sequences
+from llmemf.training import Trainer
 
 WIDTH = 6
 VIEWS = ("x", "y", "xy")

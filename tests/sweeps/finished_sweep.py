@@ -8,10 +8,11 @@ from pathlib import Path
 from tiny import make_scenario
 
 from llmemf.batches import TrialData
+from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.config import build_config
 from llmemf.models.llm_emf import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
-from llmemf.training import Trainer, evaluate_checkpoint
+from llmemf.training import Trainer
 from sweeps import checkpoints
 from sweeps.delivery import Target
 from sweeps.ledger import Ledger

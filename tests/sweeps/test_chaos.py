@@ -25,8 +25,8 @@ import numpy as np
 import psutil
 import pytest
 
+from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.scenarios.scenario import Scenario
-from llmemf.training import evaluate_checkpoint
 from sweeps.checkpoints import stored
 from sweeps.delivery import PARENT, mlflow_client
 from sweeps.halving import Halving

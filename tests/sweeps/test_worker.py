@@ -18,7 +18,7 @@ from odd_trials import EPOCHS, odd_trial
 from rich.console import Console
 from sweep_fakes import fake_evaluate, tiny_data
 
-from llmemf import training
+from llmemf import memory
 from sweeps import pristine
 from sweeps.ledger import Ledger
 from sweeps.plan import Options, plan_resume, plan_sweep
@@ -148,11 +148,11 @@ def test_a_setting_that_cannot_be_set_back_makes_a_process_unfit(process, monkey
 
 def test_a_peak_that_cannot_be_reset_is_not_reported(monkeypatch, tmp_path):
     """The peak of an earlier trial is not this one's."""
-    monkeypatch.setattr(training, "_has_older_peak", False)
-    assert set(training.memory_gb()) == {"memory_gb"}
-    monkeypatch.setattr(training, "_resident", {"VmRSS": 100, "VmHWM": 300}.get)
-    training.reset_memory_peak()
-    assert training.memory_gb() == {}
+    monkeypatch.setattr(memory, "_has_older_peak", False)
+    assert set(memory.memory_gb()) == {"memory_gb"}
+    monkeypatch.setattr(memory, "process_bytes", {"VmRSS": 100, "VmHWM": 300}.get)
+    memory.reset_memory_peak()
+    assert memory.memory_gb() == {}
 
 
 class Fake(TrialWorker):

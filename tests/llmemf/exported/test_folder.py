@@ -9,6 +9,7 @@ import torch
 from tiny import NUM_ITEMS, NUM_USERS, NUM_X, make_features_of_both_kinds, make_scenario, random_rows
 
 from llmemf.batches import Batch, TrialData, View
+from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.exported.evaluation import compare_with_logged, evaluate_export
@@ -16,7 +17,7 @@ from llmemf.exported.folder import CARD, DATA, MANIFEST, ExportedModel, export_c
 from llmemf.exported.recommendation import Recommendations
 from llmemf.features.matrix import FeatureMatrix, profiles_hash
 from llmemf.models import MODELS, model_class
-from llmemf.training import Trainer, evaluate_checkpoint
+from llmemf.training import Trainer
 
 SMALL = {"batch_size": 16, "eval_batch_size": 8, "epochs": 2, "max_length": 6, "device": "cpu", "lr": 0.01, "seed": 3}
 WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")

@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 import tiny
 
+from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.ranking import rank_metrics
-from llmemf.training import Trainer, evaluate_checkpoint
+from llmemf.training import Trainer
 from sweeps.comparison.seeds import load_ranks, look_at_test, ranks_path, save_ranks, search_facts
 from sweeps.records import TrialRecord
 from sweeps.sweep_data import SweepData

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 from sweep_fakes import tiny_data
 
-from llmemf import training
+from llmemf import batches, training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.models import model_class
@@ -100,7 +100,7 @@ class FormulaTrainer:
 
     def __init__(self, config, data):
         self.config, self.data, self.first = config, data, True
-        self.train_sequences = training.device_sequences(config, data, "train", "cpu")
+        self.train_sequences = batches.device_sequences(config, data, "train", "cpu")
         self.valid_cases = None
         self.pieces = []
 
