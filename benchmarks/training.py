@@ -6,7 +6,8 @@
   default collation, as published code has it;
 - validation: the time to rank the cases of an epoch on stored candidates and on the full catalogue, as a share of the
   epoch (cases and sequences in the proportion of Movie-Book, 7,644 to 58,515);
-- ranking case by case against batches: the same ranks, taken one user at a time;
+- validation and ranking case by case against batches: the same ranks, taken one user at a time, with the encoding of histories
+  and from encoded ones on;
 - encoders: one step of all nine with padding computed, against real items alone;
 - ranks in fp32 against the same model in float64: how many cases differ.
 
@@ -19,6 +20,7 @@ import argparse
 import copy
 import functools
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,6 +117,29 @@ def ranks_case_by_case(trainer: Trainer) -> np.ndarray:
     return np.array(found)
 
 
+def from_encoded(trainer: Trainer, work: Callable[[Trainer], object]) -> Callable[[], object]:
+    """A way of ranking without its encoders: their states are those of a first run, handed out in its order."""
+    tower, kept = trainer.model.towers[0], []
+    encode_views = tower._states_of
+
+    def remember(views, inputs):
+        kept.append(encode_views(views, inputs))
+        return kept[-1]
+
+    def run() -> object:
+        states = iter(kept)
+        tower._states_of = lambda views, inputs: next(states)
+        try:
+            return work(trainer)
+        finally:
+            del tower._states_of
+
+    tower._states_of = remember
+    work(trainer)
+    del tower._states_of
+    return run
+
+
 def differing_ranks(trainer: Trainer) -> float:
     """Share of cases whose rank among all items differs between fp32 and float64."""
     single = ranks_in_batches(trainer)
@@ -149,6 +174,8 @@ def measure(items: int, sequences: int, cases: int, rounds: int, threads: int) -
         "epoch": lambda: trainer._train_epoch(1),
         "validation": lambda: ranks_in_batches(trainer),
         "case by case": lambda: ranks_case_by_case(trainer),
+        "ranking": from_encoded(trainer, ranks_in_batches),
+        "ranking, case by case": from_encoded(trainer, ranks_case_by_case),
     }
     middle = interleaved(work, rounds)
     return {
@@ -156,7 +183,8 @@ def measure(items: int, sequences: int, cases: int, rounds: int, threads: int) -
         "data path, lists / ours": middle["lists"] / middle["resident"],
         "encoders, padded / ours": middle["encoders, padded"] / middle["encoders"],
         "validation / epoch": middle["validation"] / (middle["epoch"] + middle["validation"]),
-        "ranking, case by case / ours": middle["case by case"] / middle["validation"],
+        "validation, case by case / ours": middle["case by case"] / middle["validation"],
+        "ranking, case by case / ours": middle["ranking, case by case"] / middle["ranking"],
         "cases whose fp32 rank differs": differing_ranks(trainer),
     }
 

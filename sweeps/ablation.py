@@ -21,14 +21,14 @@ import typer
 from rich.console import Console
 
 from llmemf.errors import InputError
-from sweeps import wording
+from sweeps import options, wording
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help="Take LLM-EMF apart on a scenario: rows over seeds against the full model; all goes below mlruns/.")
 def ablation(
-    scenario: Annotated[str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.")] = None,
+    scenario: options.Scenario = None,
     rows: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="The rows; the full model is always one.  [default: all]")
     ] = None,
@@ -45,22 +45,17 @@ def ablation(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each row.  [default: 5]")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial at most.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the searches; those after it are the seeds.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at once.  [default: as many as fit]")] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: 1]")] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: 1 where there is one]")
-    ] = None,
+    epochs: options.Epochs = None,
+    seed: options.SearchSeed = None,
+    concurrency: options.Concurrency = None,
+    cpus_per_trial: options.CpusPerTrial = None,
+    gpus_per_trial: options.GpusPerTrial = None,
     name: Annotated[str | None, typer.Option(help="Name of the ablation.  [default: SCENARIO-DATE-TIME]")] = None,
-    data_root: Annotated[
-        Path, typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
-    ] = Path("data"),
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow: http://HOST:PORT or sqlite:///FILE.db  [default: STORAGE/mlflow.db]")
-    ] = None,
+    data_root: options.DataRoot = Path("data"),
+    tracking_uri: options.TrackingUri = None,
     storage: Annotated[Path, typer.Option(help="Folder for all that the ablation writes.")] = Path("mlruns"),
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT).  [default: local]")] = None,
+    ray_address: options.RayAddress = None,
+    fresh_workers: options.FreshWorkers = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,9 +65,7 @@ def ablation(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the rows; start and write nothing.")] = False,
-    time_budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
-    ] = None,
+    time_budget: options.TimeBudget = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the ablation --name, or the newest (of the scenario).")
     ] = False,
@@ -86,10 +79,10 @@ def ablation(
         raise InputError("--resume and --continue exclude each other: give one of them")
     values = {key: value for key, value in locals().items() if key in AblationOptions.__dataclass_fields__}
     values["rows"] = [part.strip() for part in rows.split(",") if part.strip()] if rows else None
-    options = AblationOptions(**{**values, "assignments": assignments or []})
+    given = AblationOptions(**{**values, "assignments": assignments or []})
     budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
     make_plan = plan_resume_ablation if resume else plan_continue_ablation if start_or_continue else plan_ablation
-    record = make_plan(options)
+    record = make_plan(given)
 
     from sweeps.report_text import print_fallback
 

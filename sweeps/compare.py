@@ -21,33 +21,28 @@ import typer
 from rich.console import Console
 
 from llmemf.errors import InputError
-from sweeps import wording
+from sweeps import options, wording
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help="Compare systems on a scenario with one budget and one protocol; everything goes below mlruns/.")
 def compare(
-    scenario: Annotated[str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.")] = None,
+    scenario: options.Scenario = None,
     models: Annotated[str | None, typer.Option(metavar="A,B,...", help="The systems.  [default: all]")] = None,
     trials_per_model: Annotated[int | None, typer.Option(min=1, help="Trials of each search.  [default: 20]")] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each chosen configuration.  [default: 5]")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial at most.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the searches; those after it are the seeds.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at once.  [default: as many as fit]")] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: 1]")] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: 1 where there is one]")
-    ] = None,
+    epochs: options.Epochs = None,
+    seed: options.SearchSeed = None,
+    concurrency: options.Concurrency = None,
+    cpus_per_trial: options.CpusPerTrial = None,
+    gpus_per_trial: options.GpusPerTrial = None,
     name: Annotated[str | None, typer.Option(help="Name of the comparison.  [default: SCENARIO-DATE-TIME]")] = None,
-    data_root: Annotated[
-        Path, typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
-    ] = Path("data"),
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow: http://HOST:PORT or sqlite:///FILE.db  [default: STORAGE/mlflow.db]")
-    ] = None,
+    data_root: options.DataRoot = Path("data"),
+    tracking_uri: options.TrackingUri = None,
     storage: Annotated[Path, typer.Option(help="Folder for all that the comparison writes.")] = Path("mlruns"),
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT).  [default: local]")] = None,
+    ray_address: options.RayAddress = None,
+    fresh_workers: options.FreshWorkers = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,9 +52,7 @@ def compare(
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
-    time_budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
-    ] = None,
+    time_budget: options.TimeBudget = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the comparison --name, or the newest (of the scenario).")
     ] = False,
@@ -79,10 +72,10 @@ def compare(
         raise InputError("--resume and --continue exclude each other: give one of them")
     values = {key: value for key, value in locals().items() if key in CompareOptions.__dataclass_fields__}
     values["models"] = [part.strip() for part in models.split(",") if part.strip()] if models else None
-    options = CompareOptions(**{**values, "assignments": assignments or []})
+    given = CompareOptions(**{**values, "assignments": assignments or []})
     budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
     make_plan = plan_resume_comparison if resume else plan_continue_comparison if start_or_continue else plan_comparison
-    record = make_plan(options)
+    record = make_plan(given)
 
     from sweeps.cluster.ray_session import room
     from sweeps.comparison.view import print_dry_run, problems_of

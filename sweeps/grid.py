@@ -21,14 +21,14 @@ import typer
 from rich.console import Console
 
 from llmemf.errors import InputError
-from sweeps import wording
+from sweeps import options, wording
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help="Sweep the hyperparameters of a model on a scenario; everything goes below mlruns/.")
 def grid(
-    scenario: Annotated[str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.")] = None,
+    scenario: options.Scenario = None,
     model: Annotated[str | None, typer.Option(help="The system.  [default: llm_emf]")] = None,
     search: Annotated[
         Literal["optuna", "grid", "random"] | None,
@@ -38,27 +38,21 @@ def grid(
     grid_points: Annotated[
         int | None, typer.Option(min=0, help="Grid points before Optuna refines.  [default: half of the trials]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of a trial at most.")] = None,
+    epochs: options.Epochs = None,
     scheduler: Annotated[
         Literal["asha", "none"] | None, typer.Option(help="Stop trials that fall behind, or none.  [default: asha]")
     ] = None,
     grace_period: Annotated[int | None, typer.Option(min=1, help="ASHA: epochs before a trial can be stopped.")] = None,
     reduction_factor: Annotated[float | None, typer.Option(help="ASHA: one of so many goes on at each rung.")] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at once.  [default: as many as fit]")] = None,
-    cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: 1]")] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: 1 where there is one]")
-    ] = None,
+    concurrency: options.Concurrency = None,
+    cpus_per_trial: options.CpusPerTrial = None,
+    gpus_per_trial: options.GpusPerTrial = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of grid order, sampler and trials.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.  [default: SCENARIO-DATE-TIME]")] = None,
-    data_root: Annotated[
-        Path, typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
-    ] = Path("data"),
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="MLflow: http://HOST:PORT or sqlite:///FILE.db  [default: STORAGE/mlflow.db]")
-    ] = None,
+    data_root: options.DataRoot = Path("data"),
+    tracking_uri: options.TrackingUri = None,
     storage: Annotated[Path, typer.Option(help="Folder for all that the sweep writes.")] = Path("mlruns"),
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT).  [default: local]")] = None,
+    ray_address: options.RayAddress = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; a comma list replaces its grid. Repeatable."),
@@ -66,13 +60,7 @@ def grid(
     keep: Annotated[
         int | None, typer.Option(min=1, help="Trials that keep their weights, the best.  [default: 5]")
     ] = None,
-    fresh_workers: Annotated[
-        bool | None,
-        typer.Option(
-            "--fresh-workers/--warm-workers",
-            help="A new process per trial, or one that runs trials in turn.  [default: warm]",
-        ),
-    ] = None,
+    fresh_workers: options.FreshWorkers = None,
     stack: Annotated[
         int | None,
         typer.Option(min=1, help="Trials that one process trains in lockstep, if that is faster here.  [default: 1]"),
@@ -84,9 +72,7 @@ def grid(
     gpu_price: Annotated[
         float | None, typer.Option(min=0, help="Money per GPU-hour: --estimate tells what the sweep costs.")
     ] = None,
-    time_budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
-    ] = None,
+    time_budget: options.TimeBudget = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the sweep --name, or the newest (of the scenario).")
     ] = False,
@@ -108,14 +94,14 @@ def grid(
     if gpu_price is not None and not estimate:
         raise InputError("--gpu-price says what --estimate should count with: give both")
     values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
-    options = Options(**{**values, "assignments": assignments or []})
+    given = Options(**{**values, "assignments": assignments or []})
     budget = None if time_budget is None else wording.seconds(time_budget, "--time-budget")
     # With its own hold of the output: while a sweep runs, everybody else's goes to the sweep's log.
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     if extend is not None:
-        plan = plan_extend(options, extend)
+        plan = plan_extend(given, extend)
     else:
-        plan = plan_resume(options) if resume else plan_continue(options) if start_or_continue else plan_sweep(options)
+        plan = plan_resume(given) if resume else plan_continue(given) if start_or_continue else plan_sweep(given)
     print_fallback(plan.record, console)
     if dry_run or estimate:
         parallel = room(plan)

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from llmemf.errors import InputError
-from sweeps import wording
+from sweeps import options, wording
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,12 +42,17 @@ def rerun(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow.  [default: the sweep's]")] = None,
     storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
     ray_address: Annotated[str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT).")] = None,
+    fresh_workers: Annotated[
+        bool | None,
+        typer.Option(
+            "--fresh-workers/--warm-workers",
+            help="A new process per trial, or one that runs trials in turn.  [default: the sweep's]",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be trained; start and write nothing.")
     ] = False,
-    time_budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
-    ] = None,
+    time_budget: options.TimeBudget = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the rerun --name or of SWEEP, or the newest.")
     ] = False,

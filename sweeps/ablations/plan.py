@@ -143,6 +143,7 @@ def plan_ablation(options: AblationOptions, *, now: datetime.datetime | None = N
         gpus_per_trial=default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
         concurrency=options.concurrency,
         ray_address=options.ray_address,
+        fresh_workers=bool(options.fresh_workers),
         created=stamp.isoformat(timespec="microseconds"),
     )
     check_new(record)

@@ -133,6 +133,7 @@ def plan_comparison(options: CompareOptions, *, now: datetime.datetime | None = 
         gpus_per_trial=default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
         concurrency=options.concurrency,
         ray_address=options.ray_address,
+        fresh_workers=bool(options.fresh_workers),
         created=stamp.isoformat(timespec="microseconds"),
         **{key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values},
     )

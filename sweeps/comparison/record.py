@@ -23,7 +23,7 @@ from llmemf.models import model_class
 from sweeps.plan import SAMPLE, Options, Plan, build_plan, command_line, plan_resume
 from sweeps.settings import RECORD, SweepRecord, SweepSettings, scenario_files, write_whole
 
-RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address")
+RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
 DEFAULT_SEEDS = 5
 
 
@@ -43,6 +43,7 @@ class GroupOptions:
     tracking_uri: str | None = None
     storage: Path = Path("mlruns")
     ray_address: str | None = None
+    fresh_workers: bool | None = None
     assignments: list[str] = field(default_factory=list)
 
 
@@ -74,6 +75,7 @@ class GroupRecord(BaseModel):
     gpus_per_trial: float = 0
     concurrency: int | None = None
     ray_address: str | None = None
+    fresh_workers: bool = False
     fingerprint: str = ""
     created: str = ""
     status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"

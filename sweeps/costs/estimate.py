@@ -189,6 +189,10 @@ def _print(plan: Plan, found: Estimate, parallel: int, console: Console, gpu_pri
             f"{wording.size(largest + CUDA_CONTEXT)} of {wording.size(typical.gpu_total)} per trial: the memory allows "
             f"--gpus-per-trial {found.gpu_share:g}",
         )
+    if record.stack > 1:
+        facts.add_row(
+            "stacks", f"not counted: all times are of single trials; --stack {record.stack} is tried at the start"
+        )
     one = found.start + plan.epochs * found.epoch
     facts.add_row("one trial", f"{wording.duration(one)} if it runs all its epochs")
     facts.add_row("at most", f"{_hours(found.at_most)} without early stopping{_gpu_hours(found.gpu_hours_at_most)}")

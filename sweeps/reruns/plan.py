@@ -36,6 +36,7 @@ class RerunOptions:
     tracking_uri: str | None = None
     storage: Path = Path("mlruns")
     ray_address: str | None = None
+    fresh_workers: bool | None = None
     scenario: str | None = None
     assignments: list[str] = field(default_factory=list)
 

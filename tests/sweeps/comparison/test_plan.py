@@ -142,6 +142,9 @@ def test_resume_takes_everything_from_the_record_but_resources_and_further_syste
     found = plan_resume_comparison(CompareOptions(concurrency=2, models=["gru4rec", "sasrec"]))
     assert found.concurrency == 2 and found.trials_per_model == 3
     assert found.models == ["gru4rec", "sasrec"] and found.created == record.created
+    assert not plan_search(found, "sasrec").record.fresh_workers
+    fresh = plan_resume_comparison(CompareOptions(fresh_workers=True))
+    assert plan_search(fresh, "sasrec").record.fresh_workers
     for options, message in (
         ({"seeds": 2}, "leave out --seeds"),
         ({"assignments": ["dim=3"]}, "leave out --set"),

@@ -195,7 +195,7 @@ def test_an_estimate_from_end_to_end(project_folder, monkeypatch):
     for name in ("TYPICAL_SECONDS", "KIND_SECONDS", "ENDS_SECONDS", "CROWD_SECONDS"):
         monkeypatch.setattr(trial_costs, name, 0.1)
     monkeypatch.setattr(estimate, "machine", lambda: {"CPU": 2.0, "GPU": 0.0})
-    plan = make("lambda1=0,0.5", trials=30, epochs=9)
+    plan = make("lambda1=0,0.5", trials=30, epochs=9, stack=2)
     console = Console(file=io.StringIO(), width=160, highlight=False)
     found = estimate.estimate(plan, tiny_data(), 2, console, gpu_price=2.0)
     text = console.file.getvalue()
@@ -205,7 +205,7 @@ def test_an_estimate_from_end_to_end(project_folder, monkeypatch):
     assert found.gpu_share is None and found.gpu_hours == 0 and found.disk.fits
     for phrase in ("training +", "with 2 at once", "before a trial's first step", "without early stopping", "with ASHA",
                    "expectation over simulated sweeps", "cheapest", "projected, not measured", "10 x items",
-                   "this size, one H200", "docs/scale.md"):  # fmt: skip
+                   "this size, one H200", "docs/scale.md", "all times are of single trials"):  # fmt: skip
         assert phrase in text, phrase
     assert found.calibration.device.flops > 1e8 and found.calibration.device.bandwidth > 1e7
     assert not list(project_folder.iterdir()), "an estimate leaves nothing behind"
