@@ -20,6 +20,7 @@ from sweeps import wording
 from sweeps.cluster.resources import default_gpus
 from sweeps.ledger import Ledger
 from sweeps.settings import (
+    COMMON,
     SETTLED,
     SweepRecord,
     SweepSettings,
@@ -361,18 +362,36 @@ def _find_settings(requested: str, data_root: Path, model: str | None) -> tuple[
     """Settings for a scenario, the scenario that is used, and what to tell the user about it."""
     files = scenario_files()
     prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
-    if requested == SAMPLE:
-        return load_settings(files[SAMPLE]), SAMPLE, []
-    if requested in prepared and requested in files:
-        return load_settings(files[requested]), requested, []
-    if requested in prepared:
+    if requested in prepared and requested not in files:
         notice = f"sweeps/scenarios/{requested}.yaml does not exist: the model's default space is used"
         space = dict(model_class(model or "llm_emf").default_space())
         return {"space": space}, requested, [notice]
-    if requested in files:
-        return load_settings(files[SAMPLE]), SAMPLE, []
+    if requested == SAMPLE or requested in files:
+        used = requested if requested in prepared else SAMPLE
+        values, notices = _settings_of(files[used], model)
+        return values, used, notices
     known = sorted({*files, *prepared})
     raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `llmemf data import --help`")
+
+
+def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[str]]:
+    """What a scenario's file says to a model; one that it was not written for takes what all systems share."""
+    values = load_settings(path)
+    written_for = values.get("model", SweepSettings.model_fields["model"].default)
+    if model in (None, written_for):
+        return values, []
+    model_type = model_class(model)
+    fixed = {
+        key: value
+        for key, value in values.get("fixed", {}).items()
+        if key in COMMON and key in model_type.config_class.model_fields
+    }
+    kept = {key: value for key, value in values.items() if key not in ("model", "fixed", "space", "constraints")}
+    notice = (
+        f"{path.name} is for {written_for}: of it {model} takes {', '.join(fixed) or 'no setting'}, which all systems share, "
+        "and searches its own default space"
+    )
+    return {**kept, "fixed": fixed, "space": dict(model_type.default_space())}, [notice]
 
 
 def _check_points(

@@ -33,6 +33,23 @@ SETTLED = (
     "profile_encoder",
 )
 """Settings that must be the same in all trials: their objectives would not be comparable, or data depends on them."""
+COMMON = (
+    "epochs",
+    "patience",
+    "monitor",
+    "selection",
+    "batch_size",
+    "eval_batch_size",
+    "valid_cases",
+    "max_length",
+    "ties",
+    "precision",
+    "device",
+    "objective",
+    "sampled_negatives",
+)
+"""Settings of a scenario's file that hold for every system that has them: how long, on what, and how it is measured. What
+a system is (widths, weights, modalities) stays its own."""
 
 
 class SweepSettings(BaseModel):

@@ -29,6 +29,7 @@ from sweeps.comparison.record import (
 )
 from sweeps.plan import Plan, absolute_uri, build_plan, merged_space
 from sweeps.settings import (
+    COMMON,
     RECORD,
     SETTLED,
     SweepSettings,
@@ -41,23 +42,6 @@ from sweeps.settings import (
 )
 
 DEFAULT_TRIALS = 20
-COMMON = (
-    "epochs",
-    "patience",
-    "monitor",
-    "selection",
-    "batch_size",
-    "eval_batch_size",
-    "valid_cases",
-    "max_length",
-    "ties",
-    "precision",
-    "device",
-    "objective",
-    "sampled_negatives",
-)
-"""Settings of a scenario's file that hold for every system that has them: how long, on what, and how it is measured. What
-a system is (widths, weights, modalities) stays its own."""
 KEPT = ("trials_per_model", "seeds", "epochs", "seed", "tracking_uri")
 """Options that a stored comparison has once and for all."""
 

@@ -6,7 +6,7 @@ import yaml
 from sweep_fakes import tiny_scenario
 
 from llmemf.errors import InputError
-from llmemf.models import model_class
+from llmemf.models import MODELS, model_class
 from sweeps import plan as planning
 from sweeps.cluster.resources import slots
 from sweeps.ledger import Ledger
@@ -20,7 +20,7 @@ from sweeps.plan import (
     plan_resume,
     plan_sweep,
 )
-from sweeps.settings import SweepRecord, load_settings, scenario_files
+from sweeps.settings import SweepRecord, checked_space, load_settings, scenario_files
 from sweeps.sweep_data import load_data
 
 NOW = datetime.datetime(2026, 11, 21, 2, 3, 4)
@@ -479,3 +479,25 @@ def test_sweeps_of_a_comparison_are_continued_only_by_name(project_folder):
     (project_folder / "mlruns" / "comparisons" / "c1").mkdir(parents=True)
     assert plan_resume(Options()).record.name == "s1"
     assert plan_resume(Options(name="c1--llm_emf")).record.name == "c1--llm_emf"
+
+
+@pytest.mark.parametrize("scenario", ["sample", "movie_book"])
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_system_sweeps_a_scenario_that_was_written_for_another(tmp_path, scenario, model):
+    """Of the file it takes what all systems share, as a comparison does; the space is its own."""
+    plan = plan_sweep(Options(scenario=scenario, model=model, data_root=tmp_path, storage=tmp_path / "mlruns"))
+    stored = load_settings(scenario_files()["sample"])
+    assert (plan.record.model, plan.record.scheduler, plan.record.grace_period) == (
+        model,
+        "asha",
+        stored["grace_period"],
+    )
+    said = [notice for notice in plan.notices if f"{model} takes batch_size" in notice]
+    if model == stored["model"]:
+        assert plan.record.fixed == stored["fixed"] and not said
+        return
+    assert len(said) == 1
+    shared = {key: stored["fixed"][key] for key in ("batch_size", "epochs", "patience")}
+    assert plan.record.fixed == shared and not plan.record.constraints
+    own = checked_space(model_class(model).config_class, dict(model_class(model).default_space()), where="")
+    assert plan.record.space == own
