@@ -26,36 +26,27 @@ import json
 import math
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from llmemf.batches import TrialData
-from llmemf.config import build_config
-from llmemf.features.matrix import FeatureMatrix
-from llmemf.models import attention, model_class
-from llmemf.objective import mixture_nll
-from llmemf.objective_half import CHUNK_ROWS, HalfPass, HalfTable, chunk_shape
-from llmemf.scenarios.scenario import Sequences
+from benchmarks.gpu_bench import DRY, REAL, Bench, Shape
+from benchmarks.gpu_step import Step, half_pass, kernel_pass, worst_gradient
+from llmemf.models import attention
+from llmemf.objective_half import CHUNK_ROWS, chunk_shape
 from llmemf.training import Trainer
 
-WEIGHTS, SEQUENCE_WEIGHTS = (0.4, 0.3, 0.3), (1.0, 0.3, 0.1)
 CHILD_SECONDS = (1.0, 10.0)
 """How long a child trains, on a CPU and on a GPU."""
 ALWAYS_VIEWS = {
@@ -64,122 +55,6 @@ ALWAYS_VIEWS = {
     "unflatten", "unsqueeze", "view", "_unsafe_view",
 }  # fmt: skip
 """Operations that launch nothing."""
-
-
-@dataclass(frozen=True)
-class Shape:
-    """How large everything is."""
-
-    num_x: int
-    num_y: int
-    sequences: int
-    cases: int
-    candidates: int
-    batch: int
-    id_width: int
-    feature_width: int
-    product: int
-    copied: int
-    rounds: int
-    steps: int
-
-    @property
-    def widths(self) -> tuple[int, int, int]:
-        return self.id_width, self.feature_width, self.feature_width
-
-    @property
-    def num_items(self) -> int:
-        return self.num_x + self.num_y
-
-    def flops_per_pair(self) -> int:
-        """Of the objective: logits and expectations of three modalities, the table's gradient of the ids."""
-        return 2 * (3 * self.id_width + 4 * self.feature_width)
-
-
-REAL = Shape(36_845, 63_937, 58_515, 7_644, 999, 256, 256, 512, 8192, 2**32, 7, 30)
-DRY = Shape(150, 260, 60, 12, 20, 16, 16, 32, 64, 2**20, 2, 2)
-
-
-def movie_book(shape: Shape, seed: int = 0) -> TrialData:
-    """Histories of 9 to 15 items, 11.98 on average, about half of them of X; features drawn at random."""
-    draw = np.random.default_rng(seed)
-    lengths = 9 + draw.binomial(6, 2.98 / 6, shape.sequences)
-    of_x = np.clip(draw.binomial(lengths, 4.79 / 9.65), 3, lengths - 3)
-    rows = [
-        draw.permutation(
-            np.concatenate([draw.integers(0, shape.num_x, x), shape.num_x + draw.integers(0, shape.num_y, n - x)])
-        )
-        for n, x in zip(lengths, of_x)
-    ]
-    picked = [rows[number % len(rows)] for number in range(shape.cases)]
-    valid = Sequences.from_rows(np.arange(shape.cases), picked)
-    low = np.where(valid.targets >= shape.num_x, shape.num_x, 0)[:, None]
-    high = np.where(valid.targets >= shape.num_x, shape.num_items, shape.num_x)[:, None]
-    candidates = draw.integers(low, high, (shape.cases, shape.candidates))
-    candidates = np.where(candidates == valid.targets[:, None], -1, candidates).astype(np.int32)
-
-    def features(kind: str) -> FeatureMatrix:
-        values = draw.standard_normal((shape.num_items, shape.feature_width), dtype=np.float32)
-        values /= np.linalg.norm(values, axis=1, keepdims=True)
-        return FeatureMatrix(kind, "random", values, np.ones(shape.num_items, bool), "made up")
-
-    return TrialData(
-        domains=("x", "y"),
-        num_x=shape.num_x,
-        num_items=shape.num_items,
-        num_users=max(shape.sequences, shape.cases),
-        train=Sequences.from_rows(np.arange(shape.sequences), rows),
-        valid=valid,
-        valid_candidates=candidates,
-        text=features("text"),
-        image=features("image"),
-        fingerprint="made up",
-    )
-
-
-class Bench:
-    """What the parts share: the device, the shapes, the data, what was found so far."""
-
-    def __init__(self, device: torch.device, shape: Shape) -> None:
-        self.device, self.shape, self.found = device, shape, {}
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.device.type == "cuda"
-
-    @cached_property
-    def data(self) -> TrialData:
-        return movie_book(self.shape)
-
-    def trainer(self, **changes) -> Trainer:
-        given = {"model": "llm_emf", "device": str(self.device), "batch_size": self.shape.batch, "precision": "bf16",
-                 "id_dim": self.shape.id_width, "epochs": 1, "eval_batch_size": 512, **changes}  # fmt: skip
-        trainer = Trainer(build_config(model_class("llm_emf").config_class, given), self.data)
-        trainer.model.train()
-        return trainer
-
-    def wait(self) -> None:
-        if self.on_gpu:
-            torch.cuda.synchronize(self.device)
-
-    def seconds(self, work: Callable[[], object], rounds: int | None = None) -> float:
-        """Median time of a piece of work, the device's included, after two runs that do not count."""
-        times = []
-        for number in range(2 + (rounds or self.shape.rounds)):
-            self.wait()
-            began = time.perf_counter()
-            work()
-            self.wait()
-            if number > 1:
-                times.append(time.perf_counter() - began)
-        return statistics.median(times)
-
-    def rate(self) -> float:
-        """FLOP/s of the large matrix product; without it that of an H200 in this workplace's measure."""
-        return self.found.get("ceilings", {}).get("TFLOP/s, fp16", 790.0) * 1e12
-
-    def bandwidth(self) -> float:
-        return self.found.get("ceilings", {}).get("TB/s, copy", 4.3) * 1e12
 
 
 def ceilings(bench: Bench) -> dict[str, float]:
@@ -193,110 +68,11 @@ def ceilings(bench: Bench) -> dict[str, float]:
     return found
 
 
-@dataclass
-class Step:
-    """The objective's inputs of one step: per sequence its items, its targets and its queries."""
-
-    ranges: list[tuple[int, int]]
-    targets: list[Tensor]
-    queries: list[list[Tensor]]
-    tables: list[Tensor]
-    scales: Tensor
-
-    @classmethod
-    def make(cls, bench: Bench, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Step:
-        shape, made = bench.shape, torch.Generator().manual_seed(seed)
-        ranges = [(0, shape.num_x), (shape.num_x, shape.num_items), (0, shape.num_items)]
-        per_sequence = (4.95, 5.03, 10.98)
-
-        def unit(rows: int, width: int) -> Tensor:
-            return F.normalize(torch.randn(rows, width, generator=made), dim=1).to(bench.device, dtype)
-
-        rows = [round(shape.batch * count / 128) * 128 or 128 for count in per_sequence]
-        if not bench.on_gpu:
-            rows = [round(shape.batch * count) for count in per_sequence]
-        tables = [unit(shape.num_items, width) for width in shape.widths]
-        tables[0].requires_grad_()
-        targets = [torch.randint(0, high - low, (count,), generator=made).to(bench.device)
-                   for count, (low, high) in zip(rows, ranges)]  # fmt: skip
-        queries = [[unit(count, width).requires_grad_() for width in shape.widths] for count in rows]
-        scales = torch.full((3,), 1 / 0.07, device=bench.device, dtype=dtype)
-        return cls(ranges, targets, queries, tables, scales)
-
-    def pairs(self) -> int:
-        return sum(len(t) * (high - low) for t, (low, high) in zip(self.targets, self.ranges))
-
-    def leaves(self) -> list[Tensor]:
-        return [self.tables[0], *(query for queries in self.queries for query in queries)]
-
-    def cast(self, dtype: torch.dtype) -> Step:
-        def copy(t: Tensor) -> Tensor:
-            return t.detach().to(dtype).requires_grad_(t.requires_grad)
-
-        queries = [[copy(query) for query in queries] for queries in self.queries]
-        return Step(self.ranges, self.targets, queries, [copy(t) for t in self.tables], self.scales.to(dtype))
-
-    def loss(self, make_pass: Callable | None) -> Tensor:
-        """Loss of the step. `make_pass` takes the halves' range, tables and scales; None computes as the inputs are."""
-        log_weights, total = torch.tensor(WEIGHTS, device=self.scales.device).log().to(self.scales.dtype), 0.0
-        for weight, (low, high), targets, queries in zip(SEQUENCE_WEIGHTS, self.ranges, self.targets, self.queries):
-            chosen = None if make_pass is None else lambda t, s, low=low, high=high: make_pass(low, high, t, s)
-            total = total + weight / self.targets[0].numel() * mixture_nll(
-                queries, [table[low:high] for table in self.tables], targets, log_weights.expand(len(targets), -1),
-                self.scales, self.scales.new_ones(len(targets)), make_pass=chosen,
-            )  # fmt: skip
-        return total
-
-    def take(self, make_pass: Callable | None) -> Tensor:
-        for leaf in self.leaves():
-            leaf.grad = None
-        loss = self.loss(make_pass)
-        loss.backward()
-        return loss.detach()
-
-
-def half_pass(step: Step, dtype: torch.dtype, chunk: tuple[int, int] | None = None) -> Callable:
-    """Plain half-precision passes; the frozen tables' copies are made here, those of the ids in every step."""
-    frozen = [HalfTable(table, dtype) for table in step.tables[1:]]
-    current: dict[str, HalfTable] = {}
-
-    def make(low: int, high: int, tables: Sequence[Tensor], scales: Tensor) -> HalfPass:
-        if low == 0 and high < len(step.tables[0]):  # the first sequence of a step
-            current["ids"] = HalfTable(step.tables[0], dtype)
-        parts = [half.part(low, high) for half in (current["ids"], *frozen)]
-        fitting = None if chunk is None else (chunk[0], min(chunk[1], high - low))
-        return HalfPass(parts, scales, scale_bound=1 / 0.07, chunk=fitting)
-
-    return make
-
-
-def kernel_pass(step: Step) -> Callable:
-    from llmemf.objective_kernel import KernelPass
-
-    frozen = [HalfTable(table, torch.float16) for table in step.tables[1:]]
-    current: dict[str, HalfTable] = {}
-
-    def make(low: int, high: int, tables: Sequence[Tensor], scales: Tensor):
-        if low == 0 and high < len(step.tables[0]):
-            current["ids"] = HalfTable(step.tables[0], torch.float16)
-        return KernelPass([half.part(low, high) for half in (current["ids"], *frozen)], scales)
-
-    return make
-
-
 def kernel_is_there(bench: Bench) -> bool:
     """Whether the Triton kernel can run: on a GPU, or anywhere through Triton's interpreter."""
     from llmemf import objective_kernel
 
     return objective_kernel.why_not(bench.device) is None
-
-
-def worst_gradient(step: Step, make_pass: Callable | None) -> float:
-    """Largest relative error of a gradient against the equations' exact pass in float64."""
-    exact = step.cast(torch.float64)
-    exact.take(None)
-    step.take(make_pass)
-    return max(float((b.grad.double() - a.grad).norm() / a.grad.norm()) for a, b in zip(exact.leaves(), step.leaves()))
 
 
 def accuracy(bench: Bench) -> dict[str, float]:

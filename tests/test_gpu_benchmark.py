@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.gpu_bench import DRY, REAL, Bench, Shape, movie_book
 
 
 @pytest.fixture
 def bench():
-    return gpu.Bench(torch.device("cpu"), gpu.DRY)
+    return Bench(torch.device("cpu"), DRY)
 
 
 def test_every_part_that_needs_no_further_process_runs_at_toy_shapes(bench, tmp_path, capsys):
@@ -55,13 +56,13 @@ def test_a_part_that_fails_is_reported_and_the_time_ends_the_rest(bench, monkeyp
 
 
 def test_histories_are_as_long_as_movie_books():
-    shape = gpu.Shape(**{**vars(gpu.DRY), "sequences": 3000})
-    train = gpu.movie_book(shape).train
+    shape = Shape(**{**vars(DRY), "sequences": 3000})
+    train = movie_book(shape).train
     lengths = train.offsets[1:] - train.offsets[:-1]
     assert lengths.mean() == pytest.approx(11.98, abs=0.1) and lengths.max() <= 15
     of_x = (train.items < shape.num_x).mean()
     assert of_x == pytest.approx(4.79 / 9.65, abs=0.02)
-    assert gpu.epoch_floor(gpu.Bench(torch.device("cpu"), gpu.REAL)) == pytest.approx(0.9, abs=0.35)
+    assert gpu.epoch_floor(Bench(torch.device("cpu"), REAL)) == pytest.approx(0.9, abs=0.35)
 
 
 def test_without_a_gpu_it_asks_for_the_toy_shapes(monkeypatch, capsys):
