@@ -217,13 +217,15 @@ def test_32_sequences_are_learned_by_heart(name):
     data = make_data(scenario, missing=False)
     trainer = Trainer(configuration(name, **{**OVERFIT, **OWN.get(name, {})}), data)
     trainer.valid_cases = np.arange(1)
-    for _ in trainer.epochs():
-        pass
-    ranks = rank_cases(
-        trainer.model, trainer.valid_sequences, np.full((32, 1), -1, np.int32), batch_size=32, ties="mean"
-    )
-    mrr = np.mean(1 / ranks["full"])
-    assert mrr > (0.3 if trainer.model.closed_form else 0.9), mrr
+    wanted, mrr = 0.3 if trainer.model.closed_form else 0.9, 0.0
+    for result in trainer.epochs():
+        if result["epoch"] % 10 == 0 or trainer.stopped or result["epoch"] == trainer.config.epochs:
+            candidates = np.full((32, 1), -1, np.int32)
+            ranks = rank_cases(trainer.model, trainer.valid_sequences, candidates, batch_size=32, ties="mean")
+            mrr = np.mean(1 / ranks["full"])
+        if mrr > wanted:
+            break
+    assert mrr > wanted, mrr
 
 
 def test_validation_metrics_come_from_the_scores(name, trained, data):
