@@ -196,6 +196,7 @@ main()
 
 
 @pytest.mark.ray
+@pytest.mark.chaos
 @pytest.mark.data
 @pytest.mark.skipif(not PHOTOS.exists(), reason=f"{PHOTOS} does not exist: set LLMEMF_REAL_DATA")
 def test_two_workers_of_a_cluster_give_the_same_bits_even_if_one_dies(tmp_path, small):
