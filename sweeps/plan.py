@@ -366,7 +366,7 @@ def _find_settings(requested: str, data_root: Path, model: str | None) -> tuple[
         notice = f"sweeps/scenarios/{requested}.yaml does not exist: the model's default space is used"
         space = dict(model_class(model or "llm_emf").default_space())
         return {"space": space}, requested, [notice]
-    if requested == SAMPLE or requested in files:
+    if requested in files:
         used = requested if requested in prepared else SAMPLE
         values, notices = _settings_of(files[used], model)
         return values, used, notices
