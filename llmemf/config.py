@@ -62,9 +62,6 @@ class TrialConfig(BaseModel):
     """Rank among equal scores: the mean rank, before all of them (literal C2DSR), or after all of them."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of encoders during training on a GPU; ranking is always fp32, a CPU always uses fp32."""
-    cuda_graphs: bool = False
-    """On a GPU, record a training step once and replay it, after a check against the eager step; where that cannot be done,
-    steps stay eager and one line says so. Written without a GPU at hand to try it: off until you have seen it work."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 

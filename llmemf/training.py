@@ -21,7 +21,6 @@ from llmemf.batches import TrialData, device_sequences
 from llmemf.checkpoint import HARMLESS, STATE, check_data, first_line, read_checkpoint, save_best, write_whole
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
-from llmemf.graphs import GraphedSteps
 from llmemf.memory import memory_gb
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
@@ -53,7 +52,6 @@ class Trainer:
         self.valid_cases = _valid_cases(config, data)
         self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._half and config.precision == "fp16")
-        self._graphed = self._graphed_steps()
         self.epoch = 0
         self.best: dict[str, dict[str, Any]] = {}
         self.stopped = False
@@ -135,14 +133,11 @@ class Trainer:
             state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-            for group in self.optimizer.param_groups:  # it may have been recorded where the checkpoint comes from
-                group.update(capturable=False) if "capturable" in group else None
             self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.best = state["epoch"], state["best"]
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise InputError(f"{Path(folder) / STATE} cannot be read ({first_line(error)}): start anew") from None
         self.stopped = self.model.closed_form or self._out_of_patience()
-        self._graphed = self._graphed_steps()
 
     def _best_epoch(self) -> int:
         return max(kept["epoch"] for kept in self.best.values())
@@ -160,8 +155,7 @@ class Trainer:
         with _random_scope(config.seed, epoch, self.device):
             order = torch.randperm(len(self.train_sequences), device=self.device)
             self.model.plan_epoch(self.train_sequences, order)
-            take = self._graphed or self.step
-            losses = [take(index) for index in order.split(config.batch_size)]
+            losses = [self.step(index) for index in order.split(config.batch_size)]
         return self.mean_loss(torch.stack(losses), epoch)
 
     def step(self, index: Tensor) -> Tensor:
@@ -182,24 +176,6 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach()
-
-    def _graphed_steps(self) -> GraphedSteps | None:
-        """Steps that are recorded and replayed, where the configuration asks for them on a GPU."""
-        if not self.config.cuda_graphs or self.device.type != "cuda":
-            return None
-
-        def state() -> list[Tensor]:
-            moments = [t for held in self.optimizer.state.values() for t in held.values() if isinstance(t, Tensor)]
-            return [*(p for p in self.model.parameters() if p.requires_grad), *self.model.buffers(), *moments]
-
-        def prepare() -> None:
-            for group in self.optimizer.param_groups:
-                group.update(capturable=True) if "capturable" in group else None
-            self.optimizer.zero_grad(set_to_none=True)
-
-        return GraphedSteps(
-            self.step, state=state, signature=self.model.step_signature, prepare=prepare, device=self.device
-        )
 
     def mean_loss(self, losses: Tensor, epoch: int) -> float:
         """Mean of the losses of an epoch's steps.

@@ -61,10 +61,6 @@ def grid(
         int | None, typer.Option(min=1, help="Trials that keep their weights, the best.  [default: 5]")
     ] = None,
     fresh_workers: options.FreshWorkers = None,
-    stack: Annotated[
-        int | None,
-        typer.Option(min=1, help="Trials that one process trains in lockstep, if that is faster here.  [default: 1]"),
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Time a few real steps; tell hours, GPU-hours, memory and disk.")

@@ -33,7 +33,6 @@ from sweeps.settings import (
     space_keys,
 )
 from sweeps.space import Block, Space, build_space, without_points
-from sweeps.stacking.stacks import check_stack
 from sweeps.trial import rungs
 
 SAMPLE = "sample"
@@ -78,7 +77,6 @@ class Options:
     ray_address: str | None = None
     keep: int | None = None
     fresh_workers: bool | None = None
-    stack: int | None = None
     assignments: list[str] = field(default_factory=list)
 
 
@@ -98,7 +96,6 @@ class Plan:
         resumed: whether it continues a stored sweep.
         extended: whether it also has more trials than that one was planned with.
         before: settings that all earlier trials of an extended sweep shared and that are different or searched now.
-        stacked: whether one process trains several trials; a measurement at the start decides.
     """
 
     record: SweepRecord
@@ -112,7 +109,6 @@ class Plan:
     resumed: bool = False
     extended: bool = False
     before: dict[str, Any] = field(default_factory=dict)
-    stacked: bool = False
 
     @property
     def epochs(self) -> int:
@@ -204,7 +200,6 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
         ray_address=options.ray_address,
         keep=SweepRecord.model_fields["keep"].default if options.keep is None else options.keep,
         fresh_workers=bool(options.fresh_workers),
-        stack=options.stack or 1,
         created=stamp.isoformat(timespec="microseconds"),
     )
     if (record.folder / "sweep.yaml").exists():
@@ -275,7 +270,6 @@ def plan_continue(options: Options) -> Plan:
         "concurrency",
         "ray_address",
         "fresh_workers",
-        "stack",
         "storage",
         "name",
     )
@@ -288,7 +282,7 @@ def _stored_record(options: Options, flag: str) -> SweepRecord:
     if changed:
         raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
     record = SweepRecord.load(find_sweep(options.storage.resolve(), flag, name=options.name, scenario=options.scenario))
-    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers", "stack"):
+    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))
     # The folder may have been moved together with all that lies in it.
@@ -313,7 +307,6 @@ def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence
         raise InputError(f"{settled[0]} must be the same in all trials; give one value")
     fixed.setdefault("epochs", config_class.model_fields["epochs"].default)
     space, configs, notices = _check_points(config_class, fixed, space)
-    check_stack(record, configs)
     points, trials = choose_points(record, space, whole_grid=whole_grid, known=known)
     record.trials = trials
     if record.search == "grid" and space.ranges:

@@ -129,8 +129,6 @@ def describe_resources(plan: Plan, parallel: int) -> str:
     record = plan.record
     each = f"{record.cpus_per_trial:g} CPU" + (f" and {record.gpus_per_trial:g} GPU" if record.gpus_per_trial else "")
     where = f" on the cluster at {record.ray_address}" if record.ray_address else ""
-    if plan.stacked:
-        return f"{parallel} at once, {each} for each stack of {record.stack}"
     return f"{parallel} at once, {each} each{where}"
 
 

@@ -107,8 +107,6 @@ class SweepRecord(SweepSettings):
     ray_address: str | None = None
     fresh_workers: bool = False
     """Whether every trial starts a process of its own."""
-    stack: int = Field(1, ge=1)
-    """How many trials one process trains in lockstep, where that is faster; 1 trains each by itself."""
     fingerprint: str = ""
     shown: list[str] = []
     """Settings that differ between trials."""

@@ -36,7 +36,6 @@ from sweeps.records import TrialRecord, best_of
 from sweeps.report_text import caveats, describe_resources, print_end, print_start
 from sweeps.retention import Retention
 from sweeps.settings import TUNE, SweepRecord, write_whole
-from sweeps.stacking.stacks import Stacks, open_stacks
 from sweeps.sweep_data import SweepData, is_prepared, load_data
 from sweeps.tracking import Tracking
 
@@ -109,7 +108,6 @@ class Sweep:
         )
         self.retention = Retention(self.folder, self.ledger, plan.record.keep)
         self.tracking: Tracking | None = None
-        self.stacks: Stacks | None = None
         self._leaving = threading.Lock()
 
     def open(self, data: SweepData, parallel: int) -> None:
@@ -168,11 +166,11 @@ class Sweep:
         from sweeps.trial import train_trial
         from sweeps.worker import TrialWorker
 
-        record, stacks = self.plan.record, self.stacks
+        record = self.plan.record
         worker = tune.with_parameters(
             TrialWorker,
-            run_trial=self.stand_ins.trainable or (stacks.run_trial if stacks else train_trial),
-            data=None if stacks else self.data.trial_data,
+            run_trial=self.stand_ins.trainable or train_trial,
+            data=self.data.trial_data,
             folder=str(self.folder),
             checkpoint_epochs=self.plan.rungs,
         )
@@ -190,7 +188,7 @@ class Sweep:
                 scheduler=make_scheduler(self.plan, self.ledger),
                 max_concurrent_trials=parallel,
                 resources_per_trial={
-                    "cpu": stacks.cpus_per_trial if stacks else record.cpus_per_trial,
+                    "cpu": record.cpus_per_trial,
                     "gpu": record.gpus_per_trial,
                 },
                 reuse_actors=not record.fresh_workers,
@@ -322,10 +320,6 @@ def run_sweep(
             if sweep.search.has_work():
                 with console.status("starting Ray"):
                     parallel = start_ray(plan, data)
-                if record.stack > 1:
-                    sweep.stacks = open_stacks(record, plan.configs, data.trial_data, console)
-                    plan.stacked = sweep.stacks is not None
-                    parallel = sweep.stacks.parallel if sweep.stacks else parallel
             # Ray and MLflow set their own handlers for signals and logs when they start.
             stop.listen()
             watch.listen()

@@ -102,8 +102,6 @@ class LLMEMFConfig(TrialConfig):
     """Learned positions."""
     share_encoders: Literal["none", "sequences", "modalities"] = "none"
     """Nine encoders; one per modality; or one per sequence (needs a projection to the id width)."""
-    group_encoders: Literal["auto", "yes", "no"] = "auto"
-    """Compute the encoders of one width as one (fewer, larger operations; never another result); auto does on a GPU."""
     id_dim: int = Field(256, ge=1)
     """Width q of the id embedding."""
     tied_ids: bool = True
@@ -120,12 +118,8 @@ class LLMEMFConfig(TrialConfig):
     """Softmax over all items in training, or its unbiased estimate: the batch's inputs exactly, the rest by uniform draws."""
     sampled_negatives: int = Field(2048, ge=1)
     """Uniform draws per step and sequence of the sampled objective."""
-    objective_precision: Literal["auto", "fp32", "fp16"] = "auto"
-    """Operands of the exact objective's products: fp16 with sums, normaliser and gradients in fp32, or fp32 throughout; auto is
-    fp16 on a GPU where the scale cannot pass 100, else fp32."""
-    objective_kernel: Literal["auto", "plain", "triton"] = "auto"
-    """Fused Triton kernels for the fp16 objective, or plain operations; auto takes the kernels on a GPU where a measurement at the
-    first step finds them faster and in agreement, and says in one line where it does not."""
+    objective_precision: Literal["fp32", "fp16"] = "fp32"
+    """Operands of the exact objective's products: fp16 with sums, normaliser and gradients in fp32, or fp32 throughout."""
     chunk_elements: int = Field(0, ge=0)
     """Logits held at once in the objective: memory against speed, never the result; 0 chooses by shapes and memory."""
 
@@ -166,7 +160,7 @@ class LLMEMFConfig(TrialConfig):
         if self.objective_precision == "fp16" and not half_fits(self.mixture_settings()):
             raise ValueError(
                 f"objective_precision = fp16 needs objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
-                "(scale_max, or scale_init where scale = fixed): set fp32 or auto"
+                "(scale_max, or scale_init where scale = fixed): set fp32"
             )
         self._check_terms()
         return self
@@ -182,7 +176,6 @@ class LLMEMFConfig(TrialConfig):
             self.sampled_negatives if self.objective == "sampled" else 0,
             self.chunk_elements,
             self.objective_precision,
-            self.objective_kernel,
         )
 
     def _check_terms(self) -> None:
@@ -255,17 +248,12 @@ class LLMEMF(Recommender):
         for tower in self.towers:
             tower.plan_epoch(sequences, order, self.config.batch_size)
 
-    def step_signature(self) -> Hashable:
-        return tuple(
-            (tuple(tower.row_counts.items()), tower.head.scale_bound() > UNSHIFTED_SCALE) for tower in self.towers
-        )
-
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) log P(i | S) of eq. 11 for every item of the domain."""
         return self.towers[domain if len(self.towers) == 2 else 0].score_all(batch, domain)
 
     def facts(self) -> dict[str, str]:
-        half = self.towers[0].head.precision() == "fp16"
+        half = self.config.objective_precision == "fp16"
         return {"objective_precision": "fp16 operands, sums in fp32"} if half else {}
 
     def batch_rows(self, batch: Batch) -> Tensor | None:

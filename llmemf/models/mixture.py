@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmemf.errors import InputError
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.objective import MakePass, columns_of_draws, mixture_nll
 from llmemf.objective_half import HALF_SCALE, HalfPass, HalfTable
@@ -38,8 +37,7 @@ class MixtureSettings:
     scale_max: float
     sampled_negatives: int
     chunk_elements: int
-    precision: Literal["auto", "fp32", "fp16"] = "fp32"
-    kernel: Literal["auto", "plain", "triton"] = "plain"
+    precision: Literal["fp32", "fp16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class StepRows:
         place: (N + 1,) row of every item that is read; None where all items stand in their order.
         draws: per range of items (low, high) the (K,) item ids drawn out of it.
         halves: per modality 16-bit copies of `outputs`; None where the objective computes in fp32.
-        fused: whether the Triton kernels compute the objective.
     """
 
     inputs: list[Tensor]
@@ -62,7 +59,6 @@ class StepRows:
     place: Tensor | None
     draws: Mapping[tuple[int, int], Tensor]
     halves: list[HalfTable] | None = None
-    fused: bool = False
 
     def embed(self, ids: Tensor) -> list[Tensor]:
         """Per modality (..., D_m) input vectors of items; zero at padding."""
@@ -119,13 +115,6 @@ class MixtureHead(nn.Module):
         self._cache = self._seen_scale = None
         return super().train(mode)
 
-    def precision(self) -> Literal["fp32", "fp16"]:
-        """Type of the operands of the exact objective's products; sums and gradients are fp32 in either."""
-        chosen, fits = self.settings.precision, half_fits(self.settings) and self.log_scale.dtype == torch.float32
-        if chosen == "auto":
-            return "fp16" if fits and self.log_scale.device.type == "cuda" else "fp32"
-        return chosen
-
     def scale_bound(self) -> float:
         """The largest scale as the host knows it: on a GPU that of a few steps ago, so that nothing waits."""
         largest = self.scales().detach().max()
@@ -133,7 +122,7 @@ class MixtureHead(nn.Module):
             return float(largest)
         if self._seen_scale is None:  # once per epoch
             self._seen_scale = torch.empty(()).pin_memory().copy_(largest)
-        elif not torch.cuda.is_current_stream_capturing():
+        else:
             self._seen_scale.copy_(largest, non_blocking=True)
         return float(self._seen_scale)
 
@@ -169,28 +158,10 @@ class MixtureHead(nn.Module):
             place = ids.new_zeros(self.num_items + 1)
             place[ids] = torch.arange(len(ids), device=ids.device)
         pairs = [table.step_rows(ids) for table in self.tables.values()]
-        outputs, halves, fused = [rows for _, rows in pairs], None, False
-        if self.precision() == "fp16":
+        outputs, halves = [rows for _, rows in pairs], None
+        if self.settings.precision == "fp16":
             halves = [table.half_rows(rows, torch.float16) for table, rows in zip(self.tables.values(), outputs)]
-            fused = self._fused(halves, outputs)
-        elif self.settings.kernel == "triton":
-            raise InputError(
-                f"objective_kernel = triton, but the objective computes in fp32 on {self.log_scale.device}: "
-                "set objective_precision = fp16 or objective_kernel = auto"
-            )
-        return StepRows([inputs for inputs, _ in pairs], outputs, place, draws, halves, fused)
-
-    def _fused(self, halves: Sequence[HalfTable], outputs: Sequence[Tensor]) -> bool:
-        """Whether the Triton kernels take the place of the plain half-precision pass."""
-        if self.settings.kernel == "plain" or (self.settings.kernel == "auto" and outputs[0].device.type == "cpu"):
-            return False
-        from llmemf.objective_kernel import kernel_wins, why_not  # imports Triton
-
-        if self.settings.kernel == "auto":
-            return kernel_wins(halves, self.scales().detach(), [rows.requires_grad for rows in outputs])
-        if (reason := why_not(outputs[0].device, [rows.shape[1] for rows in outputs])) is not None:
-            raise InputError(f"objective_kernel = triton: {reason}: set auto or plain")
-        return True
+        return StepRows([inputs for inputs, _ in pairs], outputs, place, draws, halves)
 
     def nll(
         self,
@@ -253,10 +224,6 @@ class MixtureHead(nn.Module):
 
     def _half_pass(self, step: StepRows, low: int, high: int, present: Sequence[Tensor | None]) -> MakePass:
         parts = [half.part(low, high) for half in step.halves]
-        if step.fused:
-            from llmemf.objective_kernel import KernelPass
-
-            return lambda tables, scales: KernelPass(parts, scales, present=present)
         bound, elements = self.scale_bound(), self.settings.chunk_elements
         return lambda tables, scales: HalfPass(
             parts, scales, present=present, scale_bound=bound, chunk_elements=elements

@@ -7,7 +7,7 @@ R positions (rows) with a target.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +77,6 @@ class Recommender(nn.Module, ABC):
             order: (S,) order in which the sequences will come.
         """
         return
-
-    def step_signature(self) -> Hashable:
-        """What the operations of a training step depend on beside the batch's size; a recorded step ends with it."""
-        return ()
 
     def batch_rows(self, batch: Batch) -> Tensor | None:
         """Embedding rows that the batch touches, for `l2_mode: embedding_rows`; None where there are none."""

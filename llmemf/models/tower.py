@@ -15,7 +15,6 @@ from llmemf.batches import VIEWS, Batch, DeviceSequences, TrialData, View
 from llmemf.errors import InputError
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.content import with_content
-from llmemf.models.grouped_encoders import grouped_states, may_group
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.models.mixture import MixtureHead, StepRows
 
@@ -96,15 +95,7 @@ class Tower(nn.Module):
 
     def _states_of(self, views: Mapping[str, View], inputs: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
         """Per sequence and modality (B, L, D_m) states from the vectors of the items."""
-        real = {s: view.items < self.num_items for s, view in views.items()}
-        wanted = self.config.group_encoders
-        if wanted == "no" or (wanted == "auto" and self.head.log_scale.device.type == "cpu"):
-            return {s: self.states(real[s], s, inputs[s]) for s in views}
-        encoders = {
-            (s, m): self.encoders[self._encoder_key(s, name)] for s in views for m, name in enumerate(self.modalities)
-        }
-        assert may_group(list(encoders.values())), "encoders of one model differ in width alone"
-        return grouped_states(encoders, inputs, real)
+        return {s: self.states(view.items < self.num_items, s, inputs[s]) for s, view in views.items()}
 
     def plan_epoch(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
         """Count the rows of the epoch's largest batch, so that no step has to wait for their number.
