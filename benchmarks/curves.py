@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError
-from sweeps.ledger import Ledger
-from sweeps.settings import RECORD, SweepRecord
-from sweeps.space import Block, Space, build_space
+from sweeps.search.space import Block, Space, build_space
+from sweeps.state.settings import RECORD, SweepRecord
+from sweeps.state.sweep_state import SweepState
 
 ROOT = Path(__file__).resolve().parent.parent
 OTHER_COLUMNS = ("seed", "epoch", "objective", "val_mrr")
@@ -77,9 +77,9 @@ def gather(folders: Iterable[Path]) -> pd.DataFrame:
         for key, value in facts.items():
             if shared.setdefault(key, value) != value:
                 raise InputError(f"{folder / RECORD}: {key} differs from the other sweeps': record them alike")
-        ledger = Ledger(folder)
-        for event in ledger.epochs():
-            trial, result = ledger.records[event["trial"]], event["result"]
+        state = SweepState(folder)
+        for event in state.epochs():
+            trial, result = state.records[event["trial"]], event["result"]
             if trial.outcome == "completed":
                 settings = {key: _plain(value) for key, value in trial.choice.items() if key != "seed"}
                 seed = trial.choice.get("seed", sweep.seed)

@@ -27,16 +27,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "sweeps")]
 
 from rich.console import Console
 
-from sweeps.callback import SweepCallback
-from sweeps.delivery import Target
-from sweeps.display import Display
-from sweeps.halving import Halving
-from sweeps.interrupt import StopRequest
-from sweeps.ledger import Ledger
-from sweeps.retention import Retention
-from sweeps.search import SweepSearch
-from sweeps.space import build_space
-from sweeps.tracking import Tracking
+from sweeps.core.callback import SweepCallback
+from sweeps.core.display import Display
+from sweeps.core.interrupt import StopRequest
+from sweeps.search.asha import ResumableASHA
+from sweeps.search.search import SweepSearch
+from sweeps.search.space import build_space
+from sweeps.state.checkpoint_retention import CheckpointRetention
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.runs import Tracking
 
 SPACE = {"lr": [1e-4, 1e-3, 1e-2], "l2": [1e-5, 1e-3], "alpha, beta": {"simplex": 0.1}, "lambda1": [0.1, 0.5, 1.0]}
 AT_ONCE = 8
@@ -44,13 +44,13 @@ REAL = """
 import json, sys, time
 from rich.console import Console
 from sweep_fakes import fake_evaluate, fast_trial, tiny_data
-from sweeps.plan import Options, plan_sweep
-from sweeps.sweep import StandIns, run_sweep
+from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.sweep import TrialBackend, run_sweep
 
 plan = plan_sweep(Options(scenario="sample", name="s1", search="grid", trials=int(sys.argv[1]), epochs=3))
-stand_ins = StandIns(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
+backend = TrialBackend(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
 wall, cpu = time.perf_counter(), time.process_time()
-run_sweep(plan, Console(file=open("log", "w")), stand_ins=stand_ins)
+run_sweep(plan, Console(file=open("log", "w")), backend=backend)
 print(json.dumps({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}))
 """
 
@@ -64,24 +64,24 @@ def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
     """
     folder = Path(tempfile.mkdtemp(prefix="driver-cost-"))
     space = build_space(SPACE)
-    ledger = Ledger(folder)
+    state = SweepState(folder)
     points = space.fresh(0, [], trials if method == "grid" else trials // 2)
-    search = SweepSearch(space, ledger, method=method, trials=trials, epochs=epochs, points=points)
-    target = Target(f"sqlite:///{folder / 'mlflow.db'}", "cost", "s1", (folder / "artifacts").as_uri())
+    search = SweepSearch(space, state, method=method, trials=trials, epochs=epochs, points=points)
+    target = TrackingTarget(f"sqlite:///{folder / 'mlflow.db'}", "cost", "s1", (folder / "artifacts").as_uri())
     tracking = Tracking(target)
-    tracking.open(ledger)
+    tracking.open(state)
     console = Console(file=io.StringIO())
-    display = Display(console, title="cost", planned=trials, slots=AT_ONCE, records=ledger.records)
+    display = Display(console, title="cost", planned=trials, slots=AT_ONCE, records=state.records)
     callback = SweepCallback(
         folder,
-        ledger=ledger,
+        state=state,
         search=search,
         tracking=tracking,
         display=display,
-        retention=Retention(folder, ledger, 5),
+        retention=CheckpointRetention(folder, state, 5),
         stop=StopRequest(),
     )
-    scheduler = Halving([], max_t=epochs, grace_period=2, reduction_factor=3, metric="objective", mode="max")
+    scheduler = ResumableASHA([], max_t=epochs, grace_period=2, reduction_factor=3, metric="objective", mode="max")
     took: dict[str, list[float]] = {"propose": [], "report": [], "end": []}
     running: list[tuple[SimpleNamespace, int]] = []
     started = time.perf_counter()
@@ -117,7 +117,7 @@ def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
     tracking.close("completed")
     delivered = time.perf_counter() - started
     before = time.perf_counter()
-    SweepSearch(space, Ledger(folder), method=method, trials=trials, epochs=epochs)
+    SweepSearch(space, SweepState(folder), method=method, trials=trials, epochs=epochs)
     replayed = time.perf_counter() - before
     shutil.rmtree(folder)
     late = {name: 1000 * statistics.median(values[-max(10, len(values) // 10) :]) for name, values in took.items()}

@@ -26,7 +26,7 @@ for folder in (ROOT / "tests" / "sweeps", ROOT):
 # Ray's workers import this file and the fakes.
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).resolve().parent), str(ROOT / "tests" / "sweeps")])
 
-from sweeps.trial import run_epochs
+from sweeps.core.trial import run_epochs
 
 DOMAINS, RANKING = ("movie", "book"), ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
@@ -76,9 +76,9 @@ def measure(trials: int, epochs: int, seconds: float, fresh_workers: bool) -> di
     from rich.console import Console
     from sweep_fakes import fake_evaluate, tiny_data
 
-    from sweeps.ledger import Ledger
-    from sweeps.plan import Options, plan_sweep
-    from sweeps.sweep import StandIns, run_sweep
+    from sweeps.core.plan import Options, plan_sweep
+    from sweeps.core.sweep import TrialBackend, run_sweep
+    from sweeps.state.sweep_state import SweepState
 
     options = {"scenario": "sample", "name": "s1", "search": "optuna", "scheduler": "none", "concurrency": 1}
     # The learning rate is how long to wait; the other settings are Optuna's to propose.
@@ -93,12 +93,12 @@ def measure(trials: int, epochs: int, seconds: float, fresh_workers: bool) -> di
             used = resource.getrusage(resource.RUSAGE_SELF)
             cpu.append(used.ru_utime + used.ru_stime)
 
-    stand_ins = StandIns(data=tiny_data(), trainable=idle_trial, evaluate=fake_evaluate, saved=saved)
+    backend = TrialBackend(data=tiny_data(), trainable=idle_trial, evaluate=fake_evaluate, saved=saved)
     began = time.perf_counter()
     with open("log", "w") as log:
-        run_sweep(plan, Console(file=log), stand_ins=stand_ins)
+        run_sweep(plan, Console(file=log), backend=backend)
     wall = time.perf_counter() - began
-    events = list(Ledger(plan.record.folder).epochs())
+    events = list(SweepState(plan.record.folder).epochs())
     starts = [
         (event["time"] - before["time"]) / 1000 - seconds
         for before, event in itertools.pairwise(events)

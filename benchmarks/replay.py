@@ -1,7 +1,7 @@
 """Sweeps replayed over recorded learning curves: what would each way of searching have spent, and found?
 
-`replay_sweep` is a sweep without training: the search (`sweeps.search`), the successive halving (`sweeps.halving`), the
-choice of grid points (`sweeps.plan`) and the records (`sweeps.ledger`) are the project's own, called in the order in which
+`replay_sweep` is a sweep without training: the search (`sweeps.search.search`), the successive halving (`sweeps.search.asha`), the
+choice of grid points (`sweeps.core.plan`) and the records (`sweeps.state.sweep_state`) are the project's own, called in the order in which
 Ray Tune calls them; only the epochs come from the table. Workers are equally fast: every round each of them trains one
 epoch.
 
@@ -23,13 +23,13 @@ from typing import Any, Literal
 import numpy as np
 from curves import Between, Curves
 
-from sweeps.journal import Journal
-from sweeps.ledger import Ledger
-from sweeps.plan import choose_points
-from sweeps.records import best_of
-from sweeps.search import PRIOR_TRIALS, Method, SweepSearch
-from sweeps.settings import SweepRecord
-from sweeps.sweep import make_scheduler
+from sweeps.core.plan import choose_points
+from sweeps.core.sweep import make_scheduler
+from sweeps.search.search import PRIOR_TRIALS, Method, SweepSearch
+from sweeps.state.event_log import EventLog
+from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import best_of
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,14 @@ def replay_sweep(
     )  # fmt: skip
     points, trials = choose_points(record, space)
     with tempfile.TemporaryDirectory() as folder:
-        ledger = Ledger(Path(folder))
-    ledger.journal = Unwritten(ledger.journal.path)
-    # As in `sweeps.sweep.Sweep`.
+        state = SweepState(Path(folder))
+    state.journal = Unwritten(state.journal.path)
+    # As in `sweeps.core.sweep.Sweep`.
     startup = max(2, min(PRIOR_TRIALS, record.grid_points or PRIOR_TRIALS))
     search = SweepSearch(
-        space, ledger, method=record.search, points=points, trials=trials, epochs=epochs, seed=order, startup=startup
+        space, state, method=record.search, points=points, trials=trials, epochs=epochs, seed=order, startup=startup
     )
-    scheduler = make_scheduler(SimpleNamespace(record=record, epochs=epochs), ledger)
+    scheduler = make_scheduler(SimpleNamespace(record=record, epochs=epochs), state)
     if scheduler is not None:
         scheduler.set_search_properties("objective", "max")
     incumbents: list[float] = []
@@ -129,24 +129,24 @@ def replay_sweep(
             truths[config["trial"]] = curves.truth(mixture)
             if scheduler is not None:
                 scheduler.on_trial_add(None, trial)
-            ledger.start(ledger.records[config["trial"]])
+            state.start(state.records[config["trial"]])
             running[trial.trial_id] = trial, curves.curve(mixture, seed_of)
         if not running:
             break
         rounds += 1
         for trial, curve in list(running.values()):
-            own = ledger.records[trial.config["trial"]]
+            own = state.records[trial.config["trial"]]
             result = epoch_result(curve, own.epoch + 1, choices.patience)
             stopped = scheduler is not None and scheduler.on_trial_result(None, trial, result) == "STOP"
-            ledger.add(own, result, stopped=stopped)
-            incumbents.append(truths[best_of(ledger.records.values()).number])
+            state.add(own, result, stopped=stopped)
+            incumbents.append(truths[best_of(state.records.values()).number])
             if own.ended:
                 if scheduler is not None:
                     scheduler.on_trial_complete(None, trial, result)
                 search.on_trial_complete(trial.trial_id)
                 search.tell(own)
                 del running[trial.trial_id]
-    records = ledger.records.values()
+    records = state.records.values()
     settings = tuple(own.choice for own in records)
     return Course(np.array(incumbents), rounds, tuple(own.epoch for own in records), settings)
 
@@ -164,7 +164,7 @@ def epoch_result(curve: np.ndarray, epoch: int, patience: int) -> dict[str, Any]
     }
 
 
-class Unwritten(Journal):
+class Unwritten(EventLog):
     """A journal that is not written: thousands of replays need no disk."""
 
     def append(self, event: str, **content: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     python benchmarks/trial_memory.py --scenario sample
     python benchmarks/trial_memory.py --scenario movie_book_windows --data-root data --at-once 1,4,8
 
-Real trials (`sweeps.trial.train_trial` in a `TrialWorker`) on a local Ray with as many logical CPUs. They train
+Real trials (`sweeps.core.trial.train_trial` in a `TrialWorker`) on a local Ray with as many logical CPUs. They train
 on part of the sequences, with all features, and each is looked at when it ends an epoch while all of them run.
 
 The share of the features that a trial copies is measured, not argued: the same trial with features of four times the
@@ -39,8 +39,8 @@ from llmemf.features.cluster import leave_ray
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Sequences
 from sweeps.cluster.ray_session import set_environment
-from sweeps.plan import Options, Plan, plan_sweep
-from sweeps.sweep_data import load_data
+from sweeps.core.plan import Options, Plan, plan_sweep
+from sweeps.core.sweep_data import load_data
 
 set_environment(None)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -48,8 +48,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.g
 import ray
 from ray import tune
 
-from sweeps.trial import train_trial
-from sweeps.worker import TrialWorker
+from sweeps.core.trial import train_trial
+from sweeps.core.worker import TrialWorker
 
 MB = 2**20
 TRAINED_SEQUENCES, VALID_CASES = 1024, 256

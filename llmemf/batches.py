@@ -111,7 +111,7 @@ def _unit_rows(matrix: FeatureMatrix) -> FeatureMatrix:
 
 
 @dataclass(frozen=True)
-class View:
+class SequenceView:
     """One sequence of a batch: S^X, S^Y, or S^{X+Y}.
 
     Attributes:
@@ -136,7 +136,7 @@ class Batch:
     """
 
     users: Tensor
-    views: dict[str, View]
+    views: dict[str, SequenceView]
     targets: Tensor | None
 
     def __len__(self) -> int:
@@ -189,7 +189,7 @@ class DeviceSequences:
             where = column[member[is_input]] if layout == "aligned" else _column_from_end(rows, len(users))
             columns = min(max_length, int(where.max(initial=0)) + 1)
             tables = _left_pad([part[kept] for part in parts], rows, where, (len(users), columns), num_items)
-            self.views[name] = View(*(self._tensor(table) for table in tables))
+            self.views[name] = SequenceView(*(self._tensor(table) for table in tables))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
@@ -200,7 +200,7 @@ class DeviceSequences:
     def batch(self, index: Tensor) -> Batch:
         """The sequences at `index` (B,), as int64 tables on the device."""
         views = {
-            name: View(view.items[index].long(), view.next_same[index].long(), view.next_merged[index].long())
+            name: SequenceView(view.items[index].long(), view.next_same[index].long(), view.next_merged[index].long())
             for name, view in self.views.items()
         }
         return Batch(self.users[index], views, None if self.targets is None else self.targets[index].long())

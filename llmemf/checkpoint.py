@@ -28,7 +28,7 @@ from llmemf.ranking import rank_cases, summarise
 from llmemf.scenarios.scenario import Scenario
 
 STATE, BEST, CONFIG = "state.pt", "best.safetensors", "config.yaml"
-HARMLESS = {"epochs", "device", "patience", "chunk_elements"}
+RESUME_IGNORED_KEYS = {"epochs", "device", "patience", "chunk_elements"}
 """Settings in which a run may differ from the checkpoint that it resumes: they change no result beyond its rounding."""
 
 

@@ -66,7 +66,7 @@ def columns_of_draws(low: int, high: int, draws: Tensor, exact: Tensor) -> Sampl
 
 
 @dataclass(frozen=True)
-class Look:
+class SoftmaxStats:
     """What the chunk's rows see in the table of one modality.
 
     Attributes:
@@ -94,10 +94,12 @@ class TablePass(Protocol):
     def rows_at_once(self, rows: int) -> int:
         """Rows of a chunk, at least 1."""
 
-    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
-        """Look with the (c, D) queries of the rows `part`, whose targets are y (c,), through the table of modality m."""
+    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
+        """SoftmaxStats with the (c, D) queries of the rows `part`, whose targets are y (c,), through the table of modality m."""
 
-    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, y: Tensor, factor: Tensor) -> None:
+    def add_table_gradient(
+        self, m: int, d_table: Tensor, look: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
+    ) -> None:
         """Add sum_r factor_r (P_r(i) - [i = y_r]) query_r to the (N, D) gradient; factor (c,).
 
         With sampled columns the target is none of them, and the sum has P_r(i) alone.
@@ -178,7 +180,7 @@ class ExactPass:
     def rows_at_once(self, rows: int) -> int:
         return max(1, min(rows, self.chunk_elements // max(len(self.tables[0]), 1)))
 
-    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
+    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
         table, scale, count = self.tables[m], self.scales[m], self.counts[m]
         hits = None if self.sampled is None else self.sampled.ids[None, :] == y[:, None]
         vector = table[y] if self.sampled is None else self.target_rows[m][part]
@@ -205,9 +207,11 @@ class ExactPass:
         # Nothing but 0 where no column has the modality; no target there has a weight either.
         total = total.clamp(min=torch.finfo(total.dtype).tiny)
         expected.div_(total[:, None])
-        return Look(own_logit, top, total, expected, vector, own / total, exponentials if keep else None)
+        return SoftmaxStats(own_logit, top, total, expected, vector, own / total, exponentials if keep else None)
 
-    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, y: Tensor, factor: Tensor) -> None:
+    def add_table_gradient(
+        self, m: int, d_table: Tensor, look: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
+    ) -> None:
         d_table.addmm_(look.kept.T, query * (factor / look.total)[:, None])
         if self.sampled is None:
             d_table.index_add_(0, y, query * -factor[:, None])

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from llmemf.objective import UNSHIFTED_SCALE, Look
+from llmemf.objective import UNSHIFTED_SCALE, SoftmaxStats
 
 HALF_SCALE = 100.0
 """Largest scale for these passes: beyond it a row far from all items would have a normaliser of zero."""
@@ -142,7 +142,7 @@ class HalfPass:
         found = [slice(low, min(low + each, aligned)) for low in range(0, aligned, each)]
         return [*found, slice(aligned, items)] if aligned < items else found
 
-    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> Look:
+    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
         table, values = self.halves[m].logits, self.halves[m].values
         operand = (query * self.scales[m]).to(table.dtype)
         vector = table[y].float()
@@ -165,9 +165,11 @@ class HalfPass:
         total = total.clamp(min=torch.finfo(total.dtype).tiny)
         expected.div_(total[:, None])
         top = torch.zeros_like(self.scales[m]) if self.shifts is None else self.shifts[m]
-        return Look(own_logit, top, total, expected, vector, torch.exp(own_logit - top) / total, kept)
+        return SoftmaxStats(own_logit, top, total, expected, vector, torch.exp(own_logit - top) / total, kept)
 
-    def add_table_gradient(self, m: int, d_table: Tensor, look: Look, query: Tensor, y: Tensor, factor: Tensor) -> None:
+    def add_table_gradient(
+        self, m: int, d_table: Tensor, look: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
+    ) -> None:
         # The target's column counts apart, in fp32: as a difference of rounded products little would be left of P(y) - 1 where
         # P(y) is nearly 1.
         own = look.kept.gather(1, y[:, None]).squeeze(1).float()

@@ -18,7 +18,15 @@ import torch
 from torch import Tensor
 
 from llmemf.batches import TrialData, device_sequences
-from llmemf.checkpoint import HARMLESS, STATE, check_data, first_line, read_checkpoint, save_best, write_whole
+from llmemf.checkpoint import (
+    RESUME_IGNORED_KEYS,
+    STATE,
+    check_data,
+    first_line,
+    read_checkpoint,
+    save_best,
+    write_whole,
+)
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.memory import memory_gb
@@ -125,7 +133,7 @@ class Trainer:
         wanted, defaults = self.config.to_dict(), type(self.config)().to_dict()
         # A setting that is younger than the checkpoint had its default then.
         differing = sorted(key for key, value in wanted.items() if stored["config"].get(key, defaults[key]) != value)
-        if set(differing) - HARMLESS:
+        if set(differing) - RESUME_IGNORED_KEYS:
             raise InputError(
                 f"checkpoint {folder} was trained with another configuration ({', '.join(differing)} differ)"
             )

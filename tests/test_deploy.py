@@ -182,7 +182,7 @@ def sweep_lines():
 
 
 def test_the_sweeps_are_commands_that_exist():
-    from sweeps.grid import app
+    from sweeps.cli.sweep import app
 
     lines = sweep_lines()
     assert {name for name, _ in lines} == {KUBERAY, "README.md", "docs/cluster.md"}

@@ -40,7 +40,7 @@ def test_every_llmemf_command_and_option_exists(line):
 
 
 def test_every_sweep_option_in_the_readme_exists():
-    from sweeps.grid import app as grid
+    from sweeps.cli.sweep import app as grid
 
     options = options_of(typer.main.get_command(grid))
     table = re.findall(r"^\|.*", README, flags=re.MULTILINE)

@@ -23,9 +23,9 @@ from outcomes import Outcome, correlations, landscape, mean_difference
 from replay import Choices, Course, draw_seeds, epoch_result, replay_grid, replay_sweep, replay_top
 
 from llmemf.errors import InputError
-from sweeps.ledger import Ledger
-from sweeps.settings import SweepRecord
-from sweeps.space import build_space
+from sweeps.search.space import build_space
+from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_state import Ledger
 
 COMMAND = ROOT / "benchmarks" / "search_efficiency.py"
 
@@ -316,8 +316,8 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
     from rich.console import Console
     from sweep_fakes import fake_evaluate, fast_trial, objective, tiny_data
 
-    from sweeps.plan import Options, plan_sweep
-    from sweeps.sweep import StandIns, run_sweep
+    from sweeps.core.plan import Options, plan_sweep
+    from sweeps.core.sweep import StandIns, run_sweep
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)

@@ -37,7 +37,7 @@ def recommend(
 ) -> None:
     """Recommend items of one domain to somebody of whom only a history is known."""
     names = read_history(history)
-    from llmemf.exported.recommendation import Recommendations
+    from llmemf.export.recommendation import Recommendations
 
     request = {"history": names, "domain": domain, "k": k, "exclude_history": not keep_history}
     answer = Recommendations.load(model, device=device).answer(request)

@@ -129,7 +129,7 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Score a checkpoint's best weights, or an exported model, on a held-out split."""
-    from llmemf.exported.folder import is_exported
+    from llmemf.export.folder import is_exported
     from llmemf.scenarios.scenario import find_scenario
 
     scenario = find_scenario(name, data_root)
@@ -159,8 +159,8 @@ def _score_checkpoint(folder: Path, scenario, split: str, device: str) -> tuple[
 
 def _score_export(folder: Path, scenario, split: str, device: str) -> tuple[dict[str, float], str]:
     """Metrics, and how they compare with those that were logged."""
-    from llmemf.exported.evaluation import compare_with_logged, evaluate_export
-    from llmemf.exported.folder import ExportedModel
+    from llmemf.export.evaluation import compare_with_logged, evaluate_export
+    from llmemf.export.folder import ExportedModel
 
     model = ExportedModel.load(folder, device=device)
     metrics = evaluate_export(model, scenario, split)

@@ -10,7 +10,7 @@ Shapes: B batch, L length, D width, N items, n items of one domain, M modalities
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -21,10 +21,9 @@ from llmemf.batches import VIEWS, Batch, DeviceSequences, TrialData
 from llmemf.config import TrialConfig
 from llmemf.models.content import Content
 from llmemf.models.item_table import Missing, Projection
+from llmemf.models.llm_emf_encoders import MODALITIES, LLMEMFEncoders
 from llmemf.models.mixture import MixtureSettings, half_fits
 from llmemf.models.recommender import Recommender
-from llmemf.models.tower import MODALITIES, Tower
-from llmemf.objective import UNSHIFTED_SCALE
 from llmemf.objective_half import HALF_SCALE
 
 LITERAL = {
@@ -229,7 +228,7 @@ class LLMEMF(Recommender):
 
     def __init__(self, config: LLMEMFConfig, data: TrialData) -> None:
         super().__init__(config, data)
-        self.towers = nn.ModuleList([Tower(config, data, first) for first in config.towers()])
+        self.towers = nn.ModuleList([LLMEMFEncoders(config, data, first) for first in config.towers()])
 
     @classmethod
     def needs(cls, config: LLMEMFConfig) -> frozenset[str]:

@@ -76,7 +76,7 @@ class NCFMLP(Recommender):
         for table in (self.users.rows, self.items, self.folding):
             if table is not None:
                 nn.init.normal_(table, 0, 0.01)
-        self.towers = nn.ModuleList([Tower(config) for _ in range(2)])
+        self.towers = nn.ModuleList([LLMEMFEncoders(config) for _ in range(2)])
         self.negatives = Negatives(config, data)
 
     @classmethod
@@ -123,7 +123,7 @@ class NCFMLP(Recommender):
         return torch.cat(tables if self.users.rows is None else [*tables, self.users.rows[batch.users.unique()]])
 
 
-class Tower(nn.Module):
+class LLMEMFEncoders(nn.Module):
     """The network of one domain: 2 D -> D -> D / 2 -> ... -> 1."""
 
     def __init__(self, config: NCFMLPConfig) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from llmemf import text_format
 from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
-from sweeps import wording
 from sweeps.ablations.plan import MODEL, AblationRecord
-from sweeps.ablations.rows import STANDARD, TABLE4, Row, acting, other_rows, table4_rows
+from sweeps.ablations.rows import STANDARD, TABLE4, Row, effective_config, other_rows, table4_rows
 from sweeps.comparison.record import stored_plan, sweep_record
-from sweeps.plan import Plan, build_plan, merged_space
-from sweeps.settings import RECORD, SweepRecord, SweepSettings, space_keys
+from sweeps.core.plan import Plan, build_plan, merged_space
+from sweeps.state.settings import RECORD, SweepRecord, SweepSettings, space_keys
 
 
 def settled_rows(record: AblationRecord) -> dict[str, Row]:
@@ -58,10 +58,10 @@ def _judged(record: AblationRecord, row: Row, known: dict[str, Row]) -> Row:
                 f"{silent[0]} has weight 0 with alpha = {config.alpha:g}, beta = {config.beta:g}: give --set {key}=..., or "
                 "--tune N"
             )
-    same = f"{sorted(acting(config).items())} {searched}"
+    same = f"{sorted(effective_config(config).items())} {searched}"
     if same in known:
         return row.without(
-            f"the same model as {known[same].title!r}: {wording.settings(row.shown)} changes nothing here"
+            f"the same model as {known[same].title!r}: {text_format.settings(row.shown)} changes nothing here"
         )
     known[same] = row
     return row

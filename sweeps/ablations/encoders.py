@@ -34,7 +34,7 @@ class Encoders(BaseModel):
 
 
 def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto") -> Encoders:
-    """Look at a scenario's feature matrices.
+    """TestEvaluation at a scenario's feature matrices.
 
     Args:
         text, image: the encoders that the configuration names; `auto` is read as in training.

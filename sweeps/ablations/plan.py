@@ -27,10 +27,8 @@ from sweeps.comparison.record import (
     resume_group,
     used_scenario,
 )
-from sweeps.ledger import Ledger
-from sweeps.plan import Options, absolute_uri, plan_resume, plan_sweep
-from sweeps.records import best_of
-from sweeps.settings import (
+from sweeps.core.plan import Options, absolute_uri, plan_resume, plan_sweep
+from sweeps.state.settings import (
     RECORD,
     SweepRecord,
     as_values,
@@ -38,9 +36,11 @@ from sweeps.settings import (
     load_ablations,
     scenario_files,
 )
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import best_of
 
 MODEL = "llm_emf"
-KEPT = ("rows", "tune", "from_sweep", "seeds", "epochs", "seed", "tracking_uri")
+IMMUTABLE_OPTIONS = ("rows", "tune", "from_sweep", "seeds", "epochs", "seed", "tracking_uri")
 """Options that a stored ablation has once and for all."""
 
 
@@ -57,7 +57,7 @@ class AblationRecord(GroupRecord):
     """All that an ablation was started with: `ablation.yaml` in its folder."""
 
     kind = "ablation"
-    command = "ablation.py"
+    command = "ablation"
     entry = "row"
 
     rows: list[str]
@@ -156,7 +156,7 @@ def plan_resume_ablation(options: AblationOptions) -> AblationRecord:
     Raises:
         InputError: there is no such ablation, or an option would change it.
     """
-    return resume_group(AblationRecord, options, KEPT)
+    return resume_group(AblationRecord, options, IMMUTABLE_OPTIONS)
 
 
 def plan_continue_ablation(options: AblationOptions) -> AblationRecord:
@@ -201,7 +201,7 @@ def _fixed(options: AblationOptions, storage: Path, data_root: Path) -> dict[str
     if named and options.scenario not in (record.requested, record.scenario):
         raise InputError(f"--from {record.name}: that sweep is of {record.scenario}, not of {options.scenario}")
     plan = plan_resume(Options(name=record.name, storage=storage))
-    best = best_of(Ledger(record.folder).records.values())
+    best = best_of(SweepState(record.folder).records.values())
     if best is None:
         raise InputError(f"--from {record.name}: no trial of it has a value")
     fixed = {key: value for key, value in {**plan.fixed, **best.choice}.items() if key not in ("model", "seed")}

@@ -127,7 +127,7 @@ def other_rows(full: Row, encoders: Encoders, own: Mapping[str, Mapping[str, Any
     return rows
 
 
-def acting(config: TrialConfig) -> dict[str, Any]:
+def effective_config(config: TrialConfig) -> dict[str, Any]:
     """What of a configuration acts: two that agree in it are one model, however they are written."""
     values = config.to_dict()
     if not isinstance(config, LLMEMFConfig):

@@ -17,8 +17,8 @@ from sweeps.comparison.driver import run_group
 from sweeps.comparison.group import GroupRun
 from sweeps.comparison.run import test_means
 from sweeps.comparison.seeds import ended_seeds
-from sweeps.comparison.step import GroupStandIns
-from sweeps.plan import Plan
+from sweeps.comparison.step import GroupBackend
+from sweeps.core.plan import Plan
 
 
 class AblationRun(GroupRun):
@@ -27,8 +27,8 @@ class AblationRun(GroupRun):
     record: AblationRecord
     rows: dict[str, Row]
 
-    def settle(self) -> None:
-        self.rows = settle(self.record, self.scenario)
+    def finalize(self) -> None:
+        self.rows = finalize(self.record, self.scenario)
 
     def plan_search(self, entry: str) -> Plan | None:
         return None if self.record.tune is None else plan_row_search(self.record, self.rows[entry])
@@ -50,7 +50,7 @@ class AblationRun(GroupRun):
         }
 
     def summary(self) -> dict[str, float]:
-        return test_means(self.ledger.results.values())
+        return test_means(self.state.results.values())
 
     def table(self) -> tables.AblationTable:
         """The table of all that is known by now."""
@@ -69,18 +69,18 @@ class AblationRun(GroupRun):
         }
 
     def show_start(self) -> None:
-        ablation_view.print_start(self.record, self.scenario, self.rows, self.ledger, self.console)
+        ablation_view.print_start(self.record, self.scenario, self.rows, self.state, self.console)
 
     def show_entry(self, entry: str, place: int, *, earlier: bool) -> None:
         ablation_view.print_row(
-            self.rows[entry], self.ledger.result(entry), self.scenario, place, self.record, self.console, earlier
+            self.rows[entry], self.state.result(entry), self.scenario, place, self.record, self.console, earlier
         )
 
     def show_end(self, undelivered: str, page: str) -> None:
-        ablation_view.print_end(self.table(), self.record, self.ledger, undelivered, page, self.console)
+        ablation_view.print_end(self.table(), self.record, self.state, undelivered, page, self.console)
 
 
-def settle(record: AblationRecord, scenario: Any) -> dict[str, Row]:
+def finalize(record: AblationRecord, scenario: Any) -> dict[str, Row]:
     """Fix in the record which features stand for what and which row is the full model; it is always among the rows.
 
     Returns:
@@ -103,7 +103,7 @@ def run_ablation(
     console: Console,
     *,
     time_budget: float | None = None,
-    stand_ins: GroupStandIns | None = None,
+    backend: GroupBackend | None = None,
 ) -> int:
     """Run or continue an ablation to its end; see `run_group`."""
-    return run_group(AblationRun, record, console, time_budget=time_budget, stand_ins=stand_ins)
+    return run_group(AblationRun, record, console, time_budget=time_budget, backend=backend)

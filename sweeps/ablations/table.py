@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps import wording
+from llmemf import text_format
 from sweeps.ablations.plan import AblationRecord
 from sweeps.ablations.rows import GROUPS, Row
-from sweeps.comparison.ledger import EntryResult
 from sweeps.comparison.paper_numbers import ABLATION, MOVIE_BOOK, PAPER_METRICS
 from sweeps.comparison.significance import Test, against_reference, holm, paired_p
 from sweeps.comparison.spread import Spread
+from sweeps.comparison.state import EntryResult
 from sweeps.comparison.table_formats import markdown_head, markdown_row, number, p_value, tex
 from sweeps.comparison.tables import HEADINGS, RANKINGS, Cell, Place, all_tests
 
@@ -156,7 +156,7 @@ def describe(record: AblationRecord, scenario: Scenario, table: AblationTable) -
     done = [line for line in table.lines if line.result.outcome == "done"]
     candidates = f"{scenario.candidates['test'].shape[1]:,}"
     protocol = (
-        f"In percent: mean and standard deviation over {wording.plural(len(record.seeds), 'seed')}; {record.how}. Each seed "
+        f"In percent: mean and standard deviation over {text_format.plural(len(record.seeds), 'seed')}; {record.how}. Each seed "
         "was tested once, at its best validation epoch. Validation: what training monitors, mean and spread over seeds."
     )
     ranking = (
@@ -167,7 +167,7 @@ def describe(record: AblationRecord, scenario: Scenario, table: AblationTable) -
     if len(done) > 1:
         notes.append(
             "Difference and p: against the full model, MRR, sampled; paired two-sided t-tests with Holm's correction for the "
-            f"{wording.plural(len(done) - 1, 'row')} of a domain. Over cases (the reciprocal rank of a case averaged over "
+            f"{text_format.plural(len(done) - 1, 'row')} of a domain. Over cases (the reciprocal rank of a case averaged over "
             "seeds): would these trained models differ for other users? Over seeds: would other seeds give the same answer? "
             "A difference stands where both are small; over few seeds only large ones can be."
         )
@@ -212,7 +212,7 @@ def as_markdown(table: AblationTable) -> str:
         lines.append("")
     lines += ["## Rows", "", *markdown_head(["row", "validation", "seeds", "settings"])]
     for line in table.lines:
-        given = wording.settings({**line.row.shown, **line.result.chosen})
+        given = text_format.settings({**line.row.shown, **line.result.chosen})
         lines.append(
             markdown_row(
                 [line.title, validation_text(line.validation), str(len(line.result.seeds) or "-"), given or "-"]
@@ -250,7 +250,7 @@ def as_csv(table: AblationTable) -> str:
             "outcome": line.result.outcome or "waiting",
             "validation": line.validation and line.validation.mean,
             "validation_spread": line.validation and line.validation.deviation,
-            "settings": wording.settings({**line.row.shown, **line.result.chosen}),
+            "settings": text_format.settings({**line.row.shown, **line.result.chosen}),
             "reason": line.result.reason,
         }
         if not line.cells:

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import wording
+from llmemf import text_format
 from sweeps.ablations.plan import AblationRecord
 from sweeps.ablations.rows import GROUPS, Row
 from sweeps.ablations.table import AblationTable, grouped, validation_text
-from sweeps.comparison.ledger import EntryResult, GroupLedger
+from sweeps.comparison.state import EntryResult, GroupState
 from sweeps.comparison.table_formats import number
 from sweeps.comparison.tables import HEADINGS
 from sweeps.comparison.view import STATE_STYLES, data_line, entry_line, facts_table, plain_table, print_places
@@ -26,15 +26,15 @@ def print_start(
     record: AblationRecord,
     scenario: Scenario | None,
     rows: Mapping[str, Row],
-    ledger: GroupLedger | None,
+    state: GroupState | None,
     console: Console,
 ) -> None:
     """What is taken apart, on what, at which configuration, and where it goes."""
     facts = facts_table()
     facts.add_row("ablation", Text(record.name, style="bold"))
-    if ledger is not None and not ledger.is_new:
-        done = sum(result.outcome == "done" for result in ledger.results.values())
-        facts.add_row("goes on", f"{done} of {wording.plural(len(record.rows), 'row')} done")
+    if state is not None and not state.is_new:
+        done = sum(result.outcome == "done" for result in state.results.values())
+        facts.add_row("goes on", f"{done} of {text_format.plural(len(record.rows), 'row')} done")
     if scenario is None:
         facts.add_row("data", f"{record.scenario} (made when the ablation starts)")
     else:
@@ -48,8 +48,8 @@ def print_start(
         facts.add_row("features", ", ".join(f"{kind} by {name}" for kind, name in named.items() if name) or "none")
     if record.full:
         facts.add_row("full model", f"row {record.full}: {rows[record.full].title!r}")
-    facts.add_row("rows", f"{record.how}; {wording.plural(len(record.seeds), 'seed')}, each tested once")
-    facts.add_row("shared", wording.settings(record.fixed))
+    facts.add_row("rows", f"{record.how}; {text_format.plural(len(record.seeds), 'seed')}, each tested once")
+    facts.add_row("shared", text_format.settings(record.fixed))
     if record.assignments:
         facts.add_row("set", " ".join(record.assignments))
     facts.add_row("writes to", str(record.folder))
@@ -77,13 +77,13 @@ def print_rows(record: AblationRecord, rows: Mapping[str, Row], console: Console
             made.add_row(Text(title, style="dim italic"), "", "")
         for row in own:
             title = row.title + (" (full model)" if row.name == record.full else "")
-            cell: Any = wording.settings(row.shown)
+            cell: Any = text_format.settings(row.shown)
             made.add_row(row.name, title, Text(f"cannot run: {row.problem}", style="yellow") if row.problem else cell)
     console.print(made)
     able = sum(not rows[name].problem for name in record.rows)
     trials = f"{able * record.tune:,} trials of searches at most, " if record.tune else ""
     console.print(
-        f"\n{able} of {wording.plural(len(record.rows), 'row')} can run: {trials}{able * len(record.seeds)} of seeds"
+        f"\n{able} of {text_format.plural(len(record.rows), 'row')} can run: {trials}{able * len(record.seeds)} of seeds"
     )
 
 
@@ -97,13 +97,13 @@ def print_row(
     earlier: bool,
 ) -> None:
     """One line of a row that is through."""
-    how = wording.plural(len(result.seeds), "seed")
+    how = text_format.plural(len(result.seeds), "seed")
     line = entry_line(row.name, record.rows, place, result, scenario, how, earlier=earlier)
     console.print(line, soft_wrap=not console.is_terminal)
 
 
 def print_end(
-    table: AblationTable, record: AblationRecord, ledger: GroupLedger, undelivered: str, page: str, console: Console
+    table: AblationTable, record: AblationRecord, state: GroupState, undelivered: str, page: str, console: Console
 ) -> None:
     """The tables, what to know about them, and where everything lies."""
     console.print()
@@ -115,7 +115,7 @@ def print_end(
     console.print()
     files = "ablation.md, ablation.csv, ablation.tex"
     again = any(line.state == "failed" for line in table.lines)
-    print_places("ablation", record, ledger, files, undelivered, page, console, again=again)
+    print_places("ablation", record, state, files, undelivered, page, console, again=again)
 
 
 def domain_table(table: AblationTable, domain: str, console: Console) -> Table:

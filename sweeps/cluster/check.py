@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 
 from llmemf.errors import InputError
+from llmemf.text_format import plural
 from sweeps.cluster import node_probe
 from sweeps.cluster.resources import check_request, trials_that_fit
-from sweeps.plan import Plan
-from sweeps.settings import RECORD, SweepRecord
-from sweeps.wording import plural
+from sweeps.core.plan import Plan
+from sweeps.state.settings import RECORD, SweepRecord
 
 ANSWER_SECONDS = 120.0
 """A node that has not answered after this is not used: its first worker imports torch, perhaps over a network."""

@@ -17,7 +17,7 @@ from typing import Any
 
 PACKAGES = ("ray", "torch", "numpy")
 OWN = ("llmemf", "sweeps")
-TRIAL = "sweeps.trial"
+TRIAL = "sweeps.core.trial"
 
 
 def versions() -> dict[str, str]:

@@ -22,9 +22,9 @@ from sweeps.cluster.access import refused, set_token
 from sweeps.cluster.check import check_cluster, cluster_room
 from sweeps.cluster.login_node import BorrowedNode, has_node
 from sweeps.cluster.resources import machine, slots
-from sweeps.plan import Plan
-from sweeps.settings import SweepRecord
-from sweeps.sweep_data import SweepData
+from sweeps.core.plan import Plan
+from sweeps.core.sweep_data import SweepData
+from sweeps.state.settings import SweepRecord
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20

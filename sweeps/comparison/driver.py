@@ -11,10 +11,10 @@ from llmemf.errors import InputError
 from sweeps.cluster.ray_session import quiet
 from sweeps.comparison.group import GroupRun
 from sweeps.comparison.record import GroupRecord
-from sweeps.comparison.step import GroupStandIns
-from sweeps.interrupt import Interrupted, StopRequest
-from sweeps.settings import write_whole
-from sweeps.sweep import ALL_FAILED, COMPLETED, INTERRUPTED, NEEDS_USER, TIME_SPENT, check_reachable, locked
+from sweeps.comparison.step import GroupBackend
+from sweeps.core.interrupt import Interrupted, StopRequest
+from sweeps.core.sweep import ALL_FAILED, COMPLETED, INTERRUPTED, NEEDS_USER, TIME_SPENT, check_reachable, locked
+from sweeps.state.settings import write_whole
 
 
 def run_group(
@@ -23,7 +23,7 @@ def run_group(
     console: Console,
     *,
     time_budget: float | None = None,
-    stand_ins: GroupStandIns | None = None,
+    backend: GroupBackend | None = None,
 ) -> int:
     """Run or continue a group to its end.
 
@@ -32,7 +32,7 @@ def run_group(
         record: what to run.
         console: where to show it.
         time_budget: seconds after which it stops in order; `--resume` continues it.
-        stand_ins: for tests.
+        backend: for tests.
 
     Returns:
         The exit code: 0 completed, 1 no entry has a result, 2 it had to stop, 3 its time budget was spent, 130
@@ -45,11 +45,11 @@ def run_group(
     make_folder(record)
     with StopRequest(time_budget) as stop, locked(record.folder, record.name), quiet(record) as watch:
         watch.stop = stop.request
-        run = kind(record, console, stop, watch, stand_ins or GroupStandIns())
+        run = kind(record, console, stop, watch, backend or GroupBackend())
         try:
             run.open()
             run.run()
-            done = any(result.outcome == "done" for result in run.ledger.results.values())
+            done = any(result.outcome == "done" for result in run.state.results.values())
             outcome, page = "completed" if done else "failed", run.tracking.page()
             undelivered = run.close(outcome)
             run.show_end(undelivered, page)

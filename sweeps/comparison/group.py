@@ -17,32 +17,33 @@ from typing import Any
 
 from rich.console import Console
 
+from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
-from sweeps import leaderboard, wording
 from sweeps.cluster.ray_session import LogWatch
-from sweeps.comparison.ledger import EntryResult, GroupLedger, SeedResult
 from sweeps.comparison.record import GroupRecord, plan_seeds
-from sweeps.comparison.seeds import Look, load_ranks, look_at_test, ranks_path, save_ranks, search_facts
-from sweeps.comparison.step import GroupStandIns, SharedRay, Step
+from sweeps.comparison.seeds import TestEvaluation, evaluate_on_test, load_ranks, ranks_path, save_ranks, search_facts
+from sweeps.comparison.state import EntryResult, GroupState, SeedResult
+from sweeps.comparison.step import GroupBackend, SharedRay, Step
 from sweeps.comparison.tracking import GroupTracking
-from sweeps.interrupt import StopRequest
-from sweeps.ledger import Ledger
-from sweeps.plan import SAMPLE, Plan
-from sweeps.records import TrialRecord, best_of
-from sweeps.report_text import caveats
-from sweeps.retention import Retention
-from sweeps.settings import write_whole
-from sweeps.sweep import (
+from sweeps.core.interrupt import StopRequest
+from sweeps.core.plan import SAMPLE, Plan
+from sweeps.core.summary import caveats
+from sweeps.core.sweep import (
     CLUSTER_LOST,
     INTERRUPTED,
     NEEDS_USER,
     code_version,
     locked,
 )
-from sweeps.sweep_data import SweepData, load_data
+from sweeps.core.sweep_data import SweepData, load_data
+from sweeps.state import leaderboard
+from sweeps.state.checkpoint_retention import CheckpointRetention
+from sweeps.state.settings import write_whole
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord, best_of
 
 LookAt = Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]]
 
@@ -65,11 +66,11 @@ class GroupRun:
     """Whether the seeds of every entry are tested as soon as they are trained."""
 
     def __init__(
-        self, record: Any, console: Console, stop: StopRequest, watch: LogWatch, stand_ins: GroupStandIns
+        self, record: Any, console: Console, stop: StopRequest, watch: LogWatch, backend: GroupBackend
     ) -> None:
         self.record, self.console, self.stop, self.watch = record, console, stop, watch
-        self.stand_ins = stand_ins
-        self.ledger = GroupLedger(record.folder, record.entry)
+        self.backend = backend
+        self.state = GroupState(record.folder, record.entry)
         self.ray = SharedRay()
         self.tracking: GroupTracking | None = None
 
@@ -89,7 +90,7 @@ class GroupRun:
         """
         raise NotImplementedError
 
-    def settle(self) -> None:
+    def finalize(self) -> None:
         """Fix in the record what follows from the data; called with the scenario at hand, before anything is shown."""
 
     def params(self) -> dict[str, Any]:
@@ -124,22 +125,22 @@ class GroupRun:
         """
         record = self.record
         with self.console.status(f"loading {record.scenario}"):
-            self.scenario = self.stand_ins.data.scenario if self.stand_ins.data else load_scenario(record)
+            self.scenario = self.backend.data.scenario if self.backend.data else load_scenario(record)
         if record.fingerprint not in ("", self.scenario.fingerprint):
             raise InputError(
                 f"scenario {self.scenario.name!r} has changed since {record.kind} {record.name!r} was started (fingerprint "
                 f"{self.scenario.fingerprint[:8]}, was {record.fingerprint[:8]}): bring the old data back, or start anew"
             )
         record.fingerprint, record.status = self.scenario.fingerprint, "running"
-        self.settle()
+        self.finalize()
         self.show_start()
         with self.console.status("opening the tracking database"):
-            tracking = GroupTracking(record, self.params(), self.stand_ins.client)
+            tracking = GroupTracking(record, self.params(), self.backend.client)
             tracking.open()
         self.tracking = tracking
         self._listen()
         record.save()
-        self.ledger.open(
+        self.state.open(
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             entries=record.entries, fingerprint=record.fingerprint,
         )  # fmt: skip
@@ -165,7 +166,7 @@ class GroupRun:
         self.conclude()
 
     def _is_done(self, entry: str) -> bool:
-        result = self.ledger.result(entry)
+        result = self.state.result(entry)
         kept = all(ranks_path(self.record.folder, entry, seed).exists() for seed in result.seeds)
         return result.outcome == "done" and kept
 
@@ -175,14 +176,14 @@ class GroupRun:
         try:
             search = self.plan_search(entry)
             first = search or plan_seeds(self.record, entry, self.given(entry))
-            data = self.stand_ins.data or load_data(first)
+            data = self.backend.data or load_data(first)
         except InputError as error:
-            self.ledger.end(entry, "missing", str(error), status=status)
+            self.state.end(entry, "missing", str(error), status=status)
             return
         try:
             self._trained(entry, search, data, place)
         except EntryFailed as error:
-            self.ledger.end(entry, "failed", str(error), status=status)
+            self.state.end(entry, "failed", str(error), status=status)
 
     def _trained(self, entry: str, search: Plan | None, data: SweepData, place: str) -> None:
         facts: dict[str, Any] = {}
@@ -210,12 +211,12 @@ class GroupRun:
             look(trained, self.weights(seeds))
         failed = [record for record in trained if record.outcome == "failed"]
         reason = f"{len(failed)} of {_first_error(failed, 'seed', len(trained))}" if failed else ""
-        self.ledger.end(entry, "done", reason, notes=caveats(search or seeds, data), **facts)
+        self.state.end(entry, "done", reason, notes=caveats(search or seeds, data), **facts)
 
     @staticmethod
     def weights(plan: Plan) -> dict[str, Path]:
         """Trial of an ended step -> folder with its weights."""
-        return Retention(plan.record.folder, Ledger(plan.record.folder), plan.record.keep).weights()
+        return CheckpointRetention(plan.record.folder, SweepState(plan.record.folder), plan.record.keep).weights()
 
     def _step(
         self,
@@ -231,26 +232,26 @@ class GroupRun:
         Raises:
             Interrupted: it was asked to stop.
         """
-        record, stand_ins = plan.record, self.stand_ins
+        record, backend = plan.record, self.backend
         if record.status == "completed":
-            return list(Ledger(record.folder).records.values())
+            return list(SweepState(record.folder).records.values())
         record.folder.mkdir(parents=True, exist_ok=True)
         with locked(record.folder, record.name), self._trial_console() as console:
             sweep = Step(
-                plan, console, stand_ins, title=f"{self.record.name}   {entry} on {record.scenario}   ({place}, {step})",
+                plan, console, backend, title=f"{self.record.name}   {entry} on {record.scenario}   ({place}, {step})",
                 tags=self.tracking.tags_of(step), look=look, on_stuck=self._leave_stuck,
             )  # fmt: skip
             parallel = 0
             try:
                 if sweep.search.has_work():
                     with console.status("starting Ray"):
-                        parallel = 1 if stand_ins.train else self.ray.start(plan, data)
+                        parallel = 1 if backend.train else self.ray.start(plan, data)
                 self._listen()
                 self.stop.check()
                 sweep.open(data, parallel)
                 self._listen()
                 if parallel:
-                    train = stand_ins.train or (lambda sweep: sweep.train(parallel, self.stop))
+                    train = backend.train or (lambda sweep: sweep.train(parallel, self.stop))
                     train(sweep)
                 result = sweep.finish(self.stop)
             except BaseException as error:
@@ -282,9 +283,9 @@ class GroupRun:
         Returns:
             Name of a trial -> its test metrics.
         """
-        result = self.ledger.result(entry)
+        result = self.state.result(entry)
         seconds: dict[int, float] = {}
-        for event in Ledger(plan.record.folder).epochs():
+        for event in SweepState(plan.record.folder).epochs():
             seconds[event["trial"]] = seconds.get(event["trial"], 0.0) + event["result"].get("seconds_train", 0.0)
         found = {}
         for record in records:
@@ -300,16 +301,16 @@ class GroupRun:
                     tested = SeedResult(
                         look.metrics, record.best_epoch, record.epoch, round(seconds.get(record.number, 0.0), 3)
                     )
-                    self.ledger.tested(
+                    self.state.tested(
                         entry, seed, tested, parameters=look.parameters, status=look.status, facts=look.facts
                     )
             found[record.name] = result.seeds[seed].metrics
         return found
 
-    def _ranked(self, record: TrialRecord, weights: dict[str, Path], data: SweepData) -> Look:
+    def _ranked(self, record: TrialRecord, weights: dict[str, Path], data: SweepData) -> TestEvaluation:
         if record.name not in weights:
             raise EntryFailed(f"the weights of seed {record.choice['seed']} are gone")
-        rank = self.stand_ins.rank or look_at_test
+        rank = self.backend.rank or evaluate_on_test
         try:
             with self.console.status(f"scoring seed {record.choice['seed']} on the test split"):
                 return rank(weights[record.name], data)
@@ -327,7 +328,7 @@ class GroupRun:
         """Entry that is done -> the ranks of each of its seeds that was tested."""
         found = {}
         for entry in self.record.entries:
-            result = self.ledger.results.get(entry, EntryResult(entry))
+            result = self.state.results.get(entry, EntryResult(entry))
             if result.outcome == "done" and result.seeds:
                 paths = [ranks_path(self.record.folder, entry, seed) for seed in sorted(result.seeds)]
                 found[entry] = [load_ranks(path) for path in paths]
@@ -335,7 +336,7 @@ class GroupRun:
 
     def results(self) -> list[EntryResult]:
         """What is known of each entry, in the order of the table."""
-        return [self.ledger.results.get(entry, EntryResult(entry)) for entry in self.record.entries]
+        return [self.state.results.get(entry, EntryResult(entry)) for entry in self.record.entries]
 
     def close(self, outcome: str, reason: str = "") -> str:
         """Write tables and journal, and close the run in MLflow; says what could not be delivered there."""
@@ -347,7 +348,7 @@ class GroupRun:
         for name, text in pages.items():
             write_whole(self.record.folder / name, text)
         self.record.save()
-        self.ledger.stop(reason or outcome)
+        self.state.stop(reason or outcome)
         page = leaderboard.shortened(next(iter(pages.values())))
         paths = [self.record.folder / name for name in (*pages, self.record.file())]
         with self.console.status("delivering to MLflow"):
@@ -372,4 +373,4 @@ def load_scenario(record: GroupRecord) -> Scenario:
 def _first_error(records: list[TrialRecord], noun: str, total: int | None = None) -> str:
     """`12 trials failed: ValueError: ...`."""
     error = next((record.error for record in records if record.error), "no trial had a value")
-    return f"{wording.plural(total or len(records), noun)} failed: {error}"
+    return f"{text_format.plural(total or len(records), noun)} failed: {error}"

@@ -27,11 +27,11 @@ from sweeps.comparison.record import (
     sweep_record,
     used_scenario,
 )
-from sweeps.plan import Plan, absolute_uri, build_plan, merged_space
-from sweeps.settings import (
-    COMMON,
+from sweeps.core.plan import Plan, absolute_uri, build_plan, merged_space
+from sweeps.state.settings import (
+    IMMUTABLE_SETTINGS,
     RECORD,
-    SETTLED,
+    SHARED_SETTINGS,
     SweepSettings,
     apply_assignments,
     as_values,
@@ -42,7 +42,7 @@ from sweeps.settings import (
 )
 
 DEFAULT_TRIALS = 20
-KEPT = ("trials_per_model", "seeds", "epochs", "seed", "tracking_uri")
+IMMUTABLE_OPTIONS = ("trials_per_model", "seeds", "epochs", "seed", "tracking_uri")
 """Options that a stored comparison has once and for all."""
 
 
@@ -58,7 +58,7 @@ class ComparisonRecord(GroupRecord):
     """All that a comparison was started with: `comparison.yaml` in its folder."""
 
     kind = "comparison"
-    command = "compare.py"
+    command = "compare"
     entry = "model"
 
     models: list[str]
@@ -94,7 +94,7 @@ def plan_comparison(options: CompareOptions, *, now: datetime.datetime | None = 
     values = load_settings(files[used]) if used in files else {}
     stamp = now or datetime.datetime.now()
     name = options.name or f"{used}-{stamp:%Y%m%d-%H%M%S}"
-    fixed = {key: value for key, value in values.get("fixed", {}).items() if key in COMMON}
+    fixed = {key: value for key, value in values.get("fixed", {}).items() if key in SHARED_SETTINGS}
     if options.epochs is not None:
         fixed["epochs"] = options.epochs
     fixed.setdefault("epochs", TrialConfig.model_fields["epochs"].default)
@@ -132,7 +132,7 @@ def plan_resume_comparison(options: CompareOptions) -> ComparisonRecord:
     Raises:
         InputError: there is no such comparison, or an option would change it.
     """
-    record = resume_group(ComparisonRecord, options, KEPT)
+    record = resume_group(ComparisonRecord, options, IMMUTABLE_OPTIONS)
     if options.models is not None:
         record.models = in_table_order(list(dict.fromkeys([*record.models, *checked_models(options.models)])))
     check_assignments(record)
@@ -171,7 +171,7 @@ def check_assignments(record: ComparisonRecord) -> None:
         model, key = _addressed(text)
         if model is not None and model not in record.models:
             raise InputError(f"--set {text}: {model!r} is not compared: {nearest(model, record.models)}")
-        if model is not None and key in COMMON:
+        if model is not None and key in SHARED_SETTINGS:
             raise InputError(
                 f"--set {text}: {key} must be the same in all systems: write --set {text.partition('.')[2]}"
             )
@@ -183,7 +183,7 @@ def check_assignments(record: ComparisonRecord) -> None:
             raise InputError(f"--set {text}: give --seed for the searches, --seeds for the chosen configurations")
     for model in record.models:
         for key in _settings_of(record, model)[1]:
-            if key in (*SETTLED, *COMMON):
+            if key in (*IMMUTABLE_SETTINGS, *SHARED_SETTINGS):
                 raise InputError(f"--set {key}: one value is expected: it must be the same in all systems")
 
 

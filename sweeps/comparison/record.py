@@ -17,11 +17,12 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from llmemf.command_line import command_line
 from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
-from sweeps.plan import SAMPLE, Options, Plan, build_plan, command_line, plan_resume
-from sweeps.settings import RECORD, SweepRecord, SweepSettings, scenario_files, write_whole
+from sweeps.core.plan import SAMPLE, Options, Plan, build_plan, plan_resume
+from sweeps.state.settings import RECORD, SweepRecord, SweepSettings, scenario_files, write_whole
 
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
 DEFAULT_SEEDS = 5

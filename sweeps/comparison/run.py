@@ -12,8 +12,8 @@ from sweeps.comparison.driver import run_group
 from sweeps.comparison.group import GroupRun
 from sweeps.comparison.paper_numbers import PAPER_METRICS
 from sweeps.comparison.plan import ComparisonRecord, plan_search
-from sweeps.comparison.step import GroupStandIns
-from sweeps.plan import Plan
+from sweeps.comparison.step import GroupBackend
+from sweeps.core.plan import Plan
 
 
 class ComparisonRun(GroupRun):
@@ -34,7 +34,7 @@ class ComparisonRun(GroupRun):
         }
 
     def summary(self) -> dict[str, float]:
-        return test_means(self.ledger.results.values())
+        return test_means(self.state.results.values())
 
     def pages(self) -> dict[str, str]:
         table = self.table()
@@ -49,14 +49,14 @@ class ComparisonRun(GroupRun):
         return tables.build_table(self.record, self.scenario, self.results(), self.ranks())
 
     def show_start(self) -> None:
-        comparison_view.print_start(self.record, self.scenario, self.ledger, self.console)
+        comparison_view.print_start(self.record, self.scenario, self.state, self.console)
 
     def show_entry(self, entry: str, place: int, *, earlier: bool) -> None:
-        result = self.ledger.result(entry)
+        result = self.state.result(entry)
         comparison_view.print_system(result, self.scenario, place, self.record, self.console, earlier=earlier)
 
     def show_end(self, undelivered: str, page: str) -> None:
-        comparison_view.print_end(self.table(), self.record, self.ledger, undelivered, page, self.console)
+        comparison_view.print_end(self.table(), self.record, self.state, undelivered, page, self.console)
 
 
 def test_means(results: Any) -> dict[str, float]:
@@ -75,7 +75,7 @@ def run_comparison(
     console: Console,
     *,
     time_budget: float | None = None,
-    stand_ins: GroupStandIns | None = None,
+    backend: GroupBackend | None = None,
 ) -> int:
     """Run or continue a comparison to its end; see `run_group`."""
-    return run_group(ComparisonRun, record, console, time_budget=time_budget, stand_ins=stand_ins)
+    return run_group(ComparisonRun, record, console, time_budget=time_budget, backend=backend)

@@ -11,16 +11,16 @@ from zipfile import BadZipFile
 import numpy as np
 
 from llmemf.errors import InputError
-from sweeps.ledger import Ledger
-from sweeps.records import TrialRecord
-from sweeps.sweep_data import SweepData
+from sweeps.core.sweep_data import SweepData
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord
 
 RANKS = "ranks"
 ARRAYS = ("case", "domain", "sampled", "full")
 
 
 @dataclass(frozen=True)
-class Look:
+class TestEvaluation:
     """What scoring a checkpoint on the test split gave.
 
     Attributes:
@@ -38,7 +38,7 @@ class Look:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def look_at_test(folder: Path, data: SweepData) -> Look:
+def evaluate_on_test(folder: Path, data: SweepData) -> TestEvaluation:
     """Rank every test case by the weights of a trial's best epoch.
 
     Args:
@@ -55,7 +55,9 @@ def look_at_test(folder: Path, data: SweepData) -> Look:
 
     model, ranks = rank_checkpoint(folder, data.scenario, data.trial_data)
     metrics = summarise(ranks, data.scenario.domains, "test")
-    return Look({key: ranks[key] for key in ARRAYS}, metrics, num_parameters(model), model.status, model.facts())
+    return TestEvaluation(
+        {key: ranks[key] for key in ARRAYS}, metrics, num_parameters(model), model.status, model.facts()
+    )
 
 
 def ranks_path(folder: Path, model: str, seed: int) -> Path:
@@ -91,7 +93,7 @@ def load_ranks(path: Path) -> dict[str, np.ndarray]:
 
 def ended_seeds(folder: Path) -> dict[int, TrialRecord]:
     """Seed -> trial of a sweep over seeds, of those that ended with a value."""
-    records = Ledger(folder).records.values()
+    records = SweepState(folder).records.values()
     return {record.choice["seed"]: record for record in records if record.outcome == "completed"}
 
 

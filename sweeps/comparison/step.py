@@ -8,27 +8,27 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import leaderboard
 from sweeps.cluster.ray_session import OBJECT_STORE_EXTRA, data_bytes, start_ray, stop_ray
-from sweeps.comparison.seeds import Look
-from sweeps.interrupt import StopRequest
-from sweeps.plan import Plan
-from sweeps.records import TrialRecord, best_of
-from sweeps.sweep import COMPLETED, INTERRUPTED, Result, StandIns, Sweep, write_results
-from sweeps.sweep_data import SweepData
+from sweeps.comparison.seeds import TestEvaluation
+from sweeps.core.interrupt import StopRequest
+from sweeps.core.plan import Plan
+from sweeps.core.sweep import COMPLETED, INTERRUPTED, Result, Sweep, TrialBackend, write_results
+from sweeps.core.sweep_data import SweepData
+from sweeps.state import leaderboard
+from sweeps.state.trial_records import TrialRecord, best_of
 
 
 @dataclass
-class GroupStandIns(StandIns):
+class GroupBackend(TrialBackend):
     """What tests put in the place of the trial floor.
 
     Attributes:
         train: runs the trials of a step without Ray.
-        rank: instead of `look_at_test`.
+        rank: instead of `evaluate_on_test`.
     """
 
     train: Callable[[Sweep], None] | None = None
-    rank: Callable[[Path, SweepData], Look] | None = None
+    rank: Callable[[Path, SweepData], TestEvaluation] | None = None
 
 
 class Step(Sweep):
@@ -45,14 +45,14 @@ class Step(Sweep):
         self,
         plan: Plan,
         console: Console,
-        stand_ins: GroupStandIns,
+        backend: GroupBackend,
         *,
         title: str,
         tags: dict[str, str],
         look: Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]] | None,
         on_stuck: Callable[[str], None],
     ) -> None:
-        super().__init__(plan, console, stand_ins)
+        super().__init__(plan, console, backend)
         self._title, self._tags, self._look, self._on_stuck = title, tags, look, on_stuck
 
     def open(self, data: SweepData, parallel: int) -> None:
@@ -68,7 +68,7 @@ class Step(Sweep):
         """Write the leaderboard, look at the test split where that is asked for, and close the runs."""
         tracking = self.tracking
         self.close_trials(tracking)
-        records = list(self.ledger.records.values())
+        records = list(self.state.records.values())
         best = best_of(records)
         outcome = "interrupted" if stop.reason else "completed" if best else "failed"
         test: dict[str, float] = {}
@@ -76,7 +76,7 @@ class Step(Sweep):
             found = self._look(records, self.retention.weights())
             for record in records:
                 if record.name in found:
-                    tracking.delivery.write(
+                    tracking.writer.write(
                         "metrics", record.name, values=found[record.name], step=record.best_epoch, time=record.updated
                     )
             test = found.get(best.name, {})
@@ -87,7 +87,7 @@ class Step(Sweep):
         tracking.log_parent(metrics=summary, tags=tags, paths=paths, step=len(records), time=time)
         tracking.close(outcome)
         self.tracking = None
-        self.settle(outcome, stop.reason)
+        self.finalize(outcome, stop.reason)
         return Result(COMPLETED if outcome == "completed" else INTERRUPTED, records, test)
 
 

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from sweeps import wording
+from llmemf import text_format
 from sweeps.comparison.paper_numbers import PAPER_METRICS, shown_name
 from sweeps.comparison.significance import Test
 from sweeps.comparison.tables import HEADINGS, RANKINGS, Cell, ComparisonTable, Place, Row
@@ -37,12 +37,12 @@ def costs(row: Row) -> dict[str, str]:
     mean = {name: np.mean([getattr(seed, name) for seed in seeds]) for name in ("seconds", "best_epoch", "epochs_run")}
     return {
         "trials": f"{search['trials']}{stopped}",
-        "search": wording.duration(search["seconds"]),
+        "search": text_format.duration(search["seconds"]),
         "seeds": str(len(seeds)),
-        "training": wording.duration(mean["seconds"]) if mean["seconds"] >= 10 else f"{mean['seconds']:.1f} s",
+        "training": text_format.duration(mean["seconds"]) if mean["seconds"] >= 10 else f"{mean['seconds']:.1f} s",
         "epochs": f"{mean['best_epoch']:.3g}/{mean['epochs_run']:.3g}",
         "parameters": count(result.parameters),
-        "chosen": wording.settings(result.chosen),
+        "chosen": text_format.settings(result.chosen),
     }
 
 

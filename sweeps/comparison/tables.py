@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps import wording
-from sweeps.comparison.ledger import EntryResult
+from llmemf import text_format
 from sweeps.comparison.paper_numbers import OWN_PAPER, PAPER_METRICS, PaperTable, paper_table, shown_name
 from sweeps.comparison.plan import ComparisonRecord
 from sweeps.comparison.significance import Test, against_best, mean_over_seeds
+from sweeps.comparison.state import EntryResult
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
@@ -162,7 +162,7 @@ def all_tests(
 def describe(record: ComparisonRecord, scenario: Scenario, table: ComparisonTable) -> list[str]:
     """What a reader of the table must know."""
     done = [row for row in table.rows if row.result.outcome == "done"]
-    count = wording.plural(len(record.seeds), "seed")
+    count = text_format.plural(len(record.seeds), "seed")
     protocol = (
         f"In percent: mean and standard deviation over {count} of the configuration that {record.trials_per_model} trials "
         "at most chose on validation, the same budget for every system. Each seed was tested once, at its best validation "
@@ -179,7 +179,7 @@ def describe(record: ComparisonRecord, scenario: Scenario, table: ComparisonTabl
         notes.append(
             "p: paired two-sided t-test over the test cases against the best other system (MRR, sampled; the reciprocal "
             "rank of a case averaged over seeds), with Holm's correction for the "
-            f"{wording.plural(len(done) - 1, 'comparison')} of a domain."
+            f"{text_format.plural(len(done) - 1, 'comparison')} of a domain."
         )
     if table.paper is not None:
         paper = table.paper

@@ -10,9 +10,9 @@ from typing import Any
 
 from llmemf.errors import InputError
 from sweeps.comparison.record import GroupRecord
-from sweeps.delivery import PARENT, Delivery, Target, Write, one_line
-from sweeps.sweep import code_version
-from sweeps.tracking import STATUS, finite
+from sweeps.core.sweep import code_version
+from sweeps.tracking.mlflow_writer import PARENT, MlflowWriter, Operation, TrackingTarget, one_line
+from sweeps.tracking.runs import STATUS, finite
 
 
 class GroupTracking:
@@ -42,7 +42,9 @@ class GroupTracking:
         artifacts = (Path(record.storage) / "artifacts" / record.scenario).as_uri() if local else None
         # No sweep has a space in its name.
         self.name = f"{record.kind} {record.name}"
-        self.delivery = Delivery(Target(record.tracking_uri, record.scenario, self.name, artifacts, tags), client)
+        self.writer = MlflowWriter(
+            TrackingTarget(record.tracking_uri, record.scenario, self.name, artifacts, tags), client
+        )
 
     def open(self) -> None:
         """Create the run, or find that of an earlier driver.
@@ -50,15 +52,15 @@ class GroupTracking:
         Raises:
             InputError: the tracking server or database cannot be reached.
         """
-        record, delivery = self.record, self.delivery
+        record, writer = self.record, self.writer
         try:
-            found = delivery.search(f"tags.sweep = '{self.name}'")
+            found = writer.search(f"tags.sweep = '{self.name}'")
             if found:
-                delivery.runs[PARENT] = found[0].info.run_id
-                delivery.deliver(Write("reopen", PARENT, {}))
+                writer.runs[PARENT] = found[0].info.run_id
+                writer.deliver(Operation("reopen", PARENT, {}))
             else:
-                delivery.deliver(Write("create", PARENT, {"name": self.name, "start": _now()}))
-                delivery.deliver(Write("params", PARENT, {"params": self.params}))
+                writer.deliver(Operation("create", PARENT, {"name": self.name, "start": _now()}))
+                writer.deliver(Operation("params", PARENT, {"params": self.params}))
         except Exception as error:
             raise InputError(
                 f"tracking at {record.tracking_uri} does not work ({one_line(error)}); start the server, or give another "
@@ -67,7 +69,7 @@ class GroupTracking:
 
     def tags_of(self, step: str) -> dict[str, str]:
         """Tags that hang a sweep below this run."""
-        return {self.record.kind: self.record.name, "step": step, "mlflow.parentRunId": self.delivery.runs[PARENT]}
+        return {self.record.kind: self.record.name, "step": step, "mlflow.parentRunId": self.writer.runs[PARENT]}
 
     def close(self, outcome: str, metrics: dict[str, float], paths: list[Path], page: str) -> str:
         """Write metrics and files, and close the run; says in one line what failed ("" if nothing).
@@ -76,17 +78,17 @@ class GroupTracking:
             page: the tables in Markdown, for the run's description.
         """
         if metrics:
-            self.delivery.write("metrics", PARENT, values=finite(metrics), step=0, time=_now())
-        self.delivery.write("tags", PARENT, tags={"mlflow.note.content": page})
+            self.writer.write("metrics", PARENT, values=finite(metrics), step=0, time=_now())
+        self.writer.write("tags", PARENT, tags={"mlflow.note.content": page})
         for path in paths:
-            self.delivery.write("artifact", PARENT, path=str(path), folder=None)
-        self.delivery.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=_now())
-        return self.delivery.close()
+            self.writer.write("artifact", PARENT, path=str(path), folder=None)
+        self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=_now())
+        return self.writer.close()
 
     def page(self) -> str:
         """Where MLflow's pages show the runs, below the address of the server; "" if it is unknown."""
         try:
-            return f"/#/experiments/{self.delivery.experiment()}/runs?workflowType=machine_learning"
+            return f"/#/experiments/{self.writer.experiment()}/runs?workflowType=machine_learning"
         except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
             return ""
 

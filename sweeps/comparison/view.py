@@ -10,17 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmemf import text_format
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.models import model_class
-from sweeps import wording
-from sweeps.comparison.ledger import EntryResult, GroupLedger
 from sweeps.comparison.paper_numbers import PAPER_METRICS, shown_name
 from sweeps.comparison.plan import ComparisonRecord, plan_search
 from sweeps.comparison.record import GroupRecord
+from sweeps.comparison.state import EntryResult, GroupState
 from sweeps.comparison.table_formats import COST_HEADINGS, costs, count, number, p_value
 from sweeps.comparison.tables import HEADINGS, Cell, ComparisonTable, Row
-from sweeps.plan import Plan, command_line
-from sweeps.report_text import describe_resources, print_command
+from sweeps.core.plan import Plan
+from sweeps.core.summary import describe_resources, print_command
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
@@ -31,14 +32,14 @@ STATE_STYLES = {"failed": "red", "cannot run": "yellow", "not run yet": "dim"}
 
 
 def print_start(
-    record: ComparisonRecord, scenario: Scenario | None, ledger: GroupLedger | None, console: Console
+    record: ComparisonRecord, scenario: Scenario | None, state: GroupState | None, console: Console
 ) -> None:
     """What is compared, on what, with which budget, and where it goes."""
     facts = facts_table()
     facts.add_row("comparison", Text(record.name, style="bold"))
-    if ledger is not None and not ledger.is_new:
-        done = sum(result.outcome == "done" for result in ledger.results.values())
-        facts.add_row("goes on", f"{done} of {wording.plural(len(record.models), 'system')} done")
+    if state is not None and not state.is_new:
+        done = sum(result.outcome == "done" for result in state.results.values())
+        facts.add_row("goes on", f"{done} of {text_format.plural(len(record.models), 'system')} done")
     if scenario is None:
         facts.add_row("data", f"{record.scenario} (made when the comparison starts)")
     else:
@@ -46,9 +47,9 @@ def print_start(
     facts.add_row("systems", f"{len(record.models)}: {', '.join(map(shown_name, record.models))}")
     stopping = "ASHA stops the laggards" if record.scheduler == "asha" else "none is stopped early"
     budget = f"at most {record.trials_per_model} trials ({record.search}, {stopping}) of at most "
-    seeds = f"then {wording.plural(len(record.seeds), 'seed')} of the chosen configuration, each tested once"
-    facts.add_row("each", f"{budget}{wording.plural(record.fixed['epochs'], 'epoch')}, {seeds}")
-    facts.add_row("common", wording.settings(record.fixed))
+    seeds = f"then {text_format.plural(len(record.seeds), 'seed')} of the chosen configuration, each tested once"
+    facts.add_row("each", f"{budget}{text_format.plural(record.fixed['epochs'], 'epoch')}, {seeds}")
+    facts.add_row("common", text_format.settings(record.fixed))
     if record.assignments:
         facts.add_row("set", " ".join(record.assignments))
     facts.add_row("writes to", str(record.folder))
@@ -68,7 +69,7 @@ def print_system(
     """One line of a system that is through."""
     how = ""
     if result.outcome == "done":
-        facts, seeds = costs(Row(result)), wording.plural(len(result.seeds), "seed")
+        facts, seeds = costs(Row(result)), text_format.plural(len(result.seeds), "seed")
         how = f"{facts['trials']} trials, {seeds}, {facts['training']} training each, {count(result.parameters)} parameters"
     names = [shown_name(model) for model in record.models]
     line = entry_line(shown_name(result.name), names, place, result, scenario, how, earlier=earlier)
@@ -98,7 +99,7 @@ def entry_line(
 def print_end(
     table: ComparisonTable,
     record: ComparisonRecord,
-    ledger: GroupLedger,
+    state: GroupState,
     tracking: str,
     page: str,
     console: Console,
@@ -117,7 +118,7 @@ def print_end(
     print_places(
         "comparison",
         record,
-        ledger,
+        state,
         "comparison.md, comparison.csv, comparison.tex",
         tracking,
         page,
@@ -129,7 +130,7 @@ def print_end(
 def print_places(
     kind: str,
     record: GroupRecord,
-    ledger: GroupLedger,
+    state: GroupState,
     files: str,
     undelivered: str,
     page: str,
@@ -140,7 +141,7 @@ def print_places(
     """How a group of sweeps ended, where its tables are, how to look at its runs, and how to repeat what failed."""
     facts = facts_table()
     style = "green" if record.status == "completed" else "red"
-    took = f"in {wording.duration(ledger.seconds)}"
+    took = f"in {text_format.duration(state.seconds)}"
     facts.add_row(kind, Text.assemble(record.name, " ", (record.status, f"bold {style}"), f" {took}"))
     facts.add_row("tables", f"{record.folder}/{files}")
     if undelivered:
@@ -149,7 +150,7 @@ def print_places(
     if record.tracking_uri.startswith("http"):
         print_command(console, "browse", record.tracking_uri.rstrip("/") + page)
     else:
-        print_command(console, "browse", command_line("ui.py", storage=record.storage))
+        print_command(console, "browse", command_line("ui", storage=record.storage))
     if again:
         print_command(console, "try again", record.resume_command())
 
@@ -224,7 +225,7 @@ def print_dry_run(
         scenario: None where it is made when the comparison starts.
         problems: system -> why it cannot run.
     """
-    print_start(record, scenario, GroupLedger(record.folder, "model"), console)
+    print_start(record, scenario, GroupState(record.folder, "model"), console)
     made = plain_table()
     for heading, right in (
         ("system", False),
@@ -247,7 +248,7 @@ def print_dry_run(
     console.print(made)
     total = sum(plan.trials for plan in plans.values())
     again = sum(1 if model_class(model).closed_form else len(record.seeds) for model in plans)
-    text = f"\n{wording.plural(total, 'trial')} of searches, {again} of seeds"
+    text = f"\n{text_format.plural(total, 'trial')} of searches, {again} of seeds"
     if plans:
         text += f"; {describe_resources(next(iter(plans.values())), parallel)}"
     console.print(text)
@@ -267,7 +268,7 @@ def problems_of(record: ComparisonRecord, *, with_data: bool) -> dict[str, str]:
     Args:
         with_data: whether the data is there to be looked at.
     """
-    from sweeps.sweep_data import load_data
+    from sweeps.core.sweep_data import load_data
 
     found = {}
     for model in record.models:

@@ -11,8 +11,8 @@ from typing import Any
 
 from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
-from sweeps.plan import Plan
-from sweeps.space import Block
+from sweeps.core.plan import Plan
+from sweeps.search.space import Block
 
 
 @dataclass(frozen=True)

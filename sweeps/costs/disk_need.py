@@ -9,9 +9,9 @@ from pathlib import Path
 from llmemf.batches import TrialData
 from llmemf.config import TrialConfig
 from llmemf.models import model_class
-from sweeps import checkpoints
+from sweeps.core.plan import Plan
 from sweeps.costs.classes import build, cost_classes, typical_values
-from sweeps.plan import Plan
+from sweeps.state import checkpoints
 
 METRIC_BYTES = 150
 """One value of one metric in MLflow's database, and about as much in the journal."""

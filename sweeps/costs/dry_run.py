@@ -8,16 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmemf import text_format
 from llmemf.config import read_yaml
-from sweeps import wording
 from sweeps.cluster.check import BOOTSTRAP, most_at_once, read_node_types
 from sweeps.cluster.resources import machine, trials_that_fit
+from sweeps.core.plan import Plan
+from sweeps.core.summary import print_start
+from sweeps.core.sweep_data import SweepData
 from sweeps.costs.disk_need import DiskNeed, disk_need
-from sweeps.ledger import Ledger
-from sweeps.plan import Plan
-from sweeps.records import TrialRecord, trial_name
-from sweeps.report_text import print_start
-from sweeps.sweep_data import SweepData
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord, trial_name
 
 TRIALS_SHOWN = 40
 """Rows in a terminal."""
@@ -31,9 +31,9 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
         parallel: trials at once.
         console: a terminal gets the first rows of a long table; a file or pipe gets all.
     """
-    ledger = Ledger(plan.record.folder)
+    state = SweepState(plan.record.folder)
     print_start(plan, data, parallel, console)
-    _print_trials(plan, ledger, console)
+    _print_trials(plan, state, console)
     _print_dropped(plan, console)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
@@ -45,21 +45,21 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
     console.print("\ndry run: nothing was started or written", style="dim")
 
 
-def remaining(plan: Plan, ledger: Ledger) -> tuple[list[TrialRecord], list[dict[str, Any]], int]:
+def remaining(plan: Plan, state: SweepState) -> tuple[list[TrialRecord], list[dict[str, Any]], int]:
     """Trials that go on, grid points that are new, and how many settings Optuna proposes later."""
-    points = plan.points[: max(0, plan.trials - len(ledger.records))]
-    return ledger.unfinished(), points, max(0, plan.trials - len(ledger.records) - len(points))
+    points = plan.points[: max(0, plan.trials - len(state.records))]
+    return state.unfinished(), points, max(0, plan.trials - len(state.records) - len(points))
 
 
-def _print_trials(plan: Plan, ledger: Ledger, console: Console) -> None:
-    unfinished, points, later = remaining(plan, ledger)
-    first = len(ledger.records) + 1
+def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
+    unfinished, points, later = remaining(plan, state)
+    first = len(state.records) + 1
     rows = [(record.name, record.settings, f"goes on after epoch {record.epoch}") for record in unfinished]
     rows += [(trial_name(first + index), point, "") for index, point in enumerate(points)]
     shown = rows[:TRIALS_SHOWN] if console.is_terminal else rows
-    ended = len(ledger.records) - len(unfinished)
+    ended = len(state.records) - len(unfinished)
     if ended:
-        console.print(f"{wording.plural(ended, 'trial')} of {plan.trials:,} ended already", style="dim")
+        console.print(f"{text_format.plural(ended, 'trial')} of {plan.trials:,} ended already", style="dim")
     if rows:
         keys = plan.shown
         table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
@@ -69,7 +69,7 @@ def _print_trials(plan: Plan, ledger: Ledger, console: Console) -> None:
         if unfinished:
             table.add_column("", style="dim")
         for name, values, note in shown:
-            cells = [wording.number(values[key]) if key in values else "later" for key in keys]
+            cells = [text_format.number(values[key]) if key in values else "later" for key in keys]
             table.add_row(name, *cells, *([note] if unfinished else []))
         console.print(table)
     if len(rows) > len(shown):
@@ -106,7 +106,7 @@ def describe_fit(plan: Plan, parallel: int) -> list[tuple[str, str]]:
     cpus = here["CPU"] - runs * record.cpus_per_trial
     gpus = max(0.0, here["GPU"] - runs * record.gpus_per_trial)
     limit = " (--concurrency)" if record.concurrency == parallel else ""
-    there = f"{_resources_text(here['CPU'], here['GPU'])}: {wording.plural(parallel, 'trial')} at once{limit}"
+    there = f"{_resources_text(here['CPU'], here['GPU'])}: {text_format.plural(parallel, 'trial')} at once{limit}"
     return [*asks, ("machine", f"{there}, {_resources_text(cpus, gpus)} idle")]
 
 
@@ -120,10 +120,10 @@ def _described_cluster(plan: Plan) -> list[tuple[str, str]]:
     for kind in kinds or []:
         each = trials_that_fit(plan.record, kind.resources)
         most = "any number" if kind.most is None else f"at most {kind.most}"
-        rows.append(("may start", f"{most} of {kind}, {wording.plural(each, 'trial')} each"))
+        rows.append(("may start", f"{most} of {kind}, {text_format.plural(each, 'trial')} each"))
     total = most_at_once(plan.record, kinds, most_workers) if kinds else None
     if total is not None:
-        rows.append(("", f"{wording.plural(total, 'trial')} at once when it has grown as far as it may"))
+        rows.append(("", f"{text_format.plural(total, 'trial')} at once when it has grown as far as it may"))
     return rows
 
 
@@ -142,13 +142,13 @@ def describe_disk(plan: Plan, data: SweepData | None, parallel: int) -> list[tup
 def disk_text(need: DiskNeed, plan: Plan) -> Text:
     """The sum, its parts, what is free, and a warning where it does not fit."""
     parts = [
-        f"{wording.size(need.running)} checkpoints of running trials",
-        f"{wording.size(need.kept)} weights of the best {min(plan.record.keep, plan.trials)}",
-        f"{wording.size(need.artifacts)} MLflow artifacts" if need.artifacts else "",
-        f"{wording.size(need.records)} metrics and records",
+        f"{text_format.size(need.running)} checkpoints of running trials",
+        f"{text_format.size(need.kept)} weights of the best {min(plan.record.keep, plan.trials)}",
+        f"{text_format.size(need.artifacts)} MLflow artifacts" if need.artifacts else "",
+        f"{text_format.size(need.records)} metrics and records",
     ]
-    text = Text(f"at most {wording.size(need.total)} ({', '.join(filter(None, parts))}); ")
-    free = f"{wording.size(need.free)} free in {need.where}"
+    text = Text(f"at most {text_format.size(need.total)} ({', '.join(filter(None, parts))}); ")
+    free = f"{text_format.size(need.free)} free in {need.where}"
     if need.fits:
         return text.append(free)
     mend = "free some, give another --storage, or lower --concurrency or --keep"

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from llmemf import text_format
 from llmemf.errors import InputError
-from sweeps import wording
 from sweeps.cluster.resources import machine, slots
+from sweeps.core.plan import Plan
+from sweeps.core.sweep_data import SweepData
 from sweeps.costs.disk_need import DiskNeed, disk_need
 from sweeps.costs.dry_run import disk_text, remaining
 from sweeps.costs.halving_simulation import simulate
@@ -25,9 +27,7 @@ from sweeps.costs.processes import Probes, total_memory
 from sweeps.costs.projection import Calibration, Projected, calibrate, projections
 from sweeps.costs.trial import TrialCosts, measure_costs, trial_factors
 from sweeps.costs.workload import workload
-from sweeps.ledger import Ledger
-from sweeps.plan import Plan
-from sweeps.sweep_data import SweepData
+from sweeps.state.sweep_state import SweepState
 
 SWEEP_START = 12.0
 """Seconds for Ray, MLflow and the leaderboard (measured on two cores: 10 to 20)."""
@@ -85,7 +85,7 @@ def estimate(
         InputError: no trial is left or fits this machine, or its configuration does not fit the data or the memory.
     """
     record = plan.record
-    if not any(map(bool, remaining(plan, Ledger(record.folder)))):
+    if not any(map(bool, remaining(plan, SweepState(record.folder)))):
         raise InputError(f"sweep {record.name!r} has no trial left to run")
     if not console.is_terminal:
         console.print("estimate: measuring for about a minute")
@@ -165,8 +165,8 @@ def _print(plan: Plan, found: Estimate, parallel: int, console: Console, gpu_pri
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    trials = wording.plural(plan.trials, "trial")
-    facts.add_row("sweep", f"{record.scenario}, {trials} of at most {wording.plural(plan.epochs, 'epoch')}")
+    trials = text_format.plural(plan.trials, "trial")
+    facts.add_row("sweep", f"{record.scenario}, {trials} of at most {text_format.plural(plan.epochs, 'epoch')}")
     facts.add_row("device", f"{typical.device}, {parallel} at once")
     facts.add_row("epoch", f"{_epoch(typical)}, typical settings, alone")
     if found.cheapest and found.dearest:
@@ -179,14 +179,14 @@ def _print(plan: Plan, found: Estimate, parallel: int, console: Console, gpu_pri
     shared = typical.memory - typical.private
     facts.add_row(
         "memory",
-        f"{wording.size(typical.memory)} per trial at its peak, {wording.size(shared)} of it program files and data "
-        f"that all trials of a node share; {wording.size(parallel * typical.private + shared)} for {parallel} at once",
+        f"{text_format.size(typical.memory)} per trial at its peak, {text_format.size(shared)} of it program files and data "
+        f"that all trials of a node share; {text_format.size(parallel * typical.private + shared)} for {parallel} at once",
     )
     if typical.gpu_total:
         largest = max(m.gpu_memory for m in (typical, found.dearest) if m)
         facts.add_row(
             "GPU memory",
-            f"{wording.size(largest + CUDA_CONTEXT)} of {wording.size(typical.gpu_total)} per trial: the memory allows "
+            f"{text_format.size(largest + CUDA_CONTEXT)} of {text_format.size(typical.gpu_total)} per trial: the memory allows "
             f"--gpus-per-trial {found.gpu_share:g}",
         )
     if record.stack > 1:
@@ -194,12 +194,12 @@ def _print(plan: Plan, found: Estimate, parallel: int, console: Console, gpu_pri
             "stacks", f"not counted: all times are of single trials; --stack {record.stack} is tried at the start"
         )
     one = found.start + plan.epochs * found.epoch
-    facts.add_row("one trial", f"{wording.duration(one)} if it runs all its epochs")
+    facts.add_row("one trial", f"{text_format.duration(one)} if it runs all its epochs")
     facts.add_row("at most", f"{_hours(found.at_most)} without early stopping{_gpu_hours(found.gpu_hours_at_most)}")
     if plan.rungs:
         facts.add_row(
             "expected",
-            f"{_hours(found.expected)} with ASHA, {found.expected_epochs:.1f} of {wording.plural(plan.epochs, 'epoch')} "
+            f"{_hours(found.expected)} with ASHA, {found.expected_epochs:.1f} of {text_format.plural(plan.epochs, 'epoch')} "
             f"per trial{_gpu_hours(found.gpu_hours)}",
             style="bold",
         )
@@ -237,7 +237,7 @@ def assumptions(plan: Plan, found: Estimate, parallel: int) -> list[str]:
         )
     if found.typical.gpu_total:
         lines.append(
-            f"{wording.size(CUDA_CONTEXT)} for the driver per process on a GPU, and a tenth of its memory left free"
+            f"{text_format.size(CUDA_CONTEXT)} for the driver per process on a GPU, and a tenth of its memory left free"
         )
     if plan.resumed:
         lines.append("trials that go on are counted from their first epoch")
@@ -262,8 +262,10 @@ def print_projections(
     for row in rows:
         seconds = projected_sweep(plan, found, row, parallel)
         money = [f"{gpu_price * seconds / 3600:,.2f}" if row.on_device else ""] if gpu_price is not None else []
-        gpu = wording.size(row.on_device) if row.on_device else ""
-        table.add_row(row.name, _seconds(row.epoch), f"{seconds / 3600:.2g} h", *money, wording.size(row.memory), gpu)
+        gpu = text_format.size(row.on_device) if row.on_device else ""
+        table.add_row(
+            row.name, _seconds(row.epoch), f"{seconds / 3600:.2g} h", *money, text_format.size(row.memory), gpu
+        )
     console.print(table)
     for row in rows:
         for wall in row.walls:
@@ -285,11 +287,11 @@ def _epoch(measured: Measured) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 600 else wording.duration(value)
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 600 else text_format.duration(value)
 
 
 def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.2g} h ({wording.duration(seconds)})"
+    return f"{seconds / 3600:.2g} h ({text_format.duration(seconds)})"
 
 
 def _gpu_hours(hours: float) -> str:

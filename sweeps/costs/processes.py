@@ -18,7 +18,7 @@ from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from sweeps.costs.probe import Measured, share_data
 from sweeps.costs.scaling import Device
-from sweeps.settings import SweepRecord
+from sweeps.state.settings import SweepRecord
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sweeps import wording
+from llmemf import text_format
 from sweeps.costs import scaling
 from sweeps.costs.probe import Measured
 from sweeps.costs.scaling import Device
@@ -103,18 +103,18 @@ def walls(found: Calibration, size: Workload, device: Device, result: Projected)
     lines = []
     frozen = 0.0 if size.mapped else 2 * scaling.frozen_bytes(size)
     if result.memory > found.node:
-        need = f"memory: {wording.size(result.memory)} of {wording.size(found.node)}"
+        need = f"memory: {text_format.size(result.memory)} of {text_format.size(found.node)}"
         if frozen > 0.1 * result.memory:
-            need += f"; `llmemf features pack` takes {wording.size(frozen)} off"
+            need += f"; `llmemf features pack` takes {text_format.size(frozen)} off"
         if found.trials > 1 and not device.padded:
             need += f"; --concurrency below {found.trials}"
         own = scaling.trial_bytes(size)
         if not device.padded and own > 0.5 * found.node:
-            need += f"; a trial alone holds {wording.size(own)}, most of it ids: lower id_dim"
+            need += f"; a trial alone holds {text_format.size(own)}, most of it ids: lower id_dim"
         lines.append(need)
     if result.on_device > device.memory:
         lines.append(
-            f"GPU memory: {wording.size(result.on_device)} of {wording.size(device.memory)}; lower id_dim (the id table is not "
+            f"GPU memory: {text_format.size(result.on_device)} of {text_format.size(device.memory)}; lower id_dim (the id table is not "
             "split over GPUs), or objective=sampled where it is exact"
         )
     parts = scaling.training(size, padded=device.padded)
@@ -143,4 +143,4 @@ def projections(found: Calibration) -> list[Projected]:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 600 else wording.duration(value)
+    return f"{value:.2g} s" if value < 10 else f"{value:.0f} s" if value < 600 else text_format.duration(value)

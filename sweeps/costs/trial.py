@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llmemf.config import TrialConfig
+from sweeps.core.plan import Plan
 from sweeps.costs.classes import build, class_key, cost_classes, typical_values
 from sweeps.costs.dry_run import remaining
 from sweeps.costs.probe import Measured
 from sweeps.costs.processes import Probes, available_memory
 from sweeps.costs.scaling import Device
-from sweeps.ledger import Ledger
-from sweeps.plan import Plan
+from sweeps.state.sweep_state import SweepState
 
 TYPICAL_SECONDS = 10.0
 KIND_SECONDS = 1.5
@@ -103,7 +103,7 @@ def trial_factors(plan: Plan, ratios: Sequence[dict[tuple, float]]) -> list[floa
         ratios: by block of the space, class of its values -> cost over the typical cost. Settings are taken to act
             independently of each other.
     """
-    unfinished, points, later = remaining(plan, Ledger(plan.record.folder))
+    unfinished, points, later = remaining(plan, SweepState(plan.record.folder))
     known = [record.choice for record in unfinished] + points
     factors = []
     for values in known:

@@ -11,13 +11,13 @@ from pydantic import Field
 
 from llmemf.errors import InputError
 from sweeps.comparison.record import DEFAULT_SEEDS, RESOURCES, GroupRecord, check_new, resume_group
-from sweeps.ledger import Ledger
-from sweeps.plan import Options, absolute_uri, plan_resume
-from sweeps.records import ranked
-from sweeps.settings import SweepRecord, find_sweep, space_keys
+from sweeps.core.plan import Options, absolute_uri, plan_resume
+from sweeps.state.settings import SweepRecord, find_sweep, space_keys
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import ranked
 
 DEFAULT_TOP = 3
-KEPT = ("top", "seeds", "tracking_uri", "data_root")
+IMMUTABLE_OPTIONS = ("top", "seeds", "tracking_uri", "data_root")
 """Options that a stored rerun has once and for all."""
 
 
@@ -45,7 +45,7 @@ class RerunRecord(GroupRecord):
     """All that a rerun was started with, and the one trial that it tested: `rerun.yaml` in its folder."""
 
     kind = "rerun"
-    command = "rerun.py"
+    command = "rerun"
     entry = "trial"
 
     sweep: str
@@ -89,9 +89,9 @@ def plan_rerun(options: RerunOptions, *, now: datetime.datetime | None = None) -
         )
     if "seed" in space_keys(sweep.space):
         raise InputError(f"sweep {sweep.name!r} is one configuration over seeds already: name a sweep that searched")
-    plan, ledger = plan_resume(Options(name=sweep.name, storage=storage)), Ledger(folder)
+    plan, state = plan_resume(Options(name=sweep.name, storage=storage)), SweepState(folder)
     top = DEFAULT_TOP if options.top is None else options.top
-    best = [record for record in ranked(ledger.records.values()) if record.outcome in ("completed", "pruned")][:top]
+    best = [record for record in ranked(state.records.values()) if record.outcome in ("completed", "pruned")][:top]
     chosen = {
         record.name: {k: v for k, v in {**plan.fixed, **record.choice}.items() if k not in ("model", "seed")}
         for record in best
@@ -110,7 +110,7 @@ def plan_rerun(options: RerunOptions, *, now: datetime.datetime | None = None) -
         configurations=chosen,
         shown={record.name: record.settings for record in best},
         objectives={record.name: record.objective for record in best},
-        earlier_looks=len(ledger.tests),
+        earlier_looks=len(state.tests),
         seed=sweep.seed,
         # Other seeds than the sweep's own: its luck must not count.
         seeds=list(range(sweep.seed + 1, sweep.seed + 1 + count)),
@@ -135,4 +135,4 @@ def plan_resume_rerun(options: RerunOptions) -> RerunRecord:
     """
     if options.sweep is not None and options.name is None:
         options.name = f"{options.sweep}-rerun"
-    return resume_group(RerunRecord, options, KEPT)
+    return resume_group(RerunRecord, options, IMMUTABLE_OPTIONS)

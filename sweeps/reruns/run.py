@@ -11,13 +11,13 @@ from sweeps.comparison.driver import run_group
 from sweeps.comparison.group import EntryFailed, GroupRun
 from sweeps.comparison.record import plan_seeds
 from sweeps.comparison.seeds import ended_seeds
-from sweeps.comparison.step import GroupStandIns
-from sweeps.plan import Plan
+from sweeps.comparison.step import GroupBackend
+from sweeps.core.plan import Plan
+from sweeps.core.sweep_data import load_data
 from sweeps.reruns import table as tables
 from sweeps.reruns import view as rerun_view
 from sweeps.reruns.plan import RerunRecord
-from sweeps.settings import write_whole
-from sweeps.sweep_data import load_data
+from sweeps.state.settings import write_whole
 
 
 class RerunRun(GroupRun):
@@ -41,12 +41,12 @@ class RerunRun(GroupRun):
         if not record.winner:
             return
         plan = plan_seeds(record, record.winner, self.given(record.winner))
-        data = self.stand_ins.data or load_data(plan)
+        data = self.backend.data or load_data(plan)
         trained = [record for _, record in sorted(ended_seeds(plan.record.folder).items())]
         try:
             self.look(record.winner, plan, data, trained, self.weights(plan))
         except EntryFailed as error:
-            self.ledger.end(record.winner, "failed", f"test: {error}")
+            self.state.end(record.winner, "failed", f"test: {error}")
 
     def params(self) -> dict[str, Any]:
         record = self.record
@@ -84,14 +84,14 @@ class RerunRun(GroupRun):
         return found
 
     def show_start(self) -> None:
-        rerun_view.print_start(self.record, self.scenario, self.ledger, self.console)
+        rerun_view.print_start(self.record, self.scenario, self.state, self.console)
 
     def show_entry(self, entry: str, place: int, *, earlier: bool) -> None:
         line = next(line for line in self.table().lines if line.name == entry)
         rerun_view.print_trial(line, place, self.record, self.console, earlier=earlier)
 
     def show_end(self, undelivered: str, page: str) -> None:
-        rerun_view.print_end(self.table(), self.ledger, undelivered, page, self.console)
+        rerun_view.print_end(self.table(), self.state, undelivered, page, self.console)
 
 
 def run_rerun(
@@ -99,7 +99,7 @@ def run_rerun(
     console: Console,
     *,
     time_budget: float | None = None,
-    stand_ins: GroupStandIns | None = None,
+    backend: GroupBackend | None = None,
 ) -> int:
     """Run or continue a rerun to its end; see `run_group`."""
-    return run_group(RerunRun, record, console, time_budget=time_budget, stand_ins=stand_ins)
+    return run_group(RerunRun, record, console, time_budget=time_budget, backend=backend)

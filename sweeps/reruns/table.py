@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from sweeps import wording
-from sweeps.comparison.ledger import EntryResult
+from llmemf import text_format
 from sweeps.comparison.significance import Test, holm, paired_p
 from sweeps.comparison.spread import Spread
+from sweeps.comparison.state import EntryResult
 from sweeps.comparison.table_formats import markdown_head, markdown_row, p_value
-from sweeps.records import TrialRecord
 from sweeps.reruns.plan import RerunRecord
+from sweeps.state.trial_records import TrialRecord
 
 ALPHA = 0.05
 METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
@@ -168,7 +168,7 @@ def _warnings(lines: Sequence[Line], leader: str, winner: str) -> list[str]:
             parts.append(f"{line.name} (p {p_value(line.test)}, {same})")
         what = "The ranking is within the noise" if close[0] is others[0] else "Not all of the ranking stands"
         found.append(
-            f"{what}: over {wording.plural(len(best.values), 'seed')} {leader} cannot be told from {', '.join(parts)}."
+            f"{what}: over {text_format.plural(len(best.values), 'seed')} {leader} cannot be told from {', '.join(parts)}."
         )
     return found
 
@@ -176,7 +176,7 @@ def _warnings(lines: Sequence[Line], leader: str, winner: str) -> list[str]:
 def _describe(record: RerunRecord, lines: Sequence[Line]) -> list[str]:
     protocol = (
         "Validation: the sweep's objective at each seed's best epoch, over "
-        f"{wording.plural(len(record.seeds), 'seed')} other than the sweep's own; mean, sample standard deviation, 95 % "
+        f"{text_format.plural(len(record.seeds), 'seed')} other than the sweep's own; mean, sample standard deviation, 95 % "
         "interval of the mean (Student's t). No scheduler stopped a seed."
     )
     notes = [protocol]
@@ -194,7 +194,7 @@ def _describe(record: RerunRecord, lines: Sequence[Line]) -> list[str]:
     if any(line.result.seeds for line in lines):
         notes.append(
             "The configuration was chosen on validation; its seeds looked at the test split once each. The sweep itself had "
-            f"looked at it {wording.plural(record.earlier_looks, 'time')} before."
+            f"looked at it {text_format.plural(record.earlier_looks, 'time')} before."
         )
     if len(record.trials) < record.asked:
         notes.append(f"{record.asked} were asked for; the sweep has {len(record.trials)} trials with a value.")
@@ -227,7 +227,7 @@ def as_markdown(table: RerunTable) -> str:
     for line in table.lines:
         name = f"**{line.name}**" if line.name == table.winner else line.name
         state = f"{name} ({line.state})" if line.state else name
-        lines.append(markdown_row([state, *cells(line), wording.settings(line.settings)]))
+        lines.append(markdown_row([state, *cells(line), text_format.settings(line.settings)]))
     lines.append("")
     names = [name for name in table.lines[0].metrics if name.count("/") == 2] if table.lines else []
     if names:
@@ -266,7 +266,7 @@ def as_csv(table: RerunTable) -> str:
             "rank": place,
             "trial": line.name,
             "winner": int(line.name == table.winner),
-            "settings": wording.settings(line.settings),
+            "settings": text_format.settings(line.settings),
             "reason": line.state,
         }
         if not line.values:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sweeps import wording
-from sweeps.comparison.ledger import GroupLedger
+from llmemf import text_format
+from sweeps.comparison.state import GroupState
 from sweeps.comparison.view import facts_table, plain_table, print_places
 from sweeps.reruns.plan import RerunRecord
 from sweeps.reruns.table import HEADINGS, METRICS, Line, RerunTable, cells, plus_minus
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
 
 
-def print_start(record: RerunRecord, scenario: Scenario | None, ledger: GroupLedger | None, console: Console) -> None:
+def print_start(record: RerunRecord, scenario: Scenario | None, state: GroupState | None, console: Console) -> None:
     """Which configurations are trained again, how often, and where it goes."""
     facts = facts_table()
     facts.add_row("rerun", Text(record.name, style="bold"))
-    if ledger is not None and not ledger.is_new:
-        done = sum(result.outcome == "done" for result in ledger.results.values())
-        facts.add_row("goes on", f"{done} of {wording.plural(len(record.trials), 'trial')} done")
+    if state is not None and not state.is_new:
+        done = sum(result.outcome == "done" for result in state.results.values())
+        facts.add_row("goes on", f"{done} of {text_format.plural(len(record.trials), 'trial')} done")
     facts.add_row("sweep", f"{record.sweep}, {record.model} on {record.scenario}")
     if scenario is not None:
         facts.add_row("data", f"{scenario.name} ({scenario.fingerprint[:8]})")
     for index, trial in enumerate(record.trials):
-        text = f"{trial}  {record.objectives[trial]:.4f}  {wording.settings(record.shown[trial])}"
+        text = f"{trial}  {record.objectives[trial]:.4f}  {text_format.settings(record.shown[trial])}"
         facts.add_row("trials" if index == 0 else "", text)
     seeds = ", ".join(map(str, record.seeds))
     facts.add_row(
-        "each", f"{wording.plural(len(record.seeds), 'seed')} ({seeds}); the best on validation is tested once"
+        "each", f"{text_format.plural(len(record.seeds), 'seed')} ({seeds}); the best on validation is tested once"
     )
     facts.add_row("writes to", str(record.folder))
     console.print(facts)
@@ -48,13 +48,13 @@ def print_trial(line: Line, place: int, record: RerunRecord, console: Console, *
         text.append(line.state or "failed", style="red not dim")
     else:
         text.append(f"validation {plus_minus(line.spread)}", style="not dim")
-        text.append(f" ({line.searched:.4f} in the sweep), {wording.plural(line.spread.count, 'seed')}")
+        text.append(f" ({line.searched:.4f} in the sweep), {text_format.plural(line.spread.count, 'seed')}")
         text.append(f", {line.state}" if line.state else "", style="red not dim")
         text.append(", earlier" if earlier else "")
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def print_end(table: RerunTable, ledger: GroupLedger, undelivered: str, page: str, console: Console) -> None:
+def print_end(table: RerunTable, state: GroupState, undelivered: str, page: str, console: Console) -> None:
     """The configurations in order, the winner's test, what to know, and where everything lies."""
     record = table.record
     console.print()
@@ -70,7 +70,7 @@ def print_end(table: RerunTable, ledger: GroupLedger, undelivered: str, page: st
     console.print()
     files = "rerun.md, rerun.csv, rerun.json (and beside the sweep's leaderboard)"
     again = any(line.state for line in table.lines)
-    print_places("rerun", record, ledger, files, undelivered, page, console, again=again)
+    print_places("rerun", record, state, files, undelivered, page, console, again=again)
 
 
 def validation_table(table: RerunTable, width: int) -> Table:
@@ -81,7 +81,7 @@ def validation_table(table: RerunTable, width: int) -> Table:
     made.add_column("settings", overflow="fold")
     for line in table.lines:
         style = "bold" if line.name == table.winner else ""
-        made.add_row(line.name, *cells(line), wording.settings(line.settings), style=style)
+        made.add_row(line.name, *cells(line), text_format.settings(line.settings), style=style)
     return made
 
 

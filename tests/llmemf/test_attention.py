@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import NUM_ITEMS, make_data, make_model, make_sequences, whole
 
-from llmemf.batches import Batch, View
+from llmemf.batches import Batch, SequenceView
 from llmemf.models import attention
 from llmemf.models.attention import AttentionBlock, Layout, SequenceEncoder, dropout
 
@@ -122,7 +122,7 @@ def widened(view, columns):
     def wide(table):
         return torch.cat([torch.full((len(table), columns), NUM_ITEMS), table], 1)
 
-    return View(*(wide(table) for table in (view.items, view.next_same, view.next_merged)))
+    return SequenceView(*(wide(table) for table in (view.items, view.next_same, view.next_merged)))
 
 
 @pytest.mark.parametrize("options", [{}, {"encoder": "bare"}, {"layout": "aligned"}, {"heads": 2}], ids=str)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_features_of_both_kinds, make_scenario, make_sequences, whole
 
-from llmemf.batches import Batch, View
+from llmemf.batches import Batch, SequenceView
 from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.config import build_config
 from llmemf.models import MODELS, model_class
@@ -90,7 +90,7 @@ def history(rows, users=None, width=12):
             if row:
                 items[number, columns - len(row) :] = torch.tensor(row)
         none = torch.full_like(items, NUM_ITEMS)
-        views[view] = View(items, none, none)
+        views[view] = SequenceView(items, none, none)
     return Batch(torch.tensor(users or [0] * len(rows)), views, None)
 
 
@@ -130,7 +130,7 @@ def test_padding_on_the_left_changes_nothing(name, trained):
     padded = Batch(
         short.users,
         {
-            key: View(*(torch.cat([table.new_full((1, 3), NUM_ITEMS), table], 1) for table in (v.items, v.next_same, v.next_merged)))
+            key: SequenceView(*(torch.cat([table.new_full((1, 3), NUM_ITEMS), table], 1) for table in (v.items, v.next_same, v.next_merged)))
             for key, v in short.views.items()
         },
         None,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, whole
 
-from llmemf.batches import Batch, View, device_sequences
+from llmemf.batches import Batch, SequenceView, device_sequences
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models.gru4rec import GRU4Rec, GRU4RecConfig
@@ -140,7 +140,7 @@ def test_a_later_item_changes_no_earlier_state(data, form):
 def test_the_other_domain_is_read_only_in_the_merged_sequence(data):
     base = batch_of(data, make(data), "valid")
     moved = {
-        name: View(torch.where((v.items >= NUM_X) & (v.items < NUM_ITEMS - 1), v.items + 1, v.items), v.next_same, v.next_merged)
+        name: SequenceView(torch.where((v.items >= NUM_X) & (v.items < NUM_ITEMS - 1), v.items + 1, v.items), v.next_same, v.next_merged)
         for name, v in base.views.items()
     }  # fmt: skip
     for domains in ("merged", "target_only"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, whole
 
-from llmemf.batches import Batch, View
+from llmemf.batches import Batch, SequenceView
 from llmemf.config import build_config
 from llmemf.models import item_knn
 from llmemf.models.item_knn import ItemKNN, ItemKNNConfig
@@ -105,7 +105,7 @@ def test_a_repeated_item_counts_once_in_a_sequence():
     """Three X items: 0 twice beside 1; 1 beside 2. So n = (1, 2, 1) and co(0, 1) = co(1, 2) = 1."""
     data = make_data(make_scenario(rows={"train": [[0, 1, 0], [1, 2]]}))
     model = make_model(data)
-    view = View(torch.tensor([[NUM_ITEMS, 1]]), *(torch.full((1, 2), NUM_ITEMS),) * 2)
+    view = SequenceView(torch.tensor([[NUM_ITEMS, 1]]), *(torch.full((1, 2), NUM_ITEMS),) * 2)
     scores = model.score_all(Batch(torch.tensor([0]), {"x": view, "y": view, "xy": view}, None), 0)[0]
     assert scores[:3].tolist() == pytest.approx([1 / math.sqrt(2), 0, 1 / math.sqrt(2)], abs=1e-5)
     assert not scores[3:].any()
@@ -120,8 +120,8 @@ def test_only_training_sequences_are_counted(data):
 
 def test_the_history_of_one_domain_speaks_for_the_other():
     data = make_data(make_scenario(rows={"train": [[3, 40], [4, 41]]}))
-    only_x = View(torch.tensor([[3]]), *(torch.tensor([[NUM_ITEMS]]),) * 2)
-    empty = View(torch.tensor([[NUM_ITEMS]]), *(torch.tensor([[NUM_ITEMS]]),) * 2)
+    only_x = SequenceView(torch.tensor([[3]]), *(torch.tensor([[NUM_ITEMS]]),) * 2)
+    empty = SequenceView(torch.tensor([[NUM_ITEMS]]), *(torch.tensor([[NUM_ITEMS]]),) * 2)
     batch = Batch(torch.tensor([0]), {"x": only_x, "y": empty, "xy": only_x}, None)
     both = make_model(data).score_all(batch, 1)[0]
     assert both.nonzero().flatten().tolist() == [40 - NUM_X]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, whole
 
-from llmemf.batches import Batch, View
+from llmemf.batches import Batch, SequenceView
 from llmemf.config import build_config
 from llmemf.models.user_item_pairs import Negatives, PairConfig, Pairs, user_item_pairs
 from llmemf.models.user_vectors import UserVectors
@@ -137,7 +137,7 @@ def test_without_other_items_a_pair_sees_the_row(data):
 def histories(users, rows):
     width = max(map(len, rows))
     items = torch.tensor([[NUM_ITEMS] * (width - len(row)) + row for row in rows])
-    view = View(items, torch.full_like(items, NUM_ITEMS), torch.full_like(items, NUM_ITEMS))
+    view = SequenceView(items, torch.full_like(items, NUM_ITEMS), torch.full_like(items, NUM_ITEMS))
     return Batch(torch.tensor(users), {"x": view, "y": view, "xy": view}, None)
 
 

@@ -34,7 +34,7 @@ def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of MLflow, which takes seconds to make; tests work on copies."""
-    from sweeps.delivery import mlflow_client
+    from sweeps.tracking.mlflow_writer import mlflow_client
 
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     mlflow_client(f"sqlite:///{path}").search_experiments()

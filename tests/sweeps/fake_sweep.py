@@ -11,8 +11,8 @@ sys.path.append(str(Path(__file__).resolve().parent))
 from rich.console import Console
 from sweep_fakes import fake_evaluate, slow_trial, tiny_data
 
-from sweeps.plan import Options, plan_resume, plan_sweep
-from sweeps.sweep import StandIns, run_sweep
+from sweeps.core.plan import Options, plan_resume, plan_sweep
+from sweeps.core.sweep import TrialBackend, run_sweep
 
 
 def main(name: str, resume: bool) -> int:
@@ -21,8 +21,8 @@ def main(name: str, resume: bool) -> int:
     else:
         plan = plan_sweep(Options(scenario="sample", name=name, trials=6, epochs=6, assignments=["lr=1e-3,3e-3"]))
     console = Console(file=sys.stdout, width=120, highlight=False)
-    stand_ins = StandIns(data=tiny_data(), trainable=slow_trial, evaluate=fake_evaluate)
-    return run_sweep(plan, console, stand_ins=stand_ins).exit_code
+    backend = TrialBackend(data=tiny_data(), trainable=slow_trial, evaluate=fake_evaluate)
+    return run_sweep(plan, console, backend=backend).exit_code
 
 
 if __name__ == "__main__":

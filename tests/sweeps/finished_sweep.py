@@ -13,12 +13,12 @@ from llmemf.config import build_config
 from llmemf.models.llm_emf import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
 from llmemf.training import Trainer
-from sweeps import checkpoints
-from sweeps.delivery import Target
-from sweeps.ledger import Ledger
-from sweeps.retention import Retention
-from sweeps.settings import SweepRecord
-from sweeps.tracking import Tracking
+from sweeps.state import checkpoints
+from sweeps.state.checkpoint_retention import CheckpointRetention
+from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.runs import Tracking
 
 SETTINGS = {"modalities": ["id"], "id_dim": 6, "epochs": 2, "batch_size": 16, "device": "cpu", "max_length": 6}
 
@@ -55,28 +55,28 @@ def make_finished(empty_database: Path, place: Path) -> Made:
     )
     record.folder.mkdir(parents=True)
     record.save()
-    ledger = Ledger(record.folder)
+    state = SweepState(record.folder)
     artifacts = (storage / "artifacts" / "tiny").as_uri()
-    tracking = Tracking(Target(record.tracking_uri, "tiny", "s1", artifacts, {"scenario": "tiny"}, SETTINGS))
-    tracking.open(ledger)
-    retention = Retention(record.folder, ledger, record.keep)
+    tracking = Tracking(TrackingTarget(record.tracking_uri, "tiny", "s1", artifacts, {"scenario": "tiny"}, SETTINGS))
+    tracking.open(state)
+    retention = CheckpointRetention(record.folder, state, record.keep)
     data = TrialData.build(scenario)
     for rate in (1e-3, 3e-2, 1e-2):
-        trial = ledger.propose({"lr": rate}, ("lr",), 2, {})
-        ledger.start(trial)
+        trial = state.propose({"lr": rate}, ("lr",), 2, {})
+        state.start(trial)
         tracking.start_trial(trial)
         trainer = Trainer(build_config(LLMEMFConfig, {**SETTINGS, "lr": rate}), data)
         for metrics in trainer.epochs():
-            event = ledger.add(trial, metrics, stopped=False)
+            event = state.add(trial, metrics, stopped=False)
             tracking.log_epoch(trial, event["result"], event["time"])
             checkpoints.save(trainer, checkpoints.trial_folder(record.folder, trial.number), metrics)
         retention.end(trial)
         tracking.end_trial(trial)
-    broken = ledger.propose({"lr": 1.0}, ("lr",), 2, {})
-    ledger.start(broken)
-    ledger.fail(broken, "error", "NonFiniteLoss: nan")
+    broken = state.propose({"lr": 1.0}, ("lr",), 2, {})
+    state.start(broken)
+    state.fail(broken, "error", "NonFiniteLoss: nan")
     best = retention.kept[0]
     weights = retention.weights()[best.name]
-    ledger.tested(best, evaluate_checkpoint(weights, scenario, {}, "test", device="cpu"))
+    state.tested(best, evaluate_checkpoint(weights, scenario, {}, "test", device="cpu"))
     assert tracking.close("completed") == ""
     return Made(storage, data_root, scenario, record, record.tracking_uri)

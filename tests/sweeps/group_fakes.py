@@ -10,8 +10,8 @@ import numpy as np
 from sweep_fakes import FakeTrainer, epoch_result
 
 from llmemf.ranking import summarise
-from sweeps import checkpoints
-from sweeps.comparison.seeds import Look
+from sweeps.comparison.seeds import TestEvaluation
+from sweeps.state import checkpoints
 
 
 class Floor:
@@ -36,12 +36,12 @@ class Floor:
     def train(self, sweep):
         place = 0
         while isinstance(given := sweep.search.suggest(f"id{place}"), dict):
-            record, model = sweep.ledger.records[given["trial"]], sweep.plan.record.model
+            record, model = sweep.state.records[given["trial"]], sweep.plan.record.model
             self._count(self.trained, (sweep.plan.record.name, record.number))
-            sweep.ledger.start(record)
+            sweep.state.start(record)
             sweep.tracking.start_trial(record)
             if model in self.fails:
-                sweep.ledger.fail(record, "error", f"NonFiniteLoss: {model}")
+                sweep.state.fail(record, "error", f"NonFiniteLoss: {model}")
             else:
                 config = {**sweep.plan.fixed, **record.choice}
                 trainer = FakeTrainer(config)
@@ -49,7 +49,7 @@ class Floor:
                     trainer.epoch = epoch
                     result = epoch_result(epoch, self.value(config, epoch), seconds_train=2.0)
                     checkpoints.save(trainer, checkpoints.trial_folder(sweep.folder, record.number), result)
-                    event = sweep.ledger.add(record, result, stopped=False)
+                    event = sweep.state.add(record, result, stopped=False)
                     sweep.tracking.log_epoch(record, event["result"], event["time"])
             sweep.search.on_trial_complete(f"id{place}")
             sweep.search.tell(record)
@@ -69,7 +69,7 @@ class Floor:
         sampled, full = rng.integers(1, 9, (2, len(targets))).astype(float)
         ranks = {"case": np.arange(len(targets)), "domain": domain, "sampled": sampled, "full": full}
         metrics = summarise({**ranks, "nll": np.ones(len(targets))}, data.scenario.domains, "test")
-        return Look(ranks, metrics, 100 * seed, "faithful", {"graph": "abc"} if model == "gru4rec" else {})
+        return TestEvaluation(ranks, metrics, 100 * seed, "faithful", {"graph": "abc"} if model == "gru4rec" else {})
 
 
 def no_server():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sweeps.checkpoints import trial_folder
+from sweeps.state.checkpoints import trial_folder
 
 EPOCHS = 3
 VALUES = (0.5, 0.1, 0.6, 0.7, 0.1, 0.8, 0.9)

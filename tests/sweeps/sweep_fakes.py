@@ -13,10 +13,10 @@ import pandas as pd
 
 from llmemf.batches import TrialData
 from llmemf.scenarios.scenario import Scenario, Sequences
-from sweeps.ledger import Ledger
-from sweeps.records import TrialRecord
-from sweeps.sweep_data import SweepData
-from sweeps.trial import run_epochs
+from sweeps.core.sweep_data import SweepData
+from sweeps.core.trial import run_epochs
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord
 
 DIVERGES = 0.009
 """The fake trainer diverges at this learning rate and above."""
@@ -110,7 +110,7 @@ def fake_evaluate(folder: Path, scenario: Scenario, features: dict, split: str =
 
 
 def epoch_result(epoch: int, value: float, **more: Any) -> dict[str, Any]:
-    """What the ledger stores of an epoch; the newest epoch is the best one unless told otherwise."""
+    """What the state stores of an epoch; the newest epoch is the best one unless told otherwise."""
     return {
         "epoch": epoch,
         "objective": value,
@@ -121,17 +121,17 @@ def epoch_result(epoch: int, value: float, **more: Any) -> dict[str, Any]:
     }
 
 
-def grow(ledger: Ledger, record: TrialRecord, last: int, *, first: int = 1, value: float | None = None) -> None:
+def grow(state: SweepState, record: TrialRecord, last: int, *, first: int = 1, value: float | None = None) -> None:
     """Start a trial and report epochs `first` to `last`: their values rise to `value`, by default to last / 100."""
-    ledger.start(record)
+    state.start(record)
     for epoch in range(first, last + 1):
         top = last / 100 if value is None else value
-        ledger.add(record, epoch_result(epoch, top * epoch / last), stopped=False)
+        state.add(record, epoch_result(epoch, top * epoch / last), stopped=False)
 
 
-def propose(ledger: Ledger, epochs: int = 4, **choice: Any) -> TrialRecord:
-    choice = choice or {"lr": 1e-3 * (len(ledger.records) + 1), "alpha": 0.3}
-    return ledger.propose(choice, tuple(choice), epochs, {})
+def propose(state: SweepState, epochs: int = 4, **choice: Any) -> TrialRecord:
+    choice = choice or {"lr": 1e-3 * (len(state.records) + 1), "alpha": 0.3}
+    return state.propose(choice, tuple(choice), epochs, {})
 
 
 class FlakyClient:

@@ -27,12 +27,12 @@ import pytest
 
 from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.scenarios.scenario import Scenario
-from sweeps.checkpoints import stored
-from sweeps.delivery import PARENT, mlflow_client
-from sweeps.halving import Halving
-from sweeps.ledger import Ledger
-from sweeps.plan import Options, plan_resume
-from sweeps.search import SweepSearch
+from sweeps.core.plan import Options, plan_resume
+from sweeps.search.asha import ResumableASHA
+from sweeps.search.search import SweepSearch
+from sweeps.state.checkpoints import stored
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
 
 pytestmark = pytest.mark.chaos
 
@@ -188,7 +188,7 @@ def test_storms(folder: Path, server: Server, machines: Machines, capsys: pytest
     """Two storms and a calm sweep: all end with the same trials, values, runs and points."""
     calm = Driver(folder, "calm", *start_options(server, machines))
     assert calm.end() == 0, calm.tail()
-    expected = {choice(record): record for record in Ledger(folder / "mlruns/sweeps/calm").records.values()}
+    expected = {choice(record): record for record in SweepState(folder / "mlruns/sweeps/calm").records.values()}
     assert len(expected) == TRIALS
     assert_whole(folder, "calm", server, expected)
     for seed in (1, 2):
@@ -242,8 +242,8 @@ def storm(folder: Path, name: str, server: Server, machines: Machines, draw: ran
 def assert_whole(folder: Path, name: str, server: Server, expected: dict) -> None:
     """Everything that a disturbed sweep shares with an undisturbed one."""
     sweep = folder / "mlruns" / "sweeps" / name
-    events = Ledger(sweep).journal.read()
-    records = Ledger(sweep).records
+    events = SweepState(sweep).journal.read()
+    records = SweepState(sweep).records
 
     # Every trial exactly once, every epoch of it exactly once and in order, one end.
     assert Counter(event["trial"] for event in events if event["event"] == "proposed") == Counter(range(1, TRIALS + 1))
@@ -297,13 +297,13 @@ def assert_whole(folder: Path, name: str, server: Server, expected: dict) -> Non
 
     # Optuna's study and ASHA's rungs follow from the records.
     plan = plan_resume(Options(name=name, storage=folder / "mlruns", data_root=folder / "data"))
-    ledger = Ledger(sweep)
-    search = SweepSearch(plan.space, ledger, method="grid", trials=plan.trials, epochs=plan.epochs, points=plan.points)
+    state = SweepState(sweep)
+    search = SweepSearch(plan.space, state, method="grid", trials=plan.trials, epochs=plan.epochs, points=plan.points)
     states = Counter(trial.state.name for trial in search.study.trials)
     outcomes = Counter(record.outcome for record in records.values())
     assert states == Counter(COMPLETE=outcomes["completed"], PRUNED=outcomes["pruned"]) and search.outside == 0
     assert search.study.best_value == max(r.objective for r in records.values() if r.outcome == "completed")
-    rungs = Halving(ledger.records.values(), max_t=EPOCHS, grace_period=2, reduction_factor=2).rungs
+    rungs = ResumableASHA(state.records.values(), max_t=EPOCHS, grace_period=2, reduction_factor=2).rungs
     for milestone, recorded in rungs:
         reached = {r.name: r.values[int(milestone) - 1] for r in records.values() if r.epoch >= milestone}
         assert recorded == reached
@@ -329,7 +329,7 @@ def test_a_driver_notices_that_its_cluster_is_lost(folder: Path, server: Server,
     machines.start()
     again = Driver(folder, "lost", "--resume", "--ray-address", machines.cluster.address)
     assert again.end() == 0, again.tail()
-    assert len(Ledger(folder / "mlruns/sweeps/lost").records) == TRIALS
+    assert len(SweepState(folder / "mlruns/sweeps/lost").records) == TRIALS
 
 
 @pytest.mark.parametrize("seed", [11, 12])
@@ -337,7 +337,7 @@ def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happen
     """One trial at a time and a local Ray: not only the set, the whole sequence of proposals is the same."""
 
     def settings(name):
-        found = Ledger(folder / "mlruns" / "sweeps" / name).records.values()
+        found = SweepState(folder / "mlruns" / "sweeps" / name).records.values()
         return [(record.choice, record.values, record.outcome) for record in found]
 
     options = start_options(None, None, "optuna") + ["--trials", "6", "--grid-points", "2", "--concurrency", "1"]
@@ -378,7 +378,7 @@ def test_a_scheduler_that_ends_the_whole_process_group(folder: Path) -> None:
     assert "RUNNING" not in {status for (status,) in rows}
     again = Driver(folder, "term", "--resume")
     assert again.end() == 0, again.tail()
-    assert len(Ledger(folder / "mlruns/sweeps/term").records) == TRIALS
+    assert len(SweepState(folder / "mlruns/sweeps/term").records) == TRIALS
 
 
 def test_no_process_outlives_the_drivers_above() -> None:

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from tiny import SMALL, make_data
 
-from sweeps.checkpoints import newest, trial_folder
-from sweeps.trial import is_last, train_trial
-from sweeps.worker import TrialWorker
+from sweeps.core.trial import is_last, train_trial
+from sweeps.core.worker import TrialWorker
+from sweeps.state.checkpoints import newest, trial_folder
 
 TARGET = {"model": "llm_emf", "seed": 3, "epochs": 3, "dropout": 0.2, "l2": 1e-4}
 EARLIER = [

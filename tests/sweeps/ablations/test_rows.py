@@ -11,8 +11,8 @@ from llmemf.models.llm_emf import LLMEMFConfig
 from sweeps.ablations.configuration import configuration, full_row, plan_row_search, settled_rows
 from sweeps.ablations.encoders import Encoders, find_encoders
 from sweeps.ablations.plan import AblationRecord
-from sweeps.ablations.rows import STANDARD, acting
-from sweeps.settings import load_ablations, load_settings, scenario_files
+from sweeps.ablations.rows import STANDARD, effective_config
+from sweeps.state.settings import load_ablations, load_settings, scenario_files
 
 ALL = Encoders(text="clip-title", llm="clip-title+llm", image="clip")
 OFFLINE = Encoders(text="offline", image="offline", problems={"llm": "no LLM text"})
@@ -126,7 +126,9 @@ def test_no_two_rows_that_run_are_one_model():
         for fixed in ({}, {"encoder_layers": 1}, {"preset": "literal"}, {"lambda1": 0.0}, {"loss_roles": "symmetric"}):
             record = make_record(encoders, **fixed)
             rows = [row for row in settled_rows(record).values() if not row.problem]
-            models = [json.dumps(acting(LLMEMFConfig(**configuration(record, row))), sort_keys=True) for row in rows]
+            models = [
+                json.dumps(effective_config(LLMEMFConfig(**configuration(record, row))), sort_keys=True) for row in rows
+            ]
             assert len(set(models)) == len(models), (encoders, fixed)
 
 
@@ -138,9 +140,9 @@ def test_what_does_not_act_is_no_difference():
         base.model_copy(update={"alpha": 0.2, "beta": 0.65}),
         LLMEMFConfig(modalities=("text", "id")),
     ]
-    assert all(acting(config) == acting(base) for config in same)
+    assert all(effective_config(config) == effective_config(base) for config in same)
     other = [{"text_content": "noise"}, {"alpha": 0.5}, {"lambda1": 0.2}, {"eval_lambda2": 0.0}, {"dropout": 0.1}]
-    assert all(acting(base.model_copy(update=change)) != acting(base) for change in other)
+    assert all(effective_config(base.model_copy(update=change)) != effective_config(base) for change in other)
 
 
 def test_own_rows_change_the_full_model():

@@ -12,18 +12,18 @@ from group_fakes import Floor, no_server
 from rich.console import Console
 from scipy import stats
 from sweep_fakes import grow, tiny_data
+from sweeps.comparison.state import GroupState
 from typer.testing import CliRunner
 
 from llmemf.errors import InputError
 from sweeps.ablations.encoders import Encoders
 from sweeps.ablations.plan import AblationOptions, AblationRecord, plan_ablation, plan_resume_ablation
 from sweeps.ablations.run import run_ablation
-from sweeps.comparison.ledger import GroupLedger
 from sweeps.comparison.seeds import load_ranks, ranks_path
-from sweeps.comparison.step import GroupStandIns
-from sweeps.delivery import PARENT, mlflow_client
-from sweeps.ledger import Ledger
-from sweeps.plan import Options, plan_sweep
+from sweeps.comparison.step import GroupBackend
+from sweeps.core.plan import Options, plan_sweep
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
 
 ROWS = ["ids", "text", "text_llm", "text_image", "no_merged", "one_layer"]
 OFFLINE = Encoders(text="offline", image="offline", problems={"llm": "no LLM text"})
@@ -41,11 +41,11 @@ def make_sweep(name, status="completed", **options):
     record.folder.mkdir(parents=True)
     record.status = status
     record.save()
-    ledger = Ledger(record.folder)
+    state = SweepState(record.folder)
     rest = {key: block.points[0][index] for block in plan.space.blocks for index, key in enumerate(block.keys)}
     for lr, score in ((0.003, 0.4), (0.01, 0.6)):
-        trial = ledger.propose({**rest, "lr": lr, "alpha": 0.2, "beta": 0.3}, ("lr",), 2, {})
-        grow(ledger, trial, 2, value=score)
+        trial = state.propose({**rest, "lr": lr, "alpha": 0.2, "beta": 0.3}, ("lr",), 2, {})
+        grow(state, trial, 2, value=score)
     return record
 
 
@@ -56,8 +56,8 @@ def plan(**options):
 def go(record, floor, client=no_server):
     record.encoders = OFFLINE
     out = io.StringIO()
-    stand_ins = GroupStandIns(data=tiny_data(), train=floor.train, rank=floor.rank, client=client)
-    code = run_ablation(record, Console(file=out, width=160, highlight=False), stand_ins=stand_ins)
+    backend = GroupBackend(data=tiny_data(), train=floor.train, rank=floor.rank, client=client)
+    code = run_ablation(record, Console(file=out, width=160, highlight=False), backend=backend)
     return code, out.getvalue()
 
 
@@ -122,7 +122,7 @@ def test_rows_are_trained_over_seeds_and_tested_once_against_the_full_model(swee
     assert code == 0, text
     assert Counter(name for name, _ in floor.trained) == {f"a1--{row}--seeds": 2 for row in RUN}
     assert [(Path(folder).parts[-4], seed) for _, seed, folder in floor.looks] == [(f"a1--{row}--seeds", seed) for row in RUN for seed in (1, 2)]  # fmt: skip
-    results = GroupLedger(record.folder, "row").results
+    results = GroupState(record.folder, "row").results
     assert {name: result.outcome for name, result in results.items()} == {**dict.fromkeys(ROWS, "missing"), **dict.fromkeys(RUN, "done")}  # fmt: skip
     assert results["text_llm"].reason == "no LLM text" and "the same model as '+ text + image'" in results["one_layer"].reason  # fmt: skip
     lines = {(l["row"], l["domain"], l["ranked_among"], l["metric"]): l for l in table_of(record)}
@@ -177,8 +177,8 @@ def test_tuned_rows_have_a_search_and_one_look_each(project_folder):
         for step, count in (("", 3), ("--seeds", 2))
     }
     assert all("--seeds" in str(folder) for *_, folder in floor.looks), "a search must not look at the test split"
-    result = GroupLedger(record.folder, "row").results["ids"]
-    tried = [item.choice["lr"] for item in Ledger(record.sweep_folder("ids")).records.values()]
+    result = GroupState(record.folder, "row").results["ids"]
+    tried = [item.choice["lr"] for item in SweepState(record.sweep_folder("ids")).records.values()]
     assert result.chosen["lr"] == max(tried) and result.search["trials"] == 3
 
 
@@ -225,7 +225,7 @@ def test_mlflow_has_one_tree(sweep, empty_database):
 
 def test_the_command_lists_rows_without_data(sweep, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.ablation import app
+    from sweeps.cli.ablation import app
 
     done = CliRunner().invoke(app, ["--scenario", "sample", "--rows", "ids,text", "--dry-run"])
     assert done.exit_code == 0, done.output

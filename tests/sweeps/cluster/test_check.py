@@ -23,7 +23,7 @@ from sweeps.cluster import access, login_node, node_probe, ray_session
 from sweeps.cluster import check as cluster
 from sweeps.cluster.check import NodeType, capacity, check_cluster, compare, node_problem, read_node_types
 from sweeps.cluster.resources import check_request, trials_that_fit
-from sweeps.settings import SweepRecord
+from sweeps.state.settings import SweepRecord
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
-from sweeps.compare import app
+from sweeps.cli.compare import app
 from sweeps.comparison.plan import (
-    COMMON,
+    SHARED_SETTINGS,
     CompareOptions,
     ComparisonRecord,
     plan_comparison,
@@ -20,8 +20,8 @@ from sweeps.comparison.plan import (
     plan_search,
 )
 from sweeps.comparison.record import plan_seeds
-from sweeps.ledger import Ledger
-from sweeps.settings import load_settings, scenario_files
+from sweeps.state.settings import load_settings, scenario_files
+from sweeps.state.sweep_state import SweepState
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)
 
@@ -52,7 +52,7 @@ def test_all_systems_by_default_with_one_budget_each():
 def test_what_systems_share_is_the_scenario_files_and_none_of_llm_emfs_own():
     values = load_settings(scenario_files()["sample"])["fixed"]
     record = plan()
-    assert record.fixed == {key: value for key, value in values.items() if key in COMMON}
+    assert record.fixed == {key: value for key, value in values.items() if key in SHARED_SETTINGS}
     assert {"epochs", "patience", "batch_size"} <= set(record.fixed)
     llm_emf, sasrec = plan_search(record, "llm_emf"), plan_search(record, "sasrec")
     default = model_class("llm_emf").config_class()
@@ -182,8 +182,8 @@ def test_a_stored_search_goes_on_as_it_was_planned(here):
     first = plan_search(record, "sasrec")
     first.record.folder.mkdir(parents=True)
     first.record.save()
-    ledger = Ledger(first.record.folder)
-    grow(ledger, ledger.propose(first.points[0], first.shown, first.epochs, {}), 6)
+    state = SweepState(first.record.folder)
+    grow(state, state.propose(first.points[0], first.shown, first.epochs, {}), 6)
     record.concurrency = 5
     again = plan_search(record, "sasrec")
     assert again.resumed and again.record.concurrency == 5 and again.trials == 4

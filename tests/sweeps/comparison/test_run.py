@@ -20,16 +20,16 @@ import tiny
 from group_fakes import Floor, no_server
 from rich.console import Console
 from sweep_fakes import tiny_data
+from sweeps.comparison.state import GroupState
 
 from llmemf.errors import InputError
-from sweeps.comparison.ledger import GroupLedger
 from sweeps.comparison.plan import CompareOptions, plan_comparison, plan_resume_comparison
 from sweeps.comparison.run import run_comparison
 from sweeps.comparison.seeds import load_ranks, ranks_path
-from sweeps.comparison.step import GroupStandIns, SharedRay
-from sweeps.delivery import PARENT, mlflow_client
-from sweeps.journal import Journal
-from sweeps.ledger import Ledger
+from sweeps.comparison.step import GroupBackend, SharedRay
+from sweeps.state.event_log import EventLog
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ["popularity", "gru4rec", "sasrec"]
@@ -54,8 +54,8 @@ def resume(floor, data=None, **options):
 
 def go(record, floor, data=None, client=no_server):
     out = io.StringIO()
-    stand_ins = GroupStandIns(data=data or tiny_data(), train=floor.train, rank=floor.rank, client=client)
-    code = run_comparison(record, Console(file=out, width=160, highlight=False), stand_ins=stand_ins)
+    backend = GroupBackend(data=data or tiny_data(), train=floor.train, rank=floor.rank, client=client)
+    code = run_comparison(record, Console(file=out, width=160, highlight=False), backend=backend)
     return code, out.getvalue(), record
 
 
@@ -66,7 +66,7 @@ def table_of(record):
 def looks_of(record):
     return Counter(
         (event["model"], event["seed"])
-        for event in Journal(record.folder / "journal.jsonl").read()
+        for event in EventLog(record.folder / "journal.jsonl").read()
         if event["event"] == "tested"
     )
 
@@ -87,11 +87,11 @@ def test_every_system_is_searched_trained_over_seeds_and_tested_once(here):
     assert [line.split()[1] for line in text.splitlines() if line[:1].isdigit()] == ["Popularity", "GRU4Rec", "SASRec"]
     for name in ("comparison.md", "comparison.tex", "comparison.csv", "comparison.yaml"):
         assert (record.folder / name).stat().st_size > 100
-    ledger = GroupLedger(record.folder, "model")
-    sasrec = ledger.results["sasrec"]
+    state = GroupState(record.folder, "model")
+    sasrec = state.results["sasrec"]
     # Of the three trials the one with the largest learning rate is the best by this floor's formula.
-    tried = [item.choice["lr"] for item in Ledger(record.sweep_folder("sasrec")).records.values()]
-    seeds = Ledger(record.sweep_folder("sasrec", "seeds")).records.values()
+    tried = [item.choice["lr"] for item in SweepState(record.sweep_folder("sasrec")).records.values()]
+    seeds = SweepState(record.sweep_folder("sasrec", "seeds")).records.values()
     assert sasrec.chosen["lr"] == max(tried)
     assert {item.choice["seed"] for item in seeds} == {1, 2}
     assert sasrec.seeds[1].seconds == 2.0 * record.fixed["epochs"] and sasrec.search["trials"] == 3
@@ -109,7 +109,7 @@ def test_mlflow_has_one_tree(here):
     (top,) = [run for run in runs if run.data.tags["sweep"] == "comparison c1"]
     assert top.info.run_name == "comparison c1" and top.info.status == "FINISHED"
     assert {file.path for file in client.list_artifacts(top.info.run_id)} >= {"comparison.md", "comparison.tex"}
-    mean = np.mean(GroupLedger(record.folder, "model").results["sasrec"].values("test/book/mrr"))
+    mean = np.mean(GroupState(record.folder, "model").results["sasrec"].values("test/book/mrr"))
     assert top.data.metrics["test/book/mrr/sasrec"] == pytest.approx(mean)
     below = {run.data.tags["sweep"]: run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id}
     assert set(below) == {"c1--popularity", "c1--popularity--seeds", "c1--sasrec", "c1--sasrec--seeds"}
@@ -149,7 +149,7 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(here, step):
 def test_a_system_that_fails_or_cannot_run_is_shown_and_ends_no_other(here):
     code, text, record = start(Floor(fails=["gru4rec"]), assignments=["sasrec.heads=3"])
     assert code == 0
-    systems = GroupLedger(record.folder, "model").results
+    systems = GroupState(record.folder, "model").results
     assert {name: result.outcome for name, result in systems.items()} == {
         "popularity": "done", "gru4rec": "failed", "sasrec": "missing",
     }  # fmt: skip
@@ -167,7 +167,7 @@ def test_a_system_that_fails_or_cannot_run_is_shown_and_ends_no_other(here):
 
 def test_no_result_at_all_is_exit_code_1_and_is_tried_again(here):
     code, _, record = start(Floor(nan=["sasrec"]), models=["sasrec"])
-    assert code == 1 and GroupLedger(record.folder, "model").results["sasrec"].reason == "a score is NaN"
+    assert code == 1 and GroupState(record.folder, "model").results["sasrec"].reason == "a score is NaN"
     assert record.status == "failed"
     floor = Floor()
     code, _, _ = resume(floor)
@@ -197,8 +197,8 @@ def test_a_spent_time_budget_leaves_a_comparison_to_be_resumed(here):
     floor = Floor()
     record = plan_comparison(CompareOptions(scenario="sample", name="c1", models=MODELS))
     out = io.StringIO()
-    stand_ins = GroupStandIns(data=tiny_data(), train=floor.train, rank=floor.rank, client=no_server)
-    code = run_comparison(record, Console(file=out, width=160), time_budget=0.001, stand_ins=stand_ins)
+    backend = GroupBackend(data=tiny_data(), train=floor.train, rank=floor.rank, client=no_server)
+    code = run_comparison(record, Console(file=out, width=160), time_budget=0.001, backend=backend)
     assert code == 3 and not floor.trained and "the time budget is spent" in out.getvalue()
     assert resume(Floor())[0] == 0
 
@@ -253,7 +253,7 @@ def test_two_real_systems_with_the_driver_killed_in_between(here):
     record = plan_resume_comparison(CompareOptions())
     assert (here / "mlruns" / "sweeps" / "c1--popularity" / "journal.jsonl").read_bytes() == popularity
     assert looks_of(record) == {("popularity", 1): 1, ("sasrec", 1): 1, ("sasrec", 2): 1}
-    records = Ledger(record.sweep_folder("sasrec", "seeds")).records.values()
+    records = SweepState(record.sweep_folder("sasrec", "seeds")).records.values()
     assert all(item.outcome == "completed" and item.epoch == 12 for item in records)
     lines = [line for line in table_of(record) if line["metric"] == "mrr"]
     assert len(lines) == 2 * 2 * 2 and all(0 < float(line["mean"]) < 100 for line in lines)

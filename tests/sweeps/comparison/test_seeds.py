@@ -8,9 +8,9 @@ from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.ranking import rank_metrics
 from llmemf.training import Trainer
-from sweeps.comparison.seeds import load_ranks, look_at_test, ranks_path, save_ranks, search_facts
-from sweeps.records import TrialRecord
-from sweeps.sweep_data import SweepData
+from sweeps.comparison.seeds import evaluate_on_test, load_ranks, ranks_path, save_ranks, search_facts
+from sweeps.core.sweep_data import SweepData
+from sweeps.state.trial_records import TrialRecord
 
 SHARED = {"epochs": 2, "batch_size": 16, "max_length": 12, "device": "cpu", "eval_batch_size": 7}
 
@@ -38,7 +38,7 @@ def trained(folder, model, **settings):
 )
 def test_ranks_give_the_metrics_that_the_trial_floor_gives(tmp_path, model, settings):
     data = trained(tmp_path, model, **settings)
-    look = look_at_test(tmp_path, data)
+    look = evaluate_on_test(tmp_path, data)
     assert look.metrics == evaluate_checkpoint(tmp_path, data.scenario, data.features)
     targets = data.scenario.test.targets
     assert sorted(look.ranks["case"]) == list(range(len(targets)))
@@ -57,11 +57,11 @@ def test_other_data_and_damaged_weights_are_refused(tmp_path):
     trained(tmp_path, "sasrec", dim=6)
     other = tiny.make_scenario(seed=5)
     with pytest.raises(InputError, match="was trained on data"):
-        look_at_test(tmp_path, SweepData(other, {}, tiny.TrialData.build(other)))
+        evaluate_on_test(tmp_path, SweepData(other, {}, tiny.TrialData.build(other)))
     (tmp_path / "best.safetensors").write_bytes(b"broken")
     scenario = tiny.make_scenario()
     with pytest.raises(InputError, match="cannot be read"):
-        look_at_test(tmp_path, SweepData(scenario, {}, tiny.TrialData.build(scenario)))
+        evaluate_on_test(tmp_path, SweepData(scenario, {}, tiny.TrialData.build(scenario)))
 
 
 def test_ranks_on_disk_are_sorted_by_case(tmp_path):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 from sweep_fakes import tiny_scenario
+from sweeps.comparison.state import EntryResult, SeedResult
 
 from llmemf.models import MODELS
 from llmemf.ranking import summarise
 from sweeps.comparison import table_formats, tables
 from sweeps.comparison import view as comparison_view
-from sweeps.comparison.ledger import EntryResult, SeedResult
 from sweeps.comparison.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, paper_table
 from sweeps.comparison.plan import ComparisonRecord
 

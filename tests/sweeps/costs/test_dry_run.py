@@ -13,12 +13,12 @@ from llmemf.batches import TrialData
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.recommender import num_parameters
 from llmemf.training import Trainer
+from sweeps.core.plan import Options, plan_resume, plan_sweep
+from sweeps.core.sweep_data import SweepData
 from sweeps.costs import disk_need as needs
 from sweeps.costs.classes import cost_classes, typical_values
 from sweeps.costs.dry_run import print_dry_run
-from sweeps.ledger import Ledger
-from sweeps.plan import Options, plan_resume, plan_sweep
-from sweeps.sweep_data import SweepData
+from sweeps.state.sweep_state import SweepState
 
 SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
 
@@ -112,12 +112,12 @@ def test_a_resumed_sweep_shows_what_is_left(project_folder, data):
     plan = make(trials=6, grid_points=4, name="s1")
     plan.record.folder.mkdir(parents=True)
     plan.record.save()
-    ledger = Ledger(plan.record.folder)
+    state = SweepState(plan.record.folder)
     for point in plan.points[:2]:
-        record = ledger.propose(point, plan.space.varied, 6, {})
-        ledger.start(record)
+        record = state.propose(point, plan.space.varied, 6, {})
+        state.start(record)
         result = {"epoch": 1, "objective": 0.1, "best_epoch": 1, "stopped_early": False}
-        ledger.add(record, result, stopped=record.number == 1)
+        state.add(record, result, stopped=record.number == 1)
     text = shown(plan_resume(Options(name="s1")), data)
     assert "1 trial of 6 ended already" in text
     names = [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0][1:].isdecimal()]

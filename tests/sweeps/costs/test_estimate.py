@@ -14,6 +14,7 @@ from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Sequences
+from sweeps.core.plan import Options, plan_sweep
 from sweeps.costs import estimate, halving_simulation
 from sweeps.costs import trial as trial_costs
 from sweeps.costs.classes import class_key
@@ -23,7 +24,6 @@ from sweeps.costs.probe import Measured, attach_data, measure, share_data
 from sweeps.costs.processes import Probes, visible_gpus
 from sweeps.costs.projection import Projected
 from sweeps.costs.trial import trial_factors
-from sweeps.plan import Options, plan_sweep
 
 SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
 

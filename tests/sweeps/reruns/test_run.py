@@ -10,17 +10,17 @@ import pytest
 from group_fakes import Floor, no_server
 from rich.console import Console
 from sweep_fakes import grow, tiny_data
+from sweeps.comparison.state import GroupState
 from typer.testing import CliRunner
 
 from llmemf.errors import InputError
-from sweeps.comparison.ledger import GroupLedger
-from sweeps.comparison.step import GroupStandIns
-from sweeps.delivery import PARENT, mlflow_client
-from sweeps.ledger import Ledger
-from sweeps.plan import Options, plan_sweep
+from sweeps.comparison.step import GroupBackend
+from sweeps.core.plan import Options, plan_sweep
 from sweeps.reruns.plan import RerunOptions, RerunRecord, plan_rerun, plan_resume_rerun
 from sweeps.reruns.run import run_rerun
-from sweeps.settings import find_sweep
+from sweeps.state.settings import find_sweep
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
 
 SCORES = {0.003: 0.5, 0.004: 0.9, 0.005: 0.8, 0.006: 0.1}
 
@@ -40,22 +40,22 @@ def sweep(project_folder):
     record.folder.mkdir(parents=True)
     record.status, record.fingerprint = "completed", tiny_data().scenario.fingerprint
     record.save()
-    ledger = Ledger(record.folder)
+    state = SweepState(record.folder)
     rest = {key: block.points[0][index] for block in plan.space.blocks for index, key in enumerate(block.keys)}
     for lr, score in SCORES.items():
-        trial = ledger.propose({**rest, "lr": lr}, ("lr",), 3, {})
+        trial = state.propose({**rest, "lr": lr}, ("lr",), 3, {})
         if lr == 0.006:
-            ledger.fail(trial, "error", "diverged")
+            state.fail(trial, "error", "diverged")
         else:
-            grow(ledger, trial, 3, value=score)
-    ledger.tested(ledger.records[2], {"test/movie/mrr": 0.3})
+            grow(state, trial, 3, value=score)
+    state.tested(state.records[2], {"test/movie/mrr": 0.3})
     return record
 
 
 def go(record, floor, client=no_server):
     out = io.StringIO()
-    stand_ins = GroupStandIns(data=tiny_data(), train=floor.train, rank=floor.rank, client=client)
-    code = run_rerun(record, Console(file=out, width=160, highlight=False), stand_ins=stand_ins)
+    backend = GroupBackend(data=tiny_data(), train=floor.train, rank=floor.rank, client=client)
+    code = run_rerun(record, Console(file=out, width=160, highlight=False), backend=backend)
     return code, out.getvalue()
 
 
@@ -77,7 +77,7 @@ def test_validation_chooses_and_only_the_winner_is_tested_once(sweep):
     assert [(Path(folder).parts[-4], seed) for _, seed, folder in floor.looks] == [("s1-rerun--t03--seeds", s) for s in (1, 2, 3)]  # fmt: skip
     stored = RerunRecord.load(record.folder)
     assert (stored.winner, stored.status) == ("t03", "completed")
-    results = GroupLedger(record.folder, "trial").results
+    results = GroupState(record.folder, "trial").results
     assert set(results["t03"].seeds) == {1, 2, 3} and not results["t02"].seeds
     content = json.loads((record.folder / "rerun.json").read_text())
     assert content["winner"] == "t03" and content["test"]["test/movie/mrr"]["count"] == 3
@@ -175,7 +175,7 @@ def test_a_stored_rerun_is_not_started_anew_nor_changed(sweep):
 
 def test_the_command_shows_its_plan(sweep, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.rerun import app
+    from sweeps.cli.rerun import app
 
     done = CliRunner().invoke(app, ["s1", "--top", "2", "--dry-run"])
     assert done.exit_code == 0, done.output

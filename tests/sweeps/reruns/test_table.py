@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
+from sweeps.comparison.state import EntryResult, SeedResult
 
-from sweeps.comparison.ledger import EntryResult, SeedResult
-from sweeps.records import TrialRecord
 from sweeps.reruns import table as tables
 from sweeps.reruns.plan import RerunRecord
+from sweeps.state.trial_records import TrialRecord
 
 DOMAINS = ("movie", "book")
 NEAR = {"t10": [0.0510, 0.0494, 0.0483, 0.0526, 0.0471], "t12": [0.0507, 0.0499, 0.0475, 0.0509, 0.0473]}

@@ -1,0 +1,96 @@
+"""An exported model scored again on its scenario, and compared with the numbers that were logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from llmemf.batches import device_sequences
+from llmemf.errors import InputError
+from llmemf.export.folder import ExportedModel
+from llmemf.ranking import rank_cases, summarise
+from llmemf.scenarios.scenario import Scenario
+
+PREFIX = {"valid": "val", "test": "test"}
+"""How logged numbers of a split are called: training says `val/...`."""
+
+
+def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test") -> dict[str, float]:
+    """Score a held-out split with what the folder holds, users by their own ids.
+
+    Args:
+        scenario: the scenario the model was trained on.
+        split: "test" or "valid".
+
+    Returns:
+        as `llmemf.checkpoint.evaluate_checkpoint`: `{split}/{domain}/{metric}`, `{split}_full/...`, and their means.
+
+    Raises:
+        InputError: it is another scenario.
+    """
+    if scenario.fingerprint != model.manifest["fingerprint"]:
+        raise InputError(
+            f"{model.folder} was trained on data {model.manifest['fingerprint'][:12]}, scenario {scenario.name!r} is "
+            f"{scenario.fingerprint[:12]}: use the data it was trained on"
+        )
+    sequences = device_sequences(model.config, scenario, split, model.device)
+    in_y = scenario.split(split).targets >= scenario.num_x
+    found = [
+        rank_cases(
+            model.models[domain],
+            sequences,
+            scenario.candidates[split],
+            batch_size=model.config.eval_batch_size,
+            ties=model.config.ties,
+            cases=np.flatnonzero(in_y == bool(domain)),
+        )
+        for domain in (0, 1)
+    ]
+    ranks = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+    return summarise(ranks, scenario.domains, split)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Numbers that were computed again, against those that were logged.
+
+    Attributes:
+        equal: how many are the same float.
+        total: how many were logged and can be compared.
+        largest: greatest difference.
+    """
+
+    equal: int
+    total: int
+    largest: float
+
+    def __str__(self) -> str:
+        if self.equal == self.total:
+            return f"all {self.total} logged numbers come out the same"
+        return (
+            f"{self.equal} of {self.total} logged numbers come out the same, the others differ by {self.largest:.1g} at "
+            "most (another device or number of threads rounds differently)"
+        )
+
+
+def compare_with_logged(model: ExportedModel, found: Mapping[str, float], split: str) -> Comparison | None:
+    """Compare what `evaluate_export` gave with the logged numbers of the split; None where nothing can be compared.
+
+    Validation numbers that were logged on a sample of cases, or at an epoch that is not each domain's best, are of
+    something else.
+    """
+    config = model.config
+    if split == "valid" and (config.valid_cases or config.selection == "per_domain"):
+        return None
+    logged = {
+        name.replace(PREFIX[split], split, 1): value
+        for name, value in model.metrics.get(split, {}).items()
+        if name.startswith((f"{PREFIX[split]}/", f"{PREFIX[split]}_full/"))
+    }
+    both = sorted(logged.keys() & found.keys())
+    if not both:
+        return None
+    apart = [abs(logged[name] - found[name]) for name in both]
+    return Comparison(sum(gap == 0 for gap in apart), len(both), max(apart))

@@ -1,0 +1,323 @@
+"""The folder of an exported model: written from a checkpoint, loaded without the scenario.
+
+    README.md          model card
+    model.json         system, scenario, domains, counts, fingerprints, notes, where it came from, one hash per file
+    config.yaml        configuration, data fingerprint, feature hashes: the checkpoint's own
+    best.safetensors   weights of the best epoch(s): the checkpoint's own, bit for bit
+    data.safetensors   what the system is built on beside its weights: frozen feature rows, and the training sequences
+                       where its state follows from them (item graphs, neighbours, counts, known users)
+    items.parquet      external_id, title: one row per item in global order
+    metrics.json       the numbers that were logged in training (`valid`) and at the look at the test split (`test`)
+
+Nothing in it is a pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file
+from torch import Tensor
+
+from llmemf.batches import TrialData
+from llmemf.checkpoint import BEST, CONFIG, check_data
+from llmemf.config import TrialConfig, build_config, read_yaml
+from llmemf.errors import InputError
+from llmemf.export.card import model_card
+from llmemf.features.matrix import FeatureMatrix
+from llmemf.models import model_class
+from llmemf.models.recommender import Recommender, pick_device
+from llmemf.models.unseen_items import UnseenItems
+from llmemf.scenarios.scenario import Scenario, Sequences
+
+FORMAT = 1
+MANIFEST, DATA, ITEMS, METRICS, CARD = "model.json", "data.safetensors", "items.parquet", "metrics.json", "README.md"
+HASHED = (CONFIG, BEST, DATA, ITEMS, METRICS)
+SEQUENCE_PARTS = ("users", "offsets", "items", "times")
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A loaded folder.
+
+    Attributes:
+        folder: where it was loaded from.
+        manifest: the content of `model.json`.
+        config: settings of the trial, with the device that was asked for.
+        items: `external_id` and `title` in global order.
+        metrics: logged numbers by split.
+        models: what scores domain X, and what scores domain Y; one and the same unless `selection: per_domain`.
+        device: where they are.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    config: TrialConfig
+    items: pd.DataFrame
+    metrics: dict[str, dict[str, float]]
+    models: tuple[Recommender, Recommender]
+    device: torch.device
+
+    @property
+    def domains(self) -> tuple[str, str]:
+        return tuple(self.manifest["domains"])
+
+    @property
+    def num_x(self) -> int:
+        return self.manifest["num_x"]
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def stranger(self) -> int:
+        """Dense id of a user of whom training has seen nothing."""
+        return self.manifest["num_users"]
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str = "auto") -> ExportedModel:
+        """Read a folder and build its model.
+
+        Raises:
+            InputError: there is no exported model, it has another format, or a file is missing, damaged or changed.
+        """
+        folder = Path(folder)
+        manifest = _read_manifest(folder)
+        for name, expected in manifest["files"].items():
+            if _sha256(folder / name) != expected:
+                raise InputError(f"{folder / name} was changed after it was exported: export the model again")
+        stored = read_yaml(folder / CONFIG)
+        config_class = model_class(stored["config"]["model"]).config_class
+        config = build_config(config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
+        try:
+            data = _trial_data(manifest, load_arrays(folder / DATA))
+            tensors, items = load_file(folder / BEST), pd.read_parquet(folder / ITEMS)
+            metrics = json.loads((folder / METRICS).read_text())
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
+            raise InputError(f"{folder} cannot be read ({error}): export the model again") from None
+        target = pick_device(config.device)
+        models = build_models(config, data, stored["best"], tensors, target)
+        return cls(folder, manifest, config, items, metrics, models, target)
+
+
+def is_exported(folder: str | Path) -> bool:
+    """Whether a folder holds an exported model."""
+    return (Path(folder) / MANIFEST).exists()
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    scenario: Scenario,
+    features: Mapping[str, FeatureMatrix],
+    target: str | Path,
+    *,
+    metrics: Mapping[str, Mapping[str, float]],
+    source: Mapping[str, str],
+    notes: list[str],
+    overwrite: bool = False,
+) -> Path:
+    """Write a checkpoint as a folder that needs nothing else; it appears whole or not at all.
+
+    Args:
+        checkpoint: a folder with `best.safetensors` and `config.yaml`.
+        scenario: the scenario it was trained on; its fingerprint is compared.
+        features: the matrices it was trained with, by kind; their hashes are compared.
+        metrics: what was logged, by split ("valid", "test").
+        source: plain facts about where the model comes from (sweep, trial, code), for the model card.
+        notes: what a reader of its numbers must know.
+        overwrite: replace a folder that exists.
+
+    Raises:
+        InputError: the checkpoint belongs to other data, cannot be read, or the folder exists or cannot be written.
+    """
+    checkpoint, target = Path(checkpoint), Path(target)
+    if target.exists() and not overwrite:
+        raise InputError(f"{target} exists already: give --overwrite to replace it, or another folder")
+    if target.exists() and not is_exported(target):
+        raise InputError(f"{target} exists and holds no exported model: it is not overwritten; give another folder")
+    stored = read_yaml(checkpoint / CONFIG)
+    kind = model_class(stored["config"]["model"])
+    config = build_config(kind.config_class, {**stored["config"], "device": "cpu"}, where=str(checkpoint / CONFIG))
+    data = TrialData.build(scenario, **features)
+    check_data(checkpoint, stored, data, verb="export")
+    try:
+        tensors = load_file(checkpoint / BEST)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{checkpoint / BEST} cannot be read ({str(error).partition(chr(10))[0]})") from None
+    arrays = {f"train.{part}": getattr(data.train, part) for part in SEQUENCE_PARTS}
+    keeps_training = _state_follows_from_training(config, data)
+    if not keeps_training:
+        arrays = {name: array[:0] for name, array in arrays.items()} | {"train.offsets": np.zeros(1, np.int64)}
+    for name in stored["features"]:
+        matrix: FeatureMatrix = getattr(data, name)
+        arrays |= {f"{name}.rows": matrix.rows, f"{name}.has": matrix.has}
+    model = build_models(config, data, stored["best"], tensors, torch.device("cpu"), strangers=False)[0]
+    manifest = {
+        "format": FORMAT,
+        "system": config.model,
+        "status": model.status,
+        "facts": model.facts(),
+        "scenario": scenario.name,
+        "fingerprint": scenario.fingerprint,
+        "domains": list(scenario.domains),
+        "num_x": scenario.num_x,
+        "num_items": scenario.num_items,
+        "num_users": scenario.num_users,
+        "sequences": {name: len(scenario.split(name)) for name in ("train", "valid", "test")},
+        "features": {
+            name: {"encoder": features[name].encoder, "hash": digest} for name, digest in stored["features"].items()
+        },
+        "best": stored["best"],
+        "training_sequences": keeps_training,
+        "source": dict(source),
+        "notes": list(notes),
+    }
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        for name in (CONFIG, BEST):
+            shutil.copyfile(checkpoint / name, temporary / name)
+        save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / DATA)
+        scenario.items[["external_id", "title"]].to_parquet(temporary / ITEMS, index=False)
+        # safetensors writes for the owner alone, whatever the umask says.
+        (temporary / DATA).chmod((temporary / ITEMS).stat().st_mode)
+        (temporary / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+        manifest["files"] = {name: _sha256(temporary / name) for name in HASHED}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        examples = scenario.items.external_id[[*range(2), scenario.num_x]].tolist()
+        card = model_card(manifest, config, metrics, source_of_system=kind.source, examples=examples, name=target.name)
+        (temporary / CARD).write_text(card)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def build_models(
+    config: TrialConfig,
+    data: TrialData,
+    best: Collection[str],
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    *,
+    strangers: bool = True,
+) -> tuple[Recommender, Recommender]:
+    """The models of X and of Y with their weights, in evaluation mode.
+
+    Args:
+        data: what they are built on.
+        best: sets of weights: `joint`, or `x` and `y`.
+        tensors: weights as in a checkpoint, by set; a system in closed form has none.
+        strangers: leave room for one more user, of whom nothing is known: the last one. Tables with one row per user
+            get a row of zeros for him.
+
+    Raises:
+        InputError: the weights do not fit the configuration.
+    """
+    if strangers:
+        data = _with_stranger(data)
+    found = {}
+    for name in best:
+        own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
+        model = model_class(config.model)(config, data)
+        expected = model.state_dict()
+        for key, tensor in own.items():
+            wanted = expected[key].shape if key in expected else tensor.shape
+            if strangers and wanted != tensor.shape and wanted == (data.num_users, *tensor.shape[1:]):
+                own[key] = torch.cat([tensor, tensor.new_zeros(1, *tensor.shape[1:])])
+        try:
+            model.load_state_dict(own)
+        except RuntimeError as error:
+            raise InputError(f"the weights do not fit the configuration: {' '.join(str(error).split())}") from None
+        found[name] = model.to(device).eval()
+    return (found["joint"], found["joint"]) if "joint" in found else (found["x"], found["y"])
+
+
+def _with_stranger(data: TrialData) -> TrialData:
+    profile = data.profile
+    if profile is not None:
+        rows = np.concatenate([profile.rows, np.zeros_like(profile.rows[:1])])
+        profile = replace(profile, rows=rows, has=np.append(profile.has, False))
+    return replace(data, num_users=data.num_users + 1, profile=profile)
+
+
+def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
+    """Whether a system cannot be built without the training sequences, or has other buffers without them."""
+    empty = replace(data, train=Sequences.from_rows([], []))
+    kind = model_class(config.model)
+    whole = kind(config, data)
+    try:
+        bare = kind(config, empty)
+    except Exception:  # noqa: BLE001  whatever a system makes of no data at all: it needs some
+        return True
+    # Tables that only draw negatives are of no use after training.
+    drawing = tuple(f"{name}." for name, module in whole.named_modules() if isinstance(module, UnseenItems))
+    others = dict(bare.named_buffers())
+    return any(
+        name not in others or not torch.equal(buffer, others[name])
+        for name, buffer in whole.named_buffers()
+        if not name.startswith(drawing)
+    )
+
+
+def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> TrialData:
+    """What the system was built on, as far as the folder keeps it."""
+    none = Sequences.from_rows([], [])
+    features = {
+        kind: FeatureMatrix(kind, fact["encoder"], arrays[f"{kind}.rows"], arrays[f"{kind}.has"], "")
+        for kind, fact in manifest["features"].items()
+    }
+    return TrialData(
+        domains=tuple(manifest["domains"]),
+        num_x=manifest["num_x"],
+        num_items=manifest["num_items"],
+        num_users=manifest["num_users"],
+        train=Sequences(*(arrays[f"train.{part}"] for part in SEQUENCE_PARTS)),
+        valid=none,
+        valid_candidates=np.zeros((0, 1), np.int32),
+        text=features.get("text"),
+        image=features.get("image"),
+        profile=features.get("profile"),
+        fingerprint=manifest["fingerprint"],
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except OSError:
+        raise InputError(f"{folder} holds no exported model ({MANIFEST} is missing)") from None
+    except ValueError as error:
+        raise InputError(f"{folder / MANIFEST} is not JSON ({error}): export the model again") from None
+    if manifest.get("format") != FORMAT:
+        raise InputError(f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: export it again")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): export the model again") from None
+    return digest.hexdigest()

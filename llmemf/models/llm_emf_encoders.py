@@ -1,0 +1,287 @@
+"""One tower of LLM-EMF: the encoders of its sequences and modalities over the item tables, their losses and scores (eqs. 4-12).
+
+Shapes: B batch, L length, D width, N items, n items of one domain, M modalities, R rows with a target.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from llmemf.batches import VIEWS, Batch, DeviceSequences, SequenceView, TrialData
+from llmemf.errors import InputError
+from llmemf.models.attention import SequenceEncoder
+from llmemf.models.content import with_content
+from llmemf.models.item_table import FrozenTable, IdTable
+from llmemf.models.mixture import MixtureHead, StepRows
+
+if TYPE_CHECKING:
+    from llmemf.models.llm_emf import LLMEMFConfig
+
+MODALITIES = ("id", "image", "text")
+SCORE_ELEMENTS = 2**22
+"""Logits held at once in scoring (16 MiB in fp32), as long as they are of `SCORE_ROWS` cases."""
+GPU_SCORE_ELEMENTS = 2**27
+"""The same on a GPU."""
+SCORE_ROWS = 32
+"""Cases scored at once at least: fewer read the tables so often that reading decides."""
+ROW_MULTIPLE = 128
+"""Rows of a GPU's step are padded to a multiple of this, so that shapes repeat."""
+
+
+class LLMEMFEncoders(nn.Module):
+    """Nine encoders over the item tables, with their losses and scores."""
+
+    def __init__(self, config: LLMEMFConfig, data: TrialData, first: str) -> None:
+        super().__init__()
+        self.config, self.num_x, self.num_items = config, data.num_x, data.num_items
+        weights = config.weights()
+        self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
+        self.sequences = [s for s in VIEWS if s in config.sequences]
+        self.tables = {m: self._table(m, data) for m in self.modalities}
+        self.head = MixtureHead(self.tables, weights, config.mixture_settings())
+        self.encoders = nn.ModuleDict()
+        self.empty = nn.ParameterDict()
+        for s in self.sequences:
+            for m in self.modalities:
+                if self._encoder_key(s, m) not in self.encoders:
+                    self.encoders[self._encoder_key(s, m)] = self._encoder(self.tables[m].width)
+                if config.empty_sequence == "learned" and s != "xy":
+                    self.empty[f"{s}_{m}"] = nn.Parameter(torch.empty(self.tables[m].width).normal_(0, 0.02))
+        self.loss_weights = config.loss_weights(first)
+        self.row_counts: dict[tuple[str, int], int] = {}
+
+    def _table(self, modality: str, data: TrialData) -> IdTable | FrozenTable:
+        config = self.config
+        if modality == "id":
+            return IdTable(self.num_items, config.id_dim, tied=config.tied_ids)
+        features = getattr(data, modality)
+        if features is None:
+            raise InputError(
+                f"modality {modality!r} is wanted but its features were not given: leave it out or add them"
+            )
+        if not features.has.any():
+            raise InputError(f"no item has the modality {modality!r}: leave it out with --set modalities=...")
+        content = {"text": config.text_content, "image": config.image_content}[modality]
+        features = with_content(features, content, num_x=self.num_x, seed=config.seed)
+        return FrozenTable(
+            features, self.num_x, projection=config.item_projection, width=config.projection_dim, missing=config.missing
+        )
+
+    def _encoder(self, width: int) -> SequenceEncoder:
+        config = self.config
+        if width % config.heads:
+            raise InputError(f"heads = {config.heads} does not divide the width {width} of a modality")
+        return SequenceEncoder(
+            width,
+            config.max_length,
+            layers=config.encoder_layers,
+            heads=config.heads,
+            dropout=config.dropout,
+            bare=config.encoder == "bare",
+            positions=config.positions,
+        )
+
+    def _encoder_key(self, sequence: str, modality: str) -> str:
+        keys = {"none": f"{sequence}_{modality}", "sequences": modality, "modalities": sequence}
+        return keys[self.config.share_encoders]
+
+    def states(self, real_BL: Tensor, sequence: str, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4) from the (B, L, D_m) vectors of its items."""
+        return [self.encoders[self._encoder_key(sequence, m)](x, real_BL) for m, x in zip(self.modalities, inputs)]
+
+    def _states_of(
+        self, views: Mapping[str, SequenceView], inputs: Mapping[str, Sequence[Tensor]]
+    ) -> dict[str, list[Tensor]]:
+        """Per sequence and modality (B, L, D_m) states from the vectors of the items."""
+        return {s: self.states(view.items < self.num_items, s, inputs[s]) for s, view in views.items()}
+
+    def plan_epoch(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
+        """Count the rows of the epoch's largest batch, so that no step has to wait for their number.
+
+        Args:
+            order: (S,) order in which the sequences will come.
+        """
+        if self.head.log_scale.device.type == "cpu":
+            return
+        self.fix_row_counts(sequences, order, batch_size)
+
+    def fix_row_counts(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
+        """`plan_epoch` on any device: steps have as many rows as the largest batch from here on."""
+        batch = torch.arange(len(order), device=order.device) // batch_size
+        most = {}
+        for s in self.loss_weights:
+            following = self._following(sequences.views[s], s)
+            counted = self._counted(following < self.num_items)
+            for low, high in self._target_ranges(s):
+                rows = (counted & (following >= low) & (following < high)).sum(1)[order]
+                sums = rows.new_zeros(-(-len(order) // batch_size)).index_add_(0, batch, rows)
+                most[s, low] = sums.max()
+        for key, count in zip(most, torch.stack(list(most.values())).tolist()):
+            padded = -(-count // ROW_MULTIPLE) * ROW_MULTIPLE
+            self.row_counts[key] = max(self.row_counts.get(key, 0), padded)
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
+        views = {s: batch.views[s] for s in self.loss_weights}
+        read = torch.cat([part.flatten() for v in views.values() for part in (v.items, v.next_same, v.next_merged)])
+        step = self.head.step_rows(read, {span for s in views for span in self._ranges(s)})
+        # One look-up for all sequences: each further one would be a further gradient of the table's size.
+        embedded = step.embed(torch.cat([view.items.flatten() for view in views.values()]))
+        sizes = [view.items.numel() for view in views.values()]
+        inputs = {
+            s: [x.view(*view.items.shape, -1) for x in own]
+            for (s, view), own in zip(views.items(), zip(*(vectors.split(sizes) for vectors in embedded)))
+        }
+        states, loss = self._states_of(views, inputs), self._padded_loss if self.row_counts else self._sequence_loss
+        terms = [weight * loss(views[s], s, step, states[s]) / len(batch) for s, weight in self.loss_weights.items()]
+        return torch.stack(terms).sum()
+
+    def _over_all(self, sequence: str) -> bool:
+        """Whether the softmax of a sequence's loss runs over the items of both domains."""
+        if sequence == "xy":
+            return self.config.merged_softmax != "target_items"
+        return self.config.next_target == "merged"
+
+    def _ranges(self, sequence: str) -> list[tuple[int, int]]:
+        """(low, high) of the items of each softmax in a sequence's loss."""
+        domains = [(0, self.num_x), (self.num_x, self.num_items)]
+        return [(0, self.num_items)] if self._over_all(sequence) else domains
+
+    def _target_ranges(self, sequence: str) -> list[tuple[int, int]]:
+        """Those of `_ranges` in which a target of the sequence can lie."""
+        ranges = self._ranges(sequence)
+        if sequence == "xy" or len(ranges) == 1:
+            return ranges
+        return ranges[:1] if sequence == "x" else ranges[1:]
+
+    def _following(self, view: SequenceView, sequence: str) -> Tensor:
+        """(B, L) target at every position of a sequence, padding where there is none."""
+        merged = sequence == "xy" or self.config.next_target == "merged"
+        return view.next_merged if merged else view.next_same
+
+    def _padded_loss(self, view: SequenceView, sequence: str, step: StepRows, states: Sequence[Tensor]) -> Tensor:
+        """`_sequence_loss` over a number of rows that is known beforehand; those too many weigh nothing."""
+        following = self._following(view, sequence)
+        counted, terms = self._counted(following < self.num_items), []
+        learned = [self.empty[f"{sequence}_{m}"] for m in self.modalities] if self._learns_empty(sequence) else None
+        for low, high in self._target_ranges(sequence):
+            count = self.row_counts[sequence, low]
+            wanted = (counted & (following >= low) & (following < high)).flatten()
+            places, real = _places(wanted, count)
+            targets = torch.where(real, following.flatten()[places], low)
+            queries = [_at_least_single(state.flatten(0, 1)[places]) for state in states]
+            if learned is not None:
+                items = view.items < self.num_items
+                first = view.items.gather(1, items.int().argmax(1, keepdim=True)).squeeze(1)
+                inside = items.any(1) & (first >= low) & (first < high)
+                targets = torch.cat([targets, torch.where(inside, first, low)])
+                real = torch.cat([real, inside])
+                queries = [torch.cat([q, e.expand(len(first), -1)]) for q, e in zip(queries, learned)]
+            weights = real.to(queries[0].dtype)
+            with torch.autocast(targets.device.type, enabled=False):
+                nll = self.head.nll(queries, targets, low, high, step, view.items, weights, few_operations=True)
+            # Rows without a place must not be lost in silence.
+            terms.append(torch.where(wanted.sum() > count, torch.nan, nll))
+        return torch.stack(terms).sum()
+
+    def _learns_empty(self, sequence: str) -> bool:
+        return f"{sequence}_{self.modalities[0]}" in self.empty
+
+    def _sequence_loss(self, view: SequenceView, sequence: str, step: StepRows, states: Sequence[Tensor]) -> Tensor:
+        """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
+        following = self._following(view, sequence)
+        counted = self._counted(following < self.num_items)
+        targets = following[counted]
+        queries = [_at_least_single(state[counted]) for state in states]
+        if self._learns_empty(sequence):
+            first = _first_items(view.items, self.num_items)
+            targets = torch.cat([targets, first])
+            learned = [self.empty[f"{sequence}_{m}"].expand(len(first), -1) for m in self.modalities]
+            queries = [torch.cat(pair) for pair in zip(queries, learned)]
+        with torch.autocast(targets.device.type, enabled=False):
+            if self._over_all(sequence):
+                return self.head.nll(queries, targets, 0, self.num_items, step, view.items)
+            in_x = targets < self.num_x
+            return sum(
+                self.head.nll([q[part] for q in queries], targets[part], low, high, step, view.items)
+                for part, (low, high) in zip((in_x, ~in_x), self._ranges(sequence))
+            )
+
+    def _counted(self, valid_BL: Tensor) -> Tensor:
+        if self.config.loss_positions == "all":
+            return valid_BL
+        from_end = valid_BL.flip(1).cumsum(1).flip(1)
+        return valid_BL & (from_end <= (1 if self.config.loss_positions == "last" else 10))
+
+    def score_all(self, batch: Batch, domain: int) -> Tensor:
+        """(B, n) log P (eq. 11) of every item of the domain, given the histories of the batch."""
+        wanted = slice(self.num_x, self.num_items) if domain else slice(0, self.num_x)
+        weights = self.config.score_weights(domain)
+        queries, missing, rows = {}, {}, self.head.scoring_rows()
+        views = {s: batch.views[s] for s in weights}
+        tables = [self.tables[m] for m in self.modalities]
+        inputs = {s: [t.input_rows(view.items, kept) for t, kept in zip(tables, rows)] for s, view in views.items()}
+        states = self._states_of(views, inputs)
+        for s, view in views.items():
+            real = view.items < self.num_items
+            # In the aligned layout the last column may be the other domain's.
+            last = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
+            queries[s] = [state[torch.arange(len(last), device=last.device), last] for state in states[s]]
+            empty = ~real.any(1)
+            missing[s] = empty
+            if self._learns_empty(s):
+                missing[s] = torch.zeros_like(empty)
+                learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
+                queries[s] = [torch.where(empty[:, None], e, q) for e, q in zip(learned, queries[s])]
+        elements = SCORE_ELEMENTS if empty.device.type == "cpu" else GPU_SCORE_ELEMENTS
+        step = max(SCORE_ROWS, elements // self.num_items)
+        score = torch.zeros(len(batch), wanted.stop - wanted.start, dtype=self.head.scoring_type(), device=empty.device)
+        for start in range(0, len(batch), step):
+            part = slice(start, start + step)
+            for s, weight in weights.items():
+                factor = (~missing[s][part]).to(score.dtype) * weight
+                self._add_probability(score[part], [q[part] for q in queries[s]], s, domain, wanted, factor)
+        return score.log_()
+
+    def _add_probability(
+        self, score: Tensor, queries: list[Tensor], sequence: str, domain: int, wanted: slice, factor: Tensor
+    ) -> None:
+        """Add factor * P^s of the wanted items (one term of eq. 11) to the score."""
+        everything, config = slice(0, self.num_items), self.config
+        if sequence != "xy":
+            own = sequence == ("y" if domain else "x")
+            over_all = config.next_target == "merged" or (not own and config.cross_softmax == "all_items")
+            self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
+        elif config.merged_softmax == "renormalise":
+            merged = torch.zeros_like(score)
+            self.head.add_probability(merged, queries, wanted, everything, torch.ones_like(factor))
+            total = merged.sum(1).clamp(min=torch.finfo(merged.dtype).tiny)
+            score.addcmul_(merged, (factor / total)[:, None])
+        else:
+            over_all = config.merged_softmax == "all_items"
+            self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _places(wanted: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(count,) places of a flat mask that are True, in their order, then zeros; and which of them are such places."""
+    rank = wanted.cumsum(0)
+    slot = torch.where(wanted & (rank <= count), rank - 1, count)
+    every = torch.arange(len(wanted), device=wanted.device)
+    places = every.new_zeros(count + 1).scatter_(0, slot, every)[:count]
+    real = torch.arange(count, device=wanted.device) < rank[-1]
+    return torch.where(real, places, 0), real
+
+
+def _first_items(items_BL: Tensor, pad: int) -> Tensor:
+    """(R,) first item of every row that has one."""
+    real = items_BL < pad
+    rows = real.any(1)
+    return items_BL[rows].gather(1, real[rows].int().argmax(1, keepdim=True)).squeeze(1)

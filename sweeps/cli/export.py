@@ -1,0 +1,106 @@
+"""The best model of a sweep as a folder that answers histories, registered in MLflow.
+
+python sweeps/export.py                                  the best trial of the newest sweep
+python sweeps/export.py my_sweep --trial t07             another one that kept its weights
+python sweeps/export.py my_sweep --out FOLDER --no-register
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from llmemf import text_format
+
+SERVE_PORT = 5001
+"""The UI is at 5000."""
+
+
+def export(
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="[SWEEP]", help="Name of the sweep.  [default: the newest]", show_default=False),
+    ] = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="tNN", help="A trial that kept its weights.  [default: the best]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder.  [default: STORAGE/models/SWEEP-TRIAL]")] = None,
+    no_register: Annotated[bool, typer.Option("--no-register", help="Only write the folder.")] = False,
+    register_as: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Registered model.  [default: llmemf-SCENARIO]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that was exported before.")] = False,
+    storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of the prepared scenarios.  [default: the sweep's]")
+    ] = None,
+    tracking_uri: Annotated[str | None, typer.Option(help="MLflow.  [default: the sweep's]")] = None,
+) -> None:
+    """Write the best model of a sweep to a folder that needs nothing else, and register it in MLflow."""
+    from sweeps.core.plan import absolute_uri
+    from sweeps.export.chosen import choose
+    from sweeps.export.write import write_model
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    storage = storage.resolve()
+    chosen = choose(storage, sweep, trial)
+    target = (out or storage / "models" / chosen.name).resolve()
+    uri = absolute_uri(tracking_uri, storage) if tracking_uri else None
+    with console.status(f"exporting {chosen.name}"):
+        model, check = write_model(chosen, target, data_root=data_root, overwrite=overwrite)
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    value = "" if chosen.trial.objective is None else f", objective {chosen.trial.objective:.4f}"
+    epoch = f"epoch {chosen.trial.best_epoch} of {chosen.trial.epoch}"
+    facts.add_row("model", f"{chosen.trial.name} of {chosen.sweep.name}: {model.config.model}, {epoch}{value}")
+    facts.add_row("checked", check)
+    size = sum(path.stat().st_size for path in target.iterdir())
+    facts.add_row("folder", f"{target} ({text_format.size(size)})")
+    name = version = ""
+    if not no_register:
+        from sweeps.export.registry import register
+
+        with console.status("registering in MLflow"):
+            name, version = register(target, chosen, name=register_as, tracking_uri=uri)
+        facts.add_row("registered", f"{name}, version {version}")
+    console.print(facts)
+    console.print()
+    _print_commands(
+        console, model, target, f"models:/{name}/{version}" if name else "", uri or chosen.sweep.tracking_uri
+    )
+
+
+def _print_commands(console: Console, model, folder: Path, served: str, uri: str) -> None:
+    """What to do with it, as it can be typed here."""
+    import json
+
+    from sweeps.export.registry import example
+
+    request = example(model)
+    binaries = Path(sys.executable).parent
+    llmemf = shutil.which("llmemf") and "llmemf" or str(binaries / "llmemf")
+    history = ",".join(request["history"])
+    words = [llmemf, "recommend", "--model", str(folder), "--history", history, "--domain", request["domain"]]
+    lines = {"recommend": shlex.join(words)}
+    if served:
+        # MLflow starts its server by name: where the environment is not active, its folder has to be named.
+        path = "" if shutil.which("uvicorn") else f'PATH={shlex.quote(str(binaries))}:"$PATH" '
+        lines["serve"] = (
+            f"{path}MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow models serve -m {served} --env-manager local "
+            f"--port {SERVE_PORT}"
+        )
+        body = json.dumps({"inputs": [request]})
+        lines["ask"] = (
+            f"curl -s http://127.0.0.1:{SERVE_PORT}/invocations -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+        )
+    for name, line in lines.items():
+        console.print(Text(f"{name:<10}", style="dim").append(line, style="cyan"), soft_wrap=True)

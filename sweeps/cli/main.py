@@ -1,0 +1,65 @@
+"""The console command `llmemf`.
+
+llmemf sweep --scenario movie_book        search the hyperparameters of a model
+llmemf compare, ablation, rerun           studies made of several sweeps
+llmemf report, ui, export, clean          what came out, MLflow's pages, the best model, disk space
+llmemf data, features                     prepare scenarios and their items' features
+llmemf train, evaluate, recommend         one model on one scenario
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+import llmemf
+from llmemf.commands import add_commands
+from llmemf.commands.boundary import run_app
+from sweeps.cli import ablation, clean, compare, export, report, rerun, sweep, ui
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="LLM-EMF: cross-domain sequential recommendation; one model, or sweeps over many.",
+)
+app.command("sweep")(sweep.sweep)
+app.command("compare")(compare.compare)
+app.command("ablation")(ablation.ablation)
+app.command("rerun")(rerun.rerun)
+app.command("report")(report.report)
+app.command("export")(export.export)
+app.command("ui")(ui.ui)
+app.command("clean")(clean.clean)
+add_commands(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"llmemf {llmemf.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the console command; a user's mistake becomes one line on stderr and exit code 2."""
+    run_app(app, "llmemf", arguments)
+
+
+def run_script(script: str) -> None:
+    """Run one command from its script in `sweeps/` (`grid.py` is `sweep`)."""
+    from llmemf.command_line import DOORS
+
+    command = next(name for name, file in DOORS.items() if file == script)
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    single.command(command)(next(info.callback for info in app.registered_commands if info.name == command))
+    run_app(single, f"sweeps/{script}")

@@ -1,0 +1,38 @@
+"""What came out of a sweep, to read and to look at: report.html (opens offline) and report.md in the sweep's folder.
+
+python sweeps/report.py                          the newest sweep
+python sweeps/report.py NAME --open              a sweep by its name, opened in the browser
+python sweeps/report.py NAME --no-breakdown      without ranking the validation cases again (large data, no weights)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def report(
+    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="Its name; the newest without one.")] = None,
+    breakdown: Annotated[
+        bool, typer.Option("--breakdown/--no-breakdown", help="Rank the validation cases by the kept weights.")
+    ] = True,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
+    data_root: Annotated[
+        Path | None,
+        typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios; the sweep's without it."),
+    ] = None,
+) -> None:
+    """Write a sweep's report (HTML and Markdown) into its folder and to its run in MLflow."""
+    from sweeps.report.gather import find_record
+    from sweeps.report.write import write_report
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    record = find_record(storage, sweep, data_root)
+    path = write_report(record, console, breakdown=breakdown)
+    if open_page:
+        typer.launch(path.as_uri())

@@ -1,0 +1,108 @@
+"""The hyperparameter sweep.
+
+python sweeps/grid.py --scenario movie_book                      the shipped sweep of a scenario
+python sweeps/grid.py --scenario movie_book --dry-run            what it would do
+python sweeps/grid.py --scenario movie_book --set lr=1e-3,1e-4 --set lambda2=0.1 --trials 20
+python sweeps/grid.py --resume                                   continue the newest sweep
+python sweeps/grid.py --extend 20 --set lr=1e-5,1e-4,1e-3        20 further trials, here in a wider space
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from llmemf import text_format
+from llmemf.errors import InputError
+from sweeps.cli import options
+
+
+def sweep(
+    scenario: options.Scenario = None,
+    model: Annotated[str | None, typer.Option(help="The system.  [default: llm_emf]")] = None,
+    search: Annotated[
+        Literal["optuna", "grid", "random"] | None,
+        typer.Option(help="Grid points then TPE, every grid point once, or random draws.  [default: optuna]"),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials.")] = None,
+    grid_points: Annotated[
+        int | None, typer.Option(min=0, help="Grid points before Optuna refines.  [default: half of the trials]")
+    ] = None,
+    epochs: options.Epochs = None,
+    scheduler: Annotated[
+        Literal["asha", "none"] | None, typer.Option(help="Stop trials that fall behind, or none.  [default: asha]")
+    ] = None,
+    grace_period: Annotated[int | None, typer.Option(min=1, help="ASHA: epochs before a trial can be stopped.")] = None,
+    reduction_factor: Annotated[float | None, typer.Option(help="ASHA: one of so many goes on at each rung.")] = None,
+    concurrency: options.Concurrency = None,
+    cpus_per_trial: options.CpusPerTrial = None,
+    gpus_per_trial: options.GpusPerTrial = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of grid order, sampler and trials.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep.  [default: SCENARIO-DATE-TIME]")] = None,
+    data_root: options.DataRoot = Path("data"),
+    tracking_uri: options.TrackingUri = None,
+    storage: Annotated[Path, typer.Option(help="Folder for all that the sweep writes.")] = Path("mlruns"),
+    ray_address: options.RayAddress = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; a comma list replaces its grid. Repeatable."),
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Trials that keep their weights, the best.  [default: 5]")
+    ] = None,
+    fresh_workers: options.FreshWorkers = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Time a few real steps; tell hours, GPU-hours, memory and disk.")
+    ] = False,
+    gpu_price: Annotated[
+        float | None, typer.Option(min=0, help="Money per GPU-hour: --estimate tells what the sweep costs.")
+    ] = None,
+    time_budget: options.TimeBudget = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the sweep --name, or the newest (of the scenario).")
+    ] = False,
+    extend: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="N further trials for the sweep --name, or the newest.")
+    ] = None,
+    start_or_continue: Annotated[
+        bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
+    ] = False,
+) -> None:
+    """Sweep the hyperparameters of a model on a scenario; everything goes below mlruns/."""
+    from sweeps.cluster.ray_session import room
+    from sweeps.core.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
+    from sweeps.core.summary import print_fallback
+    from sweeps.core.sweep import run_sweep
+    from sweeps.core.sweep_data import is_prepared, load_data
+
+    if sum((resume, start_or_continue, extend is not None)) > 1:
+        raise InputError("--resume, --extend and --continue exclude each other: give one of them")
+    if gpu_price is not None and not estimate:
+        raise InputError("--gpu-price says what --estimate should count with: give both")
+    values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
+    given = Options(**{**values, "assignments": assignments or []})
+    budget = None if time_budget is None else text_format.seconds(time_budget, "--time-budget")
+    # With its own hold of the output: while a sweep runs, everybody else's goes to the sweep's log.
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    if extend is not None:
+        plan = plan_extend(given, extend)
+    else:
+        plan = plan_resume(given) if resume else plan_continue(given) if start_or_continue else plan_sweep(given)
+    print_fallback(plan.record, console)
+    if dry_run or estimate:
+        parallel = room(plan)
+        if estimate:
+            from sweeps.costs.estimate import estimate as run_estimate
+
+            run_estimate(plan, load_data(plan), parallel, console, gpu_price=gpu_price)
+        else:
+            from sweeps.costs.dry_run import print_dry_run
+
+            print_dry_run(plan, load_data(plan) if is_prepared(plan) else None, parallel, console)
+        return
+    raise typer.Exit(run_sweep(plan, console, time_budget=budget).exit_code)

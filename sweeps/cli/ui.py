@@ -1,0 +1,67 @@
+"""MLflow's pages on the runs of a storage folder.
+
+python sweeps/ui.py                              serves mlruns/mlflow.db until Ctrl-C, and tells the addresses
+python sweeps/ui.py --port 5005 --open           at another port, and in the browser
+python sweeps/ui.py --storage /mnt/shared/mlruns
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from llmemf.errors import InputError
+
+
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine; nobody else can reach it.")] = 5000,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the browser, too.")] = False,
+    storage: Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")] = Path("mlruns"),
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option(help="Another database, sqlite:///FILE.db, or a server.  [default: the newest sweep's]"),
+    ] = None,
+) -> None:
+    """Browse the sweeps of a storage folder in MLflow's own pages."""
+    from sweeps.tracking.runs import pages
+
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    storage = storage.resolve()
+    uri = pages.find_tracking(storage, tracking_uri)
+    if uri.startswith("http"):
+        console.print("the runs are on a server:")
+        _print_links(console, uri, uri.rstrip("/"), storage, open_browser)
+        return
+    pages.check_port(port)
+    address = f"http://127.0.0.1:{port}"
+    # However this process is asked to end (Ctrl-C, kill, a closed terminal), the server ends with it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        console.print(f"starting MLflow's server on {uri}", soft_wrap=True)
+        with pages.pages(uri, storage, port) as process:
+            _print_links(console, uri, address, storage, open_browser)
+            console.print("Ctrl-C ends it", style="dim")
+            process.wait()
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return
+    raise InputError(f"MLflow's server ended by itself: see {storage / 'ui.log'}")
+
+
+def _print_links(console: Console, uri: str, address: str, storage: Path, open_browser: bool) -> None:
+    from sweeps.tracking.runs import pages
+
+    links = pages.links(uri, storage, address)
+    width = max(map(len, ["open", *links]))
+    for name, page in {"open": address, **links}.items():
+        console.print(Text(f"{name:<{width}}  ", style="dim").append(page, style="cyan"), soft_wrap=True)
+    if open_browser and not webbrowser.open(next(iter(links.values()), address)):
+        console.print("no browser could be opened here", style="yellow")

@@ -1,0 +1,132 @@
+"""How far a group is, as it follows from its journal: which entry has which result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweeps.state.event_log import JOURNAL, EventLog
+
+OUTCOMES = ("done", "failed", "missing")
+
+
+@dataclass
+class SeedResult:
+    """One seed of the chosen configuration.
+
+    Attributes:
+        metrics: of the test split, as `llmemf.ranking.summarise` gives them.
+        best_epoch, epochs_run: of its training.
+        seconds: of training steps, without validation and start-up.
+    """
+
+    metrics: dict[str, float]
+    best_epoch: int
+    epochs_run: int
+    seconds: float
+
+
+@dataclass
+class EntryResult:
+    """What is known of one entry: a system of a comparison, a row of an ablation, a trial of a rerun.
+
+    Attributes:
+        outcome: "" while it is under way, `done`, `failed` (every trial or seed), `missing` (it cannot run on this data).
+        reason: why it failed or cannot run, or what is to be said of one that is done.
+        status: how it relates to its source.
+        seeds: seed -> result.
+        search: how its search went, see `seeds.search_facts`.
+        chosen: the searched settings of the chosen configuration.
+        parameters: number of trainable scalars.
+        facts: what the model says of itself.
+        notes: what a reader of its numbers must know.
+    """
+
+    name: str
+    outcome: str = ""
+    reason: str = ""
+    status: str = ""
+    seeds: dict[int, SeedResult] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def values(self, metric: str) -> list[float]:
+        """A test metric of every seed that has it, as fractions."""
+        return [result.metrics[metric] for _, result in sorted(self.seeds.items()) if metric in result.metrics]
+
+
+class GroupState:
+    """The results of a group and the journal that they follow from.
+
+    Args:
+        folder: the group's folder.
+        key: under which events name their entry.
+
+    Raises:
+        InputError: the journal is damaged.
+
+    Attributes:
+        results: name -> result.
+        seconds: running time so far, interruptions left out.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.journal, self.key = EventLog(folder / JOURNAL), key
+        self.results: dict[str, EntryResult] = {}
+        self.seconds = 0.0
+        self._last_time: int | None = None
+        for event in self.journal.read():
+            self._apply(event)
+
+    @property
+    def is_new(self) -> bool:
+        return self._last_time is None
+
+    def result(self, name: str) -> EntryResult:
+        return self.results.setdefault(name, EntryResult(name))
+
+    def open(self, **facts: Any) -> None:
+        """A driver takes the group over."""
+        self._write("opened", **facts)
+
+    def tested(self, name: str, seed: int, result: SeedResult, **facts: Any) -> None:
+        """One seed of an entry has looked at the test split.
+
+        Args:
+            facts: `parameters`, `status` and `facts` of the model.
+        """
+        self._write("tested", **{self.key: name}, seed=seed, result=vars(result), **facts)
+
+    def end(self, name: str, outcome: str, reason: str = "", **facts: Any) -> None:
+        """An entry is through; what failed or was missing is tried again by a driver that continues.
+
+        Args:
+            facts: further attributes of `EntryResult`.
+        """
+        assert outcome in OUTCOMES, outcome
+        self._write("ended", **{self.key: name}, outcome=outcome, reason=reason, **facts)
+
+    def stop(self, reason: str) -> None:
+        """The driver ends in order."""
+        self._write("stopped", reason=reason)
+
+    def _write(self, event: str, **content: Any) -> None:
+        self._apply(self.journal.append(event, **content))
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        if self._last_time is not None and event["event"] != "opened":
+            self.seconds += max(0, event["time"] - self._last_time) / 1000
+        self._last_time = event["time"]
+        if self.key not in event:
+            return
+        result = self.result(event[self.key])
+        if event["event"] == "tested":
+            result.seeds[event["seed"]] = SeedResult(**event["result"])
+        # Facts of later events go over those of earlier ones.
+        known = {"outcome", "reason", "status", "search", "chosen", "parameters", "facts", "notes"}
+        for key in known & event.keys():
+            setattr(result, key, event[key])

@@ -1,0 +1,184 @@
+"""Between Ray Tune's hooks and what follows a sweep: state, search, tracking, display, and the weights that are kept."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import pickle
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from sweeps.core.display import Display
+from sweeps.core.interrupt import StopRequest
+from sweeps.search.search import SweepSearch
+from sweeps.state.checkpoint_retention import CheckpointRetention
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord, trial_name
+from sweeps.tracking.runs import Tracking, allowed
+
+log = logging.getLogger(__name__)
+
+
+class SweepCallback(tune.Callback):
+    """Writes what Tune tells of each trial into the state, then hands it to search, tracker and display.
+
+    Args:
+        folder: the sweep's folder; full traces of failures go to `errors/` below it.
+        stop: the request to stop, passed on to Tune from here, and made here when the disk is full.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        state: SweepState,
+        search: SweepSearch,
+        tracking: Tracking,
+        display: Display,
+        retention: CheckpointRetention,
+        stop: StopRequest,
+    ) -> None:
+        self.errors = folder / "errors"
+        self.state, self.search, self.tracking = state, search, tracking
+        self.display, self.retention, self.stop = display, retention, stop
+        self._since: dict[int, float] = {}
+
+    def _record(self, trial: Any) -> TrialRecord:
+        return self.state.records[trial.config["trial"]]
+
+    def _clock(self, record: TrialRecord) -> None:
+        """Add the time since the last call to a trial that holds a place."""
+        now = time.monotonic()
+        record.seconds += now - self._since.get(record.number, now)
+        self._since[record.number] = now
+
+    def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
+        if self.stop.forward():
+            self.display.say(f"{self.stop.reason}: saving the sweep, a second Ctrl-C leaves at once")
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        for record in self.search.live.values():
+            self._clock(record)
+        self.display.trouble = self.tracking.writer.trouble
+        self._show()
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        self.state.start(record)
+        self.tracking.start_trial(record)
+        self._show(record)
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        record = self._record(trial)
+        self._clock(record)
+        kept = {"epoch": result["epoch"], "best_epoch": result["best_epoch"], **allowed(result)}
+        kept["stopped_early"] = result.get("stopped_early", False)
+        event = self.state.add(record, kept, stopped=bool(result.get("done")))
+        if event:
+            self.tracking.log_epoch(record, event["result"], event["time"])
+        self._show()
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        if not record.ended:
+            # Tune says that it is done, and its last report says that it is not.
+            self.state.fail(record, "error", f"the trial ended after epoch {record.epoch} of {record.epochs}")
+        self._end(record)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        record = self._record(trial)
+        exception, trace = read_error(trial)
+        kind, line = failure_kind(exception, trace), last_error(trace)
+        self._keep_trace(record, trace)
+        if kind == "disk":
+            # Nothing more can be written; the trial counts as interrupted.
+            self.stop.request("the disk is full")
+        elif kind == "error":
+            self.state.fail(record, kind, line)
+            self._end(record)
+        elif kind == "worn":
+            # Its process was refused before the trial began in it.
+            log.warning("%s starts in another process: %s", record.name, line)
+            self.search.again(record)
+        elif self.state.lose(record, kind, line):
+            self.search.again(record)
+            self.display.tell(f"{record.name} was lost after epoch {record.epoch} and runs again ({line})")
+        else:
+            self._end(record)
+        self._since.pop(record.number, None)
+
+    def _end(self, record: TrialRecord) -> None:
+        self.search.tell(record)
+        self.tracking.end_trial(record)
+        self.retention.end(record)
+        self._since.pop(record.number, None)
+        self._show(record)
+
+    def _keep_trace(self, record: TrialRecord, trace: str) -> None:
+        try:
+            self.errors.mkdir(parents=True, exist_ok=True)
+            with (self.errors / f"{record.name}.txt").open("a") as file:
+                file.write(trace + "\n")
+        except OSError as error:
+            log.warning("the trace of %s could not be written: %s", record.name, error)
+
+    def _show(self, changed: TrialRecord | None = None) -> None:
+        try:
+            self.display.update(changed)
+        except OSError as error:
+            # A closed terminal or pipe must not end the sweep.
+            log.warning("the display could not be written: %s", error)
+
+    def get_state(self) -> None:
+        """Nothing for Tune's snapshots: the state's journal holds all."""
+
+
+def trial_dirname(trial: Any) -> str:
+    """Short folder name of a trial: Tune's default spells out every setting."""
+    return f"{trial_name(trial.config['trial'])}-{trial.trial_id}"
+
+
+def read_error(trial: Any) -> tuple[Exception | None, str]:
+    """The last exception of a trial and its full trace."""
+    exception = None
+    try:
+        exception = pickle.loads(Path(trial.pickled_error_file).read_bytes())
+    except Exception as error:  # noqa: BLE001  what cannot be unpickled is known by its trace alone
+        log.info("the exception of %s cannot be read: %s", trial, error)
+    try:
+        trace = re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text())
+    except (OSError, TypeError):
+        trace = "" if exception is None else str(exception)
+    return exception, trace[trace.rfind("Failure # ") :] if "Failure # " in trace else trace
+
+
+def failure_kind(exception: Exception | None, trace: str) -> str:
+    """Why a trial failed: `disk`, `memory`, `lost` (its process or node died), `worn` (the process was), or its own `error`."""
+    from ray.exceptions import RayTaskError
+
+    if last_error(trace).startswith("StaleWorker: "):
+        return "worn"
+    if is_disk_full(trace):
+        return "disk"
+    if any(sign in trace for sign in ("OutOfMemoryError", "MemoryError", "running low on memory", "out of memory")):
+        return "memory"
+    own = isinstance(exception, RayTaskError) or (exception is None and "Traceback" in trace)
+    return "error" if own and "NodeUnfit" not in last_error(trace) else "lost"
+
+
+def last_error(trace: str) -> str:
+    """The exception's name and message out of a printed trace."""
+    lines = [line.strip() for line in trace.splitlines() if line.strip()]
+    for line in reversed(lines):
+        name, colon, message = line.partition(": ")
+        if colon and name.replace(".", "").replace("_", "").isalnum() and name.split(".")[-1][:1].isupper():
+            return f"{name.split('.')[-1]}: {message}"[:300]
+    return (lines[1] if len(lines) > 1 else "no trace was kept")[:300]
+
+
+def is_disk_full(trace: str) -> bool:
+    return f"[Errno {errno.ENOSPC}]" in trace or "No space left on device" in trace

@@ -1,0 +1,235 @@
+"""The live table of a sweep; plain lines where the output is not a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from llmemf import text_format
+from sweeps.state.trial_records import TrialRecord, best_of
+
+PLAIN_SECONDS = 10.0
+PLAIN_SECONDS_MOST = 300.0
+SHOWN_RUNNING = 8
+STYLE = {
+    "completed": "green",
+    "pruned": "yellow",
+    "failed": "red",
+    "interrupted": "magenta",
+    "running": "cyan",
+    "pending": "dim",
+}
+
+
+class Display:
+    """Shows where a sweep stands.
+
+    Args:
+        console: where to write; a terminal gets a table that stays in place, anything else plain lines.
+        title: what is swept.
+        planned: number of trials.
+        slots: trials that can run at once.
+        records: all trials by number, as the state keeps them.
+    """
+
+    def __init__(
+        self, console: Console, *, title: str, planned: int, slots: int, records: Mapping[int, TrialRecord]
+    ) -> None:
+        self.console, self.title, self.planned, self.slots = console, title, planned, slots
+        self._records = records
+        self.saying = ""
+        self.trouble = ""
+        self._started = time.monotonic()
+        self._earlier = 0.0
+        self._last_line = 0.0
+        self._last_text = ""
+        self._live: Live | None = None
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        return list(self._records.values())
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(
+                get_renderable=self.render,
+                console=self.console,
+                refresh_per_second=2,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def already(self, seconds: float) -> None:
+        """Time that the parts before an interruption took."""
+        self._earlier = seconds
+
+    def elapsed(self) -> float:
+        return self._earlier + time.monotonic() - self._started
+
+    def update(self, changed: TrialRecord | None = None) -> None:
+        """Show the newest state; `changed` is a trial that has just started or ended."""
+        if changed and changed.outcome == "failed":
+            text = Text.assemble((f"{changed.name} failed: ", "red"), changed.error)
+            self._print(text)
+            self._print(Text(f"    full trace: errors/{changed.name}.txt in the sweep's folder", style="dim"))
+        if self._live:
+            return
+        if changed and changed.outcome not in ("running", "failed"):
+            self._print(Text(self._ended_line(changed)))
+        now = time.monotonic()
+        if now - self._last_line < self._pause():
+            return
+        text = self.line()
+        if text != self._last_text:
+            self._last_line, self._last_text = now, text
+            self._print(Text(f"[{text_format.duration(self.elapsed())}] {text}"))
+
+    def say(self, text: str) -> None:
+        """One sentence about the sweep itself; stays until the end."""
+        self.saying = text
+        if not self._live:
+            self._print(Text(text))
+
+    def _pause(self) -> float:
+        """Seconds between two plain lines: a sweep of hours need not tell every ten seconds that it goes on."""
+        return max(PLAIN_SECONDS, min(PLAIN_SECONDS_MOST, self.elapsed() / 30))
+
+    def tell(self, text: str) -> None:
+        """One line about a trial, kept on the screen while the sweep goes on."""
+        self._print(Text(f"[{text_format.duration(self.elapsed())}] {text}"))
+
+    def _print(self, text: Text) -> None:
+        self.console.print(text, soft_wrap=not self.console.is_terminal)
+
+    def _ended_line(self, record: TrialRecord) -> str:
+        value = "no value" if record.objective is None else f"objective {record.objective:.4f}"
+        took = text_format.duration(record.seconds)
+        return (
+            f"[{text_format.duration(self.elapsed())}] {record.name} {record.outcome} after epoch {record.epoch} ({took}), "
+            f"{value}  {text_format.settings(record.settings)}"
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How many trials stand where."""
+        count = {name: 0 for name in ("running", "completed", "pruned", "failed", "interrupted", "pending")}
+        for record in self.records:
+            count[record.outcome] += 1
+        count["done"] = count["completed"] + count["pruned"] + count["failed"]
+        return count
+
+    def remaining(self) -> float | None:
+        """Seconds to go, from the mean duration of trials; None until one has finished.
+
+        Running trials that already took longer than the mean count as well: the first to finish are the short ones.
+        """
+        durations = [r.seconds for r in self.records if r.outcome in ("completed", "pruned") and r.seconds > 0]
+        if not durations:
+            return None
+        mean = sum(durations) / len(durations)
+        durations += [r.seconds for r in self.records if r.outcome == "running" and r.seconds > mean]
+        mean = sum(durations) / len(durations)
+        running = [r for r in self.records if r.outcome in ("running", "pending")]
+        left = sum(max(0.0, mean - r.seconds) for r in running)
+        left += mean * max(0, self.planned - self.counts()["done"] - len(running))
+        return left / max(1, min(self.slots, self.planned - self.counts()["done"]))
+
+    def line(self) -> str:
+        """The state in one line."""
+        count = self.counts()
+        parts = [f"{count['done']}/{self.planned} done"]
+        parts += [
+            f"{count[name]} {word}" for name, word in (("running", "running"), ("pending", "starting")) if count[name]
+        ]
+        parts += [f"{count[name]} {name}" for name in ("pruned", "failed") if count[name]]
+        best = best_of(self.records)
+        if best:
+            parts.append(f"best {best.objective:.4f} ({best.name}, epoch {best.best_epoch})")
+        left = self.remaining()
+        parts.append(f"{text_format.duration(left)} left" if left else "time left unknown")
+        return ", ".join(parts) + (f" ({self.trouble})" if self.trouble else "")
+
+    def render(self) -> RenderableType:
+        """The live table."""
+        count, best = self.counts(), best_of(self.records)
+        left = self.remaining()
+        head = Table.grid(padding=(0, 2), expand=True)
+        head.add_column(ratio=1)
+        head.add_column(justify="right", no_wrap=True)
+        head.add_column(justify="right", no_wrap=True)
+        bar = ProgressBar(total=max(1, self.planned), completed=count["done"], complete_style="cyan")
+        times = f"{text_format.duration(self.elapsed())} elapsed"
+        times += f", about {text_format.duration(left)} left" if left else ""
+        done = Text.assemble((str(count["done"]), "bold"), f" of {self.planned} trials")
+        head.add_row(bar, done, Text(times, style="dim"))
+        states = Text("  ")
+        for name in ("running", "pending", "completed", "pruned", "failed"):
+            if count[name] or name in ("running", "completed", "pruned"):
+                word = "starting" if name == "pending" else name
+                states.append(f"{count[name]} {word}   ", STYLE[name] if count[name] else "dim")
+        parts: list[RenderableType] = [Text("")] if count["failed"] else []
+        parts += [Text(self.title, style="bold"), head, states]
+        parts += [Text(f"  {self.trouble}", style="yellow")] if self.trouble else []
+        parts.append(Text(""))
+        if self.saying:
+            return Group(*parts[:-1], Text(f"  {self.saying}", style="magenta"))
+        if best:
+            parts.append(
+                Text.assemble(
+                    ("  best ", "dim"),
+                    (f"{best.objective:.4f}", "bold green"),
+                    f"  {best.name}, epoch {best.best_epoch}",
+                )
+            )
+            parts.append(Padding(Text(text_format.settings(best.settings), style="green"), (0, 0, 0, 7)))
+            parts.append(Text(""))
+        parts.append(self._running_table())
+        return Group(*parts)
+
+    def _running_table(self) -> RenderableType:
+        running = [record for record in self.records if record.outcome in ("running", "pending")]
+        if not running:
+            return Text("  waiting for the first trial to start", style="dim") if not self.records else Text("")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False, pad_edge=False)
+        table.add_column("  trial", no_wrap=True)
+        table.add_column("epoch", justify="right", no_wrap=True)
+        table.add_column("objective", justify="right", no_wrap=True)
+        keys = list(running[0].settings)
+        spread = fits(running, keys, self.console.width - 28)
+        for key in keys if spread else ["settings"]:
+            table.add_column(key, no_wrap=spread, justify="right" if spread else "left")
+        for record in running[:SHOWN_RUNNING]:
+            if record.outcome == "pending":
+                value = Text("starting", style="dim")
+            else:
+                value = Text("-", style="dim") if record.objective is None else Text(f"{record.objective:.4f}")
+            cells: list[Any] = [f"  {record.name}", f"{record.epoch}/{record.epochs}", value]
+            cells += [text_format.number(record.settings.get(key)) for key in keys] if spread else []
+            table.add_row(*cells, *([] if spread else [text_format.settings(record.settings)]))
+        if len(running) > SHOWN_RUNNING:
+            table.add_row(f"  +{len(running) - SHOWN_RUNNING} more")
+        return table
+
+
+def fits(records: list[TrialRecord], keys: list[str], width: int, gap: int = 2) -> bool:
+    """Whether one column per setting fits into `width` characters."""
+    needed = 0
+    for key in keys:
+        needed += gap + max([len(key), *(len(text_format.number(record.settings.get(key))) for record in records)])
+    return needed <= width

@@ -1,0 +1,464 @@
+"""From options to a plan: which data, which trials, which resources, where things go. Starts nothing."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmemf import text_format
+from llmemf.command_line import command_line
+from llmemf.config import TrialConfig, build_config, parse_assignment
+from llmemf.errors import InputError, nearest
+from llmemf.models import model_class
+from sweeps.cluster.resources import default_gpus
+from sweeps.core.trial import rungs
+from sweeps.search.space import Block, Space, build_space, without_points
+from sweeps.state.settings import (
+    IMMUTABLE_SETTINGS,
+    SHARED_SETTINGS,
+    SweepRecord,
+    SweepSettings,
+    apply_assignments,
+    as_values,
+    checked_space,
+    find_sweep,
+    load_settings,
+    scenario_files,
+    space_keys,
+)
+from sweeps.state.sweep_state import SweepState
+
+SAMPLE = "sample"
+CHECKED_POINTS = 2000
+"""A block with more points than this is checked at evenly spread ones."""
+IMMUTABLE_OPTIONS = (
+    "model",
+    "search",
+    "trials",
+    "grid_points",
+    "epochs",
+    "scheduler",
+    "grace_period",
+    "reduction_factor",
+    "seed",
+    "tracking_uri",
+)
+"""Options that a stored sweep has once and for all."""
+
+
+@dataclass
+class Options:
+    """The command line of a sweep; None means that the scenario file decides."""
+
+    scenario: str | None = None
+    model: str | None = None
+    search: str | None = None
+    trials: int | None = None
+    grid_points: int | None = None
+    epochs: int | None = None
+    scheduler: str | None = None
+    grace_period: int | None = None
+    reduction_factor: float | None = None
+    concurrency: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    seed: int | None = None
+    name: str | None = None
+    data_root: Path = Path("data")
+    tracking_uri: str | None = None
+    storage: Path = Path("mlruns")
+    ray_address: str | None = None
+    keep: int | None = None
+    fresh_workers: bool | None = None
+    assignments: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Plan:
+    """A sweep that is ready to run.
+
+    Attributes:
+        record: what it was started with.
+        config_class: the model's configuration.
+        fixed: settings that all trials share, as given to the model.
+        space: the search space.
+        points: grid points that have not been run, in their order.
+        trials: number of trials.
+        configs: one valid configuration per distinct choice; what data is needed follows from them.
+        notices: sentences that the user should read.
+        resumed: whether it continues a stored sweep.
+        extended: whether it also has more trials than that one was planned with.
+        before: settings that all earlier trials of an extended sweep shared and that are different or searched now.
+    """
+
+    record: SweepRecord
+    config_class: type[TrialConfig]
+    fixed: dict[str, Any]
+    space: Space
+    points: list[dict[str, Any]]
+    trials: int
+    configs: list[TrialConfig]
+    notices: list[str] = field(default_factory=list)
+    resumed: bool = False
+    extended: bool = False
+    before: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        return self.fixed["epochs"]
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Settings that differ between trials, those of an extended sweep's earlier ones included."""
+        return tuple(dict.fromkeys([*self.record.shown, *self.space.varied, *self.before]))
+
+    @property
+    def is_fallback(self) -> bool:
+        return self.record.scenario == SAMPLE and self.record.requested != SAMPLE
+
+    @property
+    def rungs(self) -> list[int]:
+        record = self.record
+        if record.scheduler == "none":
+            return []
+        return rungs(self.epochs, min(record.grace_period, self.epochs), record.reduction_factor)
+
+    @property
+    def needs(self) -> set[str]:
+        """Kinds of features that some trial needs."""
+        model = model_class(self.record.model)
+        return set().union(*(model.needs(config) for config in self.configs))
+
+    @property
+    def objectives(self) -> list[str]:
+        """Training objectives among the trials (full, sampled)."""
+        return sorted({str(config.objective) for config in self.configs if hasattr(config, "objective")})
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """Settings that all trials share: the fixed ones, and those whose grid has a single value."""
+        single = [block for block in self.space.blocks if block.kind == "fixed"]
+        return {**self.fixed, **{key: value for block in single for key, value in zip(block.keys, block.points[0])}}
+
+    def resume_command(self) -> str:
+        """The command line that continues this sweep, as it can be typed here."""
+        return command_line("sweep", "--resume", "--name", self.record.name, storage=self.record.storage)
+
+
+def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Plan:
+    """Plan a new sweep.
+
+    Raises:
+        InputError: any mistake in options or scenario file, in one sentence.
+    """
+    if options.scenario is None:
+        raise InputError(f"--scenario is missing; shipped ones: {', '.join(scenario_files())}")
+    data_root, storage = options.data_root.resolve(), options.storage.resolve()
+    if re.match(r"[a-z][a-z0-9]+:/", str(options.storage)):
+        raise InputError(f"--storage {options.storage}: a folder is expected (on a cluster one that every node sees)")
+    values, used, notices = _find_settings(options.scenario, data_root, options.model)
+    for key in ("model", "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "seed"):
+        if getattr(options, key) is not None:
+            values[key] = getattr(options, key)
+    whole_grid = values.get("search") == "grid" and options.trials is None
+    settings = build_config(SweepSettings, values, where=options.scenario)
+    config_class = model_class(settings.model).config_class
+    settings.space = checked_space(config_class, settings.space, where=used)
+    fixed = {}
+    for key, value in settings.fixed.items():
+        if key not in config_class.model_fields:
+            raise InputError(f"{used}: fixed: unknown key {key!r}: {nearest(key, config_class.model_fields)}")
+        values_of_key = as_values(config_class, key, value, where=f"{used}: fixed")
+        if len(values_of_key) > 1:
+            raise InputError(f"{used}: fixed: {key} has several values; put them into space")
+        fixed[key] = values_of_key[0]
+    settings.fixed = fixed
+    overrides = apply_assignments(settings, options.assignments, options.epochs)
+    settings.space = merged_space(settings.space, overrides)
+    stamp = now or datetime.datetime.now()
+    name = options.name or f"{used}-{stamp:%Y%m%d-%H%M%S}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise InputError(f"--name {name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit")
+    record = SweepRecord(
+        **settings.model_dump(),
+        name=name,
+        requested=options.scenario,
+        scenario=used,
+        data_root=str(data_root),
+        storage=str(storage),
+        tracking_uri=absolute_uri(options.tracking_uri, storage),
+        cpus_per_trial=1 if options.cpus_per_trial is None else options.cpus_per_trial,
+        gpus_per_trial=default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
+        concurrency=options.concurrency,
+        ray_address=options.ray_address,
+        keep=SweepRecord.model_fields["keep"].default if options.keep is None else options.keep,
+        fresh_workers=bool(options.fresh_workers),
+        created=stamp.isoformat(timespec="microseconds"),
+    )
+    if (record.folder / "sweep.yaml").exists():
+        raise InputError(f"a sweep named {name!r} exists in {storage}: give --resume to continue it, or another --name")
+    plan = build_plan(record, whole_grid=whole_grid)
+    plan.notices = notices + plan.notices
+    return plan
+
+
+def plan_resume(options: Options) -> Plan:
+    """Plan the continuation of a stored sweep: everything but resources comes from its record.
+
+    Raises:
+        InputError: there is no such sweep, or an option would change it.
+    """
+    if options.assignments:
+        raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
+    record = _stored_record(options, "--resume")
+    plan = build_plan(record, known=[item.choice for item in SweepState(record.folder).records.values()])
+    plan.resumed = True
+    return plan
+
+
+def plan_extend(options: Options, more: int) -> Plan:
+    """Plan further trials of a stored sweep, in its own space or, with `--set`, in another one.
+
+    All that was learned counts: the study of the extended sweep holds the earlier trials, successive halving its rungs.
+    Trials that were interrupted are finished first.
+
+    Args:
+        more: number of further trials.
+
+    Raises:
+        InputError: there is no such sweep, an option would make its trials incomparable, or no grid point is left.
+    """
+    record = _stored_record(options, "--extend")
+    earlier = [item.choice for item in SweepState(record.folder).records.values()]
+    if not earlier:
+        raise InputError(f"--extend: sweep {record.name!r} has no trial yet: continue it with --resume")
+    before = build_plan(record, known=earlier)
+    assigned = {parse_assignment(text)[0] for text in options.assignments}
+    if settled := sorted(assigned & set(IMMUTABLE_SETTINGS)):
+        raise InputError(f"--extend: {settled[0]} must be the same in all trials of a sweep: start a new one")
+    settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
+    overrides = apply_assignments(settings, options.assignments)
+    # What was fixed and is given now belongs to the space: earlier trials have another value of it.
+    overrides |= {key: [settings.fixed.pop(key)] for key in sorted(assigned & set(settings.fixed))}
+    record.fixed, record.space = settings.fixed, merged_space(settings.space, overrides)
+    record.trials = max(record.trials, len(earlier)) + more
+    new = [key for key in space_keys(record.space) if key not in space_keys(settings.space)]
+    shared = {key: before.configs[0].to_dict()[key] for key in new}
+    plan = build_plan(record, known=[{**shared, **choice} for choice in earlier])
+    plan.resumed, plan.extended, plan.before = True, True, shared
+    if plan.trials <= len(earlier):
+        raise InputError(f"--extend {more}: no grid point is left; widen the grid with --set KEY=VALUE,VALUE")
+    return plan
+
+
+def plan_continue(options: Options) -> Plan:
+    """Plan the named sweep: a new one, or the continuation where it exists; what a scheduler runs again and again."""
+    if options.name is None:
+        raise InputError("--continue needs --name: the sweep that is started, or continued where it exists")
+    if not (options.storage.resolve() / "sweeps" / options.name / "sweep.yaml").exists():
+        return plan_sweep(options)
+    resources = (
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "concurrency",
+        "ray_address",
+        "fresh_workers",
+        "storage",
+        "name",
+    )
+    return plan_resume(Options(**{key: getattr(options, key) for key in resources}))
+
+
+def _stored_record(options: Options, flag: str) -> SweepRecord:
+    """The record of the sweep that is meant, with the resources of this command line."""
+    changed = [f"--{key.replace('_', '-')}" for key in IMMUTABLE_OPTIONS if getattr(options, key) is not None]
+    if changed:
+        raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
+    record = SweepRecord.load(find_sweep(options.storage.resolve(), flag, name=options.name, scenario=options.scenario))
+    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers"):
+        if getattr(options, key) is not None:
+            setattr(record, key, getattr(options, key))
+    # The folder may have been moved together with all that lies in it.
+    record.storage = str(options.storage.resolve())
+    return record
+
+
+def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()) -> Plan:
+    """Work out the trials of a sweep and check every setting before anything starts.
+
+    Args:
+        whole_grid: whether all grid points are meant.
+        known: what the trials that the sweep has already have chosen.
+    """
+    config_class = model_class(record.model).config_class
+    space = build_space(record.space, record.constraints)
+    fixed = {"model": record.model, "seed": record.seed, **record.fixed}
+    for key in [key for block in space.blocks for key in block.keys]:
+        fixed.pop(key, None)
+    settled = [key for key in IMMUTABLE_SETTINGS if key in space.varied]
+    if settled:
+        raise InputError(f"{settled[0]} must be the same in all trials; give one value")
+    fixed.setdefault("epochs", config_class.model_fields["epochs"].default)
+    space, configs, notices = _check_points(config_class, fixed, space)
+    points, trials = choose_points(record, space, whole_grid=whole_grid, known=known)
+    record.trials = trials
+    if record.search == "grid" and space.ranges:
+        raise InputError(f"--search grid: {space.ranges[0]} is a range; give it a list of values")
+    return Plan(record, config_class, fixed, space, points, trials, configs, notices)
+
+
+def choose_points(
+    record: SweepRecord, space: Space, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()
+) -> tuple[list[dict[str, Any]], int]:
+    """The grid points that are still to run, in seeded random order, and the number of all trials.
+
+    How many grid points come before Optuna's proposals is settled with the sweep (`record.grid_points`), so that an
+    extension adds proposals.
+    """
+    refined = record.search != "grid" and space.continuous
+    if not refined:
+        wanted = space.size if whole_grid else record.trials
+        points = space.fresh(record.seed, known, wanted - len(known))
+        return points, len(known) + len(points)
+    if record.search == "random" or (space.size == 1 and not known):
+        record.grid_points = 0
+    elif record.grid_points is None:
+        record.grid_points = space.size if space.size <= record.trials // 2 else max(1, record.trials // 2)
+    record.grid_points = min(record.grid_points, record.trials, space.size)
+    return space.fresh(record.seed, known, record.grid_points - len(known)), record.trials
+
+
+def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The `space` section with the command line's values in it; a simplex that was cut becomes plain lists."""
+    merged: dict[str, Any] = {}
+    rest = dict(overrides)
+    for name, entry in space.items():
+        keys = [key.strip() for key in str(name).split(",")]
+        given = {key: rest.pop(key) for key in keys if key in rest}
+        if not given:
+            merged[name] = entry
+        elif len(keys) == 1:
+            merged[name] = given[name]
+        else:
+            merged[name] = {**entry, "given": given}
+    return {**merged, **rest}
+
+
+def _find_settings(requested: str, data_root: Path, model: str | None) -> tuple[dict[str, Any], str, list[str]]:
+    """Settings for a scenario, the scenario that is used, and what to tell the user about it."""
+    files = scenario_files()
+    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
+    if requested in prepared and requested not in files:
+        notice = f"sweeps/scenarios/{requested}.yaml does not exist: the model's default space is used"
+        space = dict(model_class(model or "llm_emf").default_space())
+        return {"space": space}, requested, [notice]
+    if requested in files:
+        used = requested if requested in prepared else SAMPLE
+        values, notices = _settings_of(files[used], model)
+        return values, used, notices
+    known = sorted({*files, *prepared})
+    raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `llmemf data import --help`")
+
+
+def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[str]]:
+    """What a scenario's file says to a model; one that it was not written for takes what all systems share."""
+    values = load_settings(path)
+    written_for = values.get("model", SweepSettings.model_fields["model"].default)
+    if model in (None, written_for):
+        return values, []
+    model_type = model_class(model)
+    fixed = {
+        key: value
+        for key, value in values.get("fixed", {}).items()
+        if key in SHARED_SETTINGS and key in model_type.config_class.model_fields
+    }
+    kept = {key: value for key, value in values.items() if key not in ("model", "fixed", "space", "constraints")}
+    notice = (
+        f"{path.name} is for {written_for}: of it {model} takes {', '.join(fixed) or 'no setting'}, which all systems share, "
+        "and searches its own default space"
+    )
+    return {**kept, "fixed": fixed, "space": dict(model_type.default_space())}, [notice]
+
+
+def _check_points(
+    config_class: type[TrialConfig], fixed: dict[str, Any], space: Space
+) -> tuple[Space, list[TrialConfig], list[str]]:
+    """Build the configuration of every grid value once, beside typical values of the other settings.
+
+    Each value is valid by itself; one that the model refuses beside the others (alpha = 0 where ids are the only
+    modality) is dropped and counted.
+    """
+    typical: dict[str, Any] = {}
+    for block in space.blocks:
+        values = block.points[len(block.points) // 2] if block.points else (block.low,)
+        typical.update(zip(block.keys, values))
+    configs = [build_config(config_class, {**fixed, **typical}, where="settings")]
+    blocks, notices, dropped = [], [], dict(space.dropped_by)
+    for block in space.blocks:
+        bad: dict[tuple, str] = {}
+        step = max(1, len(block.points) // CHECKED_POINTS)
+        for point in block.points[::step]:
+            values = {**fixed, **typical, **dict(zip(block.keys, point))}
+            try:
+                configs.append(build_config(config_class, values, where="space"))
+            except InputError as error:
+                bad[point] = str(error)
+        if bad:
+            if len(bad) == len(block.points):
+                raise InputError(next(iter(bad.values())))
+            reason = next(iter(bad.values())).removeprefix("space: ")
+            dropped[reason] = len(bad)
+            block = without_points(block, set(bad))
+        blocks.append(block)
+    return Space(tuple(blocks), dropped), configs, notices
+
+
+def absolute_uri(uri: str | None, storage: Path) -> str:
+    """The tracking URI with an absolute path: trials and `mlflow ui` run in other folders.
+
+    Raises:
+        InputError: MLflow's old file store, which it no longer writes.
+    """
+    if uri is None:
+        return f"sqlite:///{storage / 'mlflow.db'}"
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    if "://" not in uri or uri.startswith("file:"):
+        raise InputError(
+            f"--tracking-uri {uri}: MLflow no longer writes folders; give sqlite:///FILE.db or http://HOST:PORT"
+        )
+    return uri
+
+
+def check_writable(plan: Plan) -> None:
+    """Create the sweep's folder and write into it.
+
+    Raises:
+        InputError: that is not possible.
+    """
+    folder = plan.record.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
+            file.write(b"x" * 65536)
+            file.flush()
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror}): free some space or rights, or give another --storage"
+        ) from None
+
+
+def describe_space(block: Block) -> str:
+    """A block of the space in a few words, for the start of a sweep."""
+    keys = ", ".join(block.keys)
+    if not block.points:
+        scale = " (log)" if block.log else ""
+        return f"{keys}: {text_format.number(block.low)} to {text_format.number(block.high)}{scale}"
+    if len(block.keys) > 1:
+        return f"{keys}: {len(block.points)} combinations"
+    return f"{keys}: " + ", ".join(text_format.number(point[0]) for point in block.points)

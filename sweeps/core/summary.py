@@ -1,0 +1,233 @@
+"""What a sweep says at its start and at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from llmemf import text_format
+from llmemf.command_line import command_line
+from llmemf.features.matrix import is_offline
+from sweeps.core.plan import SAMPLE, Plan, describe_space
+from sweeps.core.sweep_data import SweepData
+from sweeps.state import leaderboard
+from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord, best_of
+
+if TYPE_CHECKING:
+    from sweeps.comparison.record import GroupRecord
+
+
+def print_fallback(record: SweepRecord | GroupRecord, console: Console) -> None:
+    """Say loudly that the sample stands in for data that is not there."""
+    wanted, root = record.requested, record.data_root
+    if record.scenario != SAMPLE or wanted == SAMPLE:
+        return
+    text = Text.assemble(
+        (f"There is no data for {wanted} in {root}.\n", "bold"),
+        "This sweep runs on the embedded ",
+        ("sample", "bold"),
+        " instead: generated users and items, small settings. It is called sample in all that it writes, and its "
+        f"numbers say nothing about {wanted}.\n\nTo bring the real data:\n",
+        (f"  llmemf data import windows FOLDER --name {wanted} --domains X,Y\n", "cyan"),
+        (f"  llmemf features offline {wanted}", "cyan"),
+    )
+    console.print(
+        Panel(text, border_style="yellow", title="embedded sample", title_align="left", width=min(console.width, 100))
+    )
+
+
+def print_start(
+    plan: Plan,
+    data: SweepData | None,
+    parallel: int,
+    console: Console,
+    state: SweepState | None = None,
+    outside: int = 0,
+) -> None:
+    """What is swept, on what, with what, and where it goes.
+
+    Args:
+        state: of a sweep that goes on.
+        outside: how many of its trials lie outside of its space of today.
+    """
+    record = plan.record
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    facts.add_row("sweep", Text.assemble((record.name, "bold"), "  (extended)" if plan.extended else ""))
+    if plan.resumed and state:
+        facts.add_row("goes on", describe_progress(state, plan.trials))
+    facts.add_row("data", describe_data(plan, data))
+    if data is not None:
+        features = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in data.features.items())
+        facts.add_row("features", features or "none (ids only)")
+    objective = f", {' and '.join(plan.objectives)} softmax in training" if plan.objectives else ""
+    facts.add_row("model", f"{record.model}{objective}")
+    facts.add_row("trials", describe_trials(plan))
+    for index, block in enumerate([block for block in plan.space.blocks if block.kind != "fixed"]):
+        facts.add_row("space" if index == 0 else "", describe_space(block))
+    if plan.space.dropped:
+        reasons = ", ".join(plan.space.dropped_by)
+        facts.add_row("", f"{plan.space.dropped:,} of {plan.space.full_size:,} grid points dropped ({reasons})")
+    fixed = {key: value for key, value in plan.fixed.items() if key not in ("model", "seed", "epochs")}
+    if fixed:
+        facts.add_row("fixed", text_format.settings(fixed))
+    facts.add_row("resources", describe_resources(plan, parallel) if parallel else "none: no trial is left to run")
+    facts.add_row("writes to", str(record.folder))
+    if outside:
+        facts.add_row(
+            "note", f"{text_format.plural(outside, 'trial')} outside of this space: ranked, but not learned from"
+        )
+    for notice in plan.notices:
+        facts.add_row("note", notice)
+    console.print(facts)
+    console.print()
+
+
+def describe_progress(state: SweepState, trials: int) -> str:
+    """What a sweep that goes on has, and what is left."""
+    records = list(state.records.values())
+    ended = [record for record in records if record.ended]
+    left = [record for record in records if not record.ended]
+    parts = [f"{len(ended)} of {text_format.plural(trials, 'trial')} done"]
+    if left:
+        names = ", ".join(f"{record.name} (after epoch {record.epoch})" for record in left[:5])
+        parts.append(f"{names}{' ...' if len(left) > 5 else ''} to be finished")
+    if trials > len(records):
+        parts.append(f"{trials - len(records)} not started")
+    return ", ".join(parts)
+
+
+def describe_data(plan: Plan, data: SweepData | None) -> str:
+    if data is None:
+        return f"{plan.record.scenario} (made when the sweep starts)"
+    scenario = data.scenario
+    sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
+    return f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {len(scenario.train):,} sequences"
+
+
+def describe_trials(plan: Plan) -> str:
+    record, first = plan.record, len(plan.points)
+    count = text_format.plural(plan.trials, "trial")
+    if plan.resumed:
+        how = f"{count} in all, {record.search}"
+    elif first == plan.trials:
+        how = f"{count} from a grid of {plan.space.size:,} points"
+    elif first:
+        how = f"{count}: {first} grid points of {plan.space.size:,}, then {plan.trials - first} refined by Optuna"
+    else:
+        how = f"{count} drawn {'at random' if record.search == 'random' else 'by Optuna'}"
+    ends = "none is stopped early"
+    if plan.rungs:
+        ends = f"ASHA stops the laggards at epoch{'s' * (len(plan.rungs) > 1)} {', '.join(map(str, plan.rungs))}"
+    return f"{how}; at most {text_format.plural(plan.epochs, 'epoch')}, {ends}"
+
+
+def describe_resources(plan: Plan, parallel: int) -> str:
+    record = plan.record
+    each = f"{record.cpus_per_trial:g} CPU" + (f" and {record.gpus_per_trial:g} GPU" if record.gpus_per_trial else "")
+    where = f" on the cluster at {record.ray_address}" if record.ray_address else ""
+    return f"{parallel} at once, {each} each{where}"
+
+
+def caveats(plan: Plan, data: SweepData, looks: int = 0) -> list[str]:
+    """What a reader of the numbers must know.
+
+    Args:
+        looks: how often this sweep looked at the test split.
+    """
+    encoders = {kind: matrix.encoder for kind, matrix in data.features.items()}
+    return caveats_of(data.scenario.name, plan.objectives, encoders, looks)
+
+
+def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], looks: int) -> list[str]:
+    """What a reader of numbers must know that were made from a scenario by features of these encoders (by kind)."""
+    notes = []
+    if looks > 1:
+        notes.append(f"The test split was looked at {looks} times, once per extension that changed the best trial.")
+    if scenario == "sample":
+        notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
+    if "sampled" in objectives:
+        notes.append("Trained with the sampled objective, an estimate of the full softmax.")
+    offline = [kind for kind, encoder in encoders.items() if is_offline(encoder)]
+    if offline:
+        notes.append(f"Features by offline encoders ({', '.join(offline)}), not by CLIP.")
+    return notes
+
+
+def print_end(
+    plan: Plan,
+    data: SweepData,
+    records: list[TrialRecord],
+    test: dict[str, float],
+    outcome: str,
+    reason: str,
+    seconds: float,
+    tracking: str,
+    page: str,
+    console: Console,
+    looks: int = 0,
+) -> None:
+    """Leaderboard, test metrics, and where everything lies."""
+    record = plan.record
+    count = {
+        name: sum(item.outcome == name for item in records) for name in ("completed", "pruned", "failed", "interrupted")
+    }
+    parts = ", ".join(f"{number} {name}" for name, number in count.items() if number)
+    style = {"completed": "green", "failed": "red", "interrupted": "magenta"}[outcome]
+    said = f"{outcome}: {reason}" if reason and reason != "interrupted" else outcome
+    took = f" in {text_format.duration(seconds)}"
+    console.print(
+        Text.assemble(f"sweep {record.name} ", (said, f"bold {style}"), took, f": {parts or 'no trial had started'}")
+    )
+    console.print()
+    if best_of(records):
+        domains = data.scenario.domains
+        console.print(leaderboard.table(records, domains, console.width))
+        if len(records) > leaderboard.TOP:
+            console.print(f"the best {leaderboard.TOP} of {len(records)}; all in leaderboard.csv", style="dim")
+        console.print(f"epoch: best/run; objective: {describe_objective(plan)}", style="dim")
+        console.print()
+        if test:
+            console.print(leaderboard.test_table(test, domains))
+        for note in caveats(plan, data, looks):
+            console.print(note, style="yellow", highlight=False)
+        console.print()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    if (record.folder / "best.yaml").exists():
+        facts.add_row("best", str(record.folder / "best.yaml"))
+    facts.add_row("all trials", str(record.folder / "leaderboard.csv"))
+    failed = [item.name for item in records if item.outcome == "failed"]
+    if failed:
+        names = ", ".join(failed[:5]) + (" ..." if len(failed) > 5 else "")
+        facts.add_row("failed", f"{names}: full traces in {record.folder / 'errors'}")
+    if tracking:
+        facts.add_row("note", tracking)
+    console.print(facts)
+    if best_of(records):
+        print_command(console, "report", command_line("report", record.name, storage=record.storage))
+    if record.tracking_uri.startswith("http"):
+        print_command(console, "browse", record.tracking_uri.rstrip("/") + page)
+    else:
+        print_command(console, "browse", command_line("ui", storage=record.storage))
+    if outcome == "interrupted":
+        print_command(console, "resume", plan.resume_command())
+
+
+def describe_objective(plan: Plan) -> str:
+    """What the trials are ranked by."""
+    monitor = plan.configs[0].monitor
+    return {"val_mrr": "mean validation MRR of both domains", "val_loss": "negative validation loss"}[monitor]
+
+
+def print_command(console: Console, label: str, command: str) -> None:
+    """A command on one unbroken line, so that it can be copied."""
+    console.print(Text.assemble((f"{label:<10}  ", "dim"), (command, "cyan")), soft_wrap=True)

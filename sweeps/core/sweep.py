@@ -1,0 +1,487 @@
+"""Run a planned sweep: Ray, MLflow, trials, leaderboard, and the best trial's one look at the test split."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import getpass
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+from llmemf.config import build_config
+from llmemf.errors import InputError
+from sweeps.cluster.hardware import describe_machine
+from sweeps.cluster.node_probe import versions
+from sweeps.cluster.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
+from sweeps.core.display import Display
+from sweeps.core.interrupt import Interrupted, StopRequest
+from sweeps.core.plan import Plan, check_writable
+from sweeps.core.summary import caveats, describe_resources, print_end, print_start
+from sweeps.core.sweep_data import SweepData, is_prepared, load_data
+from sweeps.state import leaderboard
+from sweeps.state.checkpoint_retention import CheckpointRetention
+from sweeps.state.settings import TUNE, SweepRecord, write_whole
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord, best_of
+from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.runs import Tracking
+
+COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, INTERRUPTED = 0, 1, 2, 3, 130
+CLUSTER_LOST = "the cluster was lost"
+
+
+@dataclass
+class Result:
+    """How a sweep ended.
+
+    Attributes:
+        exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 3 its time budget was spent, 130 interrupted by the
+            user; 3 and 130 leave a sweep that `--resume` continues.
+        test: test metrics of the best trial; empty unless the sweep was completed.
+    """
+
+    exit_code: int
+    records: list[TrialRecord]
+    test: dict[str, float]
+
+
+@dataclass
+class TrialBackend:
+    """What tests put in the place of the trial floor: all None in a real sweep.
+
+    Attributes:
+        data: instead of the prepared data.
+        trainable: instead of `train_trial`, of the same signature.
+        evaluate: instead of `evaluate_checkpoint`.
+        client: makes the MLflow client.
+        saved: called after each event of the journal.
+    """
+
+    data: SweepData | None = None
+    trainable: Callable[..., None] | None = None
+    evaluate: Callable[..., dict[str, float]] | None = None
+    client: Callable[[], Any] | None = None
+    saved: Callable[[dict[str, Any]], None] | None = None
+
+
+class Sweep:
+    """A running sweep: what the plan names and what grows while it runs.
+
+    Args:
+        plan: what to run.
+        console: where to show it.
+        backend: see there.
+    """
+
+    def __init__(self, plan: Plan, console: Console, backend: TrialBackend) -> None:
+        from sweeps.search.search import PRIOR_TRIALS, SweepSearch
+
+        self.plan, self.console, self.backend = plan, console, backend
+        self.folder = plan.record.folder
+        self.state = SweepState(self.folder)
+        self.state.saved = backend.saved or self.state.saved
+        self.state.fill(plan.before)
+        plan.record.shown = list(plan.shown)
+        self.search = SweepSearch(
+            plan.space,
+            self.state,
+            method=plan.record.search,
+            points=plan.points,
+            shown=plan.shown,
+            trials=plan.trials,
+            epochs=plan.epochs,
+            seed=plan.record.seed,
+            startup=max(2, min(PRIOR_TRIALS, plan.record.grid_points or PRIOR_TRIALS)),
+        )
+        self.retention = CheckpointRetention(self.folder, self.state, plan.record.keep)
+        self.tracking: Tracking | None = None
+        self._leaving = threading.Lock()
+
+    def open(self, data: SweepData, parallel: int) -> None:
+        """Take the sweep over: into the journal, the record and MLflow.
+
+        Raises:
+            InputError: the tracking server or database cannot be reached.
+        """
+        record = self.plan.record
+        self.data = data
+        shutil.rmtree(self.folder / TUNE, ignore_errors=True)
+        if self.plan.extended:
+            self.state.extend(self.plan.trials, self.plan.before)
+        self.state.open(
+            host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
+            trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=describe_resources(self.plan, parallel),
+            cpus_per_trial=record.cpus_per_trial, gpus_per_trial=record.gpus_per_trial, machine=describe_machine(),
+            versions=versions(),
+        )  # fmt: skip
+        record.fingerprint, record.status = data.scenario.fingerprint, "running"
+        record.save()
+        title = f"{record.name}   {record.model} on {record.scenario}, {record.search}"
+        self.display = Display(
+            self.console, title=title, planned=self.plan.trials, slots=parallel, records=self.state.records
+        )
+        self.display.already(self.state.seconds)
+        self.tracking = open_tracking(self.plan, data, self.state, self.console, self.backend.client)
+
+    def train(self, parallel: int, stop: StopRequest) -> None:
+        """Run all trials that are left, until the last one ends or the sweep is asked to stop."""
+        from sweeps.core.callback import SweepCallback
+
+        callback = SweepCallback(
+            self.folder,
+            state=self.state,
+            search=self.search,
+            tracking=self.tracking,
+            display=self.display,
+            retention=self.retention,
+            stop=stop,
+        )
+        stop.on_stuck = lambda: self.leave_stuck(stop.reason)
+        try:
+            stop.check()
+            with self.display, ClusterWatch(lambda: self.leave_stuck(stop.reason or CLUSTER_LOST)):
+                self._tune(callback, parallel)
+        finally:
+            stop.on_stuck = None
+            shutil.rmtree(self.folder / TUNE, ignore_errors=True)
+
+    def _tune(self, callback: Any, parallel: int) -> None:
+        """Hand the trials to Ray Tune, which knows nothing of earlier drivers: the search has the trials to go on with."""
+        from ray import tune
+
+        from sweeps.core.callback import trial_dirname
+        from sweeps.core.trial import train_trial
+        from sweeps.core.worker import TrialWorker
+
+        record = self.plan.record
+        worker = tune.with_parameters(
+            TrialWorker,
+            run_trial=self.backend.trainable or train_trial,
+            data=self.data.trial_data,
+            folder=str(self.folder),
+            checkpoint_epochs=self.plan.rungs,
+        )
+        try:
+            tune.run(
+                worker,
+                name=TUNE,
+                storage_path=str(self.folder),
+                config=self.plan.fixed,
+                metric="objective",
+                mode="max",
+                # The search says when nothing is left; a trial that was lost counts for Tune as one more.
+                num_samples=-1,
+                search_alg=self.search,
+                scheduler=make_scheduler(self.plan, self.state),
+                max_concurrent_trials=parallel,
+                resources_per_trial={
+                    "cpu": record.cpus_per_trial,
+                    "gpu": record.gpus_per_trial,
+                },
+                reuse_actors=not record.fresh_workers,
+                callbacks=[callback],
+                trial_dirname_creator=trial_dirname,
+                raise_on_failed_trial=False,
+                verbose=0,
+            )
+        except Exception as error:
+            if f"[Errno {errno.ENOSPC}]" in traceback.format_exc():
+                raise disk_full(self.plan) from error
+            raise
+
+    def leave_stuck(self, reason: str) -> None:
+        """End a sweep whose Ray no longer answers; called from threads beside the one that waits for Ray."""
+        # Never given back: whoever comes second must not end the process before the first has closed the runs.
+        self._leaving.acquire()
+        self.leave(reason)
+        self.console.print(f"{reason}; Ray does not answer. What was saved continues with:")
+        self.console.print(f"  {self.plan.resume_command()}", style="cyan", soft_wrap=True)
+        # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
+        os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
+
+    def leave(self, reason: str) -> None:
+        """Close what is open where the sweep cannot go on; `--resume` goes on from the journal."""
+        if self.tracking is None:
+            return
+        tracking, self.tracking = self.tracking, None
+        self.close_trials(tracking)
+        tracking.close("interrupted")
+        self.finalize("interrupted", reason)
+
+    def close_trials(self, tracking: Tracking) -> None:
+        """Close the runs of all trials that have not ended."""
+        for record in self.state.records.values():
+            if not record.ended:
+                record.outcome = "interrupted"
+                tracking.end_trial(record)
+
+    def finalize(self, outcome: str, reason: str) -> None:
+        """Write how the sweep stands into its journal and its record."""
+        self.state.stop(reason or outcome)
+        self.plan.record.status = outcome
+        self.plan.record.save()
+
+    def finish(self, stop: StopRequest) -> Result:
+        """Write what came out, look at the test split once if the search has ended, close the runs, and show it all."""
+        tracking = self.tracking
+        self.close_trials(tracking)
+        records = list(self.state.records.values())
+        best = best_of(records)
+        outcome = "interrupted" if stop.reason else "completed" if best else "failed"
+        test = self._test(best) if outcome == "completed" and best else {}
+        paths = write_results(self.plan, self.data, records, best, test, looks=len(self.state.tests))
+        tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
+        summary = {}
+        if best:
+            tags["best_trial"] = best.name
+            tags["test_looks"] = str(len(self.state.tests))
+            summary = {"objective": best.objective, **best.metrics, **test} if outcome == "completed" else {}
+        if outcome == "completed":
+            for name, folder in self.retention.weights().items():
+                tracking.log_weights(name, folder)
+        tracking.log_parent(
+            metrics=summary, tags=tags, paths=paths, step=len(records), time=best.updated if best else 0
+        )
+        with self.console.status("delivering to MLflow"):
+            undelivered = tracking.close(outcome)
+        self.tracking = None
+        self.finalize(outcome, stop.reason)
+        print_end(
+            self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
+            tracking.page(), self.console, looks=len(self.state.tests),
+        )  # fmt: skip
+        code = {"completed": COMPLETED, "failed": ALL_FAILED}.get(outcome)
+        if code is None:
+            code = TIME_SPENT if stop.planned else INTERRUPTED if stop.reason == "interrupted" else NEEDS_USER
+        return Result(code, records, test)
+
+    def _test(self, best: TrialRecord) -> dict[str, float]:
+        """Test metrics of the chosen trial: computed once, and known from the journal afterwards.
+
+        Raises:
+            InputError: its weights are gone.
+        """
+        weights = self.retention.weights().get(best.name)
+        known = [test["metrics"] for test in self.state.tests if test["trial"] == best.number]
+        if weights is None:
+            raise InputError(f"the weights of {best.name} are not in {self.folder / 'trials'}: bring them back")
+        kept = leaderboard.keep_best(weights, self.folder)
+        if known:
+            return known[-1]
+        evaluate = self.backend.evaluate
+        if evaluate is None:
+            from llmemf.checkpoint import evaluate_checkpoint as evaluate
+        with self.console.status("scoring the best trial on the test split"):
+            test = evaluate(kept, self.data.scenario, self.data.features, split="test")
+        self.state.tested(best, test)
+        return test
+
+
+def run_sweep(
+    plan: Plan, console: Console, *, time_budget: float | None = None, backend: TrialBackend | None = None
+) -> Result:
+    """Run or continue a sweep to its end.
+
+    Args:
+        plan: what to run.
+        console: where to show it.
+        time_budget: seconds after which it stops in order; `--resume` continues it.
+        backend: for tests.
+
+    Raises:
+        InputError: something the user can mend: data, storage, tracking, resources, a full disk.
+    """
+    record, backend = plan.record, backend or TrialBackend()
+    check_reachable(record)
+    check_writable(plan)
+    with StopRequest(time_budget) as stop, locked(record.folder, record.name), quiet(record) as watch:
+        watch.stop = stop.request
+        try:
+            sweep = Sweep(plan, console, backend)
+            data = backend.data
+            if data is None:
+                with console.status(f"loading {record.scenario}" + ("" if is_prepared(plan) else " (made once)")):
+                    data = load_data(plan)
+            stop.check()
+            parallel = 0
+            if sweep.search.has_work():
+                with console.status("starting Ray"):
+                    parallel = start_ray(plan, data)
+            # Ray and MLflow set their own handlers for signals and logs when they start.
+            stop.listen()
+            watch.listen()
+            stop.check()
+            print_start(plan, data, parallel, console, sweep.state, sweep.search.outside)
+            sweep.open(data, parallel)
+            watch.listen()
+            try:
+                if parallel:
+                    sweep.train(parallel, stop)
+                    stop_ray()
+                return sweep.finish(stop)
+            except BaseException as error:
+                sweep.leave(stop.reason or type(error).__name__)
+                raise
+        except (Interrupted, KeyboardInterrupt):
+            console.print("stopped; what was saved continues with:")
+            console.print(f"  {plan.resume_command()}", style="cyan", soft_wrap=True)
+            return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise disk_full(plan) from error
+            raise
+        finally:
+            stop_ray()
+
+
+def make_scheduler(plan: Plan, state: SweepState) -> Any:
+    """ASHA over the epochs of a trial, or None."""
+    from sweeps.search.asha import ResumableASHA
+
+    if plan.record.scheduler == "none":
+        return None
+    return ResumableASHA(
+        state.records.values(),
+        max_t=plan.epochs,
+        grace_period=min(plan.record.grace_period, plan.epochs),
+        reduction_factor=plan.record.reduction_factor,
+    )
+
+
+def write_results(
+    plan: Plan,
+    data: SweepData,
+    records: list[TrialRecord],
+    best: TrialRecord | None,
+    test: dict[str, float],
+    looks: int = 0,
+) -> list[Path]:
+    """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
+    record = plan.record
+    notes = caveats(plan, data, looks)
+    files = {
+        "leaderboard.csv": leaderboard.as_csv(records),
+        "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
+    }
+    if best:
+        config = build_config(plan.config_class, {**plan.fixed, **best.choice}, where=best.name)
+        encoders = ", ".join(f"{kind} {matrix.encoder}" for kind, matrix in data.features.items()) or "none"
+        facts = {
+            "best trial of sweep": f"{record.name} ({best.name}, epoch {best.best_epoch})",
+            "scenario": f"{data.scenario.name}, fingerprint {data.scenario.fingerprint}",
+            "features": encoders,
+            "train it again": f"llmemf train {data.scenario.name} --config {record.folder / 'best.yaml'}",
+        }
+        if notes:
+            facts["note"] = " ".join(notes)
+        files["best.yaml"] = leaderboard.best_yaml(config.to_dict(), facts, {**best.metrics, **test})
+    for name, text in files.items():
+        write_whole(record.folder / name, text)
+    return [record.folder / name for name in files]
+
+
+def open_tracking(
+    plan: Plan, data: SweepData, state: SweepState, console: Console, client: Callable[[], Any] | None = None
+) -> Tracking:
+    """The tracker with its parent run, level with the journal; makes the database where there is none."""
+    record = plan.record
+    tags = {
+        "scenario": data.scenario.name,
+        "model": record.model,
+        "search": record.search,
+        "scheduler": record.scheduler,
+        "seed": str(record.seed),
+        "code": code_version(),
+        **data.tags(),
+        # MLflow's own columns: where a run comes from.
+        "mlflow.source.name": "sweeps/grid.py",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
+        "mlflow.user": getpass.getuser(),
+    }
+    if plan.objectives:
+        tags["objective"] = "+".join(plan.objectives)
+    if plan.is_fallback:
+        tags["asked_for"] = record.requested
+    local = not record.tracking_uri.startswith(("http", "databricks"))
+    artifacts = (Path(record.storage) / "artifacts" / record.scenario).as_uri() if local else None
+    target = TrackingTarget(record.tracking_uri, record.scenario, record.name, artifacts, tags, plan.shared)
+    with console.status("opening the tracking database"):
+        tracking = Tracking(target, client)
+        tracking.open(state)
+    return tracking
+
+
+def check_reachable(record: SweepRecord) -> None:
+    """Try to connect to the tracking server and the Ray cluster, where they are named by an address.
+
+    Raises:
+        InputError: nobody answers there.
+    """
+    parts = urlsplit(record.tracking_uri)
+    if parts.scheme in ("http", "https"):
+        problem = _no_answer(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        if problem:
+            raise InputError(
+                f"no tracking server answers at {record.tracking_uri} ({problem}): start it, or leave --tracking-uri out"
+            )
+    host, _, port = (record.ray_address or "").removeprefix("ray://").partition(":")
+    if port.isdecimal():
+        problem = _no_answer(host, int(port))
+        if problem:
+            raise InputError(
+                f"no Ray cluster answers at {record.ray_address} ({problem}): start it, or leave --ray-address out"
+            )
+
+
+def _no_answer(host: str | None, port: int, timeout: float = 3.0) -> str:
+    """Why nobody answers there, "" if somebody does."""
+    try:
+        socket.create_connection((host or "", port), timeout=timeout).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def code_version() -> str:
+    """Git commit of this checkout (with -dirty for changed files), or the package's version."""
+    import llmemf
+
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return llmemf.__version__
+    return found or llmemf.__version__
+
+
+def disk_full(plan: Plan) -> InputError:
+    return InputError(f"no space left for {plan.record.folder}: free some, then continue with: {plan.resume_command()}")
+
+
+@contextmanager
+def locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the sweep's folder: two drivers of one sweep would overwrite each other.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"sweep {name!r} is running in another process") from None
+        yield

@@ -1,0 +1,75 @@
+"""The scenario and features of a sweep, loaded once for all its trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmemf.errors import InputError
+from sweeps.core.plan import SAMPLE, Plan
+
+if TYPE_CHECKING:
+    from llmemf.batches import TrialData
+    from llmemf.features.matrix import FeatureMatrix
+    from llmemf.scenarios.scenario import Scenario
+
+
+@dataclass
+class SweepData:
+    """The scenario and features of a sweep.
+
+    Attributes:
+        features: kind -> matrix.
+        trial_data: what trials see; it holds no test data.
+    """
+
+    scenario: Scenario
+    features: dict[str, FeatureMatrix]
+    trial_data: TrialData
+
+    def tags(self) -> dict[str, str]:
+        """Hashes and encoder names that go into every run."""
+        hashes = self.scenario.hashes()
+        tags = {
+            "fingerprint": self.scenario.fingerprint,
+            "candidates_valid": hashes["candidates_valid"],
+            "candidates_test": hashes["candidates_test"],
+        }
+        for kind, matrix in self.features.items():
+            tags[f"{kind}_encoder"] = matrix.encoder
+            tags[f"{kind}_features"] = matrix.hash()
+        return tags
+
+
+def load_data(plan: Plan) -> SweepData:
+    """Load the scenario and the features that some trial needs; the sample is made first where it does not exist.
+
+    Raises:
+        InputError: data is missing, damaged, or not what the sweep was started with.
+    """
+    from llmemf.batches import TrialData
+    from llmemf.features.matrix import find_features
+    from llmemf.scenarios.scenario import find_scenario
+
+    record = plan.record
+    if record.scenario == SAMPLE:
+        from llmemf.scenarios.sample import prepare_sample
+
+        scenario = prepare_sample(record.data_root)
+    else:
+        scenario = find_scenario(record.scenario, record.data_root)
+    if record.fingerprint and record.fingerprint != scenario.fingerprint:
+        raise InputError(
+            f"scenario {scenario.name!r} has changed since sweep {record.name!r} was started (fingerprint "
+            f"{scenario.fingerprint[:8]}, was {record.fingerprint[:8]}): bring the old data back, or start a new sweep"
+        )
+    features = {}
+    for kind in sorted(plan.needs):
+        encoder = getattr(plan.configs[0], f"{kind}_encoder", "auto")
+        features[kind] = find_features(scenario, kind, encoder)
+    return SweepData(scenario, features, TrialData.build(scenario, **features))
+
+
+def is_prepared(plan: Plan) -> bool:
+    return (Path(plan.record.data_root) / plan.record.scenario / "manifest.json").exists()

@@ -1,0 +1,123 @@
+"""Which trial of a sweep is exported: its weights, its numbers, and what has to be said of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmemf.config import read_yaml
+from llmemf.errors import InputError, nearest
+from sweeps.core.summary import caveats_of
+from sweeps.state import checkpoints
+from sweeps.state.settings import SweepRecord, find_sweep
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord, best_of
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A trial of a sweep with kept weights.
+
+    Attributes:
+        sweep: what the sweep was started with.
+        trial: the record of the trial.
+        checkpoint: the folder of its weights.
+        metrics: logged numbers by split: `valid` of its best epoch, `test` where the sweep looked.
+        looks: how often the sweep looked at the test split.
+    """
+
+    sweep: SweepRecord
+    trial: TrialRecord
+    checkpoint: Path
+    metrics: dict[str, dict[str, float]]
+    looks: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.sweep.name}-{self.trial.name}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where the model comes from, for its card."""
+        facts = {"sweep": self.sweep.name, "trial": self.trial.name}
+        if self.trial.objective is not None:
+            facts["objective"] = (
+                f"{self.trial.objective:.4f} ({self.config['monitor']}, the sweep's choice is on validation)"
+            )
+        facts["best epoch"] = f"{self.trial.best_epoch} of {self.trial.epoch} ({self.trial.outcome})"
+        return facts
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Settings of the trial."""
+        return read_yaml(self.checkpoint / "config.yaml")["config"]
+
+    def notes(self, encoders: dict[str, str]) -> list[str]:
+        """What a reader of the numbers must know.
+
+        Args:
+            encoders: name of the encoder of each kind of features.
+        """
+        objectives = [str(self.config["objective"])] if "objective" in self.config else []
+        notes = caveats_of(self.sweep.scenario, objectives, encoders, self.looks if "test" in self.metrics else 0)
+        if self.config["valid_cases"]:
+            notes.append(f"Validation numbers are of a sample of {self.config['valid_cases']} cases.")
+        if self.sweep.status != "completed":
+            notes.append(
+                f"The sweep was {self.sweep.status} when the model was exported: best of the trials that had ended."
+            )
+        return notes
+
+
+def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
+    """A trial of a stored sweep.
+
+    Args:
+        storage: folder that the sweeps wrote to.
+        sweep: its name; the newest without one.
+        trial: its name (`t07`); the best of those that have ended without one.
+
+    Raises:
+        InputError: there is no such sweep or trial, or its weights were not kept.
+    """
+    folder = find_sweep(storage, "SWEEP", name=sweep, scenario=None)
+    record = SweepRecord.load(folder)
+    # A storage folder may have been moved since.
+    record.storage = str(storage)
+    state = SweepState(folder)
+    ended = [item for item in state.records.values() if item.outcome in ("completed", "pruned")]
+    if trial is None:
+        found = best_of(ended)
+        if found is None:
+            raise InputError(
+                f"no trial of sweep {record.name!r} has ended with a value: there is nothing to export yet"
+            )
+    else:
+        by_name = {item.name: item for item in state.records.values()}
+        if trial not in by_name:
+            raise InputError(f"--trial {trial}: sweep {record.name!r} has no such trial: {nearest(trial, by_name)}")
+        found = by_name[trial]
+        if found not in ended:
+            raise InputError(f"--trial {trial}: it is {found.outcome}; a trial that has ended well is needed")
+    metrics = {"valid": dict(found.metrics)}
+    looked = [look["metrics"] for look in state.tests if look["trial"] == found.number]
+    if looked:
+        metrics["test"] = dict(looked[-1])
+    return Chosen(record, found, _weights(folder, state, found), metrics, len(state.tests))
+
+
+def _weights(folder: Path, state: SweepState, trial: TrialRecord) -> Path:
+    path = _kept(folder, trial)
+    if path is not None:
+        return path
+    others = [item.name for item in state.records.values() if item.outcome != "failed" and _kept(folder, item)]
+    raise InputError(
+        f"the weights of {trial.name} were not kept (--keep says how many trials keep theirs); kept: "
+        f"{', '.join(others) or 'none'}; `llmemf train` with its settings makes them again"
+    )
+
+
+def _kept(folder: Path, trial: TrialRecord) -> Path | None:
+    path = checkpoints.newest(checkpoints.trial_folder(folder, trial.number))
+    return path if path is not None and (path / "best.safetensors").exists() else None

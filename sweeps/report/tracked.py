@@ -1,0 +1,83 @@
+"""The sweep's runs in MLflow: what they say, and the report among their artifacts. Nothing is created where nothing is."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sweeps.state.settings import SweepRecord
+from sweeps.tracking.mlflow_writer import PARENT, mlflow_client, one_line
+
+
+@dataclass
+class Tracked:
+    """The parent run of a sweep.
+
+    Attributes:
+        run: its id, "" where there is none.
+        page: the run's page below a server's address.
+        tags: of the parent run.
+        metrics: of the parent run.
+        problem: why it is not there.
+    """
+
+    run: str = ""
+    page: str = ""
+    tags: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+    client: Any = None
+
+    @property
+    def encoders(self) -> dict[str, str]:
+        """Kind of features -> encoder, as every run of the sweep says."""
+        found = {kind: self.tags.get(f"{kind}_encoder") for kind in ("text", "image", "profile")}
+        return {kind: name for kind, name in found.items() if name}
+
+
+def find_runs(record: SweepRecord) -> Tracked:
+    """Look the parent run up; a missing database or server is a problem to be told, not an error."""
+    uri = record.tracking_uri
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return Tracked(problem=f"there is no database at {uri.removeprefix('sqlite:///')}")
+    if uri.startswith("http") and not _answers(uri):
+        return Tracked(problem=f"no server answers at {uri}")
+    try:
+        client = mlflow_client(uri)
+        experiment = client.get_experiment_by_name(record.scenario)
+        if experiment is None:
+            return Tracked(problem=f"there is no experiment {record.scenario!r}")
+        condition = f"tags.sweep = '{record.name}' and tags.trial = '{PARENT}'"
+        runs = client.search_runs([experiment.experiment_id], condition, max_results=1)
+    except Exception as error:  # noqa: BLE001  MLflow raises what its database or server raises
+        return Tracked(problem=one_line(error))
+    if not runs:
+        return Tracked(problem="there is no run of this sweep")
+    run = runs[0]
+    page = f"/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+    return Tracked(run.info.run_id, page, dict(run.data.tags), dict(run.data.metrics), client=client)
+
+
+def log_report(tracked: Tracked, paths: list[Path]) -> str:
+    """The report becomes artifacts of the parent run; says why it could not, "" if it could."""
+    if not tracked.run:
+        return tracked.problem
+    try:
+        for path in paths:
+            tracked.client.log_artifact(tracked.run, str(path))
+    except Exception as error:  # noqa: BLE001  the report lies in the sweep's folder in any case
+        return one_line(error)
+    return ""
+
+
+def _answers(uri: str) -> bool:
+    parts = urlsplit(uri)
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=3.0).close()
+    except OSError:
+        return False
+    return True

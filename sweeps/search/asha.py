@@ -1,0 +1,45 @@
+"""Asynchronous successive halving that knows what the trials of an earlier driver reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from ray.tune.schedulers import ASHAScheduler
+
+from sweeps.state.trial_records import TrialRecord, trial_name
+
+
+class ResumableASHA(ASHAScheduler):
+    """Ray's ASHA with its rungs filled from the sweep's records.
+
+    Ray forgets the rungs between drivers, and would let the first trials after a resume pass for free. A trial that was
+    lost and runs again gets another id from Tune; its place on each rung moves along, so that it never competes with
+    itself. The rungs are private attributes of Ray's scheduler.
+
+    Args:
+        records: trials so far.
+        options: of `ASHAScheduler`; its time is the epoch.
+    """
+
+    def __init__(self, records: Iterable[TrialRecord], **options: Any) -> None:
+        super().__init__(time_attr="epoch", brackets=1, **options)
+        self._ids: dict[str, str] = {}
+        earlier = list(records)
+        for milestone, recorded in self.rungs:
+            epoch = math.ceil(milestone)
+            recorded.update({record.name: record.values[epoch - 1] for record in earlier if record.epoch >= epoch})
+
+    @property
+    def rungs(self) -> list[tuple[float, dict[str, float]]]:
+        """Milestone (epochs) and recorded objective per trial, the highest rung first."""
+        return self._brackets[0]._rungs
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        name = trial_name(trial.config["trial"])
+        before, self._ids[name] = self._ids.get(name, name), trial.trial_id
+        for _, recorded in self.rungs:
+            if before in recorded:
+                recorded[trial.trial_id] = recorded.pop(before)
+        super().on_trial_add(tune_controller, trial)

@@ -1,0 +1,186 @@
+"""The search: trials to go on with, grid points, then Optuna's suggestions.
+
+The study is made anew from the sweep's records whenever a driver starts, so it never disagrees with them, and a space that
+was widened since is the space of all its trials. Each suggestion follows from the seed, the trial's number and the trials
+before it; nothing of a sampler has to be stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+import optuna
+from optuna.trial import TrialState
+from ray.tune.search import Searcher
+
+from sweeps.search.space import Space
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord
+
+Method = Literal["optuna", "grid", "random"]
+STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+PRIOR_TRIALS = 10
+"""Trials before TPE models what it has seen; fewer where a sweep begins with fewer grid points."""
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+class SweepSearch(Searcher):
+    """Hands trials to Ray Tune: first those that a killed or stopped driver left, then new ones.
+
+    Args:
+        space: the search space.
+        state: the sweep's records; every new trial is written there before Tune hears of it.
+        method: `grid` runs the given points and ends; `optuna` runs them, then refines with TPE; `random` draws.
+        points: grid points that have not been run, in their order.
+        trials: number of all trials.
+        epochs: of a new trial.
+        shown: settings that vary between trials; by default those of the space.
+        seed: of the sampler. With several trials at once the suggestions also depend on the order in which trials end.
+        startup: random suggestions before TPE starts to model (finished grid points count).
+
+    Attributes:
+        study: Optuna's study of all trials whose settings lie inside the space.
+        live: Tune's id -> trial that Tune has.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        state: SweepState,
+        *,
+        method: Method,
+        trials: int,
+        epochs: int,
+        points: Iterable[dict[str, Any]] = (),
+        shown: Iterable[str] | None = None,
+        seed: int = 0,
+        startup: int = PRIOR_TRIALS,
+    ) -> None:
+        super().__init__(metric="objective", mode="max")
+        self.space, self.state, self.method = space, state, method
+        self.trials, self.epochs, self.seed, self.startup = trials, epochs, seed, startup
+        self.waiting = deque(state.unfinished())
+        self.points = deque(points)
+        self.shown = space.varied if shown is None else tuple(shown)
+        self.live: dict[str, TrialRecord] = {}
+        self._asked: dict[int, optuna.Trial] = {}
+        self.study = optuna.create_study(direction="maximize")
+        self.outside = 0
+        for record in state.records.values():
+            self._remember(record)
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Settings of the next trial, None while all that is left is running, FINISHED where nothing is left."""
+        record = self.waiting.popleft() if self.waiting else self._propose()
+        if record is None:
+            return None if self.live else Searcher.FINISHED
+        self.live[trial_id] = record
+        return {"trial": record.number, **record.choice}
+
+    def has_work(self) -> bool:
+        """Whether any trial is left to run."""
+        new = len(self.state.records) < self.trials and (self.points or self._refines)
+        return bool(self.waiting or new)
+
+    @property
+    def _refines(self) -> bool:
+        return self.method != "grid" and self.space.continuous
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing: the study learns of a trial when it has ended (`tell`)."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.live.pop(trial_id, None)
+
+    def again(self, record: TrialRecord) -> None:
+        """Run a lost trial again, from its last checkpoint."""
+        self.waiting.append(record)
+
+    def tell(self, record: TrialRecord) -> None:
+        """Tell Optuna how a trial ended: COMPLETE, PRUNED (stopped by the scheduler) or FAIL."""
+        trial = self._asked.pop(record.number, None)
+        if trial is None:
+            return
+        for epoch, value in enumerate(record.values, start=1):
+            trial.report(value, epoch)
+        state = STATES[record.outcome]
+        self.study.tell(trial, record.objective if state == TrialState.COMPLETE else None, state)
+
+    def _propose(self) -> TrialRecord | None:
+        number = len(self.state.records) + 1
+        if number > self.trials:
+            return None
+        point: dict[str, Any] = {}
+        if self.points:
+            point = self.points.popleft()
+            self.study.enqueue_trial(self.space.to_internal(point))
+        elif not self._refines:
+            return None
+        self.study.sampler = self._sampler(number)
+        trial = self.study.ask(self.space.distributions())
+        # The point itself wins over the way back from Optuna's parameters: 0.3 arrives as 0.3.
+        choice = {**self.space.from_internal(trial.params), **point}
+        record = self.state.propose(choice, self.shown, self.epochs, trial.params)
+        self._asked[number] = trial
+        self._label(trial, record)
+        return record
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        if self.method == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=self.startup, multivariate=True, constant_liar=True
+        )
+
+    def _remember(self, record: TrialRecord) -> None:
+        """Put a stored trial into the study, as it stands."""
+        distributions = self.space.distributions()
+        params = self._params(record, distributions)
+        if params is None:
+            self.outside += 1
+            return
+        self.study.enqueue_trial(params)
+        trial = self.study.ask(distributions)
+        self._asked[record.number] = trial
+        self._label(trial, record)
+        if record.ended:
+            self.tell(record)
+
+    def _params(self, record: TrialRecord, distributions: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Optuna's parameters of a stored trial in this space, None where it lies outside."""
+        candidates = [record.params]
+        try:
+            candidates.append(self.space.to_internal(record.choice))
+        except KeyError:
+            pass
+        for params in candidates:
+            if set(params) == set(distributions) and all(_fits(distributions[key], params[key]) for key in params):
+                return params
+        return None
+
+    def _label(self, trial: optuna.Trial, record: TrialRecord) -> None:
+        trial.set_user_attr("trial", record.name)
+        trial.set_user_attr("settings", record.settings)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the state's journal holds all that the search follows from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a search is made from the sweep's state")
+
+
+def _fits(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        logging.getLogger(__name__).debug("%r does not fit into %r", value, distribution)
+        return False

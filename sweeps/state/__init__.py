@@ -1,0 +1,1 @@
+"""What a sweep has done, on the disk: events, trials, weights, results."""

@@ -1,0 +1,61 @@
+"""Which weights a sweep keeps: those of its best trials."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from sweeps.state import checkpoints
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord, ranked
+
+
+class CheckpointRetention:
+    """Keeps the weights of the best trials and removes what ended trials no longer need, as soon as they end.
+
+    Args:
+        folder: the sweep's folder.
+        keep: how many trials keep their weights.
+    """
+
+    def __init__(self, folder: Path, state: SweepState, keep: int) -> None:
+        self.folder, self.keep = folder, keep
+        self.kept: list[TrialRecord] = []
+        for record in state.records.values():
+            if record.ended:
+                self.end(record)
+
+    @staticmethod
+    def best(state: SweepState, keep: int) -> list[TrialRecord]:
+        """The trials whose weights are worth keeping, the best first."""
+        return _holding(state.records.values())[:keep]
+
+    def end(self, record: TrialRecord) -> None:
+        """A trial has ended: its weights stay if it is among the best; it may push out another.
+
+        One that failed for want of a node or of memory keeps all, since it may go on.
+        """
+        if record.goes_on:
+            return
+        checkpoints.keep_weights(checkpoints.trial_folder(self.folder, record.number))
+        candidates = [*self.kept, record]
+        self.kept = _holding(candidates)[: self.keep]
+        for item in candidates:
+            if item not in self.kept:
+                shutil.rmtree(checkpoints.trial_folder(self.folder, item.number), ignore_errors=True)
+
+    def weights(self) -> dict[str, Path]:
+        """Name of a trial -> folder with its weights, the best trial first."""
+        found = {}
+        for record in self.kept:
+            path = checkpoints.newest(checkpoints.trial_folder(self.folder, record.number))
+            if path:
+                found[record.name] = path
+        return found
+
+
+def _holding(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Ended trials with a value that counts, the best first."""
+    ended = [record for record in records if record.outcome in ("completed", "pruned")]
+    return [record for record in ranked(ended) if record.objective is not None]

@@ -1,0 +1,1 @@
+"""MLflow: runs, the queue of operations that writes them, and its pages."""

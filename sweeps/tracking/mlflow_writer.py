@@ -1,0 +1,315 @@
+"""Writes to MLflow, in order, from a thread of the driver: a slow or absent server never holds up a trial.
+
+A write that fails waits, in order, and is tried again now and then and at the end. Every write can be repeated without a
+duplicate: metrics carry the time of their event, runs are looked up by tag before they are created again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmemf import text_format
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.05
+"""What arrives after a quiet time is written so much later: the driver has first to answer the trial that reported."""
+RETRY_SECONDS = 10.0
+FINAL_ATTEMPTS = 3
+FINAL_SECONDS = 60.0
+"""At the end of a sweep a server that stays away is given up after so long."""
+PARENT = "sweep"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""MLflow's pages for models instead of those for language model applications."""
+INCOMPLETE = "points_missing"
+"""Tag of a run that ended although some of its points could not be written."""
+REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+"""MLflow's answers to a write that will never succeed."""
+
+
+class NoRun(LookupError):
+    """A write to a run whose creation was refused; it will never succeed."""
+
+
+@dataclass
+class Operation:
+    """One write that waits or is being tried, small enough to be tried again as a whole.
+
+    Attributes:
+        kind: create, reopen, metrics, params, tags, artifact, end.
+        run: name of the trial, or `PARENT`.
+        content: what to write.
+        attempts: failed ones so far.
+    """
+
+    kind: str
+    run: str
+    content: dict[str, Any]
+    attempts: int = 0
+
+
+@dataclass
+class TrackingTarget:
+    """Where a sweep's runs go.
+
+    Attributes:
+        uri: absolute tracking URI.
+        experiment: the scenario's name.
+        artifacts: where artifacts of a new experiment go; None leaves it to the server.
+        sweep: the sweep's name, tag of every run.
+        tags: tags of every run (scenario, model, seed, hashes, ...).
+        params: settings that all trials share.
+    """
+
+    uri: str
+    experiment: str
+    sweep: str
+    artifacts: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+class MlflowWriter:
+    """The queue of writes and the thread that empties it.
+
+    Args:
+        target: where the runs go.
+        client: makes the MLflow client; tests give their own.
+
+    Attributes:
+        runs: name of a trial, or `PARENT` -> id of its run.
+        failures: writes that failed at least once.
+        lost: those that were given up, each with its reason.
+    """
+
+    def __init__(self, target: TrackingTarget, client: Callable[[], Any] | None = None) -> None:
+        self.target = target
+        self._make_client = client or (lambda: mlflow_client(target.uri))
+        self._client: Any = None
+        self._experiment: str | None = None
+        self.runs: dict[str, str] = {}
+        self.waiting: deque[Operation] = deque()
+        self.failures = 0
+        self.lost: list[str] = []
+        self._incomplete: set[str] = set()
+        self._trouble = ""
+        self._arrived = threading.Condition()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def client(self) -> Any:
+        if self._client is None:
+            self._client = self._make_client()
+        return self._client
+
+    @property
+    def trouble(self) -> str:
+        """One line while the server does not answer, "" otherwise."""
+        return f"{self._trouble}; {text_format.plural(len(self.waiting), 'write')} wait" if self._trouble else ""
+
+    def write(self, kind: str, run: str, **content: Any) -> None:
+        """Queue a write; returns at once."""
+        with self._arrived:
+            self.waiting.append(Operation(kind, run, content))
+            self._arrived.notify()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
+            self._thread.start()
+
+    def close(self) -> str:
+        """Try everything that waits once more; says in one line what failed ("" if nothing)."""
+        self._closing.set()
+        with self._arrived:
+            self._arrived.notify()
+        if self._thread is not None:
+            self._thread.join()
+        self._deliver_last()
+        if not self.failures:
+            return ""
+        count = text_format.plural(self.failures, "write")
+        if not self.lost:
+            return f"tracking: {count} failed, all delivered later"
+        return f"tracking: {count} failed, {len(self.lost)} not delivered ({self.lost[-1]}); --resume writes them again"
+
+    def _work(self) -> None:
+        """Deliver in order until the end is near; the order within a run must stay (create, metrics, end)."""
+        while not self._closing.is_set():
+            with self._arrived:
+                idle = not self.waiting
+                while not self.waiting and not self._closing.is_set():
+                    self._arrived.wait()
+            if idle:
+                self._closing.wait(PAUSE_SECONDS)
+            if self._closing.is_set():
+                return
+            write = self.waiting[0]
+            try:
+                self.deliver(write)
+                self._trouble = ""
+            except Exception as error:  # noqa: BLE001  nothing of tracking may end a sweep
+                self._failed(write, error)
+                if not _is_refused(error):
+                    self._trouble = f"tracking does not answer ({one_line(error)[:80]})"
+                    self._closing.wait(RETRY_SECONDS)
+                    continue
+                self._lose(write, error)
+            self.waiting.popleft()
+
+    def _deliver_last(self) -> None:
+        """Try each waiting write a few times; one that never works does not hold up the others."""
+        end = time.monotonic() + FINAL_SECONDS
+        while self.waiting:
+            write = self.waiting.popleft()
+            for attempt in range(FINAL_ATTEMPTS):
+                try:
+                    self.deliver(write)
+                    end = time.monotonic() + FINAL_SECONDS
+                    break
+                except Exception as error:  # noqa: BLE001
+                    self._failed(write, error)
+                    given_up = time.monotonic() > end
+                    if attempt == FINAL_ATTEMPTS - 1 or _is_refused(error) or given_up:
+                        self._lose(write, error)
+                        if given_up:
+                            self._give_up(error)
+                        break
+                    time.sleep(0.2 * (attempt + 1))
+
+    def _give_up(self, error: Exception) -> None:
+        for write in self.waiting:
+            self.failures += write.attempts == 0
+            self._lose(write, error)
+        self.waiting.clear()
+
+    def _failed(self, write: Operation, error: Exception) -> None:
+        # A write counts once, however often it is tried.
+        self.failures += write.attempts == 0
+        write.attempts += 1
+        log.warning(
+            "tracking: %s of %s failed (attempt %d): %s", write.kind, write.run, write.attempts, one_line(error)
+        )
+
+    def _lose(self, write: Operation, error: Exception) -> None:
+        self.lost.append(f"{write.kind}: {one_line(error)}")
+        if write.kind == "metrics":
+            self._incomplete.add(write.run)
+
+    def experiment(self) -> str:
+        """Id of the experiment, which is made where it does not exist."""
+        if self._experiment is None:
+            found = self.client.get_experiment_by_name(self.target.experiment)
+            if found is None:
+                self._experiment = self.client.create_experiment(
+                    self.target.experiment, artifact_location=self.target.artifacts, tags=EXPERIMENT_TAGS
+                )
+            else:
+                if found.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(found.experiment_id)
+                self._experiment = found.experiment_id
+        return self._experiment
+
+    def search(self, condition: str) -> list[Any]:
+        """All runs of the experiment that fulfil a condition."""
+        runs, token = [], None
+        while True:
+            page = self.client.search_runs([self.experiment()], condition, max_results=500, page_token=token)
+            runs += page
+            token = getattr(page, "token", None)
+            if not token:
+                return runs
+
+    def deliver(self, write: Operation) -> None:
+        """Carry out one write.
+
+        Raises:
+            Exception: whatever MLflow raises.
+        """
+        if write.kind == "create":
+            self.runs[write.run] = self._create(write)
+            return
+        run = self._run(write.run)
+        if write.kind == "end":
+            # Whoever compares the run with the journal must not take its end for its completeness.
+            write.content["tags"][INCOMPLETE] = str(write.run in self._incomplete).lower()
+        getattr(self, f"_deliver_{write.kind}")(run, **write.content)
+
+    def _run(self, name: str) -> str:
+        if name not in self.runs:
+            raise NoRun(f"the run of {name} was never created")
+        return self.runs[name]
+
+    def _create(self, write: Operation) -> str:
+        if write.attempts:
+            # The server may have made the run and failed to say so.
+            found = self.search(f"tags.sweep = '{self.target.sweep}' and tags.trial = '{write.run}'")
+            if found:
+                self._deliver_reopen(found[0].info.run_id)
+                return found[0].info.run_id
+        tags = {**self.target.tags, "sweep": self.target.sweep, "trial": write.run, "outcome": "running"}
+        if write.run != PARENT:
+            tags["mlflow.parentRunId"] = self._run(PARENT)
+        run = self.client.create_run(
+            self.experiment(), start_time=write.content["start"], tags=tags, run_name=write.content["name"]
+        )
+        return run.info.run_id
+
+    def _deliver_reopen(self, run_id: str) -> None:
+        self.client.update_run(run_id, status="RUNNING")
+        self.client.set_tag(run_id, "outcome", "running")
+
+    def _deliver_params(self, run_id: str, params: dict[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        self.client.log_batch(run_id, params=[Param(key, _text(value)) for key, value in params.items()])
+
+    def _deliver_metrics(self, run_id: str, values: dict[str, float], step: int, time: int) -> None:
+        from mlflow.entities import Metric
+
+        self.client.log_batch(run_id, metrics=[Metric(key, value, time, step) for key, value in values.items()])
+
+    def _deliver_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
+
+    def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int) -> None:
+        self._deliver_tags(run_id, tags)
+        self.client.set_terminated(run_id, status, end_time=time)
+
+    def _deliver_artifact(self, run_id: str, path: str, folder: str | None) -> None:
+        if Path(path).exists():
+            self.client.log_artifact(run_id, path, artifact_path=folder)
+
+
+def mlflow_client(uri: str) -> Any:
+    """A client that gives up on a dead server within seconds."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return MlflowClient(tracking_uri=uri)
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _text(value: Any) -> str:
+    return "+".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _is_refused(error: Exception) -> bool:
+    return isinstance(error, NoRun) or getattr(error, "error_code", None) in REFUSED

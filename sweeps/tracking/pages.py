@@ -1,0 +1,191 @@
+"""MLflow's own pages on the database of a storage folder: which database, at which address, and the server behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from llmemf.errors import InputError
+from sweeps.core.plan import absolute_uri
+from sweeps.state.settings import RECORD, SweepRecord, is_of_group
+from sweeps.tracking.mlflow_writer import PARENT, mlflow_client, one_line
+
+START_SECONDS = 120.0
+STOP_SECONDS = 10.0
+SHOWN_SWEEPS = 5
+VIEW_TAG = "mlflow.sharedViewState."
+"""Tag of an experiment under which MLflow's pages keep a shared view."""
+
+
+def find_tracking(storage: Path, tracking_uri: str | None) -> str:
+    """Where the runs of a storage folder are: the given address, that of its newest sweep, or its own database.
+
+    Raises:
+        InputError: there is no database yet.
+    """
+    if tracking_uri is not None:
+        uri = absolute_uri(tracking_uri, storage)
+    else:
+        records = stored_sweeps(storage)
+        uri = records[0].tracking_uri if records else absolute_uri(None, storage)
+        # A storage folder that was moved took its database along.
+        if uri.startswith("sqlite:///") and not _database(uri).exists():
+            uri = absolute_uri(None, storage)
+    if uri.startswith("sqlite:///") and not _database(uri).exists():
+        raise InputError(
+            f"there is no MLflow database at {_database(uri)}: run a sweep first, or name its folder with --storage"
+        )
+    return uri
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+def stored_sweeps(storage: Path) -> list[SweepRecord]:
+    """The sweeps of a storage folder, the newest first, without those of comparisons, ablations and reruns."""
+    folders = [path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")]
+    records = [SweepRecord.load(folder) for folder in folders if not is_of_group(storage, folder.name)]
+    return sorted(records, key=lambda record: record.created, reverse=True)
+
+
+def check_port(port: int) -> None:
+    """Raise InputError where another program listens on the port already."""
+    with socket.socket() as probe:
+        # As servers do it: a port that was left a moment ago is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"port {port} is taken ({error.strerror}): give another one with --port") from None
+
+
+@contextmanager
+def pages(uri: str, storage: Path, port: int) -> Iterator[subprocess.Popen]:
+    """MLflow's server on the database, ready to answer; ended with the block.
+
+    Args:
+        uri: of the database.
+        storage: where its words go (`ui.log`), and artifacts of experiments that name no place.
+
+    Raises:
+        InputError: it does not start.
+    """
+    environment = {
+        **os.environ,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Its workers for language model evaluation; there is nothing here for them to do.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    words = ["--backend-store-uri", uri, "--artifacts-destination", (storage / "artifacts").as_uri()]
+    words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    log = storage / "ui.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *words],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+    try:
+        _wait(process, port, log)
+        yield process
+    finally:
+        _end(process)
+
+
+def _wait(process: subprocess.Popen, port: int, log: Path) -> None:
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "no word")
+    raise InputError(f"MLflow's server did not start ({last.strip()[:200]}): see {log}")
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End the server and its workers; it is given a moment to do so itself."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(timeout=STOP_SECONDS)
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def links(uri: str, storage: Path, address: str) -> dict[str, str]:
+    """Name of a sweep -> the page with its trials, for the newest ones that MLflow knows.
+
+    Each page is a shared view of MLflow's: the trials alone, the best first, with the columns that tell them apart. Also
+    among hundreds of trials that is one click, where the list of an experiment shows neither metrics nor settings.
+
+    Raises:
+        InputError: the tracking server or database does not answer.
+    """
+    client = mlflow_client(uri)
+    found = {}
+    try:
+        for record in stored_sweeps(storage)[:SHOWN_SWEEPS]:
+            experiment = client.get_experiment_by_name(record.scenario)
+            if experiment is None:
+                continue
+            key, view = record.name, json.dumps(shared_view(client, experiment.experiment_id, record))
+            if experiment.tags.get(VIEW_TAG + key) != view:
+                client.set_experiment_tag(experiment.experiment_id, VIEW_TAG + key, view)
+            query = urlencode({"viewStateShareKey": key, "workflowType": "machine_learning"})
+            found[record.name] = f"{address}/#/experiments/{experiment.experiment_id}/runs?{query}"
+    except Exception as error:
+        raise InputError(f"tracking at {uri} does not work ({one_line(error)})") from error
+    return found
+
+
+def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, Any]:
+    """What MLflow's list of runs shows of a sweep: filter, order and columns."""
+    condition = f"tags.sweep = '{record.name}' and tags.trial != '{PARENT}'"
+    best = client.search_runs([experiment], condition, order_by=["metrics.objective DESC"], max_results=1)
+    metrics = sorted(name for run in best for name in run.data.metrics if re.fullmatch(r"val/[^/]+/ndcg_10", name))
+    columns = ["tags.`outcome`", "attributes.`Duration`", "metrics.`objective`"]
+    columns += [f"metrics.`{name}`" for name in metrics] + [f"params.`{key}`" for key in record.shown]
+    return {
+        "searchFilter": condition,
+        "orderByKey": "metrics.`objective`",
+        "orderByAsc": False,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": columns,
+        "runsExpanded": {},
+        "runsPinned": [],
+        "runsHidden": [],
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "groupBy": "",
+        "groupsExpanded": {},
+        "hideEmptyCharts": True,
+        "autoRefreshEnabled": True,
+    }

@@ -1,0 +1,200 @@
+"""MLflow, written by the driver only: one parent run per sweep, one child run per trial.
+
+MLflow's runs are a copy of what the sweep's journal holds. Whenever a driver takes a sweep over it compares the two and
+writes what is missing: runs and points that a killed driver had not delivered, or all of them where the database was lost.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmemf import text_format
+from llmemf.config import read_yaml
+from llmemf.errors import InputError
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord
+from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, MlflowWriter, TrackingTarget, one_line
+
+LOGGED = ("train/", "val/", "val_full/")
+LOGGED_NAMES = (
+    "objective",
+    "seconds_train",
+    "seconds_valid",
+    "sequences_per_second",
+    "memory_gb",
+    "gpu_mem_gb",
+)
+STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+WEIGHTS = ("best.safetensors", "config.yaml")
+
+
+class Tracking:
+    """The sweep's runs.
+
+    Args:
+        target: where they go.
+        client: makes the MLflow client; tests give their own.
+    """
+
+    def __init__(self, target: TrackingTarget, client: Callable[[], Any] | None = None) -> None:
+        self.target = target
+        self.writer = MlflowWriter(target, client)
+        self._started: set[str] = set()
+
+    def open(self, state: SweepState) -> None:
+        """Create the experiment and the parent run, or find those of an earlier driver and write what they lack.
+
+        Raises:
+            InputError: the tracking server or database cannot be reached.
+        """
+        writer = self.writer
+        try:
+            runs = {run.data.tags["trial"]: run for run in writer.search(f"tags.sweep = '{self.target.sweep}'")}
+            writer.runs = {name: run.info.run_id for name, run in runs.items()}
+            last = {name: self._last_step(run) for name, run in runs.items() if name != PARENT}
+        except Exception as error:
+            raise InputError(
+                f"tracking at {self.target.uri} does not work ({one_line(error)}); start the server, or give another "
+                "--tracking-uri"
+            ) from error
+        if PARENT in runs:
+            writer.write("reopen", PARENT)
+        else:
+            writer.write("create", PARENT, name=self.target.sweep, start=_now())
+            writer.write("params", PARENT, params=self.target.params)
+        self._catch_up(state, runs, last)
+
+    def _last_step(self, run: Any) -> int:
+        """The newest epoch up to which MLflow has all of a trial; the tags of an ended run spare a request."""
+        if run.data.tags.get(INCOMPLETE) == "true":
+            return 0
+        if run.info.status == "FINISHED":
+            return int(run.data.tags.get("epochs_run", 0))
+        history = self.writer.client.get_metric_history(run.info.run_id, "objective")
+        return max((metric.step for metric in history), default=0)
+
+    def _catch_up(self, state: SweepState, runs: Mapping[str, Any], last: Mapping[str, int]) -> None:
+        """Write what the journal holds and MLflow does not."""
+        behind = {}
+        for record in state.records.values():
+            if record.name in runs and self._agrees(record, runs[record.name], last[record.name]):
+                self._started.add(record.name)
+            elif record.name in runs or record.epoch or record.ended:
+                behind[record.number] = record
+        for record in behind.values():
+            if record.name in runs:
+                self._started.add(record.name)
+                self.writer.write("params", record.name, params=self._params(record))
+            else:
+                self._create(record, record.created)
+        if any(record.epoch > last.get(record.name, 0) for record in behind.values()):
+            for event in state.epochs():
+                record = behind.get(event["trial"])
+                # The last known epoch is written again: its points may have been cut off in the middle.
+                if record and event["result"]["epoch"] >= last.get(record.name, 0):
+                    self.log_epoch(record, event["result"], event["time"])
+        for record in behind.values():
+            self.end_trial(record)
+
+    def _agrees(self, record: TrialRecord, run: Any, last: int) -> bool:
+        status = STATUS.get(record.outcome, "KILLED")
+        same = run.info.status == status and last == record.epoch and run.data.tags["outcome"] == _outcome(record)
+        # An extended sweep names settings that its earlier trials did not.
+        return same and self._params(record).keys() <= run.data.params.keys()
+
+    def start_trial(self, record: TrialRecord) -> None:
+        """Open the run of a trial, or open it again after an interruption."""
+        if record.name in self._started:
+            self.writer.write("reopen", record.name)
+        else:
+            self._create(record, record.updated)
+
+    def _create(self, record: TrialRecord, start: int) -> None:
+        self._started.add(record.name)
+        name = f"{record.name} {text_format.settings(record.settings)}"
+        self.writer.write("create", record.name, name=name, start=start)
+        self.writer.write("params", record.name, params=self._params(record))
+
+    def _params(self, record: TrialRecord) -> dict[str, Any]:
+        return {**self.target.params, **record.settings}
+
+    def log_epoch(self, record: TrialRecord, result: Mapping[str, Any], time: int) -> None:
+        """Metrics of one epoch, with the time of its event."""
+        self.writer.write("metrics", record.name, values=allowed(result), step=result["epoch"], time=time)
+
+    def end_trial(self, record: TrialRecord) -> None:
+        """Close the run with its outcome; a trial that never started has none."""
+        if record.name not in self._started:
+            return
+        outcome = _outcome(record)
+        tags = {"outcome": outcome, "epochs_run": str(record.epoch)}
+        if outcome == "pruned":
+            tags["pruned_at_epoch"] = str(record.epoch)
+        if record.error:
+            tags["error"] = record.error
+        ended = record.updated if record.ended else _now()
+        self.writer.write("end", record.name, tags=tags, status=STATUS[outcome], time=ended)
+
+    def log_weights(self, name: str, folder: Path) -> None:
+        """The weights of a trial become artifacts of its run, what its model says of itself tags (`facts.NAME`)."""
+        if facts := read_yaml(folder / "config.yaml").get("facts"):
+            self.writer.write("tags", name, tags={f"facts.{key}": str(value) for key, value in facts.items()})
+        for file in WEIGHTS:
+            self.writer.write("artifact", name, path=str(folder / file), folder="best")
+
+    def log_parent(
+        self,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+        paths: list[Path] = (),
+        step: int,
+        time: int,
+    ) -> None:
+        """Summary metrics, tags and files of the whole sweep.
+
+        Args:
+            step: of the metrics: number of trials, which grows when the sweep is extended.
+            time: of the metrics: the same for the same result, so that they are written once.
+        """
+        if metrics:
+            self.writer.write("metrics", PARENT, values=finite(metrics), step=step, time=time)
+        if tags:
+            self.writer.write("tags", PARENT, tags=dict(tags))
+        for path in paths:
+            self.writer.write("artifact", PARENT, path=str(path), folder=None)
+
+    def close(self, outcome: str) -> str:
+        """Close the parent run and deliver all that waits; says in one line what failed ("" if nothing)."""
+        self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=_now())
+        return self.writer.close()
+
+    def page(self) -> str:
+        """Where MLflow's pages show the sweep's experiment, below the address of the server; "" if it is unknown."""
+        try:
+            return f"/#/experiments/{self.writer.experiment()}/runs?workflowType=machine_learning"
+        except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
+            return ""
+
+
+def allowed(result: Mapping[str, Any]) -> dict[str, float]:
+    """What of a trial's result becomes metrics: training and validation, nothing of Tune's own, never test."""
+    wanted = {name: value for name, value in result.items() if name.startswith(LOGGED) or name in LOGGED_NAMES}
+    return finite(wanted)
+
+
+def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """MLflow stores infinity as a huge number and NaN as a gap: neither is written."""
+    return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def _outcome(record: TrialRecord) -> str:
+    return record.outcome if record.ended else "interrupted"
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

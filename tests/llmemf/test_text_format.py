@@ -1,0 +1,57 @@
+import pytest
+
+from llmemf import text_format
+from llmemf.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1e-3, "1e-3"),
+        (5e-5, "5e-5"),
+        (0.00354321, "3.54e-3"),
+        (0.01, "0.01"),
+        (0.3, "0.3"),
+        (0.18345, "0.183"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (14.2857, "14.286"),
+        (12345.0, "1.23e4"),
+        (256, "256"),
+        (True, "True"),
+        ("full", "full"),
+        (("id", "text"), "id+text"),
+        (None, "None"),
+    ],
+)
+def test_numbers_are_short(value, text):
+    assert text_format.number(value) == text
+
+
+def test_settings_and_durations():
+    assert text_format.settings({"lr": 1e-3, "alpha": 0.3}) == "lr=1e-3 alpha=0.3"
+    assert [text_format.duration(s) for s in (0, 42, 725, 11220)] == ["0:00", "0:42", "12:05", "3:07:00"]
+    assert text_format.plural(1, "trial") == "1 trial" and text_format.plural(1200, "trial") == "1,200 trials"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90m", 5400),
+        ("2h", 7200),
+        ("1h30m", 5400),
+        ("1d2h3m4s", 86400 + 7200 + 180 + 4),
+        ("45s", 45),
+        ("45", 45),
+        ("0.5", 0.5),
+        (" 2H ", 7200),
+    ],
+)
+def test_times_that_a_user_types(text, expected):
+    assert text_format.seconds(text, "--time-budget") == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "0m", "-5m", "1.5h", "30m1h", "5 m", "1h 30m", "h", "nan", "inf"])
+def test_times_that_cannot_be_read(text):
+    with pytest.raises(InputError, match=f"--time-budget {text}: a time like 90m, 2h or 1h30m"):
+        text_format.seconds(text, "--time-budget")

@@ -1,0 +1,103 @@
+"""The command itself, as a user runs it from a checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*arguments, folder, script=None):
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LLMEMF_DATA_ROOT")}
+    command = [sys.executable, *(["-c", script] if script else [str(ROOT / "sweeps" / "sweep.py")]), *arguments]
+    return subprocess.run(
+        command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_dry_run_starts_and_writes_nothing(tmp_path):
+    script = f"""
+import json, runpy, sys
+sys.argv = ["sweep.py", "--scenario", "movie_book", "--dry-run", "--trials", "20"]
+sys.path.insert(0, {str(ROOT / "sweeps")!r})
+try:
+    runpy.run_path({str(ROOT / "sweeps" / "sweep.py")!r}, run_name="__main__")
+except SystemExit as end:
+    assert not end.code, end.code
+loaded = [name for name in ("ray", "mlflow", "optuna") if name in sys.modules]
+print(json.dumps({{"loaded": loaded, "path": sys.path[0]}}))
+"""
+    result = run(folder=tmp_path, script=script)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout.splitlines()[-1])
+    assert found == {"loaded": [], "path": str(ROOT)}
+    assert not list(tmp_path.iterdir())
+    words = " ".join(result.stdout.replace("│", " ").split())
+    for phrase in (
+        "There is no data for movie_book",
+        "It is called sample",
+        "llmemf data import windows",
+        "llmemf features offline movie_book",
+        "20 trials",
+        "grid points dropped (alpha + beta <= 1)",
+        "trial lr l2 alpha beta lambda1 lambda2 t01",
+        "fixed batch_size=128 patience=3",
+        "sqlite:///",
+        "nothing was started or written",
+    ):
+        assert phrase in words, phrase
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scenario", "movie_bok"], "error: unknown scenario 'movie_bok': did you mean 'movie_book'?"),
+        (["--scenario", "movie_book", "--set", "lambda_1=0.3"], "error: --set: unknown key 'lambda_1': did you mean 'lambda1'?"),
+        (["--scenario", "movie_book", "--cpus-per-trial", "999"], "lower --cpus-per-trial"),
+        (["--scenario", "movie_book", "--resume"], "error: --resume: no sweep of scenario 'movie_book'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
+    result = run(*arguments, "--dry-run", folder=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr and result.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--resume"], "error: --resume: no sweep in "),
+        (["--extend", "5", "--name", "x"], "error: --extend: there is no sweep 'x'"),
+        (["--continue", "--scenario", "sample"], "error: --continue needs --name"),
+        (["--resume", "--extend", "5"], "error: --resume, --extend and --continue exclude each other"),
+        (["--scenario", "sample", "--gpu-price", "3"], "error: --gpu-price says what --estimate should count with"),
+        (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
+        (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h or 1h30m"),
+    ],
+)  # fmt: skip
+def test_options_that_do_not_go_together(project_folder, monkeypatch, capsys, arguments, message):
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    from sweeps.cli import sweep
+
+    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    with pytest.raises(SystemExit) as end:
+        sweep.main()
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and message in error and error.count("\n") == 1
+    assert not list(project_folder.iterdir())
+
+
+def test_places_that_cannot_be_used_are_told_at_once(tmp_path):
+    (tmp_path / "mlruns").write_text("a file")
+    result = run("--scenario", "sample", folder=tmp_path)
+    assert result.returncode == 2 and "cannot be written" in result.stderr and result.stderr.count("\n") == 1
+    result = run("--scenario", "sample", "--storage", "x", "--tracking-uri", "http://127.0.0.1:9", folder=tmp_path)
+    assert result.returncode == 2 and "no tracking server answers at http://127.0.0.1:9" in result.stderr
+    assert not (tmp_path / "data").exists()

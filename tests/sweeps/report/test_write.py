@@ -1,0 +1,111 @@
+"""The command: both pages in the sweep's folder and among the artifacts of its run; a running sweep is only read."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from report_fakes import make_sweep, rising, trial
+
+from sweeps.core.sweep import locked
+from sweeps.report.tracked import find_runs, log_report
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.runs import Tracking, TrackingTarget
+
+TRIALS = [trial(rising(0.05)), trial([0.01, 0.02], "pruned"), trial([], "failed")]
+
+
+@pytest.fixture
+def storage(project_folder, empty_database):
+    """`mlruns` of the current folder, with a database."""
+    (project_folder / "mlruns").mkdir()
+    shutil.copy(empty_database, project_folder / "mlruns" / "mlflow.db")
+    return project_folder / "mlruns"
+
+
+def track(record):
+    """Write the sweep's runs into MLflow, by the code that a sweep uses."""
+    artifacts = (record.folder.parent.parent / "artifacts").as_uri()
+    target = TrackingTarget(
+        record.tracking_uri, "sample", record.name, artifacts, {"text_encoder": "offline"}, {"epochs": 6}
+    )
+    tracking = Tracking(target)
+    state = SweepState(record.folder)
+    tracking.open(state)
+    best = state.records[1]
+    tracking.log_parent(metrics={"objective": best.objective, **best.metrics}, step=1, time=1)
+    assert tracking.close("completed") == ""
+    return state
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, "argv", ["report.py", *words])
+    # A command puts the project first on the path when it is imported.
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    from sweeps.cli import report as command
+
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    return stopped.value.code, *capsys.readouterr()
+
+
+def test_both_pages_are_written_and_logged(storage, monkeypatch, capsys):
+    record = make_sweep(storage, TRIALS)
+    track(record)
+    code, said, _ = run(monkeypatch, capsys)
+    assert code == 0 and "report.html" in said and "not logged" not in said
+    page = (record.folder / "report.html").read_text()
+    assert "Features by offline encoders (text), not by CLIP." in page
+    tracked = find_runs(record)
+    client = mlflow_client(record.tracking_uri)
+    assert {item.path for item in client.list_artifacts(tracked.run)} == {"report.html", "report.md"}
+    stored = Path(client.download_artifacts(tracked.run, "report.html"))
+    assert stored.read_text() == page
+    # MLflow's number of the best trial stands on the page with all of its digits.
+    assert f'data-v="{tracked.metrics["objective"]!r}"' in page
+    for metric in ("val/movie/mrr", "val/book/ndcg_10", "val_full/book/mrr"):
+        assert f'data-v="{tracked.metrics[metric]!r}"' in page
+
+
+def test_a_running_sweep_is_only_read(storage, monkeypatch, capsys):
+    record = make_sweep(storage, [*TRIALS, trial([0.01], "")], status="running", opened={"pid": os.getpid()})
+    track(record)
+    before = {path: path.read_bytes() for path in record.folder.iterdir() if path.name != ".lock"}
+    with locked(record.folder, record.name):
+        code, said, _ = run(monkeypatch, capsys, "s1", "--no-breakdown")
+    assert code == 0 and "still running" in said and "not logged to MLflow: it is still running" in said
+    assert {path: path.read_bytes() for path in before} == before
+    assert "still running" in (record.folder / "report.md").read_text()
+    assert mlflow_client(record.tracking_uri).list_artifacts(find_runs(record).run) == []
+
+
+def test_without_mlflow_the_report_is_written_all_the_same(project_folder, monkeypatch, capsys):
+    storage = project_folder / "elsewhere"
+    record = make_sweep(storage, TRIALS)
+    code, said, _ = run(monkeypatch, capsys, "s1", "--storage", "elsewhere")
+    assert code == 0 and "not logged to MLflow: there is no database" in said
+    assert not (storage / "mlflow.db").exists() and not (project_folder / "mlruns").exists()
+    assert "weights of t01 are not in" in (record.folder / "report.md").read_text()
+
+
+def test_a_server_that_is_away_is_a_sentence(storage):
+    record = make_sweep(storage, TRIALS)
+    record.tracking_uri = "http://127.0.0.1:9"
+    tracked = find_runs(record)
+    assert tracked.problem == "no server answers at http://127.0.0.1:9" and log_report(tracked, []) == tracked.problem
+    record.tracking_uri = f"sqlite:///{storage / 'mlflow.db'}"
+    assert find_runs(record).problem == "there is no experiment 'sample'"
+
+
+def test_mistakes_are_one_line(project_folder, monkeypatch, capsys):
+    code, _, said = run(monkeypatch, capsys)
+    assert code == 2 and said.startswith("error: report: no sweep in") and said.count("\n") == 1
+    record = make_sweep(project_folder / "mlruns", TRIALS, name="first")
+    code, _, said = run(monkeypatch, capsys, "frist")
+    assert code == 2 and "there is no sweep 'frist'" in said and "first" in said
+    (record.folder / "journal.jsonl").write_text("garbage\nand more\n")
+    code, _, said = run(monkeypatch, capsys, "first")
+    assert code == 2 and "line 1 is damaged" in said and said.count("\n") == 1
+    assert not (record.folder / "report.html").exists()

@@ -1,0 +1,332 @@
+from collections import Counter
+
+import pytest
+from ray.tune.search import Searcher
+from sweep_fakes import epoch_result, propose
+
+from sweeps.search.search import SweepSearch
+from sweeps.search.space import build_space
+from sweeps.state.sweep_state import SweepState
+
+SPACE = {"lr": [1e-4, 1e-3, 1e-2], "alpha, beta": {"simplex": 0.5}}
+EPOCHS = 3
+
+
+@pytest.fixture
+def state(tmp_path):
+    return SweepState(tmp_path)
+
+
+def make(state, method="optuna", trials=12, count=4, seed=0, space=None, **more):
+    """A search over the grid's first `count` points, without those that have been run."""
+    space = space or build_space(SPACE, ["alpha + beta <= 1"])
+    known = [record.choice for record in state.records.values()]
+    points = space.fresh(seed, known, count - len(known))
+    options = {"method": method, "points": points, "trials": trials, "epochs": EPOCHS, "seed": seed, "startup": 4}
+    return SweepSearch(space, state, **{**options, **more})
+
+
+def choice(given):
+    return {key: value for key, value in given.items() if key != "trial"}
+
+
+def value_of(record, epoch):
+    """A made-up objective with its best value at lr = 1e-3, alpha = 0.5."""
+    return 1 / (1 + 1000 * abs(record.choice["lr"] - 1e-3) + abs(record.choice["alpha"] - 0.5)) * epoch / EPOCHS
+
+
+def run(search, tune_id, epochs=EPOCHS, end="completed"):
+    """One trial as Tune and the callback drive it, to its end."""
+    given = search.suggest(tune_id)
+    record = search.state.records[given["trial"]]
+    search.state.start(record)
+    for epoch in range(record.epoch + 1, epochs + 1):
+        result = epoch_result(epoch, value_of(record, epoch))
+        search.state.add(record, result, stopped=end == "pruned" and epoch == epochs)
+    if end == "failed":
+        search.state.fail(record, "error", "NonFiniteLoss: nan")
+    search.on_trial_complete(tune_id)
+    search.tell(record)
+    return choice(given)
+
+
+def states(search):
+    return [trial.state.name for trial in search.study.trials]
+
+
+def contents(search):
+    """All of a study that a sampler sees."""
+    return [
+        (trial.number, trial.params, trial.values, trial.intermediate_values, trial.state.name, trial.user_attrs)
+        for trial in search.study.trials
+    ]
+
+
+def test_grid_gives_each_point_once_in_order_then_ends(state):
+    space = build_space(SPACE)
+    search = make(state, "grid", trials=18, count=18)
+    given = [search.suggest(f"t{i}") for i in range(18)]
+    assert [choice(item) for item in given] == list(space.shuffled(0)) and len(given) == 18
+    assert [item["trial"] for item in given] == list(range(1, 19))
+    assert search.suggest("more") is None, "17 are running"
+    for i in range(18):
+        search.on_trial_complete(f"t{i}")
+    assert search.suggest("more") == Searcher.FINISHED
+
+
+def test_a_trial_is_in_the_journal_before_tune_hears_of_it(state, tmp_path):
+    given = make(state).suggest("a")
+    stored = SweepState(tmp_path).records[1]
+    assert stored.choice == choice(given) and stored.epochs == EPOCHS and stored.settings == stored.choice
+
+
+def test_optuna_refines_after_the_grid_with_exact_grid_values(state):
+    search = make(state, trials=6, count=3)
+    points = list(search.points)
+    given = [choice(search.suggest(f"t{i}")) for i in range(6)]
+    assert given[:3] == points
+    for settings in given[3:]:
+        assert set(settings) == {"lr", "alpha", "beta"}
+        assert 1e-4 <= settings["lr"] <= 1e-2 and settings["alpha"] + settings["beta"] <= 1
+    assert len({tuple(settings.items()) for settings in given}) == 6
+    assert search.suggest("t6") is None and len(state.records) == 6
+
+
+def test_random_is_seeded_and_needs_no_grid(tmp_path):
+    def draw(seed, name):
+        (tmp_path / name).mkdir()
+        search = make(SweepState(tmp_path / name), "random", count=0, seed=seed)
+        return [search.suggest(str(i)) for i in range(5)]
+
+    assert draw(1, "a") == draw(1, "b") != draw(2, "c")
+
+
+def test_a_space_without_ranges_ends_after_its_points(state):
+    search = make(state, count=2, trials=9, space=build_space({"heads": [1, 2]}))
+    assert search.has_work()
+    assert {search.suggest("a")["heads"], search.suggest("b")["heads"]} == {1, 2}
+    assert not search.has_work() and search.suggest("c") is None
+    search.on_trial_complete("a")
+    search.on_trial_complete("b")
+    assert search.suggest("c") == Searcher.FINISHED
+
+
+def test_a_range_is_drawn_beside_the_grid_values(state):
+    space = build_space({"lr": {"low": 1e-4, "high": 1e-2, "log": True}, "l2": [0.0, 1e-3]})
+    settings = make(state, space=space, count=2).suggest("a")
+    assert settings["l2"] in (0.0, 1e-3) and 1e-4 <= settings["lr"] <= 1e-2
+
+
+def test_nothing_new_while_all_that_is_left_runs_and_the_end_after_it(state):
+    search = make(state, trials=2, count=2)
+    search.suggest("a")
+    search.suggest("b")
+    assert not search.has_work()
+    assert search.suggest("c") is None
+    search.on_trial_complete("a")
+    assert search.suggest("c") is None
+    search.on_trial_complete("b", error=True)
+    assert search.suggest("c") == Searcher.FINISHED
+
+
+def test_ends_are_told_as_what_they_were(state):
+    search = make(state, count=6, trials=6)
+    run(search, "a")
+    run(search, "b", epochs=2, end="pruned")
+    run(search, "c", epochs=2, end="failed")
+    run(search, "d", epochs=0, end="failed")
+    assert states(search) == ["COMPLETE", "PRUNED", "FAIL", "FAIL"]
+    done, pruned, failed, _ = search.study.trials
+    one, two, *_ = state.records.values()
+    assert done.value == one.objective and done.intermediate_values == {e: value_of(one, e) for e in (1, 2, 3)}
+    assert pruned.value == two.objective and pruned.intermediate_values == {e: value_of(two, e) for e in (1, 2)}
+    assert failed.value is None, "a failed trial never counts with an earlier value"
+    assert done.user_attrs == {"trial": "t01", "settings": one.settings}
+    assert search.study.best_trial.number == done.number
+
+
+def test_a_trial_is_told_once(state):
+    search = make(state)
+    run(search, "a")
+    before = contents(search)
+    search.tell(state.records[1])
+    assert contents(search) == before
+
+
+def test_stopped_early_is_complete(state):
+    search = make(state)
+    record = state.records[search.suggest("a")["trial"]]
+    state.add(record, epoch_result(2, 0.5, stopped_early=True), stopped=False)
+    search.tell(record)
+    assert states(search) == ["COMPLETE"]
+
+
+def ends(i):
+    return {2: (2, "pruned"), 4: (1, "failed"), 7: (2, "pruned")}.get(i, (EPOCHS, "completed"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    search = make(SweepState(folder))
+    return [run(search, f"t{i}", *ends(i)) for i in range(12)], contents(search)
+
+
+@pytest.mark.parametrize("after", range(12))
+@pytest.mark.parametrize("running", [False, True])
+def test_an_interrupted_search_suggests_what_an_undisturbed_one_does(tmp_path, undisturbed, after, running):
+    """TPE with one trial at a time; the driver dies after each trial, or in the middle of the next one."""
+    search = make(SweepState(tmp_path))
+    drawn = [run(search, f"t{i}", *ends(i)) for i in range(after)]
+    if running:
+        record = search.state.records[search.suggest("dies")["trial"]]
+        search.state.start(record)
+        search.state.add(record, epoch_result(1, value_of(record, 1)), stopped=False)
+    before = contents(search)
+
+    search = make(SweepState(tmp_path))
+    assert contents(search) == before
+    drawn += [run(search, f"again{i}", *ends(i)) for i in range(after, 12)]
+    assert drawn == undisturbed[0]
+    assert contents(search) == undisturbed[1]
+    assert "RUNNING" not in states(search)
+    assert search.suggest("more") == Searcher.FINISHED and not search.has_work()
+
+
+def test_what_was_left_goes_first_in_its_order(tmp_path):
+    search = make(SweepState(tmp_path))
+    first = [search.suggest(f"t{i}") for i in range(3)]
+    search.tell(end(search.state, 2))
+    again = make(SweepState(tmp_path))
+    assert [again.suggest(f"a{i}") for i in range(2)] == [first[0], first[2]]
+    assert again.suggest("a2")["trial"] == 4
+    assert states(again) == ["RUNNING", "COMPLETE", "RUNNING", "RUNNING"]
+
+
+def end(state, number):
+    record = state.records[number]
+    state.start(record)
+    for epoch in range(1, EPOCHS + 1):
+        state.add(record, epoch_result(epoch, value_of(record, epoch)), stopped=False)
+    return record
+
+
+def test_a_lost_trial_comes_again_with_its_number_and_is_told_once(state):
+    search = make(state, trials=2, count=2)
+    given = search.suggest("a")
+    search.suggest("b")
+    record = state.records[given["trial"]]
+    state.start(record)
+    state.add(record, epoch_result(1, 0.1), stopped=False)
+    search.on_trial_complete("a", error=True)
+    assert state.lose(record, "lost", "gone")
+    search.again(record)
+    assert search.has_work()
+    assert search.suggest("c") == given and search.live["c"] is record
+    assert search.suggest("d") is None
+    search.tell(end(state, 1))
+    search.tell(end(state, 2))
+    assert states(search) == ["COMPLETE", "COMPLETE"] and len(state.records) == 2
+
+
+def test_a_trial_that_was_lost_too_often_is_tried_by_the_next_driver(tmp_path):
+    search = make(SweepState(tmp_path), trials=1, count=1)
+    given = search.suggest("a")
+    record = search.state.records[1]
+    while search.state.lose(record, "lost", "gone"):
+        pass
+    search.tell(record)
+    assert states(search) == ["FAIL"]
+    again = make(SweepState(tmp_path), trials=1, count=1)
+    assert again.has_work() and states(again) == ["RUNNING"]
+    assert again.suggest("b") == given
+    again.tell(end(again.state, 1))
+    assert states(again) == ["COMPLETE"]
+
+
+def test_one_that_failed_by_itself_is_not_tried_again(tmp_path):
+    run(make(SweepState(tmp_path), trials=1, count=1), "a", epochs=1, end="failed")
+    again = make(SweepState(tmp_path), trials=1, count=1)
+    assert not again.has_work() and again.suggest("b") == Searcher.FINISHED and states(again) == ["FAIL"]
+
+
+def test_a_wider_space_keeps_what_was_learned(tmp_path):
+    narrow = make(SweepState(tmp_path), trials=6)
+    for i in range(6):
+        run(narrow, f"t{i}")
+    wide = build_space({**SPACE, "lr": [1e-5, 1e-1]}, ["alpha + beta <= 1"])
+    search = make(SweepState(tmp_path), trials=8, count=0, space=wide)
+    assert search.outside == 0 and states(search) == ["COMPLETE"] * 6
+    assert [t.value for t in search.study.trials] == [t.value for t in narrow.study.trials]
+    assert [t.params for t in search.study.trials] == [t.params for t in narrow.study.trials]
+    lr = search.study.trials[0].distributions["lr"]
+    assert (lr.low, lr.high) == (1e-5, 1e-1), "every trial is one of the wider space"
+    run(search, "more")
+    assert states(search) == ["COMPLETE"] * 7
+
+
+def test_trials_outside_of_a_moved_space_are_counted_and_left_out(tmp_path):
+    search = make(SweepState(tmp_path), trials=18, count=18)
+    rates = [run(search, f"t{i}")["lr"] for i in range(18)]
+    moved = build_space({**SPACE, "lr": [1e-3, 1e-1]})
+    search = make(SweepState(tmp_path), trials=20, count=0, space=moved)
+    assert Counter(rates) == {1e-4: 6, 1e-3: 6, 1e-2: 6}
+    assert search.outside == 6 and len(search.study.trials) == 12
+    assert min(trial.params["lr"] for trial in search.study.trials) == 1e-3
+    run(search, "more")
+    assert states(search) == ["COMPLETE"] * 13 and 19 in search.state.records
+
+
+def test_an_unfinished_trial_outside_of_the_space_is_finished_all_the_same(tmp_path):
+    state = SweepState(tmp_path)
+    propose(state, epochs=EPOCHS, lr=0.5, alpha=0.5, beta=0.0)
+    search = make(SweepState(tmp_path), trials=1, count=0)
+    assert search.outside == 1 and choice(search.suggest("a")) == {"lr": 0.5, "alpha": 0.5, "beta": 0.0}
+    search.tell(end(search.state, 1))
+    assert states(search) == []
+
+
+def test_a_setting_that_varies_now_is_known_of_earlier_trials(tmp_path):
+    search = make(SweepState(tmp_path), trials=3, count=3)
+    for i in range(3):
+        run(search, f"t{i}")
+    state = SweepState(tmp_path)
+    state.extend(5, {"dropout": 0.3})
+    wide = build_space({**SPACE, "dropout": [0.1, 0.3, 0.5]})
+    search = make(state, trials=5, count=0, space=wide)
+    assert search.outside == 0 and {trial.params["dropout"] for trial in search.study.trials} == {0.3}
+    assert "dropout" in search.suggest("a")
+
+
+def test_settings_that_do_not_vary_any_more_are_still_shown(state):
+    search = make(state, shown=("lr", "alpha"))
+    search.suggest("a")
+    assert set(state.records[1].settings) == {"lr", "alpha"}
+
+
+def test_many_trials_at_once_leave_a_consistent_study(tmp_path):
+    """Killed again and again while three trials run; they end in another order than they began."""
+    state = SweepState(tmp_path)
+    for killed in range(5):
+        search = make(SweepState(tmp_path), trials=12)
+        state = search.state
+        numbers = [search.suggest(f"k{killed}-{i}")["trial"] for i in range(3)]
+        for number in numbers[:0:-1]:
+            search.tell(end(state, number))
+    search = make(SweepState(tmp_path), trials=12)
+    i = 0
+    while search.has_work():
+        run(search, f"last{i}")
+        i += 1
+    assert sorted(search.state.records) == list(range(1, 13))
+    assert states(search) == ["COMPLETE"] * 12
+    assert [trial.user_attrs["trial"] for trial in search.study.trials] == [f"t{n:02d}" for n in range(1, 13)]
+    assert len({tuple(sorted(record.choice.items())) for record in search.state.records.values()}) == 12
+
+
+def test_the_search_has_no_state_of_its_own(state, tmp_path):
+    search = make(state)
+    search.save(str(tmp_path / "state"))
+    assert not (tmp_path / "state").exists()
+    with pytest.raises(NotImplementedError):
+        search.restore(str(tmp_path / "state"))

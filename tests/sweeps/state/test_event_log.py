@@ -1,0 +1,124 @@
+import errno
+import json
+import os
+import time
+
+import pytest
+
+from llmemf.errors import InputError
+from sweeps.state.event_log import EventLog
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+def fill(path, count=3):
+    journal = EventLog(path)
+    written = [journal.append("epoch", trial=number, value=number / 7) for number in range(count)]
+    journal.close()
+    return written
+
+
+def test_what_is_appended_is_what_is_read(path):
+    journal = EventLog(path)
+    assert journal.read() == []
+    before = int(time.time() * 1000)
+    first = journal.append(
+        "proposed", trial=1, choice={"modalities": ("id", "text"), "lr": 0.1 + 0.2}, error='a\n"b" ä'
+    )
+    second = journal.append("started", trial=1)
+    assert journal.read() == EventLog(path).read() == [first, second]
+    assert first["choice"] == {"modalities": ["id", "text"], "lr": 0.1 + 0.2} and first["error"] == 'a\n"b" ä'
+    assert before <= first["time"] <= second["time"] <= int(time.time() * 1000)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [first, second], "one object per line"
+
+
+def test_reading_makes_no_file(path):
+    assert EventLog(path).read() == [] and not path.exists()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 30])
+def test_a_last_line_that_was_cut_off_never_happened(path, cut):
+    written = fill(path)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert EventLog(path).read() == written[:2]
+    later = EventLog(path).append("stopped", reason="x")
+    assert EventLog(path).read() == [*written[:2], later]
+    assert path.read_bytes().count(b"\n") == 3 and path.read_bytes().endswith(b"}\n")
+
+
+def test_a_file_that_was_cut_in_its_first_line_is_empty(path):
+    path.write_bytes(b'{"event": "ope')
+    assert EventLog(path).read() == []
+    written = EventLog(path).append("opened")
+    assert EventLog(path).read() == [written]
+
+
+@pytest.mark.parametrize("damage", [b'{"event": "epo', b"", b"\0\0\0\0", b"\xff\xfe{}", b"17", b"[]", b'{"time": 5}'])
+def test_a_damaged_line_in_the_middle_is_named(path, damage):
+    fill(path)
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = damage
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(InputError, match=r"journal\.jsonl, line 2 is damaged .* backup, or keep the 1 lines before"):
+        EventLog(path).read()
+
+
+def full_after(monkeypatch, good):
+    """From now on the disk takes `good` bytes of each write, and then none."""
+    real, taken = os.write, []
+
+    def write(file, data):
+        if taken:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken.append(real(file, data[:good]))
+        return taken[0]
+
+    monkeypatch.setattr("sweeps.state.event_log.os.write", write)
+
+
+@pytest.mark.parametrize("good", [0, 1, 20])
+def test_a_write_that_fails_in_the_middle_leaves_the_file_as_it_was(path, monkeypatch, good):
+    journal = EventLog(path)
+    first = journal.append("opened")
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        full_after(patch, good)
+        with pytest.raises(OSError, match="No space left"):
+            journal.append("epoch", trial=1, value=0.5)
+    assert path.read_bytes() == before
+    second = journal.append("stopped", reason="the disk is full")
+    assert EventLog(path).read() == [first, second]
+
+
+def test_a_write_that_the_system_splits_arrives_whole(path, monkeypatch):
+    real = os.write
+    monkeypatch.setattr("sweeps.state.event_log.os.write", lambda file, data: real(file, data[:7]))
+    assert fill(path) == EventLog(path).read()
+
+
+def test_a_line_is_on_the_disk_before_append_returns(path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("sweeps.state.event_log.os.fsync", lambda file: synced.append(os.fstat(file).st_size))
+    for number in range(3):
+        EventLog(path).append("epoch", trial=number)
+        assert synced[-1] == path.stat().st_size
+    assert len(synced) == 3
+
+
+def test_no_value_that_is_no_number_gets_in(path):
+    journal = EventLog(path)
+    journal.append("opened")
+    before = path.read_bytes()
+    with pytest.raises(ValueError):
+        journal.append("epoch", value=float("nan"))
+    assert path.read_bytes() == before
+
+
+def test_two_readers_see_what_a_writer_has_finished(path):
+    writer = EventLog(path)
+    for number in range(20):
+        writer.append("epoch", trial=number)
+        assert [event["trial"] for event in EventLog(path).read()] == list(range(number + 1))

@@ -1,0 +1,454 @@
+import math
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from sweep_fakes import FlakyClient, epoch_result
+
+from llmemf.errors import InputError
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, TrackingTarget, mlflow_client
+from sweeps.tracking.runs import STATUS, Tracking, allowed, finite, mlflow_writer
+
+EPOCHS = 4
+
+
+@pytest.fixture
+def target(empty_database, tmp_path):
+    return new_database(empty_database, tmp_path / "mlflow.db")
+
+
+def new_database(empty, path):
+    path.write_bytes(empty.read_bytes())
+    artifacts = (path.parent / "artifacts").as_uri()
+    return TrackingTarget(f"sqlite:///{path}", "sample", "s1", artifacts, {"scenario": "sample"}, {"epochs": EPOCHS})
+
+
+@pytest.fixture
+def state(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    return SweepState(tmp_path / "sweep")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(mlflow_writer, "RETRY_SECONDS", 0.001)
+
+
+class Sweep:
+    """SweepState and tracker as the callback drives them."""
+
+    def __init__(self, state, target, client=None):
+        self.state, self.tracker = state, Tracking(target, client)
+        self.tracker.open(state)
+
+    def start(self, number=None):
+        number = number or len(self.state.records) + 1
+        if number not in self.state.records:
+            choice = {"lr": 1e-3 * number, "alpha": 0.3}
+            self.state.propose(choice, tuple(choice), EPOCHS, {})
+        record = self.state.records[number]
+        self.state.start(record)
+        self.tracker.start_trial(record)
+        return record
+
+    def report(self, record, last, *, first=None, stopped=False):
+        for epoch in range(first or record.epoch + 1, last + 1):
+            result = {**epoch_result(epoch, epoch / 100 + record.number), "val/movie/mrr": 0.1}
+            event = self.state.add(record, result, stopped=stopped and epoch == last)
+            if event:
+                self.tracker.log_epoch(record, event["result"], event["time"])
+        if record.ended:
+            self.tracker.end_trial(record)
+
+    def drained(self):
+        end = time.monotonic() + 10
+        while self.tracker.writer.waiting and time.monotonic() < end:
+            time.sleep(0.002)
+
+    def close(self, outcome="completed"):
+        for record in self.state.records.values():
+            if not record.ended:
+                record.outcome = "interrupted"
+                self.tracker.end_trial(record)
+        return self.tracker.close(outcome)
+
+
+def some_sweep(sweep):
+    """Four trials: completed, pruned, failed, and one in its second epoch."""
+    one, two, three = sweep.start(), sweep.start(), sweep.start()
+    sweep.report(one, 2)
+    sweep.report(two, 2, stopped=True)
+    sweep.report(three, 1)
+    sweep.state.fail(three, "error", "NonFiniteLoss: nan")
+    sweep.tracker.end_trial(three)
+    sweep.report(one, EPOCHS)
+    sweep.report(sweep.start(), 2)
+
+
+def runs(target):
+    """Every run of the sweep by its trial; each trial has one."""
+    client = mlflow_client(target.uri)
+    experiment = client.get_experiment_by_name(target.experiment)
+    found = client.search_runs([experiment.experiment_id], f"tags.sweep = '{target.sweep}'")
+    by_trial = {run.data.tags["trial"]: run for run in found}
+    assert len(by_trial) == len(found), "one run per trial"
+    return client, by_trial
+
+
+def points(client, run, name="objective"):
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
+
+
+def assert_level(target, state):
+    """MLflow says exactly what the journal says: no run, point or state more or less."""
+    client, found = runs(target)
+    started = {record.name: record for record in state.records.values() if record.epoch or record.ended}
+    assert started.keys() <= set(found) - {PARENT} <= {record.name for record in state.records.values()}
+    for name, record in started.items():
+        run = found[name]
+        outcome = record.outcome if record.ended else "interrupted"
+        assert (run.info.status, run.data.tags["outcome"]) == (STATUS[outcome], outcome), name
+        assert points(client, run) == list(enumerate(record.values, start=1)), name
+        assert points(client, run, "val/movie/mrr") == [(step, 0.1) for step in range(1, record.epoch + 1)], name
+        assert run.data.params == {"epochs": str(EPOCHS), **{k: str(v) for k, v in record.settings.items()}}
+        assert run.data.tags["mlflow.parentRunId"] == found[PARENT].info.run_id
+        assert run.data.tags["epochs_run"] == str(record.epoch) and run.data.tags[INCOMPLETE] == "false"
+        assert run.info.end_time >= run.info.start_time > 0
+    return client, found
+
+
+def test_one_parent_and_one_child_per_trial_with_outcomes(target, state, tmp_path):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("best.safetensors", "config.yaml", "report.json"):
+        (weights / name).write_text("facts: {kg: cooc, kg_hash: ab12}")
+    sweep = Sweep(state, target)
+    some_sweep(sweep)
+    sweep.report(state.records[4], EPOCHS)
+    sweep.tracker.log_weights("t01", weights)
+    sweep.tracker.log_parent(
+        metrics={"test/movie/mrr": 0.5, "none": math.nan}, tags={"best_trial": "t01"}, step=4, time=9
+    )
+    assert sweep.close() == ""
+    client, found = assert_level(target, state)
+    assert set(found) == {PARENT, "t01", "t02", "t03", "t04"}
+    assert [found[name].info.run_name for name in (PARENT, "t01")] == ["s1", "t01 lr=1e-3 alpha=0.3"]
+    status = {name: run.info.status for name, run in found.items()}
+    assert status == {PARENT: "FINISHED", "t01": "FINISHED", "t02": "FINISHED", "t03": "FAILED", "t04": "FINISHED"}
+    tags = {name: run.data.tags for name, run in found.items()}
+    assert tags["t02"]["pruned_at_epoch"] == "2" and "pruned_at_epoch" not in tags["t01"]
+    assert tags["t03"]["error"] == "NonFiniteLoss: nan" and "error" not in tags["t01"]
+    assert {key: tag for key, tag in tags["t01"].items() if key.startswith("facts.")} == {
+        "facts.kg": "cooc",
+        "facts.kg_hash": "ab12",
+    }
+    assert all(tag["scenario"] == "sample" and tag["sweep"] == "s1" for tag in tags.values())
+    files = [item.path for item in client.list_artifacts(found["t01"].info.run_id, "best")]
+    assert sorted(files) == ["best/best.safetensors", "best/config.yaml"]
+    assert found[PARENT].data.metrics == {"test/movie/mrr": 0.5} and tags[PARENT]["best_trial"] == "t01"
+    assert found[PARENT].data.params == {"epochs": str(EPOCHS)}
+
+
+def test_a_run_has_the_times_of_its_trial(target, state):
+    sweep = Sweep(state, target)
+    sweep.report(sweep.start(), EPOCHS)
+    sweep.close()
+    client, found = runs(target)
+    events = list(state.journal.read())
+    times = [m.timestamp for m in client.get_metric_history(found["t01"].info.run_id, "objective")]
+    assert times == [event["time"] for event in state.epochs()]
+    assert found["t01"].info.start_time == next(e["time"] for e in events if e["event"] == "started")
+    assert found["t01"].info.end_time == events[-1]["time"]
+
+
+def test_trials_have_no_test_metric_and_nothing_of_tunes_own(target, state):
+    sweep = Sweep(state, target)
+    record = sweep.start()
+    result = {**epoch_result(1, 0.1), "test/movie/mrr": 99.0, "pid": 7, "config/lr": 1.0}
+    sweep.tracker.log_epoch(record, result, 5)
+    sweep.close("interrupted")
+    _, found = runs(target)
+    assert set(found["t01"].data.metrics) == {"objective", "val/movie/mrr"}
+    assert allowed({"train/loss": math.nan, "val/mrr": 0.1, "test/mrr": 1, "time_total_s": 3}) == {"val/mrr": 0.1}
+    assert finite({"a": 1, "b": math.inf, "c": -math.inf}) == {"a": 1.0}
+
+
+@pytest.mark.parametrize("every", [3, 4, 5, 7])
+def test_every_failed_write_is_delivered_later_and_none_twice(target, state, every):
+    sweep = Sweep(state, target)
+    flaky = sweep.tracker.writer._client = FlakyClient(mlflow_client(target.uri), every)
+    some_sweep(sweep)
+    sweep.report(state.records[4], EPOCHS)
+    sweep.drained()
+    message = sweep.close()
+    assert flaky.raised >= 3
+    assert message.endswith("failed, all delivered later"), message
+    assert_level(target, state)
+
+
+def test_a_server_that_stays_away_never_raises_and_the_loss_is_told(target, state, monkeypatch):
+    monkeypatch.setattr(mlflow_writer, "FINAL_SECONDS", 0.1)
+    sweep = Sweep(state, target)
+    sweep.drained()
+    sweep.tracker.writer._client = FlakyClient(mlflow_client(target.uri), 1)
+    sweep.report(sweep.start(), 2)
+    message = sweep.close("interrupted")
+    # create, params, two epochs, two ends
+    assert message.startswith("tracking: 6 writes failed, 6 not delivered"), message
+    assert message.endswith("--resume writes them again")
+    sweep = Sweep(SweepState(state.journal.path.parent), target)
+    sweep.close("interrupted")
+    assert_level(target, sweep.state)
+
+
+def test_a_write_that_the_server_refuses_is_lost_alone(target, state):
+    sweep = Sweep(state, target)
+    record = sweep.start()
+    sweep.tracker.writer.write("params", record.name, params={"lr": 2})  # MLflow never changes a parameter
+    sweep.report(record, EPOCHS)
+    assert sweep.close().startswith("tracking: 1 write failed, 1 not delivered (params: ")
+    assert_level(target, state)
+
+
+class Dies:
+    """A client of which nothing arrives after some calls: the driver was killed there."""
+
+    def __init__(self, client, calls):
+        self._client, self._calls, self._left = client, calls, calls
+
+    def __getattr__(self, name):
+        real = getattr(self._client, name)
+
+        def call(*args, **kwargs):
+            self._left -= 1
+            if self._left < 0:
+                raise ConnectionError("killed")
+            return real(*args, **kwargs)
+
+        return call
+
+
+@pytest.mark.parametrize("calls", [*range(3, 15, 2), *range(15, 64, 4)])
+def test_what_a_killed_driver_did_not_deliver_its_successor_does(target, state, calls, monkeypatch):
+    """Killed after every so many requests to MLflow; then a driver that finishes the sweep."""
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_writer, "FINAL_SECONDS", 0.0)
+        patch.setattr(mlflow_writer, "RETRY_SECONDS", 1000.0)
+        dying = Dies(mlflow_client(target.uri), calls)
+        sweep = Sweep(state, target, lambda: dying)
+        some_sweep(sweep)
+        # The thread stops at the first call that fails; whatever waits then is gone with the driver.
+        while sweep.tracker.writer.waiting and not sweep.tracker.writer.trouble:
+            time.sleep(0.001)
+
+    again = Sweep(SweepState(state.journal.path.parent), target)
+    assert again.close("interrupted") == ""
+    _, found = assert_level(target, again.state)
+    assert found[PARENT].info.status == "KILLED" and found["t04"].info.status == "KILLED"
+
+    last = Sweep(SweepState(state.journal.path.parent), target)
+    last.report(last.start(4), EPOCHS, first=2)
+    assert last.close() == ""
+    _, found = assert_level(target, last.state)
+    assert set(found) == {PARENT, "t01", "t02", "t03", "t04"}
+    assert {run.info.status for run in found.values()} == {"FINISHED", "FAILED"}
+
+
+def test_a_database_that_was_lost_is_filled_again(target, state, empty_database, tmp_path):
+    sweep = Sweep(state, target)
+    some_sweep(sweep)
+    sweep.close("interrupted")
+    before = {name: run.info for name, run in runs(target)[1].items()}
+
+    (tmp_path / "new").mkdir()
+    fresh = new_database(empty_database, tmp_path / "new" / "mlflow.db")
+    again = Sweep(SweepState(state.journal.path.parent), fresh)
+    assert again.close("interrupted") == ""
+    _, found = assert_level(fresh, again.state)
+    assert set(found) == set(before)
+    for name in ("t01", "t02", "t03"):
+        assert found[name].info.end_time == before[name].end_time, "the time of the trial, not of the copy"
+        assert found[name].info.run_name == before[name].run_name
+
+
+def test_points_that_somebody_removed_come_back(target, state):
+    """A run that ended as KILLED with fewer points than the journal has."""
+    sweep = Sweep(state, target)
+    sweep.report(sweep.start(), 2)
+    sweep.close("interrupted")
+    behind = SweepState(state.journal.path.parent)
+    for epoch in (3, 4):
+        behind.add(behind.records[1], {**epoch_result(epoch, epoch / 100 + 1), "val/movie/mrr": 0.1}, stopped=False)
+    again = Sweep(behind, target)
+    assert again.close() == ""
+    assert_level(target, behind)
+
+
+def test_missing_points_of_an_ended_run_are_known_by_its_tag(target, state, monkeypatch):
+    """The server refuses one batch and takes the end of the run: only the tag tells that a point is missing."""
+    sweep = Sweep(state, target)
+    record = sweep.start()
+    sweep.drained()
+    real = mlflow_writer.MlflowWriter._deliver_metrics
+
+    def refuse_second(self, run_id, values, step, time):
+        from mlflow.exceptions import MlflowException
+
+        if step == 2:
+            raise MlflowException("refused", error_code=1000)
+        real(self, run_id, values, step, time)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_writer.MlflowWriter, "_deliver_metrics", refuse_second)
+        sweep.report(record, EPOCHS)
+        assert "1 not delivered" in sweep.close()
+    client, found = runs(target)
+    assert found["t01"].info.status == "FINISHED" and found["t01"].data.tags[INCOMPLETE] == "true"
+    assert [step for step, _ in points(client, found["t01"])] == [1, 3, 4]
+
+    again = Sweep(SweepState(state.journal.path.parent), target)
+    assert again.close() == ""
+    assert_level(target, again.state)
+
+
+def test_what_is_level_is_not_touched(target, state):
+    sweep = Sweep(state, target)
+    some_sweep(sweep)
+    sweep.close("interrupted")
+    before = {name: run.info.end_time for name, run in runs(target)[1].items()}
+    flaky = FlakyClient(mlflow_client(target.uri), 10**9)
+    again = Sweep(SweepState(state.journal.path.parent), target, lambda: flaky)
+    again.drained()
+    assert [write for write in again.tracker.writer.waiting] == []
+    # The parent is opened again; the history of the unfinished and the failed run is read; nothing else.
+    assert flaky.calls <= 6
+    again.close("interrupted")
+    after = {name: run.info.end_time for name, run in runs(target)[1].items()}
+    assert {name: after[name] for name in ("t01", "t02", "t03")} == {n: before[n] for n in ("t01", "t02", "t03")}
+
+
+def test_resumed_without_duplicates_even_after_repeated_epochs(target, state):
+    first = Sweep(state, target)
+    one, two = first.start(), first.start()
+    first.report(one, EPOCHS)
+    first.report(two, 2)
+    first.close("interrupted")
+    _, found = runs(target)
+    assert found["t02"].info.status == "KILLED" and found["t02"].data.tags["outcome"] == "interrupted"
+    assert found[PARENT].info.status == "KILLED"
+
+    second = Sweep(SweepState(state.journal.path.parent), target)
+    record = second.start(2)
+    second.drained()
+    _, found = runs(target)
+    assert found["t02"].info.status == "RUNNING" and found["t02"].data.tags["outcome"] == "running"
+    assert found[PARENT].info.status == "RUNNING"
+    second.report(record, EPOCHS, first=1)
+    assert second.close() == ""
+    _, found = assert_level(target, second.state)
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+
+
+def test_a_lost_trial_goes_on_in_its_own_run(target, state):
+    sweep = Sweep(state, target)
+    record = sweep.start()
+    sweep.report(record, 2)
+    state.lose(record, "lost", "gone")
+    sweep.start(1)
+    sweep.report(record, EPOCHS)
+    assert sweep.close() == ""
+    _, found = assert_level(target, state)
+    assert set(found) == {PARENT, "t01"}
+
+
+def test_settings_that_an_extension_names_are_written_to_earlier_trials(target, state):
+    sweep = Sweep(state, target)
+    sweep.report(sweep.start(), EPOCHS)
+    sweep.report(sweep.start(), 2)
+    sweep.close("interrupted")
+    extended = SweepState(state.journal.path.parent)
+    extended.extend(5, {"heads": 1})
+    again = Sweep(extended, target)
+    again.report(again.start(2), EPOCHS)
+    assert again.close() == ""
+    _, found = assert_level(target, extended)
+    assert [found[name].data.params["heads"] for name in ("t01", "t02")] == ["1", "1"]
+
+
+def test_a_summary_that_is_written_again_is_one_point(target, state):
+    for _ in range(3):
+        sweep = Sweep(SweepState(state.journal.path.parent), target)
+        sweep.tracker.log_parent(metrics={"objective": 0.5}, step=6, time=1234)
+        sweep.close()
+    client, found = runs(target)
+    assert points(client, found[PARENT]) == [(6, 0.5)]
+
+
+def test_a_trial_that_never_started_has_no_run(target, state):
+    sweep = Sweep(state, target)
+    state.propose({"lr": 1e-3}, ("lr",), EPOCHS, {})
+    assert sweep.close("interrupted") == ""
+    assert set(runs(target)[1]) == {PARENT}
+    again = Sweep(SweepState(state.journal.path.parent), target)
+    again.close("interrupted")
+    assert set(runs(target)[1]) == {PARENT}
+
+
+def test_two_sweeps_share_an_experiment(target, state, tmp_path):
+    Sweep(state, target).close()
+    (tmp_path / "other").mkdir()
+    other = TrackingTarget(target.uri, "sample", "s2", target.artifacts)
+    sweep = Sweep(SweepState(tmp_path / "other"), other)
+    sweep.report(sweep.start(), EPOCHS)
+    sweep.close()
+    client, found = runs(target)
+    assert set(found) == {PARENT} and set(runs(other)[1]) == {PARENT, "t01"}
+    experiment = client.get_experiment_by_name("sample")
+    assert experiment.artifact_location == target.artifacts
+    assert sweep.tracker.page() == f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+
+
+def test_an_experiment_that_was_deleted_is_restored(target, state):
+    Sweep(state, target).close()
+    client = mlflow_client(target.uri)
+    client.delete_experiment(client.get_experiment_by_name("sample").experiment_id)
+    assert Sweep(SweepState(state.journal.path.parent), target).close() == ""
+    assert client.get_experiment_by_name("sample").lifecycle_stage == "active"
+
+
+def test_a_hanging_server_never_holds_up_an_epoch(target, state, monkeypatch):
+    monkeypatch.setattr(mlflow_writer, "FINAL_SECONDS", 0.2)
+    sweep = Sweep(state, target)
+    sweep.drained()
+    asked, released = threading.Event(), threading.Event()
+
+    class Hangs:
+        def __getattr__(self, name):
+            def call(*args, **kwargs):
+                asked.set()
+                released.wait(60)
+                time.sleep(0.05)
+                raise TimeoutError(name)
+
+            return call
+
+    sweep.tracker.writer._client = Hangs()
+    record = sweep.start()
+    assert asked.wait(5)
+    for epoch in range(1, 201):
+        sweep.tracker.log_epoch(record, epoch_result(epoch, 0.1), epoch)
+    assert len(sweep.tracker.writer.waiting) == 202, "all while the server holds the first request"
+    released.set()
+    began = time.monotonic()
+    assert "not delivered" in sweep.close("interrupted")
+    assert time.monotonic() - began < 5, "each write tried once would take 10 s"
+
+
+def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path, state):
+    path = tmp_path / "not.db"
+    path.write_text("this is no database, just text that is long enough to be read as a header " * 20)
+    with pytest.raises(InputError, match="does not work"):
+        Tracking(TrackingTarget(f"sqlite:///{path}", "sample", "s1")).open(state)
+    assert Path(path).read_text().startswith("this is no database")
