@@ -182,11 +182,11 @@ def sweep_lines():
 
 
 def test_the_sweeps_are_commands_that_exist():
-    from sweeps.cli.sweep import app
+    from sweeps.cli.main import single
 
     lines = sweep_lines()
     assert {name for name, _ in lines} == {KUBERAY, "README.md", "docs/cluster.md"}
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(single("sweep"))
     for name, words in lines:
         place = words.index("sweeps/grid.py")
         options = command.make_context("grid", words[place + 1 :]).params

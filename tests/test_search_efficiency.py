@@ -25,7 +25,7 @@ from replay import Choices, Course, draw_seeds, epoch_result, replay_grid, repla
 from llmemf.errors import InputError
 from sweeps.search.space import build_space
 from sweeps.state.settings import SweepRecord
-from sweeps.state.sweep_state import Ledger
+from sweeps.state.sweep_state import SweepState
 
 COMMAND = ROOT / "benchmarks" / "search_efficiency.py"
 
@@ -236,7 +236,7 @@ def recorded(folder, seed, **record):
     sweep = SweepRecord(name=f"curves-seed{seed}", seed=seed, scheduler="none", **values, **record)
     sweep.folder.mkdir(parents=True)
     sweep.save()
-    ledger = Ledger(sweep.folder)
+    ledger = SweepState(sweep.folder)
     for lr, epochs in ((0.1, 2), (0.2, 1)):
         trial = ledger.propose({"lr": lr, "alpha": 0.5}, ["lr"], 2, {})
         for epoch in range(1, epochs + 1):
@@ -337,7 +337,7 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
     plan = plan_sweep(options)
     stand_ins = StandIns(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
     assert run_sweep(plan, Console(file=io.StringIO()), stand_ins=stand_ins).exit_code == 0
-    real = list(Ledger(plan.record.folder).records.values())
+    real = list(SweepState(plan.record.folder).records.values())
 
     formula = SimpleNamespace(
         space=plan.space,

@@ -156,7 +156,7 @@ def enrich(
 ) -> None:
     """Let a language model write a text on every item, or on every user; a run that was stopped or killed repeats nothing paid for."""
     from llmemf.features.llm_cache import AnswerCache
-    from llmemf.features.llm_cost import BATCH_FACTOR, Ledger, Prices, default_prices
+    from llmemf.features.llm_cost import BATCH_FACTOR, Budget, Prices, default_prices
     from llmemf.features.llm_endpoint import Endpoint
     from llmemf.features.llm_plan import estimate, make_plan
     from llmemf.features.llm_text import write_text
@@ -205,7 +205,7 @@ def enrich(
             f"{expected.questions:,} questions to {model} at {endpoint.host}{money} ({expected.answered:,} known already)"
         )
         try:
-            ledger = Ledger(ledger_prices, budget, spent)
+            ledger = Budget(ledger_prices, budget, spent)
             stop = _ask(
                 plan, cache, endpoint, ledger, items, batch, cancel_batch, limit, retry_failed, poll, concurrency
             )

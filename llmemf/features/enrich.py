@@ -11,7 +11,7 @@ from llmemf.errors import InputError
 from llmemf.features.answers import USABLE, judge
 from llmemf.features.llm_cache import NAME as CACHE
 from llmemf.features.llm_cache import TRIES, AnswerCache
-from llmemf.features.llm_cost import Ledger
+from llmemf.features.llm_cost import Budget
 from llmemf.features.llm_endpoint import Endpoint, Filtered, Rejected, Reply, Transient, Unusable
 from llmemf.features.llm_plan import Plan
 from llmemf.features.pace import Pace, sleep
@@ -81,7 +81,7 @@ class Enrichment:
     plan: Plan
     cache: AnswerCache
     endpoint: Endpoint
-    ledger: Ledger
+    ledger: Budget
     items: Sequence[int]
     concurrency: int = 16
     retry_failed: bool = False

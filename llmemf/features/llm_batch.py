@@ -19,7 +19,7 @@ from llmemf.features.answers import judge
 from llmemf.features.enrich import Progress
 from llmemf.features.llm_batch_state import Part, read_parts, write_parts
 from llmemf.features.llm_cache import AnswerCache
-from llmemf.features.llm_cost import Ledger
+from llmemf.features.llm_cost import Budget
 from llmemf.features.llm_endpoint import Endpoint, Filtered, Rejected, Transient, Unusable, parse_reply
 from llmemf.features.llm_plan import Plan
 from llmemf.features.pace import sleep
@@ -62,7 +62,7 @@ class BatchRun:
     plan: Plan
     cache: AnswerCache
     endpoint: Endpoint
-    ledger: Ledger
+    ledger: Budget
     limit: int = 0
     retry_failed: bool = False
     poll: float = 30.0

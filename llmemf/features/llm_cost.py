@@ -68,7 +68,7 @@ def reasons(model: str) -> bool:
     return any(part in ("reasoner", "r1", "o1", "o3", "o4", "qwq", "thinking", "think") for part in parts)
 
 
-class Ledger:
+class Budget:
     """Money that is spent and that is reserved for calls under way; a call starts only if it fits.
 
     Args:

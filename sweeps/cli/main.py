@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 import llmemf
+from llmemf.command_line import DOORS
 from llmemf.commands import add_commands
 from llmemf.commands.boundary import run_app
 from sweeps.cli import ablation, clean, compare, export, report, rerun, sweep, ui
@@ -55,11 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     run_app(app, "llmemf", arguments)
 
 
+def single(command: str) -> typer.Typer:
+    """An application that is one of the commands alone."""
+    found = next(info.callback for info in app.registered_commands if info.name == command)
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application.command(command)(found)
+    return application
+
+
 def run_script(script: str) -> None:
     """Run one command from its script in `sweeps/` (`grid.py` is `sweep`)."""
-    from llmemf.command_line import DOORS
-
     command = next(name for name, file in DOORS.items() if file == script)
-    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    single.command(command)(next(info.callback for info in app.registered_commands if info.name == command))
-    run_app(single, f"sweeps/{script}")
+    run_app(single(command), f"sweeps/{script}")

@@ -14,7 +14,7 @@ from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
-from sweeps.cli.report import commands
+from sweeps.report import commands
 from sweeps.report.certainty import Certainty
 from sweeps.report.importance import ENOUGH, FEWEST, Importances
 from sweeps.report.parameters import Parameter

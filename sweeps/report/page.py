@@ -6,7 +6,7 @@ import json
 from html import escape
 
 from llmemf import text_format
-from sweeps.cli.report import charts
+from sweeps.report import charts
 from sweeps.report.agreement import agreements
 from sweeps.report.bar_chart import group_charts, hours_stack, importance_bars
 from sweeps.report.content import (

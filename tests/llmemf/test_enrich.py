@@ -25,7 +25,7 @@ from llmemf.features.journal import read_journal
 from llmemf.features.llm_batch import BatchRun
 from llmemf.features.llm_batch_state import read_parts
 from llmemf.features.llm_cache import AnswerCache
-from llmemf.features.llm_cost import Ledger, Prices
+from llmemf.features.llm_cost import Budget, Prices
 from llmemf.features.llm_endpoint import Endpoint
 from llmemf.features.llm_plan import make_plan
 from llmemf.features.prompts import prompts_for
@@ -79,7 +79,7 @@ def run(scenario, fake, *, budget=None, concurrency=8, prices=PRICES, retry_fail
             plan,
             cache,
             endpoint,
-            Ledger(prices, budget, cache.usd),
+            Budget(prices, budget, cache.usd),
             plan.open_items(cache, limit=limit, retry_failed=retry_failed),
             concurrency=concurrency,
             retry_failed=retry_failed,
@@ -437,7 +437,7 @@ def test_too_many_requests_slow_everybody_down(shop, titles):
         plan = make_plan(scenario, "m", prompts_for(scenario.domains))
         with AnswerCache.open(scenario.folder) as cache:
             enrichment = Enrichment(
-                plan, cache, endpoint, Ledger(None), plan.open_items(cache), concurrency=8, backoff=0.01
+                plan, cache, endpoint, Budget(None), plan.open_items(cache), concurrency=8, backoff=0.01
             )
             enrichment.on_progress = lambda progress: limits.append(progress.limit)
             asyncio.run(enrichment.run())
@@ -490,7 +490,7 @@ def test_a_budget_is_kept_to_the_last_cent(shop, titles):
     scenario = shop(titles)
     with FakeOpenAI(lambda question, before: dataclasses.replace(good(question), delay=0.01)) as fake:
         plan = make_plan(scenario, "m", prompts_for(scenario.domains))
-        bound = max(Ledger(PRICES).bound(plan.question(item), 200) for item in range(24))
+        bound = max(Budget(PRICES).bound(plan.question(item), 200) for item in range(24))
         budget = bound + 10.5 * 0.006
         stop, progress, _ = run(scenario, fake, budget=budget)
         assert stop.reason == "budget" and progress.usd <= budget
@@ -665,7 +665,7 @@ def run_batch(scenario, fake, *, budget=None, limit=0, cancel=False, part_questi
             plan,
             cache,
             endpoint,
-            Ledger(PRICES.times(0.5), budget, cache.usd),
+            Budget(PRICES.times(0.5), budget, cache.usd),
             limit=limit,
             poll=0.01,
             part_questions=part_questions,
@@ -776,7 +776,7 @@ def test_a_batch_keeps_the_budget_by_its_bounds(shop, titles):
     scenario = shop(titles)
     with FakeOpenAI() as fake:
         plan = make_plan(scenario, "m", prompts_for(scenario.domains))
-        bound = max(Ledger(PRICES.times(0.5)).bound(plan.question(item), 200) for item in range(24))
+        bound = max(Budget(PRICES.times(0.5)).bound(plan.question(item), 200) for item in range(24))
         stop, statuses, usd = run_batch(scenario, fake, budget=5.01 * bound)
         assert stop.reason == "budget" and usd <= 5.01 * bound and usd + bound > 5.01 * bound - 0.003
         first = fake.files["file-0"].count("\n")

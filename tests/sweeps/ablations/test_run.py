@@ -12,7 +12,6 @@ from group_fakes import Floor, no_server
 from rich.console import Console
 from scipy import stats
 from sweep_fakes import grow, tiny_data
-from sweeps.comparison.state import GroupState
 from typer.testing import CliRunner
 
 from llmemf.errors import InputError
@@ -20,6 +19,7 @@ from sweeps.ablations.encoders import Encoders
 from sweeps.ablations.plan import AblationOptions, AblationRecord, plan_ablation, plan_resume_ablation
 from sweeps.ablations.run import run_ablation
 from sweeps.comparison.seeds import load_ranks, ranks_path
+from sweeps.comparison.state import GroupState
 from sweeps.comparison.step import GroupBackend
 from sweeps.core.plan import Options, plan_sweep
 from sweeps.state.sweep_state import SweepState
@@ -225,9 +225,9 @@ def test_mlflow_has_one_tree(sweep, empty_database):
 
 def test_the_command_lists_rows_without_data(sweep, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.cli.ablation import app
+    from sweeps.cli.main import single
 
-    done = CliRunner().invoke(app, ["--scenario", "sample", "--rows", "ids,text", "--dry-run"])
+    done = CliRunner().invoke(single("ablation"), ["--scenario", "sample", "--rows", "ids,text", "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "ids, text" in done.output and "sweep s1 (t02)" in done.output and "nothing was started" in done.output
     assert not (Path(sweep.storage) / "ablations").exists()

@@ -8,7 +8,7 @@ import pytest
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
 
-NOTEBOOK = json.loads((Path(__file__).resolve().parents[2] / "sweeps" / "analyse.ipynb").read_text())
+NOTEBOOK = json.loads((Path(__file__).resolve().parents[3] / "sweeps" / "analyse.ipynb").read_text())
 CODE = ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
 
 

@@ -11,20 +11,18 @@ import pytest
 import tiny
 
 from llmemf.models import model_class
+from sweeps.cli.main import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
 def compare(project_folder, monkeypatch, capsys):
     """Runs the command in this process; gives exit code, output and errors."""
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.cli import compare as command
-
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
         with pytest.raises(SystemExit) as end:
-            command.main()
+            run_script("compare.py")
         return end.value.code or 0, *capsys.readouterr()
 
     return run

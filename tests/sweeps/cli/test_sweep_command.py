@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from sweeps.cli.main import run_script
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*arguments, folder, script=None):
-    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "LLMEMF_DATA_ROOT")}
-    command = [sys.executable, *(["-c", script] if script else [str(ROOT / "sweeps" / "sweep.py")]), *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "LLMEMF_DATA_ROOT"}
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, *(["-c", script] if script else [str(ROOT / "sweeps" / "grid.py")]), *arguments]
     return subprocess.run(
         command, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
     )
@@ -24,10 +27,10 @@ def run(*arguments, folder, script=None):
 def test_dry_run_starts_and_writes_nothing(tmp_path):
     script = f"""
 import json, runpy, sys
-sys.argv = ["sweep.py", "--scenario", "movie_book", "--dry-run", "--trials", "20"]
+sys.argv = ["grid.py", "--scenario", "movie_book", "--dry-run", "--trials", "20"]
 sys.path.insert(0, {str(ROOT / "sweeps")!r})
 try:
-    runpy.run_path({str(ROOT / "sweeps" / "sweep.py")!r}, run_name="__main__")
+    runpy.run_path({str(ROOT / "sweeps" / "grid.py")!r}, run_name="__main__")
 except SystemExit as end:
     assert not end.code, end.code
 loaded = [name for name in ("ray", "mlflow", "optuna") if name in sys.modules]
@@ -83,12 +86,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_together(project_folder, monkeypatch, capsys, arguments, message):
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.cli import sweep
-
-    monkeypatch.setattr(sys, "argv", ["sweep.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["grid.py", *arguments])
     with pytest.raises(SystemExit) as end:
-        sweep.main()
+        run_script("grid.py")
     error = capsys.readouterr().err
     assert end.value.code == 2 and message in error and error.count("\n") == 1
     assert not list(project_folder.iterdir())

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import pytest
 
+import sweeps
 from llmemf.errors import InputError
-from sweeps.cli import ui
+from sweeps.cli.main import run_script
+from sweeps.tracking import pages
 from sweeps.tracking.mlflow_writer import mlflow_client
-from sweeps.tracking.runs import pages
 
-COMMAND = Path(ui.__file__)
+COMMAND = Path(sweeps.__file__).with_name("ui.py")
 
 
 def run(capsys, *words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["ui.py", *map(str, words)])
         with pytest.raises(SystemExit) as left:
-            ui.main()
+            run_script("ui.py")
     return left.value.code, capsys.readouterr()
 
 

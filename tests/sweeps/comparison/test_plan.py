@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
-from sweeps.cli.compare import app
+from sweeps.cli.main import single
 from sweeps.comparison.plan import (
     SHARED_SETTINGS,
     CompareOptions,
@@ -193,6 +193,6 @@ def test_a_stored_search_goes_on_as_it_was_planned(here):
 def test_the_plan_shows_settings_as_they_were_given():
     """Brackets of a list are text, not the terminal library's markup."""
     arguments = ["--scenario", "sample", "--models", "llm_emf", "--set", "llm_emf.modalities=[id,text]", "--dry-run"]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(single("compare"), arguments)
     assert result.exit_code == 0, result.output
     assert "llm_emf.modalities=[id,text]" in result.output

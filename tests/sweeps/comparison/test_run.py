@@ -20,12 +20,12 @@ import tiny
 from group_fakes import Floor, no_server
 from rich.console import Console
 from sweep_fakes import tiny_data
-from sweeps.comparison.state import GroupState
 
 from llmemf.errors import InputError
 from sweeps.comparison.plan import CompareOptions, plan_comparison, plan_resume_comparison
 from sweeps.comparison.run import run_comparison
 from sweeps.comparison.seeds import load_ranks, ranks_path
+from sweeps.comparison.state import GroupState
 from sweeps.comparison.step import GroupBackend, SharedRay
 from sweeps.state.event_log import EventLog
 from sweeps.state.sweep_state import SweepState

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 from sweep_fakes import tiny_scenario
-from sweeps.comparison.state import EntryResult, SeedResult
 
 from llmemf.models import MODELS
 from llmemf.ranking import summarise
@@ -16,6 +15,7 @@ from sweeps.comparison import table_formats, tables
 from sweeps.comparison import view as comparison_view
 from sweeps.comparison.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, paper_table
 from sweeps.comparison.plan import ComparisonRecord
+from sweeps.comparison.state import EntryResult, SeedResult
 
 DOMAINS = ("movie", "book")
 RANKS = {

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llmemf.errors import InputError
-from sweeps.cli import clean
+from sweeps.cli.main import single
 from sweeps.core import disk
 from sweeps.core.plan import Options, plan_sweep
 from sweeps.core.sweep import locked
@@ -92,7 +92,7 @@ def test_a_deleted_sweep_takes_its_runs_and_artifacts_along(sweep):
 
 
 def run(*arguments):
-    return CliRunner().invoke(clean.app, list(arguments))
+    return CliRunner().invoke(single("clean"), list(arguments))
 
 
 def test_the_command_shows_before_it_removes(sweep):

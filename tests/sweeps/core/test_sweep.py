@@ -30,8 +30,8 @@ from sweeps.search.asha import ResumableASHA
 from sweeps.search.search import SweepSearch
 from sweeps.state import checkpoints
 from sweeps.state.sweep_state import SweepState
+from sweeps.tracking import mlflow_writer
 from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
-from sweeps.tracking.runs import mlflow_writer
 
 HERE = Path(__file__).resolve().parent
 

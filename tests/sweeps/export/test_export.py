@@ -18,7 +18,7 @@ from llmemf.errors import InputError
 from llmemf.export.evaluation import evaluate_export
 from llmemf.export.folder import ExportedModel
 from llmemf.export.recommendation import Recommendations
-from sweeps.cli import export
+from sweeps.cli.main import single
 from sweeps.export.chosen import choose
 from sweeps.export.registry import REQUIREMENTS, example, register
 from sweeps.export.write import write_model
@@ -95,7 +95,7 @@ def test_report_mlflow_folder_and_evaluation_hold_the_same_numbers(folder, finis
 
 def test_the_command_exports_registers_and_says_how_to_go_on(finished):
     words = ("--storage", finished.storage)
-    printed = invoke(export.app, *words)
+    printed = invoke(single("export"), *words)
     name = choose(finished.storage, None, None).name
     assert "all 27 logged numbers come out the same" in printed and "registered  llmemf-tiny, version" in printed
     target = finished.storage / "models" / name
@@ -104,14 +104,14 @@ def test_the_command_exports_registers_and_says_how_to_go_on(finished):
     answer = json.loads(invoke(llmemf, "recommend", "--model", target, "--history", "i3", "--domain", "film", "--json"))
     assert len(answer["items"]) == 10
     with pytest.raises(InputError, match="exists already"):
-        export.app(["--storage", str(finished.storage)], standalone_mode=False)
+        single("export")(["--storage", str(finished.storage)], standalone_mode=False)
     shutil.rmtree(target)
 
 
 def test_without_registration_mlflow_is_left_alone(finished, tmp_path):
     client = mlflow_client(finished.uri)
     before = len(client.search_model_versions())
-    printed = invoke(export.app, "s1", "--storage", finished.storage, "--out", tmp_path / "m", "--no-register")
+    printed = invoke(single("export"), "s1", "--storage", finished.storage, "--out", tmp_path / "m", "--no-register")
     assert (
         "registered" not in printed and "models serve" not in printed and len(client.search_model_versions()) == before
     )

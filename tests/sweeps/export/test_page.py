@@ -10,7 +10,7 @@ import typer.main
 from llmemf.__main__ import app as llmemf
 from llmemf.export import folder
 from llmemf.export.recommendation import REQUEST_KEYS
-from sweeps.cli import export, ui
+from sweeps.cli.main import single
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "serving.md").read_text()
@@ -22,8 +22,8 @@ def options(command):
 
 def test_commands_and_options_exist():
     known = {
-        "sweeps/export.py": typer.main.get_command(export.app),
-        "sweeps/ui.py": typer.main.get_command(ui.app),
+        "sweeps/export.py": typer.main.get_command(single("export")),
+        "sweeps/ui.py": typer.main.get_command(single("ui")),
     }
     commands = typer.main.get_command(llmemf).commands
     lines = [line.split("#")[0] for line in re.findall(r"^\.venv/bin/.*$", PAGE, flags=re.MULTILINE)]

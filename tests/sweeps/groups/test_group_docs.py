@@ -1,7 +1,6 @@
 """Every command line that the pages and docstrings on comparisons, ablations and reruns show is one that exists."""
 
 import ast
-import importlib
 import re
 import shlex
 import sys
@@ -11,8 +10,9 @@ import pytest
 import typer.main
 
 from sweeps.ablations.rows import STANDARD
+from sweeps.cli.main import single
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = ("ablation", "compare", "rerun")
 TEXTS = {
     **{f"{name}.md": (ROOT / "docs" / f"{name}.md").read_text() for name in ("ablation", "comparison", "rerun")},
@@ -34,7 +34,7 @@ def test_every_option_exists(place, line, monkeypatch):
     # A command puts the project's folder on the path in place of its own.
     monkeypatch.setattr(sys, "path", sys.path[:])
     words = shlex.split(line)[1:]
-    command = typer.main.get_command(importlib.import_module(f"sweeps.{Path(words[0]).stem}").app)
+    command = typer.main.get_command(single(Path(words[0]).stem))
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in words if word.startswith("--")} <= options, f"{place}: {line}"
     command.make_context(words[0], words[1:])

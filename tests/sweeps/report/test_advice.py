@@ -3,7 +3,7 @@
 import pytest
 from report_fakes import make_sweep, many, rising, trial
 
-from sweeps.cli.report import advice
+from sweeps.report import advice
 from sweeps.report.advice import advise, beyond
 from sweeps.report.certainty import Certainty, certainty
 from sweeps.report.gather import gather

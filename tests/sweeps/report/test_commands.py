@@ -7,8 +7,9 @@ import pytest
 import typer.main
 from report_fakes import make_sweep, rising, trial
 
-from sweeps.cli.report import commands
+from sweeps.cli.main import single
 from sweeps.core.plan import Options, plan_extend, plan_sweep
+from sweeps.report import commands
 from sweeps.state.settings import SweepRecord
 
 
@@ -17,12 +18,11 @@ def options(monkeypatch):
     """What `sweeps/sweep.py` makes of a command line."""
     # A command puts the project first on the path when it is imported.
     monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.cli import sweep
 
     def read(line):
         words = shlex.split(line)
         assert words[1].endswith("sweeps/sweep.py")
-        given = typer.main.get_command(sweep.app).make_context("grid", words[2:]).params
+        given = typer.main.get_command(single("sweep")).make_context("grid", words[2:]).params
         values = {
             key: value for key, value in given.items() if key in Options.__dataclass_fields__ and value is not None
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from report_fakes import make_sweep, rising, trial
 
+from sweeps.cli.main import run_script
 from sweeps.core.sweep import locked
 from sweeps.report.tracked import find_runs, log_report
 from sweeps.state.sweep_state import SweepState
@@ -42,12 +43,8 @@ def track(record):
 
 def run(monkeypatch, capsys, *words):
     monkeypatch.setattr(sys, "argv", ["report.py", *words])
-    # A command puts the project first on the path when it is imported.
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.cli import report as command
-
     with pytest.raises(SystemExit) as stopped:
-        command.main()
+        run_script("report.py")
     return stopped.value.code, *capsys.readouterr()
 
 

@@ -10,10 +10,10 @@ import pytest
 from group_fakes import Floor, no_server
 from rich.console import Console
 from sweep_fakes import grow, tiny_data
-from sweeps.comparison.state import GroupState
 from typer.testing import CliRunner
 
 from llmemf.errors import InputError
+from sweeps.comparison.state import GroupState
 from sweeps.comparison.step import GroupBackend
 from sweeps.core.plan import Options, plan_sweep
 from sweeps.reruns.plan import RerunOptions, RerunRecord, plan_rerun, plan_resume_rerun
@@ -175,9 +175,9 @@ def test_a_stored_rerun_is_not_started_anew_nor_changed(sweep):
 
 def test_the_command_shows_its_plan(sweep, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path[:])
-    from sweeps.cli.rerun import app
+    from sweeps.cli.main import single
 
-    done = CliRunner().invoke(app, ["s1", "--top", "2", "--dry-run"])
+    done = CliRunner().invoke(single("rerun"), ["s1", "--top", "2", "--dry-run"])
     assert done.exit_code == 0, done.output
     assert "t02  0.9000  lr=4e-3" in done.output and "nothing was started" in done.output
     assert not (Path(sweep.storage) / "reruns").exists()

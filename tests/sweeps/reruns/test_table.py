@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 from scipy import stats
-from sweeps.comparison.state import EntryResult, SeedResult
 
+from sweeps.comparison.state import EntryResult, SeedResult
 from sweeps.reruns import table as tables
 from sweeps.reruns.plan import RerunRecord
 from sweeps.state.trial_records import TrialRecord

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 from mlflow.exceptions import MlflowException
 
+from sweeps.tracking import mlflow_writer
 from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, MlflowWriter, TrackingTarget
-from sweeps.tracking.runs import mlflow_writer
 
 
 class Memory:

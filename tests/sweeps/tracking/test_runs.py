@@ -8,8 +8,9 @@ from sweep_fakes import FlakyClient, epoch_result
 
 from llmemf.errors import InputError
 from sweeps.state.sweep_state import SweepState
+from sweeps.tracking import mlflow_writer
 from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, TrackingTarget, mlflow_client
-from sweeps.tracking.runs import STATUS, Tracking, allowed, finite, mlflow_writer
+from sweeps.tracking.runs import STATUS, Tracking, allowed, finite
 
 EPOCHS = 4
 
