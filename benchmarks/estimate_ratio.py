@@ -26,14 +26,14 @@ from sweeps.cluster.resources import machine, slots
 from sweeps.core.plan import Options, plan_sweep
 from sweeps.core.sweep_data import load_data
 from sweeps.costs.estimate import estimate
-from sweeps.state.event_log import JOURNAL, EventLog
+from sweeps.state.event_log import EVENT_LOG, EventLog
 
 MB = 2**20
 
 
 def real_figures(folder: Path) -> dict[str, float]:
     """Seconds, epochs and memory of a finished sweep, from its journal."""
-    events = EventLog(folder / JOURNAL).read()
+    events = EventLog(folder / EVENT_LOG).read()
     epochs = [event for event in events if event["event"] == "epoch"]
     times = [event["result"]["seconds_train"] + event["result"]["seconds_valid"] for event in epochs]
     by_trial: dict[int, list[int]] = {}

@@ -5,6 +5,8 @@ The console command `llmemf` (`sweeps.cli.main`) has these and those of the swee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import typer
 
 from llmemf.commands import add_commands
@@ -14,8 +16,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 add_commands(app)
 
 
-def main() -> None:
-    run_app(app, "python -m llmemf")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a user's mistake becomes one line on stderr and exit code 2."""
+    run_app(app, "python -m llmemf", arguments)
 
 
 if __name__ == "__main__":

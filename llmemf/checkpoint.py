@@ -7,7 +7,6 @@ It holds `state.pt` (plain tensors and numbers: resume), `best.safetensors` (wei
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from llmemf.batches import TrialData, device_sequences
 from llmemf.config import TrialConfig, build_config, read_yaml
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.io import write_with
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.ranking import rank_cases, summarise
@@ -56,19 +56,15 @@ def save_best(
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file that appears whole or not at all.
+    """Write a file of a checkpoint that appears whole or not at all.
 
     Raises:
         InputError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError, SafetensorError) as error:
+        write_with(path, write)
+    except (RuntimeError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written: {first_line(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def first_line(error: Exception) -> str:

@@ -14,9 +14,7 @@ Nothing in it is a pickle.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +36,7 @@ from llmemf.config import TrialConfig, build_config, read_yaml
 from llmemf.errors import InputError
 from llmemf.export.card import model_card
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.io import atomic_folder, file_hash
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.models.unseen_items import UnseenItems
@@ -98,7 +97,7 @@ class ExportedModel:
         folder = Path(folder)
         manifest = _read_manifest(folder)
         for name, expected in manifest["files"].items():
-            if _sha256(folder / name) != expected:
+            if file_hash(folder / name) != expected:
                 raise InputError(f"{folder / name} was changed after it was exported: export the model again")
         stored = read_yaml(folder / CONFIG)
         config_class = model_class(stored["config"]["model"]).config_class
@@ -186,9 +185,7 @@ def export_checkpoint(
         "source": dict(source),
         "notes": list(notes),
     }
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with atomic_folder(target) as temporary:
         for name in (CONFIG, BEST):
             shutil.copyfile(checkpoint / name, temporary / name)
         save_arrays({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary / DATA)
@@ -196,18 +193,11 @@ def export_checkpoint(
         # safetensors writes for the owner alone, whatever the umask says.
         (temporary / DATA).chmod((temporary / ITEMS).stat().st_mode)
         (temporary / METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
-        manifest["files"] = {name: _sha256(temporary / name) for name in HASHED}
+        manifest["files"] = {name: file_hash(temporary / name) for name in HASHED}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         examples = scenario.items.external_id[[*range(2), scenario.num_x]].tolist()
         card = model_card(manifest, config, metrics, source_of_system=kind.source, examples=examples, name=target.name)
         (temporary / CARD).write_text(card)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 
@@ -310,14 +300,3 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         raise InputError(f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: export it again")
     return manifest
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}): export the model again") from None
-    return digest.hexdigest()

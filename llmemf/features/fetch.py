@@ -26,9 +26,9 @@ from llmemf.features.image_table import (
     latest_outcomes,
     write_image_table,
 )
-from llmemf.features.journal import Journal, write_atomically
 from llmemf.features.pace import Pace, sleep
 from llmemf.features.stopping import Stop, listening
+from llmemf.io import AppendOnlyLog, write_with
 from llmemf.scenarios.scenario import Scenario
 
 LIMITED = 10
@@ -116,9 +116,8 @@ class ImageFetch:
             (folder / FOLDER).mkdir(exist_ok=True)
         except OSError as error:
             raise InputError(f"{folder / FOLDER} cannot be written: {error.strerror or error}") from None
-        with Journal(folder / LOG, durable=False) as self._log:
-            self._outcomes = latest_outcomes(self._log.records)
-            self._log.records = []
+        with AppendOnlyLog(folder / LOG, durable=False, lock=True) as self._log:
+            self._outcomes = latest_outcomes(self._log.read())
             self._progress = FetchProgress(total=0)
             waiting = self._open_addresses()
             self._progress.total = len(waiting)
@@ -272,7 +271,7 @@ class ImageFetch:
     def _keep(self, address: str, items: list[int], data: bytes, facts: ImageFacts) -> None:
         """Write an image, then note it for all items that name its address."""
         path = image_name(items[0], facts.suffix)
-        write_atomically(self.scenario.folder / path, lambda temporary: temporary.write_bytes(data))
+        write_with(self.scenario.folder / path, lambda temporary: temporary.write_bytes(data))
         known = {"path": path, "bytes": len(data), "width": facts.width, "height": facts.height}
         self._note([self._outcome(item, address, OK, **known) for item in items])
         self._progress.ok += 1

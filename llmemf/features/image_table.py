@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llmemf.features.journal import write_atomically
+from llmemf.io import write_with
 from llmemf.scenarios.scenario import Scenario
 
 TABLE, LOG, FOLDER = "images.parquet", "images_log.jsonl", "images"
@@ -54,7 +54,7 @@ def image_table(scenario: Scenario, outcomes: dict[int, dict], absent: str) -> p
 
 def write_image_table(scenario: Scenario, table: pd.DataFrame) -> None:
     """Write `images.parquet`, whole or not at all."""
-    write_atomically(scenario.folder / TABLE, lambda path: table.to_parquet(path, index=False))
+    write_with(scenario.folder / TABLE, lambda path: table.to_parquet(path, index=False))
 
 
 def counts_by_domain(scenario: Scenario, table: pd.DataFrame) -> dict[str, Counter]:

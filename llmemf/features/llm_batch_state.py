@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from llmemf.errors import InputError
-from llmemf.features.journal import write_atomically
+from llmemf.io import write_with
 
 NAME = "llm_batch.json"
 
@@ -60,4 +60,4 @@ def write_parts(folder: Path, parts: Sequence[Part]) -> None:
         path.unlink(missing_ok=True)
         return
     content = json.dumps({"parts": [asdict(part) for part in parts]}, indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(content))
+    write_with(path, lambda temporary: temporary.write_text(content))

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Self
 
 from llmemf.features.answers import BAD, USABLE
-from llmemf.features.journal import Journal, read_journal
+from llmemf.io import AppendOnlyLog, read_records
 
 NAME = "llm_cache.jsonl"
 KEPT_OF_BAD = 500
@@ -74,7 +74,7 @@ class AnswerCache:
         answers: records that the endpoint answered, per (model, prompt): number, prompt tokens, completion tokens.
     """
 
-    def __init__(self, records: Iterable[dict], journal: Journal | None = None) -> None:
+    def __init__(self, records: Iterable[dict], journal: AppendOnlyLog | None = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.usd = 0.0
         self.answers: dict[tuple[str, str], list[int]] = {}
@@ -85,16 +85,15 @@ class AnswerCache:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the cache of a scenario to write; see `Journal` for what is refused."""
-        journal = Journal(folder / NAME)
-        cache = cls(journal.records, journal)
-        journal.records = []
+        """Open the cache of a scenario to write; see `AppendOnlyLog` for what is refused."""
+        log = AppendOnlyLog(folder / NAME, lock=True)
+        cache = cls(log.read(), log)
         return cache
 
     @classmethod
     def peek(cls, folder: Path) -> Self:
         """Read the cache of a scenario, also while another process writes it."""
-        return cls(read_journal(folder / NAME))
+        return cls(read_records(folder / NAME))
 
     def entry(self, key: str) -> Entry:
         return self.entries.get(key, Entry())

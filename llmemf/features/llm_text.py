@@ -12,10 +12,10 @@ import pandas as pd
 import yaml
 
 from llmemf.features.answers import USABLE
-from llmemf.features.journal import write_atomically
 from llmemf.features.llm_cache import AnswerCache
 from llmemf.features.llm_plan import Plan
 from llmemf.features.prompts import WORDING
+from llmemf.io import write_with
 
 TABLE, MANIFEST = "llm_text.parquet", "llm_text.yaml"
 NO_TEXT, NOT_ASKED = "no text", "not asked"
@@ -94,8 +94,8 @@ def write_text(plan: Plan, cache: AnswerCache, endpoint: str) -> TextSummary:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     replaced = _better_one(folder, manifest)
-    write_atomically(folder / TABLE, lambda path: table.to_parquet(path, index=False))
-    write_atomically(
+    write_with(folder / TABLE, lambda path: table.to_parquet(path, index=False))
+    write_with(
         folder / MANIFEST, lambda path: path.write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
     )
     return TextSummary(counts, replaced)

@@ -11,7 +11,7 @@ import pandas as pd
 from llmemf.errors import InputError
 from llmemf.features.image_content import BadImage, check_image
 from llmemf.features.image_table import FOLDER, LOG, OK, image_name, is_kept, latest_outcomes, write_image_table
-from llmemf.features.journal import Journal, write_atomically
+from llmemf.io import AppendOnlyLog, write_with
 from llmemf.scenarios.scenario import Scenario
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
@@ -64,8 +64,8 @@ def take_local_images(
         )
     (scenario.folder / FOLDER).mkdir(exist_ok=True)
     rows = []
-    with Journal(scenario.folder / LOG, durable=False) as log:
-        outcomes = latest_outcomes(log.records)
+    with AppendOnlyLog(scenario.folder / LOG, durable=False, lock=True) as log:
+        outcomes = latest_outcomes(log.read())
         for item in range(scenario.num_items):
             record = {"item": item, "path": "", "status": ABSENT, "address": "", "transient": False}
             if item in found:
@@ -109,5 +109,5 @@ def _take(target: Path, item: int, source: Path, max_bytes: int, max_pixels: int
     }
     path = target / record["path"]
     if not is_kept(target, record) or path.read_bytes() != data:
-        write_atomically(path, lambda temporary: temporary.write_bytes(data))
+        write_with(path, lambda temporary: temporary.write_bytes(data))
     return record

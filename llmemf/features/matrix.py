@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.io import atomic_folder
 from llmemf.scenarios.scenario import Scenario
 
 KINDS = ("text", "image")
@@ -133,9 +132,7 @@ class FeatureMatrix:
         if not overwrite:
             check_absent(scenario, [self.name])
         target = _root(scenario, self.kind) / self.name
-        temporary = target.with_name(f".{self.name}.{os.getpid()}.tmp")
-        try:
-            temporary.mkdir(parents=True)
+        with atomic_folder(target) as temporary:
             np.save(temporary / "rows.npy", self.rows)
             np.save(temporary / "has.npy", self.has.astype(bool))
             manifest = {
@@ -149,13 +146,6 @@ class FeatureMatrix:
                 "details": self.details,
             }
             (temporary / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-            if target.exists():
-                shutil.rmtree(target)
-            temporary.rename(target)
-        except OSError as error:
-            raise InputError(f"cannot write features to {target}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     @classmethod

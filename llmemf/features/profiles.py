@@ -21,13 +21,13 @@ import yaml
 
 from llmemf.errors import InputError
 from llmemf.features.answers import USABLE
-from llmemf.features.journal import write_atomically
 from llmemf.features.llm_cache import AnswerCache, answer_key
 from llmemf.features.llm_plan import Plan
 from llmemf.features.llm_text import NO_TEXT, NOT_ASKED
 from llmemf.features.matrix import PROFILE, FeatureMatrix, profiles_hash
 from llmemf.features.offline import ENCODER, text_rows
 from llmemf.features.prompts import Prompt, item_text, profile_prompt
+from llmemf.io import write_with
 from llmemf.scenarios.scenario import Scenario
 
 TABLE, MANIFEST = "llm_profiles.parquet", "llm_profiles.yaml"
@@ -124,8 +124,8 @@ def write_profiles(plan: ProfilePlan, cache: AnswerCache, endpoint: str) -> Coun
         "usd_of_the_whole_cache": round(cache.usd, 6),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_atomically(folder / TABLE, lambda path: table.to_parquet(path, index=False))
-    write_atomically(
+    write_with(folder / TABLE, lambda path: table.to_parquet(path, index=False))
+    write_with(
         folder / MANIFEST, lambda path: path.write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
     )
     return counts

@@ -27,6 +27,7 @@ import numpy as np
 
 from llmemf.errors import InputError
 from llmemf.features.item_sources import Source
+from llmemf.io import json_hash
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class ShardStore:
 
 def identity_key(identity: dict) -> str:
     """SHA-256 of plain facts."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return json_hash(identity)
 
 
 def contents_hash(digests: np.ndarray) -> str:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError, nearest
+from llmemf.io import atomic_folder, json_hash
 
 FORMAT = 1
 SPLITS = ("train", "valid", "test")
@@ -238,9 +238,7 @@ class Scenario:
         target = Path(data_root) / self.name
         if target.exists() and not overwrite:
             raise InputError(f"scenario {self.name!r} exists already in {target}; give --overwrite or another name")
-        temporary = target.with_name(f".{self.name}.{os.getpid()}.tmp")
-        try:
-            temporary.mkdir(parents=True)
+        with atomic_folder(target) as temporary:
             if extra is not None:
                 shutil.copytree(extra, temporary, dirs_exist_ok=True)
             self.items[self.item_columns].to_parquet(temporary / "items.parquet", index=False)
@@ -253,13 +251,6 @@ class Scenario:
             for name, table in self.candidates.items():
                 np.save(temporary / f"candidates.{name}.npy", table.astype(np.int32))
             (temporary / "manifest.json").write_text(json.dumps(self._manifest(), indent=2) + "\n")
-            if target.exists():
-                shutil.rmtree(target)
-            temporary.rename(target)
-        except OSError as error:
-            raise InputError(f"cannot write scenario {self.name!r} to {target}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     def _manifest(self) -> dict:
@@ -324,7 +315,7 @@ class Scenario:
 
 def fingerprint_of(domains: Iterable[str], hashes: dict[str, str]) -> str:
     """SHA-256 over domain names and part hashes."""
-    return hashlib.sha256(json.dumps([list(domains), hashes], sort_keys=True).encode()).hexdigest()
+    return json_hash([list(domains), hashes])
 
 
 def find_scenario(name: str, data_root: str | Path) -> Scenario:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from rich.console import Console
 
 from llmemf.errors import InputError
+from llmemf.io import write_text
 from sweeps.cluster.ray_session import quiet
 from sweeps.comparison.group import GroupRun
 from sweeps.comparison.record import GroupRecord
 from sweeps.comparison.step import GroupBackend
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.sweep import ALL_FAILED, COMPLETED, INTERRUPTED, NEEDS_USER, TIME_SPENT, check_reachable, locked
-from sweeps.state.settings import write_whole
 
 
 def run_group(
@@ -80,7 +80,7 @@ def make_folder(record: GroupRecord) -> None:
     """
     try:
         record.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(record.folder / ".write-test", "x")
+        write_text(record.folder / ".write-test", "x")
         (record.folder / ".write-test").unlink()
     except OSError as error:
         raise InputError(

@@ -20,6 +20,7 @@ from rich.console import Console
 from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
+from llmemf.io import write_text
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
 from sweeps.cluster.ray_session import LogWatch
@@ -41,7 +42,6 @@ from sweeps.core.sweep import (
 from sweeps.core.sweep_data import SweepData, load_data
 from sweeps.state import leaderboard
 from sweeps.state.checkpoint_retention import CheckpointRetention
-from sweeps.state.settings import write_whole
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
@@ -346,7 +346,7 @@ class GroupRun:
         self.record.status = outcome
         pages = self.pages()
         for name, text in pages.items():
-            write_whole(self.record.folder / name, text)
+            write_text(self.record.folder / name, text)
         self.record.save()
         self.state.stop(reason or outcome)
         page = leaderboard.shortened(next(iter(pages.values())))

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from llmemf.command_line import command_line
 from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError, nearest
+from llmemf.io import write_text
 from llmemf.models import model_class
 from sweeps.core.plan import SAMPLE, Options, Plan, build_plan, plan_resume
-from sweeps.state.settings import RECORD, SweepRecord, SweepSettings, scenario_files, write_whole
+from sweeps.state.settings import RECORD, SweepRecord, SweepSettings, scenario_files
 
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
 DEFAULT_SEEDS = 5
@@ -109,7 +110,7 @@ class GroupRecord(BaseModel):
     def save(self) -> None:
         """Write the record; it appears whole or not at all."""
         content = json.loads(self.model_dump_json())
-        write_whole(self.folder / self.file(), yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
+        write_text(self.folder / self.file(), yaml.safe_dump(content, sort_keys=False, default_flow_style=None))
 
     @classmethod
     def load(cls, folder: Path) -> Self:

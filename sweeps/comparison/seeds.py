@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.io import atomic_file
 from sweeps.core.sweep_data import SweepData
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
@@ -69,13 +69,8 @@ def save_ranks(path: Path, ranks: dict[str, np.ndarray]) -> None:
     """Write ranks, sorted by case; the file appears whole or not at all."""
     order = np.argsort(ranks["case"], kind="stable")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **{key: ranks[key][order] for key in ARRAYS})
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **{key: ranks[key][order] for key in ARRAYS})
 
 
 def load_ranks(path: Path) -> dict[str, np.ndarray]:

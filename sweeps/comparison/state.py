@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps.state.event_log import JOURNAL, EventLog
+from sweeps.state.event_log import EVENT_LOG, EventLog
 
 OUTCOMES = ("done", "failed", "missing")
 
@@ -75,11 +75,11 @@ class GroupState:
     """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.journal, self.key = EventLog(folder / JOURNAL), key
+        self.event_log, self.key = EventLog(folder / EVENT_LOG), key
         self.results: dict[str, EntryResult] = {}
         self.seconds = 0.0
         self._last_time: int | None = None
-        for event in self.journal.read():
+        for event in self.event_log.read():
             self._apply(event)
 
     @property
@@ -115,7 +115,7 @@ class GroupState:
         self._write("stopped", reason=reason)
 
     def _write(self, event: str, **content: Any) -> None:
-        self._apply(self.journal.append(event, **content))
+        self._apply(self.event_log.append(event, **content))
 
     def _apply(self, event: dict[str, Any]) -> None:
         if self._last_time is not None and event["event"] != "opened":

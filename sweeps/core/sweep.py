@@ -23,6 +23,7 @@ from rich.console import Console
 
 from llmemf.config import build_config
 from llmemf.errors import InputError
+from llmemf.io import write_text
 from sweeps.cluster.hardware import describe_machine
 from sweeps.cluster.node_probe import versions
 from sweeps.cluster.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
@@ -33,7 +34,7 @@ from sweeps.core.summary import caveats, describe_resources, print_end, print_st
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
 from sweeps.state import leaderboard
 from sweeps.state.checkpoint_retention import CheckpointRetention
-from sweeps.state.settings import TUNE, SweepRecord, write_whole
+from sweeps.state.settings import TUNE, SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.mlflow_writer import TrackingTarget
@@ -389,7 +390,7 @@ def write_results(
             facts["note"] = " ".join(notes)
         files["best.yaml"] = leaderboard.best_yaml(config.to_dict(), facts, {**best.metrics, **test})
     for name, text in files.items():
-        write_whole(record.folder / name, text)
+        write_text(record.folder / name, text)
     return [record.folder / name for name in files]
 
 

@@ -9,13 +9,14 @@ from rich.text import Text
 
 from llmemf import text_format
 from llmemf.errors import InputError
+from llmemf.io import write_text
 from sweeps.report.breakdown import rank_leaders
 from sweeps.report.content import make_report, status
 from sweeps.report.gather import gather
 from sweeps.report.markdown import as_markdown
 from sweeps.report.page import render
 from sweeps.report.tracked import find_runs, log_report
-from sweeps.state.settings import SweepRecord, write_whole
+from sweeps.state.settings import SweepRecord
 
 HTML, MARKDOWN = "report.html", "report.md"
 
@@ -45,7 +46,7 @@ def write_report(record: SweepRecord, console: Console, *, breakdown: bool = Tru
     paths = [record.folder / name for name in pages]
     try:
         for path, content in zip(paths, pages.values()):
-            write_whole(path, content)
+            write_text(path, content)
     except OSError as error:
         raise InputError(f"{record.folder} cannot be written ({error.strerror or error})") from error
     # An ended sweep's run may get artifacts; a running one's belongs to its driver.

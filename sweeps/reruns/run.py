@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from llmemf.io import write_text
 from sweeps.comparison.driver import run_group
 from sweeps.comparison.group import EntryFailed, GroupRun
 from sweeps.comparison.record import plan_seeds
@@ -17,7 +18,6 @@ from sweeps.core.sweep_data import load_data
 from sweeps.reruns import table as tables
 from sweeps.reruns import view as rerun_view
 from sweeps.reruns.plan import RerunRecord
-from sweeps.state.settings import write_whole
 
 
 class RerunRun(GroupRun):
@@ -80,7 +80,7 @@ class RerunRun(GroupRun):
         beside = Path(self.record.storage) / "sweeps" / self.record.sweep
         if beside.is_dir():
             for name, text in found.items():
-                write_whole(beside / name, text)
+                write_text(beside / name, text)
         return found
 
     def show_start(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_origin
 
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys
 from llmemf.errors import InputError, nearest
+from llmemf.io import write_text
 from llmemf.models import model_class
 
 SCENARIO_FILES = Path(__file__).resolve().parent.parent / "scenarios"
@@ -120,7 +120,7 @@ class SweepRecord(SweepSettings):
     def save(self) -> None:
         """Write `sweep.yaml`; it appears whole or not at all."""
         content = json.loads(self.model_dump_json())
-        write_whole(self.folder / RECORD, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
+        write_text(self.folder / RECORD, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
 
     @classmethod
     def load(cls, folder: Path) -> SweepRecord:
@@ -130,16 +130,6 @@ class SweepRecord(SweepSettings):
             InputError: there is none, or it was damaged.
         """
         return build_config(cls, read_yaml(folder / RECORD), where=str(folder / RECORD))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def scenario_files() -> dict[str, Path]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.errors import InputError
-from sweeps.state.event_log import JOURNAL, EventLog
+from sweeps.state.event_log import EVENT_LOG, EventLog
 from sweeps.state.trial_records import TrialRecord, trial_name
 
 LOSSES = 3
@@ -36,13 +36,13 @@ class SweepState:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.journal = EventLog(folder / JOURNAL)
+        self.event_log = EventLog(folder / EVENT_LOG)
         self.records: dict[int, TrialRecord] = {}
         self.tests: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.saved: Callable[[dict[str, Any]], None] = lambda event: None
         self._last_time: int | None = None
-        for event in self.journal.read():
+        for event in self.event_log.read():
             self._apply(event)
         for record in self.records.values():
             if record.outcome == "running":
@@ -131,10 +131,10 @@ class SweepState:
 
     def epochs(self) -> Iterator[dict[str, Any]]:
         """All stored epoch events."""
-        return (event for event in self.journal.read() if event["event"] == "epoch")
+        return (event for event in self.event_log.read() if event["event"] == "epoch")
 
     def _write(self, event: str, **content: Any) -> dict[str, Any]:
-        entry = self.journal.append(event, **content)
+        entry = self.event_log.append(event, **content)
         self._apply(entry)
         self.saved(entry)
         return entry
@@ -145,7 +145,7 @@ class SweepState:
         self._last_time = event["time"]
         if "trial" in event and event["event"] != "proposed" and event["trial"] not in self.records:
             name = trial_name(event["trial"])
-            raise InputError(f"{self.journal.path} lacks the beginning of {name}: bring the file back from a backup")
+            raise InputError(f"{self.event_log.path} lacks the beginning of {name}: bring the file back from a backup")
         apply = getattr(self, f"_apply_{event['event']}", None)
         if apply:
             apply(event)

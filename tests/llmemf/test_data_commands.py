@@ -197,7 +197,7 @@ def test_mistakes_are_one_line_and_exit_code_2(llmemf, raw, tmp_path):
 
 def test_a_file_in_the_place_of_the_data_root_is_one_line(llmemf, raw, tmp_path):
     (tmp_path / "data").write_text("in the way")
-    assert_one_line(import_tiny(llmemf, raw), "cannot write scenario 'tiny'")
+    assert_one_line(import_tiny(llmemf, raw), "tiny cannot be written")
 
 
 def test_unknown_options_and_values_leave_with_2(llmemf, raw):

@@ -21,7 +21,6 @@ from typer.testing import CliRunner
 from llmemf.__main__ import app, main
 from llmemf.errors import InputError
 from llmemf.features.enrich import Enrichment
-from llmemf.features.journal import read_journal
 from llmemf.features.llm_batch import BatchRun
 from llmemf.features.llm_batch_state import read_parts
 from llmemf.features.llm_cache import AnswerCache
@@ -29,6 +28,7 @@ from llmemf.features.llm_cost import Budget, Prices
 from llmemf.features.llm_endpoint import Endpoint
 from llmemf.features.llm_plan import make_plan
 from llmemf.features.prompts import prompts_for
+from llmemf.io import read_records
 from llmemf.scenarios.scenario import Scenario, Sequences
 
 PRICES = Prices(10.0, 100.0)
@@ -572,7 +572,7 @@ def test_a_run_killed_at_any_moment_repeats_nothing_that_was_written(shop, title
         child.communicate()
         wait_for(lambda: fake.at_once == 0)
         calls, written = fake.calls.copy(), cached(scenario)
-        known = {record["key"] for record in read_journal(scenario.folder / "llm_cache.jsonl")}
+        known = {record["key"] for record in read_records(scenario.folder / "llm_cache.jsonl")}
         assert len(known) == written
         _, progress, statuses = run(scenario, fake)
     assert statuses == ["ok"] * 24 and progress.total == 24 - written
@@ -614,7 +614,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_counts_what_may_have_been_billed(sho
         _, errors = child.communicate(timeout=20)
         hold.set()
     assert child.returncode == 130 and not errors
-    records = list(read_journal(scenario.folder / "llm_cache.jsonl"))
+    records = list(read_records(scenario.folder / "llm_cache.jsonl"))
     assert [record["status"] for record in records] == ["ok"] * 2 + ["failed: interrupted"] * 4
     assert all(record["usd"] > 0.02 for record in records[2:])
 
@@ -630,7 +630,7 @@ def test_a_damaged_cache_is_named_with_its_line(shop, capsys):
     scenario = shop(["A", "B", "C", "D"])
     (scenario.folder / "llm_cache.jsonl").write_text('{"key": "a", "status": "ok", "text": "t"}\nbroken\n{}\n')
     with FakeOpenAI() as fake:
-        assert "llm_cache.jsonl line 2 is no record" in refuse(capsys, "shop", "--base-url", fake.url)
+        assert "llm_cache.jsonl, line 2 is damaged" in refuse(capsys, "shop", "--base-url", fake.url)
 
 
 def test_a_full_disk_stops_the_run_and_leaves_whole_lines(shop, titles, monkeypatch):
@@ -647,8 +647,8 @@ def test_a_full_disk_stops_the_run_and_leaves_whole_lines(shop, titles, monkeypa
 
     with FakeOpenAI() as fake:
         with monkeypatch.context() as patch:
-            patch.setattr("llmemf.features.journal.os.write", write)
-            with pytest.raises(InputError, match="No space left on device; free the disk"):
+            patch.setattr("llmemf.io.os.write", write)
+            with pytest.raises(InputError, match="No space left on device"):
                 run(scenario, fake, concurrency=1)
         assert cached(scenario) == 4
         assert run(scenario, fake)[2] == ["ok"] * 24

@@ -29,6 +29,7 @@ from llmemf.__main__ import app, main
 from llmemf.features.addresses import GuardedBackend, UnknownHost, is_public
 from llmemf.features.fetch import FetchSettings, ImageFetch
 from llmemf.features.image_content import BadImage, check_image
+from llmemf.io import AppendOnlyLog
 from llmemf.scenarios.scenario import find_scenario
 
 
@@ -510,10 +511,8 @@ def test_a_stopped_run_goes_on_where_it_was(shop, number):
 
 
 def test_two_runs_on_one_scenario_are_refused(shop, capsys):
-    from llmemf.features.journal import Journal
-
     scenario = shop(["http://127.0.0.1:9/x"])
-    with Journal(scenario.folder / "images_log.jsonl"):
+    with AppendOnlyLog(scenario.folder / "images_log.jsonl", lock=True):
         assert "in use by another process" in refuse(capsys, "tiny")
 
 

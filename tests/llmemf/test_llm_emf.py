@@ -83,10 +83,8 @@ OPTIONS = [
     {"empty_sequence": "learned"},
     {"chunk_elements": 1},
     {"chunk_elements": 200},
-    {"group_encoders": "yes"},
-    {"group_encoders": "no"},
     {"objective_precision": "fp32"},
-    {"objective_precision": "fp16", "objective_kernel": "plain"},
+    {"objective_precision": "fp16"},
     {"objective_precision": "fp16", "chunk_elements": 300, "scale_init": 70.0},
     {"objective_precision": "fp16", "item_projection": "mlp", "projection_dim": 5, "missing": "learned"},
 ]

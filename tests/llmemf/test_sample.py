@@ -353,5 +353,5 @@ def test_prepare_leaves_a_foreign_scenario_alone(tmp_path, content):
 
 def test_prepare_in_a_place_that_cannot_be_written(copied, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot write scenario 'sample'"):
+    with pytest.raises(InputError, match="sample cannot be written"):
         prepare_sample(tmp_path / "file")

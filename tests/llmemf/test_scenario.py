@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_nothing_and_keeps_the_old_scenario(tmp_path, monkeyp
 
 def test_a_data_root_that_cannot_be_written_is_an_input_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(InputError, match="cannot write scenario 'tiny'"):
+    with pytest.raises(InputError, match="tiny cannot be written"):
         make_scenario().save(tmp_path / "file")
 
 

@@ -537,9 +537,9 @@ def test_a_checkpoint_older_than_a_setting_had_its_default(tmp_path):
     next(trainer.epochs())
     trainer.save(tmp_path)
     stored = yaml.safe_load((tmp_path / CONFIG).read_text())
-    for key in ("cuda_graphs", "heads"):
+    for key in ("precision", "heads"):
         del stored["config"][key]
     (tmp_path / CONFIG).write_text(yaml.safe_dump(stored))
-    Trainer(make_config(cuda_graphs=True), data).load(tmp_path)
+    Trainer(make_config(), data).load(tmp_path)
     with pytest.raises(InputError, match="heads"):
         Trainer(make_config(heads=2), data).load(tmp_path)

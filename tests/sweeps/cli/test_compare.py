@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def compare(project_folder, monkeypatch, capsys):
     """Runs the command in this process; gives exit code, output and errors."""
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["compare.py", *arguments])
         with pytest.raises(SystemExit) as end:

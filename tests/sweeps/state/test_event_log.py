@@ -76,7 +76,7 @@ def full_after(monkeypatch, good):
         taken.append(real(file, data[:good]))
         return taken[0]
 
-    monkeypatch.setattr("sweeps.state.event_log.os.write", write)
+    monkeypatch.setattr("llmemf.io.os.write", write)
 
 
 @pytest.mark.parametrize("good", [0, 1, 20])
@@ -95,13 +95,13 @@ def test_a_write_that_fails_in_the_middle_leaves_the_file_as_it_was(path, monkey
 
 def test_a_write_that_the_system_splits_arrives_whole(path, monkeypatch):
     real = os.write
-    monkeypatch.setattr("sweeps.state.event_log.os.write", lambda file, data: real(file, data[:7]))
+    monkeypatch.setattr("llmemf.io.os.write", lambda file, data: real(file, data[:7]))
     assert fill(path) == EventLog(path).read()
 
 
 def test_a_line_is_on_the_disk_before_append_returns(path, monkeypatch):
     synced = []
-    monkeypatch.setattr("sweeps.state.event_log.os.fsync", lambda file: synced.append(os.fstat(file).st_size))
+    monkeypatch.setattr("llmemf.io.os.fsync", lambda file: synced.append(os.fstat(file).st_size))
     for number in range(3):
         EventLog(path).append("epoch", trial=number)
         assert synced[-1] == path.stat().st_size

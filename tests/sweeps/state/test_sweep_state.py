@@ -11,7 +11,7 @@ from sweeps.state.sweep_state import LOSSES, MEMORY_LOSSES, SweepState
 EPOCHS = 4
 
 
-def state(state):
+def snapshot(state):
     """All that follows from the journal; a driver that starts takes what runs for waiting."""
     records = {number: copy.deepcopy(vars(record)) for number, record in state.records.items()}
     for values in records.values():
@@ -24,7 +24,7 @@ def random_sweep(folder, seed, steps=60):
     rng = random.Random(seed)
     state = SweepState(folder)
     states = []
-    state.saved = lambda event: states.append(state(state))
+    state.saved = lambda event: states.append(snapshot(state))
     state.open(host="here", trials=9)
     for _ in range(steps):
         waiting = [r for r in state.records.values() if r.outcome == "pending"]
@@ -68,8 +68,8 @@ def test_any_beginning_of_a_journal_gives_the_state_that_the_driver_had_then(tmp
         folder.mkdir()
         (folder / "journal.jsonl").write_text("".join(lines[:count]) + lines[count - 1][:9])
         again = SweepState(folder)
-        assert state(again)[1:] == expected[1:]
-        assert forgiven(state(again)[0]) == forgiven(expected[0]), lines[count - 1]
+        assert snapshot(again)[1:] == expected[1:]
+        assert forgiven(snapshot(again)[0]) == forgiven(expected[0]), lines[count - 1]
 
 
 def forgiven(records):
@@ -267,18 +267,18 @@ def test_looks_at_the_test_split_are_counted(tmp_path):
 def test_nothing_counts_that_could_not_be_written(tmp_path, monkeypatch):
     state = SweepState(tmp_path)
     record = propose(state)
-    before = state(state)
+    before = snapshot(state)
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("sweeps.state.event_log.os.fsync", full)
+        patch.setattr("llmemf.io.os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
             state.add(record, epoch_result(1, 0.1), stopped=False)
         with pytest.raises(OSError, match="No space left"):
             propose(state)
-    assert state(state) == before == state(SweepState(tmp_path))
+    assert snapshot(state) == before == snapshot(SweepState(tmp_path))
 
 
 def test_events_of_a_trial_that_was_never_proposed_are_the_users_to_mend(tmp_path):

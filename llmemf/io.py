@@ -1,0 +1,234 @@
+"""Files of this project on the disk: whole or not there, hashed, or appended to. The one place for all of it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+from llmemf.errors import InputError, StorageError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place, flushed to the disk, when the block ends without an error.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except OSError as error:
+        raise StorageError.of(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that takes the place of `target` when the block ends without an error.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            sync(path)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        sync(target.parent)
+    except OSError as error:
+        raise StorageError.of(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that appears whole or not at all.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_with(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write(temporary)` make a file that then takes the place of `path`.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with atomic_file(path) as temporary:
+        write(temporary)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def text_hash(*parts: str, separator: str = "\x1f") -> str:
+    """SHA-256 of texts end to end."""
+    return hashlib.sha256(separator.join(parts).encode("utf-8", "replace")).hexdigest()
+
+
+def json_hash(content: Any) -> str:
+    """SHA-256 of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class AppendOnlyLog:
+    """An append-only file of JSON objects, one per line, each on the disk before `append` returns.
+
+    A last line without its end (a crash cut it off) never happened: readers leave it out, and the first `append` cuts it.
+
+    Args:
+        path: the file; it appears with the first record, or at once where it is locked.
+        durable: wait until the disk has every line (survives a power failure, not only a kill).
+        lock: whether a second process that opens the same file is refused as long as this one lives.
+
+    Raises:
+        InputError: the file is in use.
+        StorageError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True, lock: bool = False) -> None:
+        self.path = path
+        self._durable = durable
+        self._file: int | None = None
+        if lock:
+            try:
+                fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.close()
+                raise InputError(f"{path} is in use by another process; wait for it, or stop it") from None
+
+    def read(self) -> list[dict[str, Any]]:
+        """All records in their order.
+
+        Raises:
+            InputError: a line is no JSON object, or the file cannot be read.
+        """
+        return list(read_records(self.path))
+
+    def append(self, records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Write records as one piece; after an error nothing of them is left in the file.
+
+        Returns:
+            them, as they will be read.
+
+        Raises:
+            StorageError: they could not be written; the file is as it was before.
+        """
+        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records]
+        view = memoryview("".join(lines).encode("utf-8", "replace"))
+        file = self._open()
+        end = os.lseek(file, 0, os.SEEK_END)
+        try:
+            while view:
+                view = view[os.write(file, view) :]
+            if self._durable:
+                os.fsync(file)
+        except OSError as error:
+            os.ftruncate(file, end)
+            raise StorageError.of(self.path, error) from error
+        return [json.loads(line) for line in lines]
+
+    def _open(self) -> int:
+        if self._file is None:
+            try:
+                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                _cut_torn_line(self._file)
+            except OSError as error:
+                raise StorageError.of(self.path, error) from error
+        return self._file
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a log, none where there is no file; a torn last line is left out.
+
+    Raises:
+        InputError: a line in the middle is no JSON object, or the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    record = None
+                if not isinstance(record, dict):
+                    raise damaged_line(path, number, line)
+                yield record
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def damaged_line(path: Path, number: int, line: bytes) -> InputError:
+    """The error for a line of a log, counted from 1, that is not one of its records."""
+    return InputError(
+        f"{path}, line {number} is damaged ({line[:40]!r}): bring the file back from a backup, or keep the {number - 1} lines "
+        "before it only (what happened later is then forgotten)"
+    )
+
+
+def _cut_torn_line(file: int) -> None:
+    """Cut off a last line without its end; it would run into the next one."""
+    size = os.fstat(file).st_size
+    position = size
+    while position:
+        start = max(0, position - 65536)
+        found = os.pread(file, position - start, start).rfind(b"\n")
+        if found >= 0:
+            position = start + found + 1
+            break
+        position = start
+    if position < size:
+        os.ftruncate(file, position)
