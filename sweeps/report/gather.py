@@ -175,7 +175,7 @@ def gather(record: SweepRecord, now: float | None = None) -> ReportData:
         InputError: the journal is damaged.
     """
     state = SweepState(record.folder)
-    events = state.journal.read()
+    events = state.event_log.read()
     openings = [event for event in events if event["event"] == "opened"]
     state, note = _state(record, openings, events, time.time() if now is None else now)
     trials = {number: TrialHistory(item) for number, item in state.records.items()}

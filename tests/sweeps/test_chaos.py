@@ -138,7 +138,7 @@ class Driver:
     """The sweep command as its own process group."""
 
     def __init__(self, folder: Path, name: str, *arguments: str) -> None:
-        self.journal = folder / "mlruns" / "sweeps" / name / "journal.jsonl"
+        self.event_log = folder / "mlruns" / "sweeps" / name / "journal.jsonl"
         self.log = (folder / f"{name}.log").open("a+")
         self.start = time.monotonic()
         self.process = subprocess.Popen(
@@ -146,11 +146,11 @@ class Driver:
             cwd=folder, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, start_new_session=True,
         )  # fmt: skip
         SESSIONS.append(self.process.pid)
-        self.events = count_events(self.journal)
+        self.events = count_events(self.event_log)
 
     def happened(self) -> int:
         """Events since this driver started."""
-        return count_events(self.journal) - self.events
+        return count_events(self.event_log) - self.events
 
     def wait_for(self, events: int, pause: float) -> bool:
         """Wait until so many events happened, and a moment more; False where the driver ended before."""
@@ -242,7 +242,7 @@ def storm(folder: Path, name: str, server: Server, machines: Machines, draw: ran
 def assert_whole(folder: Path, name: str, server: Server, expected: dict) -> None:
     """Everything that a disturbed sweep shares with an undisturbed one."""
     sweep = folder / "mlruns" / "sweeps" / name
-    events = SweepState(sweep).journal.read()
+    events = SweepState(sweep).event_log.read()
     records = SweepState(sweep).records
 
     # Every trial exactly once, every epoch of it exactly once and in order, one end.

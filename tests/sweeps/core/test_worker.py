@@ -242,7 +242,7 @@ def test_processes_go_from_trial_to_trial_unless_one_is_in_doubt(project_folder,
     assert len({process[number] for number in (1, 4, 5, 6)}) == 4, "not after a failure, a left thread, or its end"
     assert {event["result"]["train/changed"] for event in epochs} == {0.0}
 
-    events = state.journal.read()
+    events = state.event_log.read()
     # The fifth was refused by the process with the thread, which is no loss; the sixth began in one that was dying.
     assert [event["trial"] for event in events if event["event"] == "lost"] == [6]
     assert "thread forgotten is left" in (plan.record.folder / "ray.log").read_text()

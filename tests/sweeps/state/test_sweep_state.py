@@ -86,7 +86,7 @@ def test_the_random_sweeps_cover_every_event(tmp_path):
         folder = tmp_path / str(seed)
         folder.mkdir()
         state, _ = random_sweep(folder, seed)
-        seen |= {event["event"] for event in state.journal.read()}
+        seen |= {event["event"] for event in state.event_log.read()}
     assert seen == {"opened", "proposed", "started", "epoch", "lost", "failed", "tested", "stopped"}
 
 

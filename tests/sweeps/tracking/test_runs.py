@@ -157,7 +157,7 @@ def test_a_run_has_the_times_of_its_trial(target, state):
     sweep.report(sweep.start(), EPOCHS)
     sweep.close()
     client, found = runs(target)
-    events = list(state.journal.read())
+    events = list(state.event_log.read())
     times = [m.timestamp for m in client.get_metric_history(found["t01"].info.run_id, "objective")]
     assert times == [event["time"] for event in state.epochs()]
     assert found["t01"].info.start_time == next(e["time"] for e in events if e["event"] == "started")
@@ -199,7 +199,7 @@ def test_a_server_that_stays_away_never_raises_and_the_loss_is_told(target, stat
     # create, params, two epochs, two ends
     assert message.startswith("tracking: 6 writes failed, 6 not delivered"), message
     assert message.endswith("--resume writes them again")
-    sweep = Sweep(SweepState(state.journal.path.parent), target)
+    sweep = Sweep(SweepState(state.event_log.path.parent), target)
     sweep.close("interrupted")
     assert_level(target, sweep.state)
 
@@ -244,12 +244,12 @@ def test_what_a_killed_driver_did_not_deliver_its_successor_does(target, state, 
         while sweep.tracker.writer.waiting and not sweep.tracker.writer.trouble:
             time.sleep(0.001)
 
-    again = Sweep(SweepState(state.journal.path.parent), target)
+    again = Sweep(SweepState(state.event_log.path.parent), target)
     assert again.close("interrupted") == ""
     _, found = assert_level(target, again.state)
     assert found[PARENT].info.status == "KILLED" and found["t04"].info.status == "KILLED"
 
-    last = Sweep(SweepState(state.journal.path.parent), target)
+    last = Sweep(SweepState(state.event_log.path.parent), target)
     last.report(last.start(4), EPOCHS, first=2)
     assert last.close() == ""
     _, found = assert_level(target, last.state)
@@ -265,7 +265,7 @@ def test_a_database_that_was_lost_is_filled_again(target, state, empty_database,
 
     (tmp_path / "new").mkdir()
     fresh = new_database(empty_database, tmp_path / "new" / "mlflow.db")
-    again = Sweep(SweepState(state.journal.path.parent), fresh)
+    again = Sweep(SweepState(state.event_log.path.parent), fresh)
     assert again.close("interrupted") == ""
     _, found = assert_level(fresh, again.state)
     assert set(found) == set(before)
@@ -279,7 +279,7 @@ def test_points_that_somebody_removed_come_back(target, state):
     sweep = Sweep(state, target)
     sweep.report(sweep.start(), 2)
     sweep.close("interrupted")
-    behind = SweepState(state.journal.path.parent)
+    behind = SweepState(state.event_log.path.parent)
     for epoch in (3, 4):
         behind.add(behind.records[1], {**epoch_result(epoch, epoch / 100 + 1), "val/movie/mrr": 0.1}, stopped=False)
     again = Sweep(behind, target)
@@ -309,7 +309,7 @@ def test_missing_points_of_an_ended_run_are_known_by_its_tag(target, state, monk
     assert found["t01"].info.status == "FINISHED" and found["t01"].data.tags[INCOMPLETE] == "true"
     assert [step for step, _ in points(client, found["t01"])] == [1, 3, 4]
 
-    again = Sweep(SweepState(state.journal.path.parent), target)
+    again = Sweep(SweepState(state.event_log.path.parent), target)
     assert again.close() == ""
     assert_level(target, again.state)
 
@@ -320,7 +320,7 @@ def test_what_is_level_is_not_touched(target, state):
     sweep.close("interrupted")
     before = {name: run.info.end_time for name, run in runs(target)[1].items()}
     flaky = FlakyClient(mlflow_client(target.uri), 10**9)
-    again = Sweep(SweepState(state.journal.path.parent), target, lambda: flaky)
+    again = Sweep(SweepState(state.event_log.path.parent), target, lambda: flaky)
     again.drained()
     assert [write for write in again.tracker.writer.waiting] == []
     # The parent is opened again; the history of the unfinished and the failed run is read; nothing else.
@@ -340,7 +340,7 @@ def test_resumed_without_duplicates_even_after_repeated_epochs(target, state):
     assert found["t02"].info.status == "KILLED" and found["t02"].data.tags["outcome"] == "interrupted"
     assert found[PARENT].info.status == "KILLED"
 
-    second = Sweep(SweepState(state.journal.path.parent), target)
+    second = Sweep(SweepState(state.event_log.path.parent), target)
     record = second.start(2)
     second.drained()
     _, found = runs(target)
@@ -369,7 +369,7 @@ def test_settings_that_an_extension_names_are_written_to_earlier_trials(target, 
     sweep.report(sweep.start(), EPOCHS)
     sweep.report(sweep.start(), 2)
     sweep.close("interrupted")
-    extended = SweepState(state.journal.path.parent)
+    extended = SweepState(state.event_log.path.parent)
     extended.extend(5, {"heads": 1})
     again = Sweep(extended, target)
     again.report(again.start(2), EPOCHS)
@@ -380,7 +380,7 @@ def test_settings_that_an_extension_names_are_written_to_earlier_trials(target, 
 
 def test_a_summary_that_is_written_again_is_one_point(target, state):
     for _ in range(3):
-        sweep = Sweep(SweepState(state.journal.path.parent), target)
+        sweep = Sweep(SweepState(state.event_log.path.parent), target)
         sweep.tracker.log_parent(metrics={"objective": 0.5}, step=6, time=1234)
         sweep.close()
     client, found = runs(target)
@@ -392,7 +392,7 @@ def test_a_trial_that_never_started_has_no_run(target, state):
     state.propose({"lr": 1e-3}, ("lr",), EPOCHS, {})
     assert sweep.close("interrupted") == ""
     assert set(runs(target)[1]) == {PARENT}
-    again = Sweep(SweepState(state.journal.path.parent), target)
+    again = Sweep(SweepState(state.event_log.path.parent), target)
     again.close("interrupted")
     assert set(runs(target)[1]) == {PARENT}
 
@@ -415,7 +415,7 @@ def test_an_experiment_that_was_deleted_is_restored(target, state):
     Sweep(state, target).close()
     client = mlflow_client(target.uri)
     client.delete_experiment(client.get_experiment_by_name("sample").experiment_id)
-    assert Sweep(SweepState(state.journal.path.parent), target).close() == ""
+    assert Sweep(SweepState(state.event_log.path.parent), target).close() == ""
     assert client.get_experiment_by_name("sample").lifecycle_stage == "active"
 
 
