@@ -13,7 +13,7 @@ from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Sequences
 from llmemf.scenarios.windows import in_time_order, read_sequence_file, read_windows, tied_across_domains
 
-REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "movie_book"
+REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "movie_book"
 NUM_X, NUM_Y = 4, 5
 DAY = 86400
 

@@ -12,7 +12,7 @@ from llmemf.errors import InputError
 from llmemf.scenarios.window_cutter import SECONDS_PER_DAY, WindowLimits, cut_windows
 from llmemf.scenarios.windows import in_time_order, read_sequence_file
 
-REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "movie_book"
+REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "movie_book"
 PUBLISHED = WindowLimits()
 
 

@@ -11,7 +11,7 @@ from llmemf.errors import InputError
 from llmemf.scenarios.histories import read_histories
 from llmemf.scenarios.scenario import Scenario, Sequences
 
-REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[2] / ".." / "shared" / "data")) / "toy_game"
+REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "toy_game"
 
 ITEMS = "1\tToy\tA1\tRed ball\n2\tGame\tB2\n3\tToy\tA3\n4\tGame\tB4\tChess\tlong\tp.png\n5\tGame\tB5\n"
 HISTORIES = "ann\t1,2,3,4,5\nbob\t5,4,1,2\n"
