@@ -1,7 +1,5 @@
-"""Get what the items lack: images by their addresses, text by a language model.
+"""Let a language model write a text on every item or every user.
 
-llmemf features images NAME
-llmemf features images NAME --folder my_photos
 llmemf features enrich NAME --base-url https://api.deepseek.com --estimate
 llmemf features enrich NAME --base-url https://api.deepseek.com --key-env DEEPSEEK_API_KEY --limit 20 --budget 0.50
 llmemf features enrich NAME --model gpt-4o-mini --price-in 0.15 --price-out 0.60 --batch
@@ -17,83 +15,16 @@ from typing import Annotated
 
 import typer
 
-from llmemf.commands.enrich_view import estimate_view, image_summary, profile_summary, say, text_summary
+from llmemf.command_line import command_line
+from llmemf.commands.enrich_view import estimate_view, profile_summary, text_summary
 from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
+from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, root_words, say
 from llmemf.errors import InputError
-
-INTERRUPTED, UNFINISHED = 130, 1
-"""Exit codes: stopped by Ctrl-C or SIGTERM; stopped before the end by a budget or an endpoint that does not answer."""
 
 
 class TokenParameter(StrEnum):
     max_tokens = "max_tokens"
     max_completion_tokens = "max_completion_tokens"
-
-
-def images(
-    name: Name,
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="Take images named by external id from here; fetch nothing.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=512, help="Requests at once.")] = 16,
-    tries: Annotated[int, typer.Option("--tries", min=1, help="Per address, for failures that may pass.")] = 4,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one try in all.")] = 30.0,
-    max_megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Refuse larger files.")] = 10.0,
-    max_megapixels: Annotated[
-        float, typer.Option("--max-megapixels", min=0.001, help="Refuse images of more pixels, undecoded.")
-    ] = 40.0,
-    min_side: Annotated[int, typer.Option("--min-side", min=1, help="Refuse images with a shorter side, pixels.")] = 8,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Fetch from private, loopback and link-local addresses too.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try all failures again, not only those that may pass.")
-    ] = False,
-    data_root: DataRoot = DEFAULT_ROOT,
-) -> None:
-    """Fetch the items' images by their addresses, or take them from a folder; run again to go on where it stopped."""
-    from llmemf.commands.progress import ProgressLine
-    from llmemf.features.fetch import FetchSettings, ImageFetch
-    from llmemf.features.local_images import take_local_images
-    from llmemf.scenarios.scenario import find_scenario
-
-    scenario = find_scenario(name, data_root)
-    limits = {"max_bytes": int(max_megabytes * 1e6), "max_pixels": int(max_megapixels * 1e6), "min_side": min_side}
-    if folder is not None:
-        with ProgressLine("items") as line:
-            table = take_local_images(scenario, folder, **limits, on_progress=line.show)
-        image_summary(scenario, table)
-        return
-    settings = FetchSettings(
-        concurrency=concurrency,
-        tries=tries,
-        timeout=timeout,
-        allow_private=allow_private,
-        retry_failed=retry_failed,
-        **limits,
-    )
-    with ProgressLine("images") as line:
-
-        def show(progress) -> None:
-            failed = f"{progress.failed:,} failed" if progress.failed else ""
-            line.show(progress.done, progress.total, f"{progress.bytes / 1e6:.1f} MB", failed)
-
-        fetch = ImageFetch(
-            scenario,
-            settings,
-            on_progress=show,
-            on_interrupt=lambda under_way: line.say(f"stopping after {under_way} requests under way; again: at once"),
-        )
-        table = asyncio.run(fetch.run())
-    image_summary(scenario, table)
-    if fetch.stop.reason == "interrupted":
-        say("stopped; the same command goes on from here")
-        raise typer.Exit(INTERRUPTED)
-    if fetch.stop.reason:
-        say(f"stopped: {fetch.stop.message} The same command goes on from here", error=True)
-        raise typer.Exit(UNFINISHED)
-    if (table.status == "ok").any():
-        say(f"next: llmemf features encode {name} --kind image{_root_option(data_root)}")
 
 
 def enrich(
@@ -213,7 +144,7 @@ def enrich(
             summary = (write_profiles if profiles else write_text)(plan, cache, endpoint.host)
         show_summary = profile_summary if profiles else text_summary
         show_summary(scenario, summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
-    _leave(stop, budget, cache.usd, f"profiles {name}" if profiles else f"encode {name} --kind text", data_root)
+    _leave(stop, budget, cache.usd, ["profiles", name] if profiles else ["encode", name, "--kind", "text"], data_root)
 
 
 def _ask(plan, cache, endpoint, ledger, items, batch, cancel, limit, retry_failed, poll, concurrency):
@@ -271,7 +202,7 @@ def _check_budget(budget: float | None, prices, max_tokens: int, model: str) -> 
         raise InputError("--budget needs a bound on what one call can cost: give --max-tokens")
 
 
-def _leave(stop, budget: float | None, usd: float, following: str, data_root: Path) -> None:
+def _leave(stop, budget: float | None, usd: float, following: list[str], data_root: Path) -> None:
     """Say why a run ended, and leave with its exit code; `following` is the command of `features` that comes next."""
     again = "the same command goes on from here"
     if stop.reason == "interrupted":
@@ -283,11 +214,4 @@ def _leave(stop, budget: float | None, usd: float, following: str, data_root: Pa
     if stop.reason == "endpoint":
         say(f"stopped: {stop.message}; {again}", error=True)
         raise typer.Exit(UNFINISHED)
-    say(f"next: llmemf features {following}{_root_option(data_root)}")
-
-
-def _root_option(data_root: Path) -> str:
-    """The option to repeat in a command that the user may copy."""
-    import shlex
-
-    return "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
+    say(f"next: {command_line('features', *following, *root_words(data_root))}")

@@ -1,9 +1,10 @@
-"""What the commands `images` and `enrich` print when they are done."""
+"""What the command `enrich` prints."""
 
 from __future__ import annotations
 
-import typer
 from rich.console import Console
+
+from llmemf.commands.long_run import say, status_table
 
 
 def estimate_view(expected, prices, plan, default_prices: bool, spent: float) -> None:
@@ -40,7 +41,7 @@ def estimate_view(expected, prices, plan, default_prices: bool, spent: float) ->
 
 def text_summary(scenario, summary, usd: float, all_usd: float, *, known_prices: bool) -> None:
     """Print what became of the items' texts, and what it cost."""
-    _status_table(scenario, summary.counts)
+    status_table(summary.counts)
     if known_prices:
         say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
     if summary.failed:
@@ -58,34 +59,3 @@ def profile_summary(scenario, counts, usd: float, all_usd: float, *, known_price
     if counts["failed"]:
         say(f"{counts['failed']:,} failed by the endpoint's fault and are asked again by the same command")
     say(f"written: {scenario.folder / 'llm_profiles.parquet'}")
-
-
-def image_summary(scenario, table) -> None:
-    """Print what became of the items' images."""
-    from llmemf.features.image_table import counts_by_domain
-
-    _status_table(scenario, counts_by_domain(scenario, table))
-    say(f"written: {scenario.folder / 'images.parquet'}")
-    if (table.status == "private address").any():
-        say("note: addresses of your own network are fetched with --allow-private --retry-failed")
-
-
-def _status_table(scenario, counts) -> None:
-    """Statuses as rows, domains as columns; "ok" first, then the most frequent."""
-    from rich.table import Table
-
-    totals: dict[str, int] = {}
-    for domain in counts.values():
-        for status, count in domain.items():
-            totals[status] = totals.get(status, 0) + count
-    table = Table("", *scenario.domains, box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for status in sorted(totals, key=lambda status: (status != "ok", -totals[status], status)):
-        table.add_row(status, *(f"{counts[domain].get(status, 0):,}" for domain in scenario.domains))
-    Console(markup=False).print(table)
-
-
-def say(text: str, error: bool = False) -> None:
-    """Print a line as it is: neither wrapped nor coloured, so that paths and commands can be copied."""
-    typer.echo(text, err=error)

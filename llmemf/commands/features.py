@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from llmemf.commands import encode, enrich
+from llmemf.commands import encode, enrich, images
 from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite
 from llmemf.errors import InputError
 
@@ -160,5 +160,5 @@ def _say(text: str) -> None:
 
 app.command("encode")(encode.encode)
 app.command("show")(encode.show)
-app.command("images")(enrich.images)
+app.command("images")(images.images)
 app.command("enrich")(enrich.enrich)

@@ -128,7 +128,7 @@ def test_a_run_writes_text_for_every_item_and_a_second_one_asks_nothing(shop):
     manifest = yaml.safe_load((scenario.folder / "llm_text.yaml").read_text())
     assert manifest["model"] == "m" and manifest["counts"]["film"] == {"ok": 2, "no text": 1}
     assert manifest["items_hash"] == scenario.items_hash() and manifest["answers"] == 4
-    assert "next: llmemf features encode shop --kind text" in printed
+    assert "features encode shop --kind text" in printed
     everything = "".join(path.read_text(errors="ignore") for path in scenario.folder.glob("llm_*")) + printed
     assert KEY not in everything
 

@@ -528,7 +528,7 @@ def test_the_summary_counts_by_domain_and_reason(shop):
     lines = [line.strip() for line in printed.splitlines() if re.search(r"\d+ +\d+ *$", line)]
     rows = {line.split("  ")[0]: line.split()[-2:] for line in lines}
     assert rows["ok"] == ["1", "0"] and rows["HTTP 404"] == ["1", "1"] and rows["no address"] == ["1", "3"]
-    assert "2 of 2 images" in printed and "next: llmemf features encode tiny --kind image" in printed
+    assert "2 of 2 images" in printed and "features encode tiny --kind image" in printed
 
 
 # A local folder.

@@ -107,7 +107,7 @@ def test_a_run_writes_a_profile_for_every_known_user_once(written):
     rows = pd.read_parquet(shop.folder / "llm_profiles.parquet")
     assert rows.user.tolist() == [0, 1, 2] and rows.status.tolist() == ["ok", "ok", "no text"]
     assert "sun" in rows.text[0] and "sea" in rows.text[1] and rows.text[2] == ""
-    assert "users: 2 ok, 1 no text" in printed and "next: llmemf features profiles shop" in printed
+    assert "users: 2 ok, 1 no text" in printed and "features profiles shop" in printed
     manifest = yaml.safe_load((shop.folder / "llm_profiles.yaml").read_text())
     assert manifest["users_with_profile"] == 2 and manifest["model"] == "m"
     assert not (shop.folder / "llm_text.parquet").exists()

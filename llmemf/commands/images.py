@@ -1,0 +1,94 @@
+"""Get the images of the items: by their addresses, or from a folder.
+
+llmemf features images NAME
+llmemf features images NAME --folder my_photos
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmemf.command_line import command_line
+from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
+from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, root_words, say, status_table
+
+
+def images(
+    name: Name,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Take images named by external id from here; fetch nothing.")
+    ] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=512, help="Requests at once.")] = 16,
+    tries: Annotated[int, typer.Option("--tries", min=1, help="Per address, for failures that may pass.")] = 4,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one try in all.")] = 30.0,
+    max_megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Refuse larger files.")] = 10.0,
+    max_megapixels: Annotated[
+        float, typer.Option("--max-megapixels", min=0.001, help="Refuse images of more pixels, undecoded.")
+    ] = 40.0,
+    min_side: Annotated[int, typer.Option("--min-side", min=1, help="Refuse images with a shorter side, pixels.")] = 8,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Fetch from private, loopback and link-local addresses too.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try all failures again, not only those that may pass.")
+    ] = False,
+    data_root: DataRoot = DEFAULT_ROOT,
+) -> None:
+    """Fetch the items' images by their addresses, or take them from a folder; run again to go on where it stopped."""
+    from llmemf.commands.progress import ProgressLine
+    from llmemf.features.fetch import FetchSettings, ImageFetch
+    from llmemf.features.local_images import take_local_images
+    from llmemf.scenarios.scenario import find_scenario
+
+    scenario = find_scenario(name, data_root)
+    limits = {"max_bytes": int(max_megabytes * 1e6), "max_pixels": int(max_megapixels * 1e6), "min_side": min_side}
+    if folder is not None:
+        with ProgressLine("items") as line:
+            table = take_local_images(scenario, folder, **limits, on_progress=line.show)
+        image_summary(scenario, table)
+        return
+    settings = FetchSettings(
+        concurrency=concurrency,
+        tries=tries,
+        timeout=timeout,
+        allow_private=allow_private,
+        retry_failed=retry_failed,
+        **limits,
+    )
+    with ProgressLine("images") as line:
+
+        def show(progress) -> None:
+            failed = f"{progress.failed:,} failed" if progress.failed else ""
+            line.show(progress.done, progress.total, f"{progress.bytes / 1e6:.1f} MB", failed)
+
+        fetch = ImageFetch(
+            scenario,
+            settings,
+            on_progress=show,
+            on_interrupt=lambda under_way: line.say(f"stopping after {under_way} requests under way; again: at once"),
+        )
+        table = asyncio.run(fetch.run())
+    image_summary(scenario, table)
+    if fetch.stop.reason == "interrupted":
+        say("stopped; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED)
+    if fetch.stop.reason:
+        say(f"stopped: {fetch.stop.message} The same command goes on from here", error=True)
+        raise typer.Exit(UNFINISHED)
+    if (table.status == "ok").any():
+        words = ("encode", name, "--kind", "image", *root_words(data_root))
+        say(f"next: {command_line('features', *words)}")
+
+
+def image_summary(scenario, table) -> None:
+    """Print what became of the items' images."""
+    from llmemf.features.image_table import counts_by_domain
+
+    status_table(counts_by_domain(scenario, table))
+    say(f"written: {scenario.folder / 'images.parquet'}")
+    if (table.status == "private address").any():
+        say("note: addresses of your own network are fetched with --allow-private --retry-failed")
