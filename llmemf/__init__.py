@@ -1,3 +1,3 @@
 """LLM-EMF and its comparison systems: everything about one trial, one model on one scenario."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

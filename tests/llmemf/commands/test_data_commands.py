@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmemf.__main__ import main
 from llmemf.scenarios.scenario import Scenario
 
 DAY = 86400
@@ -37,22 +36,6 @@ def raw(tmp_path: Path) -> Path:
     )
     (folder / "mix.txt").write_text("".join(f"{u}\t{','.join(map(str, row))}\n" for u, row in windows.items()))
     return folder
-
-
-@pytest.fixture
-def llmemf(tmp_path, monkeypatch, capsys):
-    """Run a command line with `tmp_path` as the current directory; gives exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as leaving:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return leaving.value.code, out, err
-
-    return run
 
 
 def import_tiny(llmemf, raw, *more) -> tuple[int, str, str]:

@@ -6,12 +6,10 @@ import gzip
 import json
 
 import pytest
-from test_amazon import BOOKS, FILMS, M1, OPTIONS, at
-from test_data_commands import llmemf
+from film_book_reviews import BOOKS, FILMS, M1, OPTIONS, at
 
 from llmemf.scenarios.scenario import Scenario
 
-__all__ = ["llmemf"]
 SMALL = (
     "--min-user", 4, "--min-item", 2, "--min-per-domain", 1, "--min-length", 3, "--max-length", 4, "--max-days", 10,
     "--split", "timeline", "--eval-share", OPTIONS.eval_share, "--candidates", 2, "--max-bad-lines", 0.2,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,6 @@ import pytest
 from llmemf.errors import InputError
 from llmemf.scenarios.histories import read_histories
 from llmemf.scenarios.scenario import Scenario, Sequences
-
-REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "toy_game"
 
 ITEMS = "1\tToy\tA1\tRed ball\n2\tGame\tB2\n3\tToy\tA3\n4\tGame\tB4\tChess\tlong\tp.png\n5\tGame\tB5\n"
 HISTORIES = "ann\t1,2,3,4,5\nbob\t5,4,1,2\n"
@@ -143,10 +140,9 @@ def test_a_missing_file_is_an_input_error(tmp_path):
 
 
 @pytest.mark.data
-def test_real_histories_have_the_documented_counts():
-    if not REAL.is_dir():
-        pytest.skip(f"real data is not there: {REAL} (set LLMEMF_REAL_DATA)")
-    scenario = read_histories(REAL / "mix.txt", REAL / "items.tsv", "toy_game", ("toy", "game"))
+def test_real_histories_have_the_documented_counts(real_data):
+    folder = real_data / "toy_game"
+    scenario = read_histories(folder / "mix.txt", folder / "items.tsv", "toy_game", ("toy", "game"))
     assert (scenario.num_x, scenario.num_y, scenario.num_users) == (37868, 11735, 7996)
     assert scenario.source["interactions"] == len(scenario.test.items) == 197358
     assert (scenario.test.lengths.min(), scenario.test.lengths.max()) == (6, 626)

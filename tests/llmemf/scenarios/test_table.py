@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
-from test_amazon import B1, BOB, BOOKS, DROPPED, FILMS, M1, M3, OPTIONS, at, check
+from film_book_reviews import B1, BOB, BOOKS, DROPPED, FILMS, M1, M3, OPTIONS, at, check
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import BadLine

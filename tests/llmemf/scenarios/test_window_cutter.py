@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,7 +9,6 @@ from llmemf.errors import InputError
 from llmemf.scenarios.window_cutter import SECONDS_PER_DAY, WindowLimits, cut_windows
 from llmemf.scenarios.windows import in_time_order, read_sequence_file
 
-REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "movie_book"
 PUBLISHED = WindowLimits()
 
 
@@ -105,12 +101,12 @@ def test_impossible_limits_are_told(limits, part):
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data in {REAL}")
-def test_published_windows_are_found_as_they_are():
+def test_published_windows_are_found_as_they_are(real_data):
     """Every published window is what the cutter makes of its interactions, whatever their order inside a day."""
-    num_x = (REAL / "items_x.txt").read_bytes().count(b"\n")
+    folder = real_data / "movie_book"
+    num_x = (folder / "items_x.txt").read_bytes().count(b"\n")
     for name, count in (("val_new.txt", 7644), ("test_new.txt", 7708)):
-        windows = in_time_order(read_sequence_file(REAL / name, 100_782))
+        windows = in_time_order(read_sequence_file(folder / name, 100_782))
         assert len(windows) == count == len(np.unique(windows.users))
         order = np.argsort(windows.users, kind="stable")
         rows = np.concatenate([np.arange(windows.offsets[i], windows.offsets[i + 1]) for i in order])

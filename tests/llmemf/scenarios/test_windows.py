@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Sequences
 from llmemf.scenarios.windows import in_time_order, read_sequence_file, read_windows, tied_across_domains
 
-REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[3] / ".." / "shared" / "data")) / "movie_book"
 NUM_X, NUM_Y = 4, 5
 DAY = 86400
 
@@ -263,18 +261,12 @@ def test_two_files_for_one_role_and_a_missing_folder_are_refused(tmp_path):
         read_windows(tmp_path / "nowhere", "tiny")
 
 
-@pytest.fixture(scope="module")
-def real_folder() -> Path:
-    if not REAL.is_dir():
-        pytest.skip(f"real data is not there: {REAL} (set LLMEMF_REAL_DATA)")
-    return REAL
-
-
 @pytest.mark.data
-def test_real_published_windows_have_the_published_targets(real_folder):
+def test_real_published_windows_have_the_published_targets(real_data):
     num_x, num_items = 36845, 36845 + 63937
     parts = {
-        name: in_time_order(read_sequence_file(real_folder / f"{name}_new.txt", num_items)) for name in ("val", "test")
+        name: in_time_order(read_sequence_file(real_data / "movie_book" / f"{name}_new.txt", num_items))
+        for name in ("val", "test")
     }
     assert {name: (len(s), int((s.targets < num_x).sum())) for name, s in parts.items()} == {
         "val": (7644, 2032),
@@ -287,8 +279,8 @@ def test_real_published_windows_have_the_published_targets(real_folder):
 
 
 @pytest.mark.data
-def test_real_windows_split_leave_last_out_have_the_documented_counts(real_folder):
-    scenario = read_windows(real_folder, "movie_book_windows", ("movie", "book"), split="leave_last_out")
+def test_real_windows_split_leave_last_out_have_the_documented_counts(real_data):
+    scenario = read_windows(real_data / "movie_book", "movie_book_windows", ("movie", "book"), split="leave_last_out")
     assert (scenario.num_x, scenario.num_y, scenario.num_users) == (36845, 63937, 15352)
     assert len(scenario.train) == len(scenario.valid) == len(scenario.test) == 15352
     assert len(scenario.train.items) == 117501 and scenario.source["interactions"] == 148205
