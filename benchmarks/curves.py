@@ -81,8 +81,8 @@ def gather(folders: Iterable[Path]) -> pd.DataFrame:
         for event in state.epochs():
             trial, result = state.records[event["trial"]], event["result"]
             if trial.outcome == "completed":
-                settings = {key: _plain(value) for key, value in trial.choice.items() if key != "seed"}
-                seed = trial.choice.get("seed", sweep.seed)
+                settings = {key: _plain(value) for key, value in trial.config.items() if key != "seed"}
+                seed = trial.config.get("seed", sweep.seed)
                 values = {"epoch": result["epoch"], "objective": result["objective"], "val_mrr": result["val/mrr"]}
                 rows.append({**settings, "seed": seed, **values})
     if not rows:

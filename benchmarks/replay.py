@@ -147,7 +147,7 @@ def replay_sweep(
                 search.tell(own)
                 del running[trial.trial_id]
     records = state.records.values()
-    settings = tuple(own.choice for own in records)
+    settings = tuple(own.config for own in records)
     return Course(np.array(incumbents), rounds, tuple(own.epoch for own in records), settings)
 
 

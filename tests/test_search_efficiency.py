@@ -236,9 +236,9 @@ def recorded(folder, seed, **record):
     sweep = SweepRecord(name=f"curves-seed{seed}", seed=seed, scheduler="none", **values, **record)
     sweep.folder.mkdir(parents=True)
     sweep.save()
-    ledger = SweepState(sweep.folder)
+    state = SweepState(sweep.folder)
     for lr, epochs in ((0.1, 2), (0.2, 1)):
-        trial = ledger.propose({"lr": lr, "alpha": 0.5}, ["lr"], 2, {})
+        trial = state.propose({"lr": lr, "alpha": 0.5}, ["lr"], 2, {})
         for epoch in range(1, epochs + 1):
             result = {
                 "epoch": epoch,
@@ -247,7 +247,7 @@ def recorded(folder, seed, **record):
                 "stopped_early": False,
                 "val/mrr": lr,
             }
-            ledger.add(trial, result, stopped=False)
+            state.add(trial, result, stopped=False)
     return sweep.folder
 
 
@@ -317,7 +317,7 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
     from sweep_fakes import fake_evaluate, fast_trial, objective, tiny_data
 
     from sweeps.core.plan import Options, plan_sweep
-    from sweeps.core.sweep import StandIns, run_sweep
+    from sweeps.core.sweep import TrialBackend, run_sweep
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)
@@ -335,8 +335,8 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
         assignments=assignments,
     )
     plan = plan_sweep(options)
-    stand_ins = StandIns(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
-    assert run_sweep(plan, Console(file=io.StringIO()), stand_ins=stand_ins).exit_code == 0
+    backend = TrialBackend(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
+    assert run_sweep(plan, Console(file=io.StringIO()), backend=backend).exit_code == 0
     real = list(SweepState(plan.record.folder).records.values())
 
     formula = SimpleNamespace(
@@ -348,6 +348,6 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
     )
     choices = Choices("optuna", grace_period=2, reduction_factor=3, trials=9, grid_points=4)
     course = replay_sweep(formula, choices, 5, np.zeros(0))
-    assert [record.choice for record in real] == list(course.settings)
+    assert [record.config for record in real] == list(course.settings)
     assert [record.epoch for record in real] == list(course.trials)
     assert len({record.outcome for record in real}) == 2, "halving stopped some"

@@ -73,7 +73,7 @@ def _typical(record: AblationRecord, row: Row) -> tuple[TrialConfig, list[str]]:
         values = {"model": MODEL, "seed": record.seed, **configuration(record, row)}
         return build_config(model_class(MODEL).config_class, values, where=row.name), []
     plan = build_plan(_search_record(record, row))
-    return plan.configs[0], list(plan.space.varied)
+    return plan.configs[0], list(plan.space.varied_keys)
 
 
 def configuration(record: AblationRecord, row: Row) -> dict[str, Any]:

@@ -204,7 +204,7 @@ def _fixed(options: AblationOptions, storage: Path, data_root: Path) -> dict[str
     best = best_of(SweepState(record.folder).records.values())
     if best is None:
         raise InputError(f"--from {record.name}: no trial of it has a value")
-    fixed = {key: value for key, value in {**plan.fixed, **best.choice}.items() if key not in ("model", "seed")}
+    fixed = {key: value for key, value in {**plan.fixed, **best.config}.items() if key not in ("model", "seed")}
     given = dict(parse_assignment(text) for text in options.assignments)
     if options.epochs is not None:
         given["epochs"] = options.epochs

@@ -194,10 +194,10 @@ class GroupRun:
             best = best_of(records)
             if best is None:
                 raise EntryFailed(_first_error(records, "trial"))
-            values = {**search.fixed, **best.choice}
+            values = {**search.fixed, **best.config}
             chosen = {key: value for key, value in values.items() if key not in ("model", "seed")}
             config = build_config(search.config_class, {"model": search.record.model, **chosen}, where=best.name)
-            shown = {key: config.to_dict()[key] for key in search.shown}
+            shown = {key: config.to_dict()[key] for key in search.varied_keys}
             facts = {"search": search_facts(records), "chosen": shown}
         seeds = plan_seeds(self.record, entry, chosen)
 
@@ -292,7 +292,7 @@ class GroupRun:
             if record.outcome != "completed":
                 continue
             self.stop.check()
-            seed = record.choice["seed"]
+            seed = record.config["seed"]
             path = ranks_path(self.record.folder, entry, seed)
             if seed not in result.seeds or not path.exists():
                 look = self._ranked(record, weights, data)
@@ -309,10 +309,10 @@ class GroupRun:
 
     def _ranked(self, record: TrialRecord, weights: dict[str, Path], data: SweepData) -> TestEvaluation:
         if record.name not in weights:
-            raise EntryFailed(f"the weights of seed {record.choice['seed']} are gone")
+            raise EntryFailed(f"the weights of seed {record.config['seed']} are gone")
         rank = self.backend.rank or evaluate_on_test
         try:
-            with self.console.status(f"scoring seed {record.choice['seed']} on the test split"):
+            with self.console.status(f"scoring seed {record.config['seed']} on the test split"):
                 return rank(weights[record.name], data)
         except (InputError, FloatingPointError) as error:
             raise EntryFailed(str(error)) from error

@@ -89,7 +89,7 @@ def load_ranks(path: Path) -> dict[str, np.ndarray]:
 def ended_seeds(folder: Path) -> dict[int, TrialRecord]:
     """Seed -> trial of a sweep over seeds, of those that ended with a value."""
     records = SweepState(folder).records.values()
-    return {record.choice["seed"]: record for record in records if record.outcome == "completed"}
+    return {record.config["seed"]: record for record in records if record.outcome == "completed"}
 
 
 def search_facts(records: list[Any]) -> dict[str, Any]:

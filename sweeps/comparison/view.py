@@ -242,7 +242,7 @@ def print_dry_run(
             plans[model] = plan_search(record, model)
         plan = plans.get(model)
         seeds = 1 if model_type.closed_form else len(record.seeds)
-        known = [str(plan.trials), str(seeds), ", ".join(plan.space.varied) or "nothing"] if plan else ["-", "-"]
+        known = [str(plan.trials), str(seeds), ", ".join(plan.space.varied_keys) or "nothing"] if plan else ["-", "-"]
         cells: list[Any] = known if plan else [*known, Text(f"cannot run: {problems[model]}", style="yellow")]
         made.add_row(shown_name(model), model_type.status, *cells)
     console.print(made)

@@ -100,7 +100,7 @@ class SweepCallback(tune.Callback):
         elif kind == "error":
             self.state.fail(record, kind, line)
             self._end(record)
-        elif kind == "worn":
+        elif kind == "stale":
             # Its process was refused before the trial began in it.
             log.warning("%s starts in another process: %s", record.name, line)
             self.search.again(record)
@@ -134,7 +134,7 @@ class SweepCallback(tune.Callback):
             log.warning("the display could not be written: %s", error)
 
     def get_state(self) -> None:
-        """Nothing for Tune's snapshots: the state's journal holds all."""
+        """Nothing for Tune's snapshots: the event log holds all."""
 
 
 def trial_dirname(trial: Any) -> str:
@@ -157,11 +157,11 @@ def read_error(trial: Any) -> tuple[Exception | None, str]:
 
 
 def failure_kind(exception: Exception | None, trace: str) -> str:
-    """Why a trial failed: `disk`, `memory`, `lost` (its process or node died), `worn` (the process was), or its own `error`."""
+    """Why a trial failed: `disk`, `memory`, `lost` (its process or node died), `stale` (the process was not as before its first trial), or its own `error`."""
     from ray.exceptions import RayTaskError
 
     if last_error(trace).startswith("StaleWorker: "):
-        return "worn"
+        return "stale"
     if is_disk_full(trace):
         return "disk"
     if any(sign in trace for sign in ("OutOfMemoryError", "MemoryError", "running low on memory", "out of memory")):

@@ -12,6 +12,7 @@ from pathlib import Path
 from llmemf.errors import InputError
 from sweeps.state import checkpoints
 from sweeps.state.checkpoint_retention import CheckpointRetention
+from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.settings import RECORD, TUNE, SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import mlflow_client
@@ -54,7 +55,7 @@ def holdings(storage: Path, keep: int | None = None) -> list[Holding]:
         keep: how many trials of each may keep their weights; None leaves it to each sweep's own setting.
 
     Raises:
-        InputError: a record or a journal is damaged.
+        InputError: a record or an event log is damaged.
     """
     found = [_holding(path.parent, storage, keep) for path in sorted((storage / "sweeps").glob(f"*/{RECORD}"))]
     return sorted(found, key=lambda holding: holding.changed)
@@ -66,8 +67,8 @@ def _holding(folder: Path, storage: Path, keep: int | None) -> Holding:
     running = _is_locked(folder)
     states = sum(size(path) for path in folder.rglob(checkpoints.STATE))
     weights = sum(size(path) for path in (folder / "trials").glob("*")) - states + size(folder / "best")
-    journal = folder / "journal.jsonl"
-    changed = datetime.datetime.fromtimestamp((journal if journal.exists() else folder).stat().st_mtime)
+    log = folder / EVENT_LOG
+    changed = datetime.datetime.fromtimestamp((log if log.exists() else folder).stat().st_mtime)
     parts = {"weights": weights, "states": states, "other": size(folder) - weights - states}
     leftovers = {} if running else dict(_leftovers(folder, record.keep if keep is None else keep))
     return Holding(record, running, parts, leftovers, changed)

@@ -123,7 +123,7 @@ class Display:
         took = text_format.duration(record.seconds)
         return (
             f"[{text_format.duration(self.elapsed())}] {record.name} {record.outcome} after epoch {record.epoch} ({took}), "
-            f"{value}  {text_format.settings(record.settings)}"
+            f"{value}  {text_format.settings(record.varied)}"
         )
 
     def counts(self) -> dict[str, int]:
@@ -197,7 +197,7 @@ class Display:
                     f"  {best.name}, epoch {best.best_epoch}",
                 )
             )
-            parts.append(Padding(Text(text_format.settings(best.settings), style="green"), (0, 0, 0, 7)))
+            parts.append(Padding(Text(text_format.settings(best.varied), style="green"), (0, 0, 0, 7)))
             parts.append(Text(""))
         parts.append(self._running_table())
         return Group(*parts)
@@ -210,7 +210,7 @@ class Display:
         table.add_column("  trial", no_wrap=True)
         table.add_column("epoch", justify="right", no_wrap=True)
         table.add_column("objective", justify="right", no_wrap=True)
-        keys = list(running[0].settings)
+        keys = list(running[0].varied)
         spread = fits(running, keys, self.console.width - 28)
         for key in keys if spread else ["settings"]:
             table.add_column(key, no_wrap=spread, justify="right" if spread else "left")
@@ -220,8 +220,8 @@ class Display:
             else:
                 value = Text("-", style="dim") if record.objective is None else Text(f"{record.objective:.4f}")
             cells: list[Any] = [f"  {record.name}", f"{record.epoch}/{record.epochs}", value]
-            cells += [text_format.number(record.settings.get(key)) for key in keys] if spread else []
-            table.add_row(*cells, *([] if spread else [text_format.settings(record.settings)]))
+            cells += [text_format.number(record.varied.get(key)) for key in keys] if spread else []
+            table.add_row(*cells, *([] if spread else [text_format.settings(record.varied)]))
         if len(running) > SHOWN_RUNNING:
             table.add_row(f"  +{len(running) - SHOWN_RUNNING} more")
         return table
@@ -231,5 +231,5 @@ def fits(records: list[TrialRecord], keys: list[str], width: int, gap: int = 2) 
     """Whether one column per setting fits into `width` characters."""
     needed = 0
     for key in keys:
-        needed += gap + max([len(key), *(len(text_format.number(record.settings.get(key))) for record in records)])
+        needed += gap + max([len(key), *(len(text_format.number(record.varied.get(key))) for record in records)])
     return needed <= width

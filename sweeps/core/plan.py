@@ -113,9 +113,9 @@ class Plan:
         return self.fixed["epochs"]
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def varied_keys(self) -> tuple[str, ...]:
         """Settings that differ between trials, those of an extended sweep's earlier ones included."""
-        return tuple(dict.fromkeys([*self.record.shown, *self.space.varied, *self.before]))
+        return tuple(dict.fromkeys([*self.record.varied_keys, *self.space.varied_keys, *self.before]))
 
     @property
     def is_fallback(self) -> bool:
@@ -216,7 +216,7 @@ def plan_resume(options: Options) -> Plan:
     if options.assignments:
         raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
     record = _stored_record(options, "--resume")
-    plan = build_plan(record, known=[item.choice for item in SweepState(record.folder).records.values()])
+    plan = build_plan(record, known=[item.config for item in SweepState(record.folder).records.values()])
     plan.resumed = True
     return plan
 
@@ -234,13 +234,13 @@ def plan_extend(options: Options, more: int) -> Plan:
         InputError: there is no such sweep, an option would make its trials incomparable, or no grid point is left.
     """
     record = _stored_record(options, "--extend")
-    earlier = [item.choice for item in SweepState(record.folder).records.values()]
+    earlier = [item.config for item in SweepState(record.folder).records.values()]
     if not earlier:
         raise InputError(f"--extend: sweep {record.name!r} has no trial yet: continue it with --resume")
     before = build_plan(record, known=earlier)
     assigned = {parse_assignment(text)[0] for text in options.assignments}
-    if settled := sorted(assigned & set(IMMUTABLE_SETTINGS)):
-        raise InputError(f"--extend: {settled[0]} must be the same in all trials of a sweep: start a new one")
+    if immutable := sorted(assigned & set(IMMUTABLE_SETTINGS)):
+        raise InputError(f"--extend: {immutable[0]} must be the same in all trials of a sweep: start a new one")
     settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
     overrides = apply_assignments(settings, options.assignments)
     # What was fixed and is given now belongs to the space: earlier trials have another value of it.
@@ -300,9 +300,9 @@ def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence
     fixed = {"model": record.model, "seed": record.seed, **record.fixed}
     for key in [key for block in space.blocks for key in block.keys]:
         fixed.pop(key, None)
-    settled = [key for key in IMMUTABLE_SETTINGS if key in space.varied]
-    if settled:
-        raise InputError(f"{settled[0]} must be the same in all trials; give one value")
+    immutable = [key for key in IMMUTABLE_SETTINGS if key in space.varied_keys]
+    if immutable:
+        raise InputError(f"{immutable[0]} must be the same in all trials; give one value")
     fixed.setdefault("epochs", config_class.model_fields["epochs"].default)
     space, configs, notices = _check_points(config_class, fixed, space)
     points, trials = choose_points(record, space, whole_grid=whole_grid, known=known)
@@ -317,7 +317,7 @@ def choose_points(
 ) -> tuple[list[dict[str, Any]], int]:
     """The grid points that are still to run, in seeded random order, and the number of all trials.
 
-    How many grid points come before Optuna's proposals is settled with the sweep (`record.grid_points`), so that an
+    How many grid points come before Optuna's proposals is decided when the sweep starts (`record.grid_points`), so that an
     extension adds proposals.
     """
     refined = record.search != "grid" and space.continuous

@@ -68,7 +68,7 @@ class TrialBackend:
         trainable: instead of `train_trial`, of the same signature.
         evaluate: instead of `evaluate_checkpoint`.
         client: makes the MLflow client.
-        saved: called after each event of the journal.
+        saved: called after each event of the log.
     """
 
     data: SweepData | None = None
@@ -95,13 +95,13 @@ class Sweep:
         self.state = SweepState(self.folder)
         self.state.saved = backend.saved or self.state.saved
         self.state.fill(plan.before)
-        plan.record.shown = list(plan.shown)
+        plan.record.varied_keys = list(plan.varied_keys)
         self.search = SweepSearch(
             plan.space,
             self.state,
             method=plan.record.search,
             points=plan.points,
-            shown=plan.shown,
+            varied_keys=plan.varied_keys,
             trials=plan.trials,
             epochs=plan.epochs,
             seed=plan.record.seed,
@@ -112,7 +112,7 @@ class Sweep:
         self._leaving = threading.Lock()
 
     def open(self, data: SweepData, parallel: int) -> None:
-        """Take the sweep over: into the journal, the record and MLflow.
+        """Take the sweep over: into the event log, the record and MLflow.
 
         Raises:
             InputError: the tracking server or database cannot be reached.
@@ -214,7 +214,7 @@ class Sweep:
         os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
 
     def leave(self, reason: str) -> None:
-        """Close what is open where the sweep cannot go on; `--resume` goes on from the journal."""
+        """Close what is open where the sweep cannot go on; `--resume` goes on from the event log."""
         if self.tracking is None:
             return
         tracking, self.tracking = self.tracking, None
@@ -230,7 +230,7 @@ class Sweep:
                 tracking.end_trial(record)
 
     def finalize(self, outcome: str, reason: str) -> None:
-        """Write how the sweep stands into its journal and its record."""
+        """Write how the sweep stands into its event log and its record."""
         self.state.stop(reason or outcome)
         self.plan.record.status = outcome
         self.plan.record.save()
@@ -270,7 +270,7 @@ class Sweep:
         return Result(code, records, test)
 
     def _test(self, best: TrialRecord) -> dict[str, float]:
-        """Test metrics of the chosen trial: computed once, and known from the journal afterwards.
+        """Test metrics of the chosen trial: computed once, and known from the event log afterwards.
 
         Raises:
             InputError: its weights are gone.
@@ -378,7 +378,7 @@ def write_results(
         "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
     }
     if best:
-        config = build_config(plan.config_class, {**plan.fixed, **best.choice}, where=best.name)
+        config = build_config(plan.config_class, {**plan.fixed, **best.config}, where=best.name)
         encoders = ", ".join(f"{kind} {matrix.encoder}" for kind, matrix in data.features.items()) or "none"
         facts = {
             "best trial of sweep": f"{record.name} ({best.name}, epoch {best.best_epoch})",
@@ -397,7 +397,7 @@ def write_results(
 def open_tracking(
     plan: Plan, data: SweepData, state: SweepState, console: Console, client: Callable[[], Any] | None = None
 ) -> Tracking:
-    """The tracker with its parent run, level with the journal; makes the database where there is none."""
+    """The tracker with its parent run, level with the event log; makes the database where there is none."""
     record = plan.record
     tags = {
         "scenario": data.scenario.name,

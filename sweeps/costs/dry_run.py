@@ -54,14 +54,14 @@ def remaining(plan: Plan, state: SweepState) -> tuple[list[TrialRecord], list[di
 def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
     unfinished, points, later = remaining(plan, state)
     first = len(state.records) + 1
-    rows = [(record.name, record.settings, f"goes on after epoch {record.epoch}") for record in unfinished]
+    rows = [(record.name, record.varied, f"goes on after epoch {record.epoch}") for record in unfinished]
     rows += [(trial_name(first + index), point, "") for index, point in enumerate(points)]
     shown = rows[:TRIALS_SHOWN] if console.is_terminal else rows
     ended = len(state.records) - len(unfinished)
     if ended:
         console.print(f"{text_format.plural(ended, 'trial')} of {plan.trials:,} ended already", style="dim")
     if rows:
-        keys = plan.shown
+        keys = plan.varied_keys
         table = Table(box=None, padding=(0, 1), header_style="dim", show_edge=False)
         table.add_column("trial", no_wrap=True)
         for key in keys:

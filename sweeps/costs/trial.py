@@ -104,7 +104,7 @@ def trial_factors(plan: Plan, ratios: Sequence[dict[tuple, float]]) -> list[floa
             independently of each other.
     """
     unfinished, points, later = remaining(plan, SweepState(plan.record.folder))
-    known = [record.choice for record in unfinished] + points
+    known = [record.config for record in unfinished] + points
     factors = []
     for values in known:
         factor = 1.0

@@ -113,8 +113,8 @@ def failing_region(findings: ReportData, parameter: Parameter) -> tuple[str, flo
     """
     if not parameter.numeric:
         return None
-    pairs = [(float(r.settings[parameter.key]), r.outcome == "failed") for r in findings.records
-             if r.settings.get(parameter.key) is not None and (r.ended or r.objective is not None)]  # fmt: skip
+    pairs = [(float(r.varied[parameter.key]), r.outcome == "failed") for r in findings.records
+             if r.varied.get(parameter.key) is not None and (r.ended or r.objective is not None)]  # fmt: skip
     total = sum(bad for _, bad in pairs)
     if total < 2 or total == len(pairs):
         return None
@@ -146,7 +146,7 @@ def widen_edge(findings: ReportData, importances: Importances, certainty: Certai
         importance = importances.of(parameter.key)
         if importance is not None and importances.trials >= ENOUGH and not importance.is_clear:
             continue
-        places = [parameter.position(story.record.settings.get(parameter.key)) for story in leaders]
+        places = [parameter.position(story.record.varied.get(parameter.key)) for story in leaders]
         for upper in (False, True):
             at = [p is not None and (p >= 1 - EDGE if upper else p <= EDGE) for p in places]
             value = beyond(parameter, upper=upper)
@@ -182,7 +182,7 @@ def _is_valid(findings: ReportData, key: str, value: float) -> bool:
     try:
         config_class = model_class(findings.record.model).config_class
         best = findings.valued[0].record
-        build_config(config_class, {**findings.record.fixed, **best.choice, **best.settings, key: value})
+        build_config(config_class, {**findings.record.fixed, **best.config, **best.varied, key: value})
     except InputError:
         return False
     return True
@@ -204,12 +204,12 @@ def fix_flat(findings: ReportData, importances: Importances, certainty: Certaint
     if best is None or importances.trials < ENOUGH or not any(item.is_clear for item in importances.items):
         return []
     flat = [item.key for item in importances.items if not item.is_clear and item.share < 0.1]
-    flat = [key for key in flat if key in best.record.settings]
+    flat = [key for key in flat if key in best.record.varied]
     if not flat:
         return []
     why = f"Among {importances.trials} trials {'they matter' if len(flat) > 1 else 'it matters'} no more than chance "
     why += "would give; fixed, the trials go to what does."
-    fixed = {key: best.record.settings[key] for key in flat}
+    fixed = {key: best.record.varied[key] for key in flat}
     return [Advice(f"Fix {', '.join(flat)}", why, commands.again(findings.record, assignments=fixed))]
 
 

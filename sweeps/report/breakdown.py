@@ -95,7 +95,7 @@ def rank_leaders(
         return Ranked(problem=f"The weights of {best.name} are not in {findings.record.folder}.")
     try:
         if data is None:
-            plan = build_plan(findings.record.model_copy(deep=True), known=[item.choice for item in findings.records])
+            plan = build_plan(findings.record.model_copy(deep=True), known=[item.config for item in findings.records])
             if not is_prepared(plan):
                 return Ranked(problem=f"The data of {findings.record.scenario} is not in {findings.record.data_root}.")
             data = load_data(plan)

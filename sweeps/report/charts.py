@@ -86,7 +86,7 @@ def slice_of(findings: ReportData, parameter: Parameter) -> str:
     y, x = _objective_axis(findings, ""), inset(parameter_axis(parameter, parameter.key))
     marks, placed = [], []
     for story in stories:
-        at = parameter.position(story.record.settings.get(parameter.key))
+        at = parameter.position(story.record.varied.get(parameter.key))
         if at is not None:
             placed.append((indent(at), y.at(story.record.objective)))
             marks.append(dot(*placed[-1], kind_of(findings, story), story.record.number))
@@ -117,7 +117,7 @@ def simplex(findings: ReportData, pair: tuple[Parameter, Parameter]) -> str:
             lines.append(f'<path class="g" d="{path([_corner(*a), _corner(*b)])}"/>')
     marks = []
     for story, level in list(zip(findings.valued, classes))[::-1]:
-        shares = [story.record.settings.get(parameter.key) for parameter in pair]
+        shares = [story.record.varied.get(parameter.key) for parameter in pair]
         if None in shares:
             continue
         best = " best" if story is findings.best else ""
@@ -150,7 +150,7 @@ def parallel(findings: ReportData) -> str:
     classes = quantile_classes([story.record.objective for story in findings.valued])
     lines, marks = [], []
     for story, level in list(zip(findings.valued, classes))[::-1]:
-        places = [parameter.position(story.record.settings.get(parameter.key)) for parameter in parameters]
+        places = [parameter.position(story.record.varied.get(parameter.key)) for parameter in parameters]
         if None in places:
             continue
         points = [(index / last, place) for index, place in enumerate(places)]

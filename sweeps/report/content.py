@@ -228,7 +228,7 @@ def best_lines(report: Report) -> str:
     best = report.findings.best
     if best is None:
         return ""
-    settings = {**best.record.choice, **best.record.settings}
+    settings = {**best.record.config, **best.record.varied}
     return "\n".join(f"{key}: {_yaml(item)}" for key, item in settings.items())
 
 
@@ -247,7 +247,7 @@ def failures(findings: ReportData) -> list[tuple[str, str, str, str]]:
     """Trial, kind, reason and settings of what failed."""
     kinds = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
     failed = [record for record in findings.records if record.outcome == "failed"]
-    return [(r.name, kinds.get(r.kind, r.kind), r.error, text_format.settings(r.settings)) for r in failed]
+    return [(r.name, kinds.get(r.kind, r.kind), r.error, text_format.settings(r.varied)) for r in failed]
 
 
 def spending_rows(findings: ReportData) -> list[list[str]]:

@@ -177,12 +177,12 @@ def gather(record: SweepRecord, now: float | None = None) -> ReportData:
     state = SweepState(record.folder)
     events = state.event_log.read()
     openings = [event for event in events if event["event"] == "opened"]
-    state, note = _state(record, openings, events, time.time() if now is None else now)
+    status, note = _state(record, openings, events, time.time() if now is None else now)
     trials = {number: TrialHistory(item) for number, item in state.records.items()}
     for story in trials.values():
         if not story.record.ended:
             begun = any(event["event"] == "started" and event["trial"] == story.record.number for event in events)
-            story.record.outcome = "running" if state == "running" and begun else "interrupted" if begun else "pending"
+            story.record.outcome = "running" if status == "running" and begun else "interrupted" if begun else "pending"
     fixed = _fixed(record)
     _read_epochs(trials, events, fixed.get("monitor", "val_mrr"))
     spending = spend(trials, events, record)
@@ -195,7 +195,7 @@ def gather(record: SweepRecord, now: float | None = None) -> ReportData:
         record=record,
         trials=trials,
         tests=state.tests,
-        state=state,
+        state=status,
         state_note=note,
         openings=openings,
         space=space,

@@ -76,7 +76,7 @@ def importances(stories: Sequence[TrialHistory], parameters: Sequence[Parameter]
         parameters: those that are searched.
     """
     usable = [p for p in parameters if len(p.values) > 1]
-    chosen = [s for s in stories if all(p.position(s.record.settings.get(p.key)) is not None for p in usable)]
+    chosen = [s for s in stories if all(p.position(s.record.varied.get(p.key)) is not None for p in usable)]
     count = len(chosen)
     if not usable:
         return Importances(trials=count, note="No setting differs between trials.")
@@ -128,7 +128,7 @@ def _optuna_trials(stories: Sequence[TrialHistory], parameters: Sequence[Paramet
     for story in stories:
         values = {}
         for p in parameters:
-            value = story.record.settings[p.key]
+            value = story.record.varied[p.key]
             values[p.key] = float(value) if p.numeric else text_format.number(value)
         trials.append(create_trial(params=values, distributions=distributions, value=story.record.objective))
     return trials

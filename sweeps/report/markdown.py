@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmemf import text_format
 from sweeps.report.agreement import agreements
 from sweeps.report.content import (
     METRIC_HEADS,
@@ -86,7 +87,7 @@ def _code(content: str, language: str = "bash") -> str:
 def _board(report: Report) -> str:
     findings = report.findings
     rows = leaderboard.rows(findings.records)
-    settings = list(dict.fromkeys(key for record in findings.records for key in record.settings))
+    settings = list(dict.fromkeys(key for record in findings.records for key in record.varied))
     metrics = [f"val/{domain}/{name}" for domain in findings.domains for name in leaderboard.SHOWN_METRICS]
     metrics = [name for name in metrics if name in rows[0]]
     heads = ["rank", "trial", "outcome", "objective", "epochs", *map(heading, metrics), *settings]
@@ -94,7 +95,7 @@ def _board(report: Report) -> str:
         [
             str(row["rank"]), row["trial"], row["outcome"], value(row["objective"]),
             f"{row['best_epoch']}/{row['epochs_run']}", *(value(row[name]) for name in metrics),
-            *("-" if row[key] is None else leaderboard.wording.number(row[key]) for key in settings),
+            *("-" if row[key] is None else text_format.number(row[key]) for key in settings),
         ]
         for row in rows[:SHOWN]
     ]  # fmt: skip

@@ -78,7 +78,7 @@ def _data(report: Report) -> str:
         record = story.record
         epoch = f"{record.outcome}, epoch {record.best_epoch} of {record.epoch}"
         shown = "-" if record.objective is None else f"{record.objective:.4f}"
-        found[number] = [record.name, shown, epoch, text_format.settings(record.settings)]
+        found[number] = [record.name, shown, epoch, text_format.settings(record.varied)]
     return json.dumps(found, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -51,10 +51,10 @@ class Parameter:
 
 def searched_parameters(records: Sequence[TrialRecord], space: Space | None) -> list[Parameter]:
     """The settings that differ between trials, in the order in which the sweep shows them."""
-    keys = list(dict.fromkeys(key for record in records for key in record.settings))
+    keys = list(dict.fromkeys(key for record in records for key in record.varied))
     found = []
     for key in keys:
-        values = [record.settings[key] for record in records if record.settings.get(key) is not None]
+        values = [record.varied[key] for record in records if record.varied.get(key) is not None]
         if key not in NOT_SEARCHED and values:
             found.append(_parameter(key, values, space))
     return found

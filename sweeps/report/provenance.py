@@ -54,7 +54,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
 
 def shared_settings(findings: ReportData) -> list[tuple[str, str]]:
     """Settings that all trials share, defaults included."""
-    searched = {key for record in findings.records for key in record.choice}
+    searched = {key for record in findings.records for key in record.config}
     return [(k, "-" if v is None else text_format.number(v)) for k, v in findings.fixed.items() if k not in searched]
 
 

@@ -21,7 +21,7 @@ def board(report: Report) -> str:
     rows = leaderboard.rows(findings.records)
     if not rows:
         return ""
-    settings = list(dict.fromkeys(key for record in findings.records for key in record.settings))
+    settings = list(dict.fromkeys(key for record in findings.records for key in record.varied))
     metrics = [name for name in rows[0] if "/" in name]
     main = [f"val/{domain}/{name}" for domain in findings.domains for name in SHOWN_METRICS]
     main = [name for name in main if name in metrics]

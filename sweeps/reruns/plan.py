@@ -93,7 +93,7 @@ def plan_rerun(options: RerunOptions, *, now: datetime.datetime | None = None) -
     top = DEFAULT_TOP if options.top is None else options.top
     best = [record for record in ranked(state.records.values()) if record.outcome in ("completed", "pruned")][:top]
     chosen = {
-        record.name: {k: v for k, v in {**plan.fixed, **record.choice}.items() if k not in ("model", "seed")}
+        record.name: {k: v for k, v in {**plan.fixed, **record.config}.items() if k not in ("model", "seed")}
         for record in best
     }
     count = DEFAULT_SEEDS if options.seeds is None else options.seeds
@@ -108,7 +108,7 @@ def plan_rerun(options: RerunOptions, *, now: datetime.datetime | None = None) -
         trials=list(chosen),
         asked=top,
         configurations=chosen,
-        shown={record.name: record.settings for record in best},
+        shown={record.name: record.varied for record in best},
         objectives={record.name: record.objective for record in best},
         earlier_looks=len(state.tests),
         seed=sweep.seed,

@@ -39,7 +39,7 @@ class SweepSearch(Searcher):
         points: grid points that have not been run, in their order.
         trials: number of all trials.
         epochs: of a new trial.
-        shown: settings that vary between trials; by default those of the space.
+        varied_keys: settings that vary between trials; by default those of the space.
         seed: of the sampler. With several trials at once the suggestions also depend on the order in which trials end.
         startup: random suggestions before TPE starts to model (finished grid points count).
 
@@ -57,7 +57,7 @@ class SweepSearch(Searcher):
         trials: int,
         epochs: int,
         points: Iterable[dict[str, Any]] = (),
-        shown: Iterable[str] | None = None,
+        varied_keys: Iterable[str] | None = None,
         seed: int = 0,
         startup: int = PRIOR_TRIALS,
     ) -> None:
@@ -66,7 +66,7 @@ class SweepSearch(Searcher):
         self.trials, self.epochs, self.seed, self.startup = trials, epochs, seed, startup
         self.waiting = deque(state.unfinished())
         self.points = deque(points)
-        self.shown = space.varied if shown is None else tuple(shown)
+        self.varied_keys = space.varied_keys if varied_keys is None else tuple(varied_keys)
         self.live: dict[str, TrialRecord] = {}
         self._asked: dict[int, optuna.Trial] = {}
         self.study = optuna.create_study(direction="maximize")
@@ -83,7 +83,7 @@ class SweepSearch(Searcher):
         if record is None:
             return None if self.live else Searcher.FINISHED
         self.live[trial_id] = record
-        return {"trial": record.number, **record.choice}
+        return {"trial": record.number, **record.config}
 
     def has_work(self) -> bool:
         """Whether any trial is left to run."""
@@ -127,8 +127,8 @@ class SweepSearch(Searcher):
         self.study.sampler = self._sampler(number)
         trial = self.study.ask(self.space.distributions())
         # The point itself wins over the way back from Optuna's parameters: 0.3 arrives as 0.3.
-        choice = {**self.space.from_internal(trial.params), **point}
-        record = self.state.propose(choice, self.shown, self.epochs, trial.params)
+        config = {**self.space.from_internal(trial.params), **point}
+        record = self.state.propose(config, self.varied_keys, self.epochs, trial.params)
         self._asked[number] = trial
         self._label(trial, record)
         return record
@@ -157,9 +157,9 @@ class SweepSearch(Searcher):
 
     def _params(self, record: TrialRecord, distributions: Mapping[str, Any]) -> dict[str, Any] | None:
         """Optuna's parameters of a stored trial in this space, None where it lies outside."""
-        candidates = [record.params]
+        candidates = [record.optuna_params]
         try:
-            candidates.append(self.space.to_internal(record.choice))
+            candidates.append(self.space.to_internal(record.config))
         except KeyError:
             pass
         for params in candidates:
@@ -169,10 +169,10 @@ class SweepSearch(Searcher):
 
     def _label(self, trial: optuna.Trial, record: TrialRecord) -> None:
         trial.set_user_attr("trial", record.name)
-        trial.set_user_attr("settings", record.settings)
+        trial.set_user_attr("varied", record.varied)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the state's journal holds all that the search follows from."""
+        """Nothing: the event log holds all that the search follows from."""
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a search is made from the sweep's state")

@@ -6,7 +6,7 @@ that a constraint ties); the grid is the product of the blocks' feasible points,
     key: [values]                        grid values; floats are refined between the smallest and the largest
     key: {low: 0, high: 1, log: false}   no grid values, refinement only
     "alpha, beta": {simplex: 0.1}        all pairs in steps of 0.1 with alpha + beta <= 1
-    "alpha, beta": {simplex: 0.1, given: {alpha: 0.3}}    the same with one share settled
+    "alpha, beta": {simplex: 0.1, given: {alpha: 0.3}}    the same with one share given
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class Space:
         return self.full_size - self.size
 
     @property
-    def varied(self) -> tuple[str, ...]:
+    def varied_keys(self) -> tuple[str, ...]:
         """Settings that differ between trials."""
         return tuple(
             key for block in self.blocks if block.kind != "fixed" for key in block.keys if not _same(block, key)
@@ -346,7 +346,7 @@ def _simplex(keys: tuple[str, ...], step: Any, given: Mapping[str, Any]) -> list
         return [Block(keys, kept, "simplex", len(pairs))]
     fixed = [len(set(column)) == 1 for column in zip(*kept)]
     if any(fixed):
-        # One share is settled: the other is an ordinary setting between its smallest and largest feasible value.
+        # One share is given: the other is an ordinary setting between its smallest and largest feasible value.
         return [list_block(key, sorted(set(column))) for key, column in zip(keys, zip(*kept))]
     return [Block(keys, kept, "choice", len(pairs))]
 

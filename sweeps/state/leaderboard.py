@@ -25,7 +25,7 @@ SHOWN_METRICS = ("mrr", "ndcg_10")
 def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> Table:
     """The best trials for the terminal: validation metrics per domain where the width allows it."""
     shown = ranked(records)[:TOP]
-    keys = list(shown[0].settings) if shown else []
+    keys = list(shown[0].varied) if shown else []
     outcomes = [record.outcome for record in shown if record.outcome != "completed"]
     fixed = {
         "trial": [record.name for record in shown],
@@ -53,8 +53,8 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
         if outcomes:
             quiet = record.outcome == "completed"
             cells.append(Text("" if quiet else record.outcome, style=STYLE[record.outcome]))
-        given = [text_format.number(record.settings.get(key)) for key in keys]
-        cells += given if spread else [text_format.settings(record.settings)]
+        given = [text_format.number(record.varied.get(key)) for key in keys]
+        cells += given if spread else [text_format.settings(record.varied)]
         result.add_row(*cells, style="bold" if place == 0 else "")
     return result
 
@@ -67,7 +67,7 @@ def _heading(metric: str) -> str:
 
 def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
     """One flat row per trial, best first: every setting and every validation metric of its best epoch."""
-    keys = list(dict.fromkeys(key for record in records for key in record.settings))
+    keys = list(dict.fromkeys(key for record in records for key in record.varied))
     metrics = sorted({name for record in records for name in record.metrics})
     result = []
     for place, record in enumerate(ranked(records), start=1):
@@ -80,7 +80,7 @@ def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
             "epochs_run": record.epoch,
             "seconds": round(record.seconds, 1),
         }
-        row |= {key: text_format.number(v) if isinstance(v := record.settings.get(key), list) else v for key in keys}
+        row |= {key: text_format.number(v) if isinstance(v := record.varied.get(key), list) else v for key in keys}
         row |= {name: record.metrics.get(name) for name in metrics}
         result.append({**row, "error": record.error})
     return result

@@ -16,6 +16,8 @@ from llmemf.models import model_class
 
 SCENARIO_FILES = Path(__file__).resolve().parent.parent / "scenarios"
 RECORD = "sweep.yaml"
+DISK_NAMES = {"varied_keys": "shown"}
+"""Fields of a record that have another key in `sweep.yaml`."""
 TUNE = "tune"
 """Folder of a sweep that Ray Tune writes for itself; nothing of it is needed to resume."""
 GROUPS = ("comparisons", "ablations", "reruns")
@@ -108,7 +110,7 @@ class SweepRecord(SweepSettings):
     fresh_workers: bool = False
     """Whether every trial starts a process of its own."""
     fingerprint: str = ""
-    shown: list[str] = []
+    varied_keys: list[str] = []
     """Settings that differ between trials."""
     created: str = ""
     status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
@@ -119,7 +121,7 @@ class SweepRecord(SweepSettings):
 
     def save(self) -> None:
         """Write `sweep.yaml`; it appears whole or not at all."""
-        content = json.loads(self.model_dump_json())
+        content = {DISK_NAMES.get(key, key): value for key, value in json.loads(self.model_dump_json()).items()}
         write_text(self.folder / RECORD, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
 
     @classmethod
@@ -129,7 +131,9 @@ class SweepRecord(SweepSettings):
         Raises:
             InputError: there is none, or it was damaged.
         """
-        return build_config(cls, read_yaml(folder / RECORD), where=str(folder / RECORD))
+        names = {on_disk: name for name, on_disk in DISK_NAMES.items()}
+        values = {names.get(key, key): value for key, value in read_yaml(folder / RECORD).items()}
+        return build_config(cls, values, where=str(folder / RECORD))
 
 
 def scenario_files() -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""All trials of a sweep as records that follow from its journal, event by event."""
+"""All trials of a sweep as records that follow from its event log, event by event."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MEMORY_LOSSES = 2
 
 
 class SweepState:
-    """The records of a sweep and the journal that they follow from.
+    """The records of a sweep and the event log that they follow from.
 
-    Every change is written to the journal first and then applied by the same code that reads a stored one; a resumed
+    Every change is written to the event log first and then applied by the same code that reads a stored one; a resumed
     sweep therefore knows exactly what the killed one knew.
 
     Args:
         folder: the sweep's folder.
 
     Raises:
-        InputError: the journal is damaged.
+        InputError: the event log is damaged.
 
     Attributes:
         records: number -> record.
@@ -75,21 +75,23 @@ class SweepState:
     def fill(self, before: dict[str, Any]) -> None:
         """Give all trials so far the settings that they shared without naming them."""
         for record in self.records.values():
-            record.settings = {**record.settings, **before}
-            record.choice = {**before, **record.choice}
+            record.varied = {**record.varied, **before}
+            record.config = {**before, **record.config}
 
-    def propose(self, choice: dict[str, Any], shown: Iterable[str], epochs: int, params: dict[str, Any]) -> TrialRecord:
-        """A new trial.
+    def propose(
+        self, config: dict[str, Any], varied_keys: Iterable[str], epochs: int, optuna_params: dict[str, Any]
+    ) -> TrialRecord:
+        """Add a new trial.
 
         Args:
-            choice: its value of every setting of the search space.
-            shown: those of them that vary between trials.
+            config: its value of every setting of the search space.
+            varied_keys: those of them that vary between trials.
             epochs: at most.
-            params: Optuna's own parameters behind the choice.
+            optuna_params: Optuna's own parameters behind the config.
         """
         number = len(self.records) + 1
-        settings = {key: choice[key] for key in shown}
-        self._write("proposed", trial=number, settings=settings, choice=choice, epochs=epochs, params=params)
+        varied = {key: config[key] for key in varied_keys}
+        self._write("proposed", trial=number, settings=varied, choice=config, epochs=epochs, params=optuna_params)
         return self.records[number]
 
     def start(self, record: TrialRecord) -> None:
@@ -159,10 +161,10 @@ class SweepState:
         number = event["trial"]
         self.records[number] = TrialRecord(
             number,
-            settings=event["settings"],
+            varied=event["settings"],
             epochs=event["epochs"],
-            choice=event["choice"],
-            params=event["params"],
+            config=event["choice"],
+            optuna_params=event["params"],
             created=event["time"],
         )
 

@@ -16,9 +16,9 @@ class TrialRecord:
 
     Attributes:
         number: 1, 2, ... in the order in which trials were proposed.
-        settings: what varies between trials; what is shown of it.
-        choice: its value of every setting of the search space.
-        params: Optuna's own parameters behind the settings.
+        varied: its values of the settings that vary between trials: what tables show of it.
+        config: its value of every setting of the search space.
+        optuna_params: Optuna's own parameters behind the config.
         outcome: pending, running, or one of `OUTCOMES`.
         objective: best value so far of what is monitored; higher is better.
         values: objective after epoch 1, 2, ...
@@ -32,10 +32,10 @@ class TrialRecord:
     """
 
     number: int
-    settings: dict[str, Any]
+    varied: dict[str, Any]
     epochs: int
-    choice: dict[str, Any] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    optuna_params: dict[str, Any] = field(default_factory=dict)
     outcome: str = "pending"
     epoch: int = 0
     objective: float | None = None

@@ -238,7 +238,7 @@ class MlflowWriter:
             return
         run = self._run(write.run)
         if write.kind == "end":
-            # Whoever compares the run with the journal must not take its end for its completeness.
+            # Whoever compares the run with the event log must not take its end for its completeness.
             write.content["tags"][INCOMPLETE] = str(write.run in self._incomplete).lower()
         getattr(self, f"_deliver_{write.kind}")(run, **write.content)
 

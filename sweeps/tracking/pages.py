@@ -170,7 +170,7 @@ def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, 
     best = client.search_runs([experiment], condition, order_by=["metrics.objective DESC"], max_results=1)
     metrics = sorted(name for run in best for name in run.data.metrics if re.fullmatch(r"val/[^/]+/ndcg_10", name))
     columns = ["tags.`outcome`", "attributes.`Duration`", "metrics.`objective`"]
-    columns += [f"metrics.`{name}`" for name in metrics] + [f"params.`{key}`" for key in record.shown]
+    columns += [f"metrics.`{name}`" for name in metrics] + [f"params.`{key}`" for key in record.varied_keys]
     return {
         "searchFilter": condition,
         "orderByKey": "metrics.`objective`",

@@ -1,6 +1,6 @@
 """MLflow, written by the driver only: one parent run per sweep, one child run per trial.
 
-MLflow's runs are a copy of what the sweep's journal holds. Whenever a driver takes a sweep over it compares the two and
+MLflow's runs are a copy of what the sweep's event log holds. Whenever a driver takes a sweep over it compares the two and
 writes what is missing: runs and points that a killed driver had not delivered, or all of them where the database was lost.
 """
 
@@ -78,7 +78,7 @@ class Tracking:
         return max((metric.step for metric in history), default=0)
 
     def _catch_up(self, state: SweepState, runs: Mapping[str, Any], last: Mapping[str, int]) -> None:
-        """Write what the journal holds and MLflow does not."""
+        """Write what the event log holds and MLflow does not."""
         behind = {}
         for record in state.records.values():
             if record.name in runs and self._agrees(record, runs[record.name], last[record.name]):
@@ -115,12 +115,12 @@ class Tracking:
 
     def _create(self, record: TrialRecord, start: int) -> None:
         self._started.add(record.name)
-        name = f"{record.name} {text_format.settings(record.settings)}"
+        name = f"{record.name} {text_format.settings(record.varied)}"
         self.writer.write("create", record.name, name=name, start=start)
         self.writer.write("params", record.name, params=self._params(record))
 
     def _params(self, record: TrialRecord) -> dict[str, Any]:
-        return {**self.target.params, **record.settings}
+        return {**self.target.params, **record.varied}
 
     def log_epoch(self, record: TrialRecord, result: Mapping[str, Any], time: int) -> None:
         """Metrics of one epoch, with the time of its event."""

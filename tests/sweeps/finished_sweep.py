@@ -50,7 +50,7 @@ def make_finished(empty_database: Path, place: Path) -> Made:
         created="2026-01-01T00:00:00.000000",
         fingerprint=scenario.fingerprint,
         status="completed",
-        shown=["lr"],
+        varied_keys=["lr"],
         keep=2,
     )
     record.folder.mkdir(parents=True)

@@ -43,7 +43,7 @@ class Floor:
             if model in self.fails:
                 sweep.state.fail(record, "error", f"NonFiniteLoss: {model}")
             else:
-                config = {**sweep.plan.fixed, **record.choice}
+                config = {**sweep.plan.fixed, **record.config}
                 trainer = FakeTrainer(config)
                 for epoch in range(1, record.epochs + 1):
                     trainer.epoch = epoch

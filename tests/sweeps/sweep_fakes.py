@@ -1,4 +1,4 @@
-"""Stand-ins for the trial floor and for MLflow: small, deterministic, importable by Ray's workers."""
+"""What tests use instead of the trial floor and for MLflow: small, deterministic, importable by Ray's workers."""
 
 from __future__ import annotations
 

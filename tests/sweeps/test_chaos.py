@@ -262,7 +262,7 @@ def assert_whole(folder: Path, name: str, server: Server, expected: dict) -> Non
         for ours, theirs in zip(record.values, calm.values):
             assert ours == theirs, (name, record.name, record.values, calm.values)
 
-    # MLflow: one parent, one run per trial, none running, each point once and equal to the journal's.
+    # MLflow: one parent, one run per trial, none running, each point once and equal to the event log's.
     client = mlflow_client(server.uri)
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id], f"tags.sweep = '{name}'", max_results=1000)
@@ -338,7 +338,7 @@ def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happen
 
     def settings(name):
         found = SweepState(folder / "mlruns" / "sweeps" / name).records.values()
-        return [(record.choice, record.values, record.outcome) for record in found]
+        return [(record.config, record.values, record.outcome) for record in found]
 
     options = start_options(None, None, "optuna") + ["--trials", "6", "--grid-points", "2", "--concurrency", "1"]
     options += ["--set", "lr=1e-3,1e-2", "--set", "dropout=0.1,0.3", "--set", "l2=1e-6,1e-4"]
@@ -401,7 +401,7 @@ def session_of(process: psutil.Process) -> int:
 
 
 def choice(record) -> str:
-    return json.dumps(record.choice, sort_keys=True)
+    return json.dumps(record.config, sort_keys=True)
 
 
 def kill_a_trial(draw: random.Random) -> None:

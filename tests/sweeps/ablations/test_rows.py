@@ -163,9 +163,9 @@ def test_a_tuned_row_searches_all_but_what_it_fixes():
     assert not {name for name, row in rows.items() if row.problem}
     plans = {name: plan_row_search(record, row) for name, row in rows.items()}
     assert {plan.trials for plan in plans.values()} == {4}
-    assert set(plans["all"].space.varied) == {"lr", "alpha", "beta", "lambda1", "lambda2"}
-    assert set(plans["ids"].space.varied) == {"lr", "lambda1", "lambda2"}
-    assert set(plans["in_domain"].space.varied) == {"lr", "alpha", "beta"}
+    assert set(plans["all"].space.varied_keys) == {"lr", "alpha", "beta", "lambda1", "lambda2"}
+    assert set(plans["ids"].space.varied_keys) == {"lr", "lambda1", "lambda2"}
+    assert set(plans["in_domain"].space.varied_keys) == {"lr", "alpha", "beta"}
     assert plans["ids"].configs[0].weights() == {"id": 1.0}
     assert plans["text_noise"].configs[0].text_content == "noise"
 

@@ -178,7 +178,7 @@ def test_tuned_rows_have_a_search_and_one_look_each(project_folder):
     }
     assert all("--seeds" in str(folder) for *_, folder in floor.looks), "a search must not look at the test split"
     result = GroupState(record.folder, "row").results["ids"]
-    tried = [item.choice["lr"] for item in SweepState(record.sweep_folder("ids")).records.values()]
+    tried = [item.config["lr"] for item in SweepState(record.sweep_folder("ids")).records.values()]
     assert result.chosen["lr"] == max(tried) and result.search["trials"] == 3
 
 

@@ -42,7 +42,7 @@ def test_the_table_holds_the_trials_of_the_journal_in_their_order(executed, fini
     valued = [record for record in records if record.objective is not None]
     assert list(trials.index[: len(valued)]) == [record.name for record in valued]
     assert trials["objective"].dropna().tolist() == [record.objective for record in valued]
-    assert executed["settings"] == ["lr"] and trials.loc[valued[0].name, "lr"] == valued[0].settings["lr"]
+    assert executed["settings"] == ["lr"] and trials.loc[valued[0].name, "lr"] == valued[0].varied["lr"]
     assert executed["domains"] == ["film", "book"]
 
 

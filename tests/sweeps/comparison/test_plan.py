@@ -42,7 +42,7 @@ def test_all_systems_by_default_with_one_budget_each():
     for model in record.models:
         search = plan_search(record, model)
         assert search.trials <= 7 and search.record.name == f"c1--{model}"
-        assert set(search.space.varied) == {
+        assert set(search.space.varied_keys) == {
             key.strip() for name in model_class(model).default_space() for key in name.split(",")
         }
         full = search.space.continuous or search.space.size >= 7
@@ -183,7 +183,7 @@ def test_a_stored_search_goes_on_as_it_was_planned(here):
     first.record.folder.mkdir(parents=True)
     first.record.save()
     state = SweepState(first.record.folder)
-    grow(state, state.propose(first.points[0], first.shown, first.epochs, {}), 6)
+    grow(state, state.propose(first.points[0], first.varied_keys, first.epochs, {}), 6)
     record.concurrency = 5
     again = plan_search(record, "sasrec")
     assert again.resumed and again.record.concurrency == 5 and again.trials == 4

@@ -90,10 +90,10 @@ def test_every_system_is_searched_trained_over_seeds_and_tested_once(here):
     state = GroupState(record.folder, "model")
     sasrec = state.results["sasrec"]
     # Of the three trials the one with the largest learning rate is the best by this floor's formula.
-    tried = [item.choice["lr"] for item in SweepState(record.sweep_folder("sasrec")).records.values()]
+    tried = [item.config["lr"] for item in SweepState(record.sweep_folder("sasrec")).records.values()]
     seeds = SweepState(record.sweep_folder("sasrec", "seeds")).records.values()
     assert sasrec.chosen["lr"] == max(tried)
-    assert {item.choice["seed"] for item in seeds} == {1, 2}
+    assert {item.config["seed"] for item in seeds} == {1, 2}
     assert sasrec.seeds[1].seconds == 2.0 * record.fixed["epochs"] and sasrec.search["trials"] == 3
     cell = next(line for line in table_of(record) if line["model"] == "sasrec")
     ranks = load_ranks(ranks_path(record.folder, "sasrec", 1))

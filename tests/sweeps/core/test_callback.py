@@ -108,7 +108,7 @@ def test_mlflow_gets_the_time_of_the_event(tmp_path):
 
 
 def test_the_journal_comes_first(tmp_path):
-    """Whoever acts on an epoch finds it in the journal already."""
+    """Whoever acts on an epoch finds it in the event log already."""
     callback = make(tmp_path)
     seen = []
     callback.tracking.log_epoch = lambda *args: seen.append(SweepState(tmp_path).records[1].epoch)
@@ -201,7 +201,7 @@ MEMORY = "ray.exceptions.OutOfMemoryError: Task was killed due to the node runni
         (died(), "The actor died unexpectedly before finishing this task.\n", "lost"),
         (None, "", "lost"),
         (task_error(NodeUnfit("x")), "Traceback\nsweeps.trial.NodeUnfit: /x is not there on host\n", "lost"),
-        (task_error(ValueError("x")), "Traceback\nsweeps.worker.StaleWorker: 900 MiB of memory are left\n", "worn"),
+        (task_error(ValueError("x")), "Traceback\nsweeps.worker.StaleWorker: 900 MiB of memory are left\n", "stale"),
         (task_error(RuntimeError("x")), "Traceback\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", "memory"),
         (task_error(MemoryError()), "Traceback\nMemoryError\n", "memory"),
         (died(), MEMORY, "memory"),

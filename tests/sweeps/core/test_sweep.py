@@ -134,8 +134,8 @@ def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
     assert {run.info.status for run in runs.values()} <= {"FINISHED", "FAILED"}
 
     rows = board(folder)
-    given = [tuple(float(row[key]) for key in plan.space.varied) for row in rows]
-    wanted = [tuple(point[key] for key in plan.space.varied) for point in plan.points]
+    given = [tuple(float(row[key]) for key in plan.space.varied_keys) for row in rows]
+    wanted = [tuple(point[key] for key in plan.space.varied_keys) for point in plan.points]
     assert Counter(given) == Counter(wanted), "each grid point exactly once"
 
     outcomes = {row["trial"]: row["outcome"] for row in rows}
@@ -291,7 +291,7 @@ def test_a_spent_time_budget_leaves_a_sweep_that_can_be_extended(database, worke
     assert "s1  (extended)" in text and "2 of 6 trials done, t03 (after epoch" in text
     records = SweepState(plan.record.folder).records
     assert sorted(records) == [1, 2, 3, 4, 5, 6] and all(record.ended for record in records.values())
-    assert [record.settings["heads"] for record in records.values()][:3] == [plan.before["heads"]] * 3
+    assert [record.varied["heads"] for record in records.values()][:3] == [plan.before["heads"]] * 3
     study = study_of("s1")
     assert len(study.trials) == 6 and study.trials[0].distributions["lr"].low == 1e-4
     client, runs = runs_of(plan.record.tracking_uri, "s1")
@@ -311,9 +311,9 @@ def finished(options, *values):
     state = SweepState(plan.record.folder)
     state.open(host="here")
     for point, value in zip(plan.points, values, strict=True):
-        record = state.propose(point, plan.shown, plan.epochs, {})
+        record = state.propose(point, plan.varied_keys, plan.epochs, {})
         state.start(record)
-        trainer = FakeTrainer({**plan.fixed, **record.choice})
+        trainer = FakeTrainer({**plan.fixed, **record.config})
         for epoch in range(1, plan.epochs + 1):
             trainer.epoch = epoch
             result = epoch_result(epoch, value * epoch / plan.epochs)
@@ -338,7 +338,7 @@ def test_a_completed_sweep_that_is_resumed_starts_no_ray_and_looks_at_the_test_s
         assert result.exit_code == 0 and result.test["test/movie/mrr"] == 0.5
         assert "3 of 3 trials done" in text and "none: no trial is left to run" in text
         texts.append((folder / "leaderboard.md").read_text())
-    assert evaluated.folders == [folder / "best"], "the journal knows what the one look gave"
+    assert evaluated.folders == [folder / "best"], "the event log knows what the one evaluation gave"
     assert SweepState(folder).tests == [{"trial": 2, "metrics": result.test}]
     assert texts[0] == texts[1] == texts[2] and "looked at" not in texts[0]
     client, runs = runs_of(uri, "s1")
@@ -362,7 +362,7 @@ def test_another_best_trial_is_another_look_and_it_is_told(database, no_ray):
     run(plan, evaluate=evaluated)
     state = SweepState(plan.record.folder)
     state.extend(4, {})
-    record = state.propose({**state.records[1].choice, "lr": 2e-3}, plan.shown, plan.epochs, {})
+    record = state.propose({**state.records[1].config, "lr": 2e-3}, plan.varied_keys, plan.epochs, {})
     trainer = FakeTrainer({})
     trainer.epoch = 2
     checkpoints.save(trainer, checkpoints.trial_folder(plan.record.folder, 4), {"epoch": 2})

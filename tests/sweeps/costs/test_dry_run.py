@@ -46,7 +46,7 @@ def test_every_point_is_listed_and_what_comes_later_is_counted(project_folder, d
     assert [row[0] for row in rows] == [f"t{number:02d}" for number in range(1, 101)]
     assert ["trial", "lr", "l2", "alpha", "beta", "lambda1", "lambda2"] in lines
     first = plan.points[0]
-    assert [float(value) for value in rows[0][1:]] == [first[key] for key in plan.space.varied]
+    assert [float(value) for value in rows[0][1:]] == [first[key] for key in plan.space.varied_keys]
     assert "t101 to t120: 20 more, proposed by Optuna" in text
     assert "nothing was started or written" in text and not list(project_folder.iterdir())
 
@@ -114,7 +114,7 @@ def test_a_resumed_sweep_shows_what_is_left(project_folder, data):
     plan.record.save()
     state = SweepState(plan.record.folder)
     for point in plan.points[:2]:
-        record = state.propose(point, plan.space.varied, 6, {})
+        record = state.propose(point, plan.space.varied_keys, 6, {})
         state.start(record)
         result = {"epoch": 1, "objective": 0.1, "best_epoch": 1, "stopped_early": False}
         state.add(record, result, stopped=record.number == 1)

@@ -152,7 +152,7 @@ def test_the_version_knows_its_trial_and_holds_no_pickle(registered, finished, c
         for model in client.search_logged_models([run.info.experiment_id])
         if model.artifact_location == version.source and model.source_run_id == version.run_id
     )
-    assert logged.status == "READY" and logged.params["lr"] == str(chosen.trial.choice["lr"])
+    assert logged.status == "READY" and logged.params["lr"] == str(chosen.trial.config["lr"])
 
 
 def test_a_second_export_is_the_second_version(registered, folder, chosen, finished):

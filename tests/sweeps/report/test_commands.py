@@ -45,7 +45,7 @@ def record(project_folder):
 
 
 def same(first: SweepRecord, second: SweepRecord, *without):
-    left = {"name", "created", "status", "fingerprint", "shown", "keep", *without}
+    left = {"name", "created", "status", "fingerprint", "varied_keys", "keep", *without}
     a, b = (record.model_dump(exclude=left) for record in (first, second))
     return a == b
 

@@ -23,7 +23,7 @@ def test_shares_are_optunas(findings, found):
     study = optuna.create_study(direction="maximize")
     spaces = {p.key: optuna.distributions.FloatDistribution(p.low, p.high, log=p.log) for p in findings.parameters}
     for story in findings.valued:
-        params = {key: float(story.record.settings[key]) for key in spaces}
+        params = {key: float(story.record.varied[key]) for key in spaces}
         value = story.record.objective
         study.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, value=value))
     with warnings.catch_warnings():

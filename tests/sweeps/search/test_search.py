@@ -20,7 +20,7 @@ def state(tmp_path):
 def make(state, method="optuna", trials=12, count=4, seed=0, space=None, **more):
     """A search over the grid's first `count` points, without those that have been run."""
     space = space or build_space(SPACE, ["alpha + beta <= 1"])
-    known = [record.choice for record in state.records.values()]
+    known = [record.config for record in state.records.values()]
     points = space.fresh(seed, known, count - len(known))
     options = {"method": method, "points": points, "trials": trials, "epochs": EPOCHS, "seed": seed, "startup": 4}
     return SweepSearch(space, state, **{**options, **more})
@@ -32,7 +32,7 @@ def choice(given):
 
 def value_of(record, epoch):
     """A made-up objective with its best value at lr = 1e-3, alpha = 0.5."""
-    return 1 / (1 + 1000 * abs(record.choice["lr"] - 1e-3) + abs(record.choice["alpha"] - 0.5)) * epoch / EPOCHS
+    return 1 / (1 + 1000 * abs(record.config["lr"] - 1e-3) + abs(record.config["alpha"] - 0.5)) * epoch / EPOCHS
 
 
 def run(search, tune_id, epochs=EPOCHS, end="completed"):
@@ -77,7 +77,7 @@ def test_grid_gives_each_point_once_in_order_then_ends(state):
 def test_a_trial_is_in_the_journal_before_tune_hears_of_it(state, tmp_path):
     given = make(state).suggest("a")
     stored = SweepState(tmp_path).records[1]
-    assert stored.choice == choice(given) and stored.epochs == EPOCHS and stored.settings == stored.choice
+    assert stored.config == choice(given) and stored.epochs == EPOCHS and stored.varied == stored.config
 
 
 def test_optuna_refines_after_the_grid_with_exact_grid_values(state):
@@ -141,7 +141,7 @@ def test_ends_are_told_as_what_they_were(state):
     assert done.value == one.objective and done.intermediate_values == {e: value_of(one, e) for e in (1, 2, 3)}
     assert pruned.value == two.objective and pruned.intermediate_values == {e: value_of(two, e) for e in (1, 2)}
     assert failed.value is None, "a failed trial never counts with an earlier value"
-    assert done.user_attrs == {"trial": "t01", "settings": one.settings}
+    assert done.user_attrs == {"trial": "t01", "varied": one.varied}
     assert search.study.best_trial.number == done.number
 
 
@@ -298,10 +298,10 @@ def test_a_setting_that_varies_now_is_known_of_earlier_trials(tmp_path):
     assert "dropout" in search.suggest("a")
 
 
-def test_settings_that_do_not_vary_any_more_are_still_shown(state):
-    search = make(state, shown=("lr", "alpha"))
+def test_settings_that_do_not_vary_any_more_are_still_named(state):
+    search = make(state, varied_keys=("lr", "alpha"))
     search.suggest("a")
-    assert set(state.records[1].settings) == {"lr", "alpha"}
+    assert set(state.records[1].varied) == {"lr", "alpha"}
 
 
 def test_many_trials_at_once_leave_a_consistent_study(tmp_path):
@@ -321,7 +321,7 @@ def test_many_trials_at_once_leave_a_consistent_study(tmp_path):
     assert sorted(search.state.records) == list(range(1, 13))
     assert states(search) == ["COMPLETE"] * 12
     assert [trial.user_attrs["trial"] for trial in search.study.trials] == [f"t{n:02d}" for n in range(1, 13)]
-    assert len({tuple(sorted(record.choice.items())) for record in search.state.records.values()}) == 12
+    assert len({tuple(sorted(record.config.items())) for record in search.state.records.values()}) == 12
 
 
 def test_the_search_has_no_state_of_its_own(state, tmp_path):

@@ -105,7 +105,7 @@ def test_corners_of_the_simplex(paper, u, v):
 def test_one_value_is_fixed_and_other_kinds_are_choices():
     space = build_space({"lr": [1e-3], "heads": [1, 2, 4], "encoder": ["block", "bare"], "tied_ids": [True, False]})
     assert [block.kind for block in space.blocks] == ["fixed", "choice", "choice", "choice"]
-    assert space.varied == ("heads", "encoder", "tied_ids")
+    assert space.varied_keys == ("heads", "encoder", "tied_ids")
     assert not space.continuous
     point = space.point(5)
     assert space.from_internal(space.to_internal(point)) == point
@@ -147,7 +147,7 @@ def test_a_constraint_on_one_setting_narrows_its_range():
 
 def test_a_settled_share_leaves_the_rest_to_the_other():
     space = build_space({"alpha, beta": {"simplex": 0.1, "given": {"alpha": 0.3}}}, ["alpha + beta <= 1"])
-    assert space.varied == ("beta",)
+    assert space.varied_keys == ("beta",)
     assert [space.point(i)["beta"] for i in range(space.size)] == [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
     assert (space.distributions()["beta"].low, space.distributions()["beta"].high) == (0.0, 0.7)
 

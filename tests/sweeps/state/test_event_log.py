@@ -15,21 +15,19 @@ def path(tmp_path):
 
 
 def fill(path, count=3):
-    journal = EventLog(path)
-    written = [journal.append("epoch", trial=number, value=number / 7) for number in range(count)]
-    journal.close()
+    log = EventLog(path)
+    written = [log.append("epoch", trial=number, value=number / 7) for number in range(count)]
+    log.close()
     return written
 
 
 def test_what_is_appended_is_what_is_read(path):
-    journal = EventLog(path)
-    assert journal.read() == []
+    log = EventLog(path)
+    assert log.read() == []
     before = int(time.time() * 1000)
-    first = journal.append(
-        "proposed", trial=1, choice={"modalities": ("id", "text"), "lr": 0.1 + 0.2}, error='a\n"b" ä'
-    )
-    second = journal.append("started", trial=1)
-    assert journal.read() == EventLog(path).read() == [first, second]
+    first = log.append("proposed", trial=1, choice={"modalities": ("id", "text"), "lr": 0.1 + 0.2}, error='a\n"b" ä')
+    second = log.append("started", trial=1)
+    assert log.read() == EventLog(path).read() == [first, second]
     assert first["choice"] == {"modalities": ["id", "text"], "lr": 0.1 + 0.2} and first["error"] == 'a\n"b" ä'
     assert before <= first["time"] <= second["time"] <= int(time.time() * 1000)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [first, second], "one object per line"
@@ -81,15 +79,15 @@ def full_after(monkeypatch, good):
 
 @pytest.mark.parametrize("good", [0, 1, 20])
 def test_a_write_that_fails_in_the_middle_leaves_the_file_as_it_was(path, monkeypatch, good):
-    journal = EventLog(path)
-    first = journal.append("opened")
+    log = EventLog(path)
+    first = log.append("opened")
     before = path.read_bytes()
     with monkeypatch.context() as patch:
         full_after(patch, good)
         with pytest.raises(OSError, match="No space left"):
-            journal.append("epoch", trial=1, value=0.5)
+            log.append("epoch", trial=1, value=0.5)
     assert path.read_bytes() == before
-    second = journal.append("stopped", reason="the disk is full")
+    second = log.append("stopped", reason="the disk is full")
     assert EventLog(path).read() == [first, second]
 
 
@@ -109,11 +107,11 @@ def test_a_line_is_on_the_disk_before_append_returns(path, monkeypatch):
 
 
 def test_no_value_that_is_no_number_gets_in(path):
-    journal = EventLog(path)
-    journal.append("opened")
+    log = EventLog(path)
+    log.append("opened")
     before = path.read_bytes()
     with pytest.raises(ValueError):
-        journal.append("epoch", value=float("nan"))
+        log.append("epoch", value=float("nan"))
     assert path.read_bytes() == before
 
 

@@ -12,7 +12,7 @@ EPOCHS = 4
 
 
 def snapshot(state):
-    """All that follows from the journal; a driver that starts takes what runs for waiting."""
+    """All that follows from the event log; a driver that starts takes what runs for waiting."""
     records = {number: copy.deepcopy(vars(record)) for number, record in state.records.items()}
     for values in records.values():
         values["outcome"] = "pending" if values["outcome"] == "running" else values["outcome"]
@@ -73,7 +73,7 @@ def test_any_beginning_of_a_journal_gives_the_state_that_the_driver_had_then(tmp
 
 
 def forgiven(records):
-    """What counts: `unfinished` forgives failures in memory, and the journal says so when the trial starts again."""
+    """What counts: `unfinished` forgives failures in memory, and the event log says so when the trial starts again."""
     for values in records.values():
         if values["outcome"] == "failed" and values["kind"] != "error":
             values.update(outcome="pending", error="", kind="", losses=0)
@@ -96,7 +96,7 @@ def test_a_trial_from_its_proposal_to_its_end(tmp_path):
     state.open(host="here")
     record = state.propose({"lr": 1e-3, "heads": 2, "modalities": ("id",)}, ("lr",), 3, {"lr": 1e-3})
     assert (record.number, record.name, record.outcome, record.epochs) == (1, "t01", "pending", 3)
-    assert record.settings == {"lr": 1e-3} and record.choice == {"lr": 1e-3, "heads": 2, "modalities": ["id"]}
+    assert record.varied == {"lr": 1e-3} and record.config == {"lr": 1e-3, "heads": 2, "modalities": ["id"]}
     state.start(record)
     assert record.outcome == "running"
     record.seconds = 1.23456
@@ -216,22 +216,22 @@ def test_an_extension_names_what_earlier_trials_shared(tmp_path):
     new = state.propose({"lr": 1e-4, "heads": 2, "modalities": ["id"]}, ("lr", "heads"), 4, {})
     for known in (state, SweepState(tmp_path)):
         record = known.records[1]
-        assert record.settings == record.choice == {"lr": 1e-3, "heads": 1, "modalities": ["id"]}
-        assert known.records[2].settings == new.settings == {"lr": 1e-4, "heads": 2}
+        assert record.varied == record.config == {"lr": 1e-3, "heads": 1, "modalities": ["id"]}
+        assert known.records[2].varied == new.varied == {"lr": 1e-4, "heads": 2}
 
 
 def test_before_an_extension_is_stored_its_settings_are_known(tmp_path):
     state = SweepState(tmp_path)
     state.propose({"lr": 1e-3}, ("lr",), 4, {})
     state.fill({"heads": 1})
-    assert state.records[1].choice == {"heads": 1, "lr": 1e-3}
-    assert SweepState(tmp_path).records[1].choice == {"lr": 1e-3}, "nothing was written"
+    assert state.records[1].config == {"heads": 1, "lr": 1e-3}
+    assert SweepState(tmp_path).records[1].config == {"lr": 1e-3}, "nothing was written"
     state.extend(9, {"heads": 1})
-    assert state.records[1].choice == SweepState(tmp_path).records[1].choice == {"heads": 1, "lr": 1e-3}
+    assert state.records[1].config == SweepState(tmp_path).records[1].config == {"heads": 1, "lr": 1e-3}
 
 
 def clocked(folder, events):
-    """A journal whose events happened at given seconds."""
+    """An event log whose events happened at given seconds."""
     lines = [json.dumps({"event": name, "time": int(1000 * at), **more}) for name, at, more in events]
     (folder / "journal.jsonl").write_text("".join(line + "\n" for line in lines))
     return SweepState(folder)

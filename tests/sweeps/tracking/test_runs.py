@@ -103,7 +103,7 @@ def points(client, run, name="objective"):
 
 
 def assert_level(target, state):
-    """MLflow says exactly what the journal says: no run, point or state more or less."""
+    """MLflow says exactly what the event log says: no run, point or state more or less."""
     client, found = runs(target)
     started = {record.name: record for record in state.records.values() if record.epoch or record.ended}
     assert started.keys() <= set(found) - {PARENT} <= {record.name for record in state.records.values()}
@@ -113,7 +113,7 @@ def assert_level(target, state):
         assert (run.info.status, run.data.tags["outcome"]) == (STATUS[outcome], outcome), name
         assert points(client, run) == list(enumerate(record.values, start=1)), name
         assert points(client, run, "val/movie/mrr") == [(step, 0.1) for step in range(1, record.epoch + 1)], name
-        assert run.data.params == {"epochs": str(EPOCHS), **{k: str(v) for k, v in record.settings.items()}}
+        assert run.data.params == {"epochs": str(EPOCHS), **{k: str(v) for k, v in record.varied.items()}}
         assert run.data.tags["mlflow.parentRunId"] == found[PARENT].info.run_id
         assert run.data.tags["epochs_run"] == str(record.epoch) and run.data.tags[INCOMPLETE] == "false"
         assert run.info.end_time >= run.info.start_time > 0
@@ -275,7 +275,7 @@ def test_a_database_that_was_lost_is_filled_again(target, state, empty_database,
 
 
 def test_points_that_somebody_removed_come_back(target, state):
-    """A run that ended as KILLED with fewer points than the journal has."""
+    """A run that ended as KILLED with fewer points than the event log has."""
     sweep = Sweep(state, target)
     sweep.report(sweep.start(), 2)
     sweep.close("interrupted")
