@@ -1,20 +1,22 @@
-"""What a sweep writes at most, from the sizes of the tensors that its models keep."""
+"""What a sweep writes at most, computed from the sizes of the tensors that its models keep."""
 
 from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmemf.batches import TrialData
-from llmemf.config import TrialConfig
+from llmemf.config import TrialConfig, build_config
+from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps.core.plan import Plan
-from sweeps.costs.classes import build, cost_classes, typical_values
+from sweeps.search.space import Block
 from sweeps.state import checkpoints
 
 METRIC_BYTES = 150
-"""One value of one metric in MLflow's database, and about as much in the journal."""
+"""One value of one metric in MLflow's database, and about as much in the event log."""
 METRICS_PER_EPOCH = 40
 TRIAL_BYTES = 40_000
 """One run's settings, tags and small files."""
@@ -30,7 +32,7 @@ class ModelSize:
         weights: trainable numbers.
         best: bytes of the weights that score: of the best epoch, or of each domain's best epoch.
         checkpoint: bytes of a whole checkpoint: weights, two moments of Adam per trained number, and the best weights
-            twice (to go on with, and as the file that scores). The frozen features are in none of them.
+            twice (for resuming, and as the file that scores). The frozen features are in none of them.
     """
 
     weights: int
@@ -47,7 +49,7 @@ class DiskNeed:
         running: checkpoints of the trials that run, one of each being written.
         kept: weights of the best trials.
         artifacts: the same as artifacts of MLflow, 0 where a server keeps them.
-        records: MLflow's database, journal, leaderboards.
+        records: MLflow's database, event log, leaderboards.
         free: what the storage has left.
         where: the existing folder that `free` was asked of.
     """
@@ -82,29 +84,55 @@ def model_size(config: TrialConfig, data: TrialData) -> ModelSize:
     return ModelSize(sum(parameter.numel() for parameter in trained), best, stored + moments + 2 * best)
 
 
-def largest_model(plan: Plan, data: TrialData) -> ModelSize:
-    """The size of the largest model in the space: of every setting the value that makes it largest."""
-    typical = typical_values(plan)
-    largest, sizes = dict(typical), [model_size(plan.configs[0], data)]
+def largest_config(plan: Plan, data: TrialData) -> TrialConfig:
+    """The configuration of the space with the largest checkpoint: setting by setting, the value that makes it largest."""
+    best = plan.configs[0]
+    largest = model_size(best, data).checkpoint
+    values = middle_values(plan)
     for block in plan.space.blocks:
-        found = {}
-        for index, kind in enumerate(classes := cost_classes(block)):
-            config = build(plan, {**typical, **kind.values})
-            if config is not None:
-                found[index] = model_size(config, data)
-        if found:
-            sizes += found.values()
-            largest.update(classes[max(found, key=lambda index: found[index].checkpoint)].values)
-    config = build(plan, largest)
-    if config is not None:
-        sizes.append(model_size(config, data))
-    return max(sizes, key=lambda size: size.checkpoint)
+        for point in {_size_class(block, point): point for point in block.points}.values():
+            tried = {**values, **dict(zip(block.keys, point))}
+            config = build(plan, tried)
+            if config is not None and (size := model_size(config, data).checkpoint) > largest:
+                best, largest, values = config, size, tried
+    return best
+
+
+def middle_values(plan: Plan) -> dict[str, Any]:
+    """The middle grid value of each setting; of a range, the middle between its ends."""
+    values: dict[str, Any] = {}
+    for block in plan.space.blocks:
+        middle = block.points[len(block.points) // 2] if block.points else ((block.low + block.high) / 2,)
+        values.update(zip(block.keys, middle))
+    return values
+
+
+def build(plan: Plan, values: dict[str, Any]) -> TrialConfig | None:
+    """The configuration of a trial; None where the model refuses these values beside each other."""
+    try:
+        return build_config(plan.config_class, {**plan.fixed, **values}, where="space")
+    except InputError:
+        return None
+
+
+def _size_class(block: Block, point: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What the values have in common with others that give a model of the same size.
+
+    Numbers with a point (rates, weights) change no size, except for a 0, which leaves a part of the model out; two shares
+    that leave nothing to the third one do the same.
+    """
+    key = tuple(value == 0 if isinstance(value, float) else value for value in point)
+    return (*key, abs(sum(point) - 1) < 1e-9) if block.kind == "simplex" else key
 
 
 def disk_need(plan: Plan, data: TrialData, parallel: int) -> DiskNeed:
-    """What the sweep needs at most, against what is free."""
+    """Bytes that the sweep writes at most, and bytes that are free.
+
+    Args:
+        parallel: trials at once.
+    """
     record = plan.record
-    size = largest_model(plan, data)
+    size = model_size(largest_config(plan, data), data)
     where = Path(record.storage)
     while not where.is_dir():
         where = where.parent

@@ -1,4 +1,4 @@
-"""What a sweep would do, trial by trial, and whether it fits; nothing is started or written."""
+"""Prints what a sweep would do, trial by trial, and whether it fits; starts and writes nothing."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ TRIALS_SHOWN = 40
 
 
 def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Console) -> None:
-    """Every trial that is known already, what was dropped, what is proposed later, resources and disk.
+    """Print every trial that is known already, the dropped points, the later proposals, resources and disk.
 
     Args:
-        data: None where it is made when the sweep starts; disk cannot be told then.
+        data: None where it is made when the sweep starts; the need of disk is unknown then.
         parallel: trials at once.
         console: a terminal gets the first rows of a long table; a file or pipe gets all.
+
+    Raises:
+        InputError: a trial asks for a device that this machine lacks.
     """
+    check_device(plan)
     state = SweepState(plan.record.folder)
     print_start(plan, data, parallel, console)
     _print_trials(plan, state, console)
@@ -45,8 +49,21 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
     console.print("\ndry run: nothing was started or written", style="dim")
 
 
+def check_device(plan: Plan) -> None:
+    """Refuse a device that this machine lacks, as training would; a cluster's machines are not asked.
+
+    Raises:
+        InputError: a trial asks for such a device.
+    """
+    from llmemf.models.recommender import pick_device
+
+    if not plan.record.ray_address:
+        for device in {config.device for config in plan.configs}:
+            pick_device(device)
+
+
 def remaining(plan: Plan, state: SweepState) -> tuple[list[TrialRecord], list[dict[str, Any]], int]:
-    """Trials that go on, grid points that are new, and how many settings Optuna proposes later."""
+    """Unfinished trials, new grid points, and the number of settings that Optuna proposes later."""
     points = plan.points[: max(0, plan.trials - len(state.records))]
     return state.unfinished(), points, max(0, plan.trials - len(state.records) - len(points))
 
@@ -54,7 +71,7 @@ def remaining(plan: Plan, state: SweepState) -> tuple[list[TrialRecord], list[di
 def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
     unfinished, points, later = remaining(plan, state)
     first = len(state.records) + 1
-    rows = [(record.name, record.varied, f"goes on after epoch {record.epoch}") for record in unfinished]
+    rows = [(record.name, record.varied, f"continues after epoch {record.epoch}") for record in unfinished]
     rows += [(trial_name(first + index), point, "") for index, point in enumerate(points)]
     shown = rows[:TRIALS_SHOWN] if console.is_terminal else rows
     ended = len(state.records) - len(unfinished)
@@ -76,7 +93,9 @@ def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
         left = len(rows) - len(shown)
         console.print(f"... and {left:,} more; add | less to the command to see all", style="dim")
     if later:
-        who = "drawn at random" if plan.record.search == "random" else "proposed by Optuna from what the others give"
+        who = (
+            "drawn at random" if plan.record.search == "random" else "proposed by Optuna from the results of the others"
+        )
         console.print(f"{trial_name(first + len(points))} to {trial_name(plan.trials)}: {later:,} more, {who}")
     if not rows and not later:
         console.print("no trial is left to run")
@@ -84,7 +103,7 @@ def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
 
 
 def _print_dropped(plan: Plan, console: Console) -> None:
-    """How many combinations each constraint dropped, and what is left of the grid."""
+    """Print how many combinations each constraint dropped, and how many points of the grid are left."""
     space = plan.space
     if not space.dropped:
         return
@@ -94,7 +113,7 @@ def _print_dropped(plan: Plan, console: Console) -> None:
 
 
 def describe_fit(plan: Plan, parallel: int) -> list[tuple[str, str]]:
-    """What a trial asks for against what is there."""
+    """The resources that a trial asks for, and those that are there."""
     record = plan.record
     asks = [("one trial", _resources_text(record.cpus_per_trial, record.gpus_per_trial))]
     if record.ray_address:
@@ -132,9 +151,9 @@ def _resources_text(cpus: float, gpus: float) -> str:
 
 
 def describe_disk(plan: Plan, data: SweepData | None, parallel: int) -> list[tuple[str, str | Text]]:
-    """What the sweep writes at most against what is free."""
+    """The size of the largest model, and the disk that the sweep needs at most."""
     if data is None:
-        return [("disk", f"told once {plan.record.scenario} has been made; a few MB for the sample")]
+        return [("disk", f"known once {plan.record.scenario} has been made; a few MB for the sample")]
     need = disk_need(plan, data.trial_data, parallel)
     return [("model", f"{need.model.weights:,} weights at most"), ("disk", disk_text(need, plan))]
 

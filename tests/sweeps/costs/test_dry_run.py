@@ -2,21 +2,22 @@
 
 import io
 import shutil
-from collections import Counter, namedtuple
+from collections import namedtuple
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 from sweep_fakes import tiny_data, tiny_scenario
 
 from llmemf.batches import TrialData
+from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.recommender import num_parameters
 from llmemf.training import Trainer
 from sweeps.core.plan import Options, plan_resume, plan_sweep
 from sweeps.core.sweep_data import SweepData
 from sweeps.costs import disk_need as needs
-from sweeps.costs.classes import cost_classes, typical_values
 from sweeps.costs.dry_run import print_dry_run
 from sweeps.state.sweep_state import SweepState
 
@@ -47,7 +48,7 @@ def test_every_point_is_listed_and_what_comes_later_is_counted(project_folder, d
     assert ["trial", "lr", "l2", "alpha", "beta", "lambda1", "lambda2"] in lines
     first = plan.points[0]
     assert [float(value) for value in rows[0][1:]] == [first[key] for key in plan.space.varied_keys]
-    assert "t101 to t120: 20 more, proposed by Optuna" in text
+    assert "t101 to t120: 20 more" in text
     assert "nothing was started or written" in text and not list(project_folder.iterdir())
 
 
@@ -105,7 +106,7 @@ def test_a_server_keeps_the_artifacts(project_folder, data):
 
 
 def test_data_that_is_not_made_yet(project_folder):
-    assert "told once sample has been made" in shown(make(), None)
+    assert "known once sample has been made" in shown(make(), None)
 
 
 def test_a_resumed_sweep_shows_what_is_left(project_folder, data):
@@ -121,23 +122,8 @@ def test_a_resumed_sweep_shows_what_is_left(project_folder, data):
     text = shown(plan_resume(Options(name="s1")), data)
     assert "1 trial of 6 ended already" in text
     names = [line.split()[0] for line in text.splitlines() if line.split()[:1] and line.split()[0][1:].isdecimal()]
-    assert names == ["t02", "t03", "t04", "t05"] and "goes on after epoch 1" in text
+    assert names == ["t02", "t03", "t04", "t05"] and "continues after epoch 1" in text
     assert "t05 to t06: 2 more" in text
-
-
-def test_values_that_cost_the_same_form_a_class(project_folder):
-    """66 pairs: inside the triangle 36, on each edge 9 without its corners, 3 corners; each leaves other parts out."""
-    plan = plan_sweep(Options(scenario="sample"))
-    by_keys = {block.keys: cost_classes(block) for block in plan.space.blocks}
-    simplex = by_keys["alpha", "beta"]
-    assert Counter(round(kind.share * 66) for kind in simplex) == {36: 1, 9: 3, 1: 3}
-    assert all(0 < value < 1 for value in simplex[0].values.values()) and sum(simplex[0].values.values()) < 1
-    assert [len(by_keys[key,]) for key in ("lr", "l2", "lambda1", "lambda2")] == [1, 1, 1, 1]
-    plan = plan_sweep(Options(scenario="sample", assignments=["lambda1=0,0.1,0.3", "encoder_layers=1,2,4"]))
-    by_keys = {block.keys: cost_classes(block) for block in plan.space.blocks}
-    assert sorted(kind.share for kind in by_keys["lambda1",]) == [1 / 3, 2 / 3]
-    assert [kind.values["encoder_layers"] for kind in by_keys["encoder_layers",]] == [2, 1, 4], "the middle first"
-    assert typical_values(plan)["encoder_layers"] == 2 and typical_values(plan)["lambda1"] > 0
 
 
 @pytest.mark.parametrize("selection", ["joint", "per_domain"])
@@ -169,5 +155,29 @@ def test_frozen_features_are_in_no_checkpoint_and_cost_no_memory_to_count():
 
 
 def test_the_largest_model_of_the_space_counts(project_folder, data):
-    largest = needs.largest_model(make("id_dim=8,64,16", "encoder_layers=3,1"), data.trial_data)
-    assert largest == needs.model_size(make("id_dim=64", "encoder_layers=3").configs[0], data.trial_data)
+    largest = needs.largest_config(make("id_dim=8,64,16", "encoder_layers=3,1"), data.trial_data)
+    assert (largest.id_dim, largest.encoder_layers) == (64, 3)
+    need = needs.disk_need(make("id_dim=8,64,16", "encoder_layers=3,1"), data.trial_data, 2)
+    assert need.model == needs.model_size(largest, data.trial_data)
+
+
+def test_values_that_give_a_model_of_the_same_size_are_built_once(project_folder, data, monkeypatch):
+    """Of 66 pairs: inside the triangle, on each of its three edges, at each of its three corners."""
+    counted = []
+    size = needs.model_size
+    monkeypatch.setattr(needs, "model_size", lambda config, data: counted.append(config) or size(config, data))
+    needs.largest_config(plan_sweep(Options(scenario="sample", assignments=["modalities=id"])), data.trial_data)
+    pairs = {(config.alpha, config.beta) for config in counted}
+    assert 2 <= len(pairs) <= 8
+
+
+def test_a_device_that_is_not_here_is_refused_as_training_refuses_it(project_folder, data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    plan = make("device=cuda", gpus_per_trial=0)
+    with pytest.raises(InputError) as training:
+        Trainer(plan.configs[0], data.trial_data)
+    with pytest.raises(InputError, match="cuda") as dry_run:
+        shown(plan, data)
+    assert str(dry_run.value) == str(training.value)
+    elsewhere = make("device=cuda", gpus_per_trial=1, ray_address="10.0.0.1:6379")
+    assert "10.0.0.1:6379" in shown(elsewhere, data), "the cluster may have one"

@@ -1,0 +1,137 @@
+"""What one configuration costs: a few real training steps and validation cases, scaled up to an epoch."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from llmemf.batches import Batch, DeviceSequences, TrialData
+    from llmemf.config import TrialConfig
+
+TRAIN_SHARE, VALID_SHARE = 0.6, 0.4
+PIECES = 3
+"""Timed pieces of an epoch; their median counts."""
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """What one configuration costs in one process.
+
+    Attributes:
+        build: seconds for model, optimiser and tables on the device.
+        train: seconds per epoch, scaled up from `steps` training steps.
+        valid: seconds per epoch, scaled up from `cases` validation cases.
+        save: seconds of one checkpoint.
+        memory: peak of the resident set, bytes.
+        private: the part of it that no other trial shares: neither program files nor data.
+        gpu_memory: peak of what torch reserved on the GPU, bytes; 0 without one.
+        gpu_total: bytes of the GPU.
+        device: name of the device.
+    """
+
+    build: float
+    train: float
+    valid: float
+    save: float
+    steps: int
+    cases: int
+    memory: int
+    private: int
+    gpu_memory: int = 0
+    gpu_total: int = 0
+    device: str = "CPU"
+
+    @property
+    def epoch(self) -> float:
+        return self.train + self.valid
+
+
+class _Subset:
+    """Some of the training sequences in the place of all."""
+
+    def __init__(self, sequences: DeviceSequences, rows: torch.Tensor) -> None:
+        self.sequences, self.rows = sequences, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, index: torch.Tensor) -> Batch:
+        return self.sequences.batch(self.rows[index])
+
+
+def measure(config: TrialConfig, data: TrialData, seconds: float) -> TrialCost:
+    """Train and validate pieces of epochs for about so many seconds; two first pieces warm up.
+
+    Raises:
+        InputError: the configuration does not fit the data.
+        NonFiniteLoss: training diverged at once.
+    """
+    import numpy as np
+    import torch
+
+    from llmemf.memory import memory_gb
+    from llmemf.training import Trainer
+
+    began = time.perf_counter()
+    trainer = Trainer(config.model_copy(update={"epochs": 10**9, "patience": 0}), data)
+    sequences, all_cases = trainer.train_sequences, trainer.valid_cases
+    all_cases = np.arange(len(data.valid)) if all_cases is None else all_cases
+    build = time.perf_counter() - began
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.permutation(len(sequences))).to(sequences.device)
+    cases = rng.permutation(all_cases)
+    num_steps, batch = math.ceil(len(sequences) / config.batch_size), config.batch_size
+    epochs = trainer.epochs()
+
+    def piece(steps: int, num_cases: int) -> tuple[float, float]:
+        """Seconds per training step, and seconds of the validation."""
+        trainer.train_sequences = _Subset(sequences, rows[: steps * batch])
+        trainer.valid_cases = np.sort(cases[:num_cases])
+        metrics = next(epochs)
+        return metrics["seconds_train"] / steps, metrics["seconds_valid"]
+
+    few = min(len(cases), 2 * config.eval_batch_size)
+    piece(1, few)
+    step, short = piece(1, few)
+    steps = max(1, min(num_steps, int(seconds * TRAIN_SHARE / PIECES / step)))
+    many = min(len(cases), max(2 * few, int(few * seconds * VALID_SHARE / PIECES / short)))
+    pieces = [piece(steps, many) for _ in range(PIECES)]
+    step, valid = median(piece[0] for piece in pieces), median(piece[1] for piece in pieces)
+    if many < len(cases):
+        # The fixed part of a validation does not grow with its cases and is not scaled up.
+        per_case = (valid - short) / (many - few) if valid > short else valid / many
+        valid += per_case * (len(cases) - many)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        trainer.save(folder)
+        save = time.perf_counter() - began
+    peak = memory_gb(trainer.device)
+    memory = int(peak["memory_gb"] * 2**30)
+    resident, shared = _resident()
+    gpu = {}
+    if trainer.device.type == "cuda":
+        properties = torch.cuda.get_device_properties(trainer.device)
+        gpu = {
+            "gpu_memory": int(peak["gpu_mem_gb"] * 2**30),
+            "gpu_total": properties.total_memory,
+            "device": properties.name,
+        }
+    private = max(memory, resident) - shared
+    return TrialCost(build, step * num_steps, valid, save, steps, many, memory, private, **gpu)
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes of the resident set, and those of it in files or shared memory (0 where the system does not tell)."""
+    from llmemf.memory import peak_bytes, process_bytes
+
+    resident = process_bytes("VmRSS")
+    if resident is None:
+        return peak_bytes(), 0
+    return resident, process_bytes("RssFile") + process_bytes("RssShmem")
