@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -116,22 +116,96 @@ def build_config(config_class: type[TrialConfig], values: Mapping[str, Any], *, 
 
 
 def unknown_keys(values: Iterable[str], valid: Iterable[str], where: str) -> list[str]:
-    """One sentence per key of `values` that is not in `valid`, with the nearest valid one."""
+    """One sentence per key of `values` that is not in `valid`: the nearest valid one, or what became of a removed setting."""
     valid = list(valid)
-    return [f"{where}: unknown key {key!r}: {nearest(str(key), valid)}" for key in values if key not in valid]
+    return [
+        f"{where}: {key} was removed: {REMOVED[key].remedy}"
+        if key in REMOVED
+        else f"{where}: unknown key {key!r}: {nearest(str(key), valid)}"
+        for key in values
+        if key not in valid
+    ]
+
+
+class Removed(NamedTuple):
+    """A setting, or some of its values, that earlier versions had.
+
+    Attributes:
+        inert: values with which nothing happened that happens no longer: dropped where a file of a run holds them.
+        remedy: what to do about any other value.
+    """
+
+    inert: tuple[Any, ...]
+    remedy: str
+
+
+REMOVED = {
+    "cuda_graphs": Removed((False, "auto", "no"), "leave it out; compile = true is the option in its place"),
+    "group_encoders": Removed((False, "auto", "no"), "leave it out: encoders are computed one by one"),
+    "objective_kernel": Removed(
+        (False, "auto", "plain"), "leave it out; objective_precision = fp16 is what is left of it"
+    ),
+    "stack": Removed((1,), "leave it out: a process trains one trial at a time"),
+}
+"""Settings and options that are gone. Their names belong to no setting of any model."""
+REMOVED_VALUES = {"objective_precision": ("auto",)}
+"""Values that are gone of settings that still exist: dropped from files, so that the default takes their place."""
+
+
+def without_removed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values out of a file that an earlier version wrote, without settings that no longer exist.
+
+    Raises:
+        InputError: a removed setting has a value that made a difference.
+    """
+    kept = {}
+    for key, value in values.items():
+        if key in REMOVED:
+            # 1 is True and 0 is False for Python, not here.
+            if not any(value == inert and type(value) is type(inert) for inert in REMOVED[key].inert):
+                raise InputError(f"{where}: {key} = {value!r} was removed: {REMOVED[key].remedy}")
+        elif not any(value == inert for inert in REMOVED_VALUES.get(key, ())):
+            kept[key] = value
+    return kept
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that takes `1e-3` as a number; YAML 1.1 wants `1.0e-3`."""
+    """Safe YAML 1.2: `no` and `on` are text, `010` is 10, `1:30` is text, `1e-3` a number; no key stands twice in a mapping."""
+
+    yaml_implicit_resolvers: ClassVar[dict] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            name = (key.tag, str(key.value))
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands there twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        text = node.value
+        return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
+for _kind, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+    ("merge", r"<<", ["<"]),
+):
+    # The first kind that matches wins: an integer before a number with a fraction.
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split `key=value` of a `--set` option; the value is read as YAML (`1e-3` is a number).
+    """Split `key=value` of a `--set` option; the value is read as YAML.
 
     Raises:
         InputError: there is no `=`, or the value is not YAML.
@@ -143,20 +217,27 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def parse_value(text: str, *, where: str) -> Any:
-    """Read one value as YAML (`1e-3` is a number), with `a,b` as a list."""
+    """Read one value as YAML, with `a,b` as a list.
+
+    Raises:
+        InputError: it is not YAML.
+    """
     if "," in text and not text.strip().startswith(("[", "{")):
         return [parse_value(part, where=where) for part in text.split(",")]
     try:
         return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise InputError(f"{where}: {text!r} cannot be read as a value") from None
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None)
+        raise InputError(
+            f"{where}: {text!r} cannot be read as a value" + (f" ({problem})" if problem else "")
+        ) from None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        InputError: no such file, broken YAML (with the line), or something else than a mapping.
+        InputError: no such file, broken YAML or a key that stands twice (with the line), or something else than a mapping.
     """
     path = Path(path)
     try:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys
+from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys, without_removed
 from llmemf.errors import InputError, nearest
 from llmemf.io import write_text
 from llmemf.models import model_class
@@ -129,11 +129,15 @@ class SweepRecord(SweepSettings):
         """Read the record of a sweep.
 
         Raises:
-            InputError: there is none, or it was damaged.
+            InputError: there is none, it was damaged, or it has a setting that was removed since.
         """
-        names = {on_disk: name for name, on_disk in DISK_NAMES.items()}
-        values = {names.get(key, key): value for key, value in read_yaml(folder / RECORD).items()}
-        return build_config(cls, values, where=str(folder / RECORD))
+        where, names = str(folder / RECORD), {on_disk: name for name, on_disk in DISK_NAMES.items()}
+        stored = without_removed(read_yaml(folder / RECORD), where)
+        values = {names.get(key, key): value for key, value in stored.items()}
+        for section in ("fixed", "space"):
+            if isinstance(values.get(section), dict):
+                values[section] = without_removed(values[section], where)
+        return build_config(cls, values, where=where)
 
 
 def scenario_files() -> dict[str, Path]:

@@ -1,8 +1,17 @@
 """Settings: what is refused, how values are written on a command line, what a broken file says."""
 
 import pytest
+import yaml
 
-from llmemf.config import TrialConfig, build_config, parse_assignment, parse_value, read_yaml
+from llmemf.config import (
+    REMOVED,
+    TrialConfig,
+    build_config,
+    parse_assignment,
+    parse_value,
+    read_yaml,
+    without_removed,
+)
 from llmemf.errors import InputError
 from llmemf.models.llm_emf import LLMEMFConfig
 
@@ -75,6 +84,17 @@ def test_every_setting_explains_itself():
         ("lr={low: 1, high: 2, log: true}", ("lr", {"low": 1, "high": 2, "log": True})),
         ("device=cuda:1", ("device", "cuda:1")),
         ("note=a=b", ("note", "a=b")),
+        ("note=no", ("note", "no")),
+        ("note=on", ("note", "on")),
+        ("epochs=010", ("epochs", 10)),
+        ("epochs=+3", ("epochs", 3)),
+        ("seed=0x1F", ("seed", 31)),
+        ("note=1:30", ("note", "1:30")),
+        ("note=2026-01-01", ("note", "2026-01-01")),
+        ("lr=.5", ("lr", 0.5)),
+        ("lr=5.", ("lr", 5.0)),
+        ("note=", ("note", None)),
+        ("note='1'", ("note", "1")),
     ],
 )
 def test_assignments(text, expected):
@@ -93,6 +113,7 @@ def test_exponents_in_written_lists_are_numbers():
         ("lr", "--set 'lr': write key=value"),
         ("=3", "--set '=3': write key=value"),
         ("lr=[1", "--set lr: '.1' cannot be"),
+        ("lr={low: 1, low: 2}", "--set lr: .*'low' stands there twice"),
     ],
 )
 def test_broken_assignments(text, message):
@@ -124,3 +145,65 @@ def test_exponents_in_yaml_files_are_numbers(tmp_path):
     content = read_yaml(tmp_path / "trial.yaml")
     config = build_config(TrialConfig, {"lr": content["lr"]})
     assert config.lr == 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("lr: 1\nepochs: 2\nlr: 3\n", "lr", 3),
+        ("space:\n  lr: [1]\n  l2: [1]\n  lr: [2]\n", "lr", 4),
+        ("fixed: {a: 1, a: 1}\n", "a", 1),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused(tmp_path, text, key, line):
+    path = tmp_path / "trial.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"trial\.yaml line {line}: .*'{key}'"):
+        read_yaml(path)
+
+
+def test_a_mapping_may_change_what_it_merges(tmp_path):
+    path = tmp_path / "trial.yaml"
+    path.write_text("base: &base {lr: 1, l2: 2}\nother: {<<: *base, lr: 3}\n")
+    assert read_yaml(path)["other"] == {"lr": 3, "l2": 2}
+
+
+def test_what_the_house_writes_is_read_back(tmp_path):
+    """Files are written by PyYAML, which quotes for YAML 1.1."""
+    values = {"a": ["no", "010", "1:30", "null", "2026-01-01", ""], "b": [1e-05, 0.1, 3, True, None, -1.0]}
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(values))
+    assert read_yaml(tmp_path / "x.yaml") == values
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("cuda_graphs", False),
+        ("group_encoders", "auto"),
+        ("group_encoders", "no"),
+        ("objective_kernel", "plain"),
+        ("objective_precision", "auto"),
+        ("stack", 1),
+    ],
+)
+def test_removed_settings_that_made_no_difference_are_dropped(key, value):
+    assert without_removed({"lr": 0.1, key: value}, "old.yaml") == {"lr": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("cuda_graphs", True), ("group_encoders", "yes"), ("objective_kernel", "triton"), ("stack", 4), ("stack", True)],
+)
+def test_removed_settings_that_made_a_difference_are_refused(key, value):
+    with pytest.raises(InputError, match=rf"^old\.yaml: {key} = {value!r} was removed"):
+        without_removed({"lr": 0.1, key: value}, "old.yaml")
+
+
+def test_a_setting_keeps_the_values_that_it_still_has():
+    assert without_removed({"objective_precision": "fp16"}, "old.yaml") == {"objective_precision": "fp16"}
+
+
+def test_a_removed_setting_that_is_given_is_refused_with_what_to_do():
+    with pytest.raises(InputError, match="--set: cuda_graphs was removed: .*compile"):
+        build_config(LLMEMFConfig, {"cuda_graphs": False}, where="--set")
+    assert not REMOVED.keys() & LLMEMFConfig.model_fields.keys()
