@@ -99,6 +99,14 @@ def file_hash(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
+def bytes_hash(*parts: bytes) -> str:
+    """SHA-256 of bytes end to end."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def text_hash(*parts: str, separator: str = "\x1f") -> str:
     """SHA-256 of texts end to end."""
     return hashlib.sha256(separator.join(parts).encode("utf-8", "replace")).hexdigest()
@@ -107,6 +115,34 @@ def text_hash(*parts: str, separator: str = "\x1f") -> str:
 def json_hash(content: Any) -> str:
     """SHA-256 of plain values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Args:
+        path: the file.
+        remedy: what the user can do where the file is damaged ("import it again").
+
+    Raises:
+        FileNotFoundError: there is no file.
+        InputError: it cannot be read, or is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start:,}): {remedy}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno} is not JSON ({error.msg}): {remedy}") from None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"{path} holds {'null' if content is None else type(content).__name__}, not an object: {remedy}"
+        )
+    return content
 
 
 class AppendOnlyLog:

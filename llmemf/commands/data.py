@@ -11,28 +11,35 @@ llmemf data audit NAME
 
 from __future__ import annotations
 
-import json
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from llmemf.command_line import command_line
 from llmemf.commands import prepare
 from llmemf.commands.data_options import (
     DEFAULT_ROOT,
     Candidates,
     CandidateSeed,
     DataRoot,
+    Existing,
     Name,
-    Overwrite,
-    TieBreak,
+    hint,
+    home,
     pair,
-    root_option,
     say,
 )
+from llmemf.commands.new_scenario import Target
+from llmemf.commands.shared_options import shared_options
+from llmemf.errors import InputError
+from llmemf.scenarios.choices import HistoryRepeats, PublishedSplit, TieBreak
+from llmemf.scenarios.manifest import MANIFEST, Manifest, read_manifest
+
+if TYPE_CHECKING:
+    from llmemf.scenarios.scenario import Scenario
 
 app = typer.Typer(no_args_is_help=True, help="Prepare and inspect scenarios.")
 import_app = typer.Typer(no_args_is_help=True, help="Bring raw data into a scenario.")
@@ -40,58 +47,47 @@ app.add_typer(import_app, name="import")
 app.add_typer(prepare.app, name="prepare")
 
 
-class Split(StrEnum):
-    published = "published"
-    leave_last_out = "leave_last_out"
-
-
-class Repeats(StrEnum):
-    keep = "keep"
-    last = "last"
-    first = "first"
-
-
-Existing = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
-
-
 @import_app.command("windows")
+@shared_options(target=Target)
 def import_windows(
-    folder: Annotated[Path, typer.Argument(help="Folder with the published files.")],
+    folder: Annotated[Path, typer.Argument(callback=home, help="Folder with the published files.")],
     name: Name,
     domains: Annotated[str, typer.Option("--domains", help="Names of X and Y, for example movie,book.")],
+    target: Target,
     split: Annotated[
-        Split, typer.Option("--split", help="Take the three files as they are, or cut every user's latest window.")
-    ] = Split.published,
+        PublishedSplit,
+        typer.Option("--split", help="Take the three files as they are, or cut every user's latest window."),
+    ] = "published",
     tie_break: Annotated[
         TieBreak,
         typer.Option(
             "--tie-break",
             help="Items of the same time: in the file's order, shuffled, or leave out the cases that they decide.",
         ),
-    ] = TieBreak.file,
+    ] = "file",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --tie-break random.")] = 0,
     candidates: Candidates = 999,
     candidate_seed: CandidateSeed = 0,
-    data_root: DataRoot = DEFAULT_ROOT,
-    overwrite: Overwrite = False,
 ) -> None:
     """Import published windows: item lists, sequence files, user list, and items.tsv if there is one."""
     from llmemf.scenarios.windows import read_windows
 
-    start = time.perf_counter()
-    scenario = read_windows(
-        folder, name, pair(domains, "--domains"), split.value, tie_break.value, seed, candidates, candidate_seed
-    )
-    _save(scenario, data_root, folder, overwrite, start)
+    names = pair(domains, "--domains")
+    target.check(name)
+    scenario = read_windows(folder, name, names, split, tie_break, seed, candidates, candidate_seed)
+    _finish_import(scenario, target, folder)
 
 
 @import_app.command("histories")
+@shared_options(target=Target)
 def import_histories(
-    file: Annotated[Path, typer.Argument(help="One user per line: USER, then the items, oldest first.")],
+    file: Annotated[Path, typer.Argument(callback=home, help="One user per line: USER, then the items, oldest first.")],
     items: Annotated[
-        Path, typer.Option("--items", help="Item table: id, domain, external id, title, description, image.")
+        Path,
+        typer.Option("--items", callback=home, help="Item table: id, domain, external id, title, description, image."),
     ],
     name: Name,
+    target: Target,
     domains: Annotated[
         str | None,
         typer.Option(
@@ -102,30 +98,20 @@ def import_histories(
         str | None, typer.Option("--labels", help="What the item table calls X and Y where that is not their names.")
     ] = None,
     repeats: Annotated[
-        Repeats, typer.Option("--repeats", help="Of an item that a history repeats, keep all, the last, or the first.")
-    ] = Repeats.keep,
+        HistoryRepeats,
+        typer.Option("--repeats", help="Of an item that a history repeats, keep all, the last, or the first."),
+    ] = "keep",
     min_length: Annotated[int, typer.Option("--min-length", min=2, help="Skip users with fewer items.")] = 4,
     candidates: Candidates = 999,
     candidate_seed: CandidateSeed = 0,
-    data_root: DataRoot = DEFAULT_ROOT,
-    overwrite: Overwrite = False,
 ) -> None:
     """Import plain histories, split leave-last-out."""
     from llmemf.scenarios.histories import read_histories
 
-    start = time.perf_counter()
-    scenario = read_histories(
-        file,
-        items,
-        name,
-        None if domains is None else pair(domains, "--domains"),
-        None if labels is None else pair(labels, "--labels"),
-        repeats.value,
-        min_length,
-        candidates,
-        candidate_seed,
-    )
-    _save(scenario, data_root, items.parent, overwrite, start)
+    names, found = pair(domains, "--domains"), pair(labels, "--labels")
+    target.check(name)
+    scenario = read_histories(file, items, name, names, found, repeats, min_length, candidates, candidate_seed)
+    _finish_import(scenario, target, items.parent)
 
 
 @import_app.command("sample")
@@ -138,7 +124,7 @@ def import_sample(data_root: DataRoot = DEFAULT_ROOT) -> None:
     scenario = prepare_sample(data_root)
     say(f"{scenario.name} is ready in {scenario.folder} after {time.perf_counter() - start:.1f} s")
     Console(markup=False).print(summary(scenario))
-    say(f"next: llmemf data show {scenario.name}{root_option(data_root)}")
+    say(f"next: {hint(data_root, 'data', 'show', scenario.name)}")
 
 
 @app.command("list")
@@ -146,11 +132,20 @@ def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
     """List the prepared scenarios."""
     from llmemf.commands.scenario_view import scenario_list
 
-    manifests = {path.parent: _manifest(path) for path in sorted(data_root.glob("*/manifest.json"))}
+    manifests: dict[Path, Manifest | None] = {}
+    damaged: list[InputError] = []
+    for folder in sorted(path.parent for path in data_root.glob(f"*/{MANIFEST}")):
+        try:
+            manifests[folder] = read_manifest(folder)
+        except InputError as error:
+            manifests[folder] = None
+            damaged.append(error)
     if manifests:
         Console(markup=False).print(scenario_list(manifests))
     else:
-        say(f"No scenario is prepared in {data_root}; see `llmemf data import --help`.")
+        say(f"No scenario is prepared in {data_root}; see `{command_line('data', 'import', '--help')}`.")
+    for error in damaged:
+        say(f"note: {error}", error=True)
 
 
 @app.command("show")
@@ -181,27 +176,12 @@ def audit(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
     say("No leak found.")
 
 
-def _save(scenario, data_root: Path, image_folder: Path, overwrite: bool, start: float) -> None:
-    """Write an imported scenario and say what it is and what comes next."""
-    from llmemf.commands.scenario_view import summary
-    from llmemf.scenarios.images import save_with_images
-
-    target = save_with_images(scenario, data_root, image_folder, overwrite=overwrite)
-    say(f"{scenario.name} written to {target} in {time.perf_counter() - start:.1f} s")
-    Console(markup=False).print(summary(scenario))
-    root = root_option(data_root)
-    steps = [f"llmemf data audit {scenario.name}{root}"]
+def _finish_import(scenario: Scenario, target: Target, image_folder: Path) -> None:
+    """Write an imported scenario and say what it is and what may follow."""
+    target.save(scenario, image_folder)
+    steps: list[tuple[str, ...]] = [("data", "audit", scenario.name)]
     if (scenario.items[["title", "description", "image"]] != "").any(axis=None):
-        steps.insert(0, f"llmemf features offline {scenario.name}{root}")
+        steps.insert(0, ("features", "offline", scenario.name))
     else:
         say("note: the items have neither text nor images; train with --set modalities=id")
-    for step in steps:
-        say(f"next: {step}")
-
-
-def _manifest(path: Path) -> dict | None:
-    """A manifest, None if it is not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError:
-        return None
+    target.next_steps(*steps)

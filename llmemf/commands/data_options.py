@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-import shlex
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 
 DEFAULT_ROOT = Path("data")
 
 
-class TieBreak(StrEnum):
-    file = "file"
-    random = "random"
-    drop = "drop"
+def home(path: Path | None) -> Path | None:
+    """Callback of path options: `~` is the user's home, also where no shell has replaced it (`--data-root=~/data`)."""
+    return None if path is None else path.expanduser()
 
 
 DataRoot = Annotated[
-    Path, typer.Option("--data-root", envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
+    Path,
+    typer.Option(
+        "--data-root", envvar="LLMEMF_DATA_ROOT", callback=home, help="Folder that holds the prepared scenarios."
+    ),
 ]
+Existing = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the new scenario: a folder below the data root.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace a scenario of that name, and its features with it.")
-]
 Candidates = Annotated[int, typer.Option("--candidates", min=1, help="Stored negatives per evaluation case.")]
 CandidateSeed = Annotated[int, typer.Option("--candidate-seed", min=0, help="Seed of the stored negatives.")]
 
 
-def pair(text: str, option: str) -> tuple[str, str]:
-    """Two names from `a,b`."""
-    parts = tuple(part.strip() for part in text.split(","))
-    if len(parts) != 2 or not all(parts):
+def pair(text: str | None, option: str) -> tuple[str, str] | None:
+    """Two names from `a,b`; None stays None."""
+    if text is None:
+        return None
+    first, *others = (part.strip() for part in text.split(","))
+    if len(others) != 1 or not first or not others[0]:
         raise InputError(f"{option} {text!r}: expected two names with a comma between them, for example movie,book")
-    return parts
+    return first, others[0]
 
 
-def root_option(data_root: Path) -> str:
-    """The option to repeat in a command that the user may copy."""
-    return "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
+def hint(data_root: Path, *words: str) -> str:
+    """A command to type next, with the data root where it is not the usual one."""
+    return command_line(*words, *([] if data_root == DEFAULT_ROOT else ["--data-root", str(data_root)]))
 
 
 def say(text: str, error: bool = False) -> None:

@@ -7,94 +7,115 @@ llmemf data prepare table orders.csv --items products.csv --name my_shops --colu
 
 from __future__ import annotations
 
-import time
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from llmemf.commands.data_options import (
-    DEFAULT_ROOT,
-    Candidates,
-    CandidateSeed,
-    DataRoot,
-    Name,
-    Overwrite,
-    TieBreak,
-    pair,
-    root_option,
-    say,
-)
+from llmemf.commands.data_options import Candidates, CandidateSeed, Name, home, pair, say
+from llmemf.commands.new_scenario import Target
+from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
+from llmemf.scenarios.choices import Filter, Repeats, TieBreak, WindowSplit
+from llmemf.scenarios.names import check_names
+from llmemf.scenarios.preparation_options import PreparationOptions, WindowLimits
+
+if TYPE_CHECKING:
+    from llmemf.commands.reading_progress import ReadingProgress
+    from llmemf.scenarios.preparation import PreparationReport
+    from llmemf.scenarios.scenario import Scenario
 
 app = typer.Typer(no_args_is_help=True, help="Prepare a scenario from raw data: filter, cut windows, split by time.")
+USUAL = PreparationOptions()
 
 
-class Filter(StrEnum):
-    core = "core"
-    once = "once"
-
-
-class Repeats(StrEnum):
-    first = "first"
-    last = "last"
-
-
-class Split(StrEnum):
-    latest = "latest"
-    timeline = "timeline"
-
-
-MinUser = Annotated[int, typer.Option("--min-user", min=1, help="Interactions a user needs, both domains together.")]
-MinItem = Annotated[
-    int, typer.Option("--min-item", min=1, help="Interactions an item needs, of users of both domains.")
-]
-FilterKind = Annotated[
-    Filter, typer.Option("--filter", help="Repeat the filter until both hold for what is left, or count once.")
-]
-RepeatKind = Annotated[
-    Repeats, typer.Option("--repeats", help="Of a user's interactions with the same item, which one counts.")
-]
-MinPerDomain = Annotated[int, typer.Option("--min-per-domain", min=0, help="Items of each domain in a window.")]
-MinLength = Annotated[int, typer.Option("--min-length", min=2, help="Items in a window, at least.")]
-MaxLength = Annotated[int, typer.Option("--max-length", min=2, help="Items in a window, at most.")]
-MaxDays = Annotated[
-    float,
-    typer.Option(
-        "--max-days",
-        min=0,
-        help="Days from a window's first item to its last, 0 for no limit (published: Movie-Book 30, Food-Kitchen 365).",
-    ),
-]
-SplitKind = Annotated[
-    Split,
-    typer.Option(
-        "--split",
-        help="latest: every user's latest window is for validation or test, as published; timeline: the latest "
-        "windows of all users are.",
-    ),
-]
-EvalShare = Annotated[
-    float, typer.Option("--eval-share", help="Of --split timeline: share of the windows for validation, and for test.")
-]
-TieKind = Annotated[
-    TieBreak,
-    typer.Option(
-        "--tie-break",
-        help="Items of the same time (a day before 2023): shuffled, X before Y as published, or that without the "
-        "cases that it decides.",
-    ),
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of ties and of the split.")]
-MaxBad = Annotated[float, typer.Option("--max-bad-lines", help="Share of a file's lines that may be unusable.")]
-HashSeed = Annotated[int, typer.Option("--hash-seed", min=0, help="Another hash of names, should two ever collide.")]
+def _options(
+    min_user: Annotated[
+        int, typer.Option("--min-user", min=1, help="Interactions a user needs, both domains together.")
+    ] = USUAL.min_user,
+    min_item: Annotated[
+        int, typer.Option("--min-item", min=1, help="Interactions an item needs, of users of both domains.")
+    ] = USUAL.min_item,
+    filter: Annotated[
+        Filter,
+        typer.Option("--filter", help="Repeat the filter until both hold for what is left, or count once."),
+    ] = USUAL.filter,
+    repeats: Annotated[
+        Repeats, typer.Option("--repeats", help="Of a user's interactions with the same item, which one counts.")
+    ] = USUAL.repeats,
+    min_per_domain: Annotated[
+        int, typer.Option("--min-per-domain", min=0, help="Items of each domain in a window.")
+    ] = USUAL.limits.min_per_domain,
+    min_length: Annotated[
+        int, typer.Option("--min-length", min=2, help="Items in a window, at least.")
+    ] = USUAL.limits.min_length,
+    max_length: Annotated[
+        int, typer.Option("--max-length", min=2, help="Items in a window, at most.")
+    ] = USUAL.limits.max_length,
+    max_days: Annotated[
+        float,
+        typer.Option(
+            "--max-days",
+            min=0,
+            help="Days from a window's first item to its last, 0 for no limit (published: Movie-Book 30, Food-Kitchen "
+            "365).",
+        ),
+    ] = USUAL.limits.max_days or 0,
+    split: Annotated[
+        WindowSplit,
+        typer.Option(
+            "--split",
+            help="latest: every user's latest window is for validation or test, as published; timeline: the latest "
+            "windows of all users are.",
+        ),
+    ] = USUAL.split,
+    eval_share: Annotated[
+        float,
+        typer.Option("--eval-share", help="Of --split timeline: share of the windows for validation, and for test."),
+    ] = USUAL.eval_share,
+    tie_break: Annotated[
+        TieBreak,
+        typer.Option(
+            "--tie-break",
+            help="Items of the same time (a day before 2023): shuffled, X before Y as published, or that without the "
+            "cases that it decides.",
+        ),
+    ] = USUAL.tie_break,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of ties and of the split.")] = USUAL.seed,
+    candidates: Candidates = USUAL.candidates,
+    candidate_seed: CandidateSeed = USUAL.candidate_seed,
+    max_bad_lines: Annotated[
+        float, typer.Option("--max-bad-lines", help="Share of a file's lines that may be unusable.")
+    ] = USUAL.max_bad_lines,
+    hash_seed: Annotated[
+        int, typer.Option("--hash-seed", min=0, help="Another hash of names, should two ever collide.")
+    ] = USUAL.hash_seed,
+) -> PreparationOptions:
+    """The options that both commands share."""
+    return PreparationOptions(
+        min_user=min_user,
+        min_item=min_item,
+        filter=filter,
+        repeats=repeats,
+        limits=WindowLimits(min_per_domain, min_length, max_length, max_days or None),
+        split=split,
+        eval_share=eval_share,
+        tie_break=tie_break,
+        seed=seed,
+        candidates=candidates,
+        candidate_seed=candidate_seed,
+        max_bad_lines=max_bad_lines,
+        hash_seed=hash_seed,
+    )
 
 
 @app.command("amazon")
+@shared_options(options=_options, target=Target)
 def prepare_amazon(
-    folder: Annotated[Path, typer.Argument(help="Folder with the downloaded review and metadata files.")] = Path("."),
+    folder: Annotated[
+        Path, typer.Argument(callback=home, help="Folder with the downloaded review and metadata files.")
+    ] = Path("."),
     *,
     x: Annotated[
         str, typer.Option("--x", help="Category of domain X as in the file names, for example Movies_and_TV.")
@@ -107,41 +128,22 @@ def prepare_amazon(
         str | None,
         typer.Option("--domains", help="Names of X and Y, for example movie,book; by default the categories."),
     ] = None,
-    reviews_x: Annotated[Path | None, typer.Option("--reviews-x", help="Review file of X, whatever its name.")] = None,
-    reviews_y: Annotated[Path | None, typer.Option("--reviews-y", help="Review file of Y.")] = None,
-    meta_x: Annotated[Path | None, typer.Option("--meta-x", help="Metadata file of X.")] = None,
-    meta_y: Annotated[Path | None, typer.Option("--meta-y", help="Metadata file of Y.")] = None,
-    min_user: MinUser = 10,
-    min_item: MinItem = 10,
-    filter: FilterKind = Filter.core,
-    repeats: RepeatKind = Repeats.first,
-    min_per_domain: MinPerDomain = 3,
-    min_length: MinLength = 6,
-    max_length: MaxLength = 15,
-    max_days: MaxDays = 30,
-    split: SplitKind = Split.latest,
-    eval_share: EvalShare = 0.1,
-    tie_break: TieKind = TieBreak.random,
-    seed: Seed = 0,
-    candidates: Candidates = 999,
-    candidate_seed: CandidateSeed = 0,
-    max_bad_lines: MaxBad = 0.01,
-    hash_seed: HashSeed = 0,
-    data_root: DataRoot = DEFAULT_ROOT,
-    overwrite: Overwrite = False,
+    reviews_x: Annotated[
+        Path | None, typer.Option("--reviews-x", callback=home, help="Review file of X, whatever its name.")
+    ] = None,
+    reviews_y: Annotated[Path | None, typer.Option("--reviews-y", callback=home, help="Review file of Y.")] = None,
+    meta_x: Annotated[Path | None, typer.Option("--meta-x", callback=home, help="Metadata file of X.")] = None,
+    meta_y: Annotated[Path | None, typer.Option("--meta-y", callback=home, help="Metadata file of Y.")] = None,
+    options: PreparationOptions,
+    target: Target,
 ) -> None:
     """Prepare two categories of the Amazon reviews of 2014, 2018 or 2023 (reviews or ratings, and metadata)."""
     from llmemf.scenarios.amazon import domain_name, find_category, read_amazon
 
-    start = time.perf_counter()
-    names = (domain_name(x), domain_name(y)) if domains is None else pair(domains, "--domains")
+    names = pair(domains, "--domains") or (domain_name(x), domain_name(y))
     name = name or "_".join(names)
-    options = _options(
-        min_user, min_item, filter, repeats, min_per_domain, min_length, max_length, max_days, split, eval_share,
-        tie_break, seed, candidates, candidate_seed, max_bad_lines, hash_seed,
-    )  # fmt: skip
     files = (find_category(folder, x, reviews_x, meta_x), find_category(folder, y, reviews_y, meta_y))
-    _check_free(name, data_root, overwrite)
+    target.check(name)
     for category, one in zip((x, y), files):
         if one.metadata is None:
             say(
@@ -150,17 +152,26 @@ def prepare_amazon(
                 error=True,
             )
     with _progress() as progress:
-        scenario, report = read_amazon(*files, name, names, options, progress, data_root)
-    _finish(scenario, report, data_root, folder, overwrite, start)
+        scenario, report = read_amazon(*files, name, names, options, progress, target.data_root)
+    _finish(scenario, report, target, folder)
 
 
 @app.command("table")
+@shared_options(options=_options, target=Target)
 def prepare_table(
-    interactions: Annotated[Path, typer.Argument(help="Table of user, item, time, domain: CSV or Parquet.")],
+    interactions: Annotated[
+        Path, typer.Argument(callback=home, help="Table of user, item, time, domain: CSV or Parquet.")
+    ],
     name: Name,
+    options: PreparationOptions,
+    target: Target,
     items: Annotated[
         Path | None,
-        typer.Option("--items", help="Table of item, domain, title, description, categories, image: CSV or Parquet."),
+        typer.Option(
+            "--items",
+            callback=home,
+            help="Table of item, domain, title, description, categories, image: CSV or Parquet.",
+        ),
     ] = None,
     domains: Annotated[
         str | None, typer.Option("--domains", help="Names of X and Y; by default the domain column's two values.")
@@ -172,86 +183,24 @@ def prepare_table(
     columns: Annotated[
         str | None, typer.Option("--columns", help="Unusual column names, for example user=customer,time=bought.")
     ] = None,
-    min_user: MinUser = 10,
-    min_item: MinItem = 10,
-    filter: FilterKind = Filter.core,
-    repeats: RepeatKind = Repeats.first,
-    min_per_domain: MinPerDomain = 3,
-    min_length: MinLength = 6,
-    max_length: MaxLength = 15,
-    max_days: MaxDays = 30,
-    split: SplitKind = Split.latest,
-    eval_share: EvalShare = 0.1,
-    tie_break: TieKind = TieBreak.random,
-    seed: Seed = 0,
-    candidates: Candidates = 999,
-    candidate_seed: CandidateSeed = 0,
-    max_bad_lines: MaxBad = 0.01,
-    hash_seed: HashSeed = 0,
-    data_root: DataRoot = DEFAULT_ROOT,
-    overwrite: Overwrite = False,
 ) -> None:
     """Prepare a shop's own interactions of two domains."""
-    from llmemf.scenarios.names import check_names
     from llmemf.scenarios.table import read_table
 
-    start = time.perf_counter()
-    options = _options(
-        min_user, min_item, filter, repeats, min_per_domain, min_length, max_length, max_days, split, eval_share,
-        tie_break, seed, candidates, candidate_seed, max_bad_lines, hash_seed,
-    )  # fmt: skip
-    names = None if domains is None else pair(domains, "--domains")
+    names, found = pair(domains, "--domains"), pair(labels, "--labels")
     check_names(name, names or ("x", "y"))
-    _check_free(name, data_root, overwrite)
+    target.check(name)
     with _progress() as progress:
         scenario, report = read_table(
-            interactions,
-            items,
-            name,
-            names,
-            None if labels is None else pair(labels, "--labels"),
-            _assignments(columns),
-            options,
-            progress,
-            data_root,
+            interactions, items, name, names, found, _assignments(columns), options, progress, target.data_root
         )
-    _finish(scenario, report, data_root, items.parent if items is not None else Path("."), overwrite, start)
+    _finish(scenario, report, target, items.parent if items is not None else Path("."))
 
 
-def _options(
-    min_user, min_item, filter, repeats, min_per_domain, min_length, max_length, max_days, split, eval_share,
-    tie_break, seed, candidates, candidate_seed, max_bad_lines, hash_seed,
-):  # fmt: skip
-    from llmemf.scenarios.preparation import PreparationOptions
-    from llmemf.scenarios.window_cutter import WindowLimits
-
-    return PreparationOptions(
-        min_user=min_user,
-        min_item=min_item,
-        filter=filter.value,
-        repeats=repeats.value,
-        limits=WindowLimits(min_per_domain, min_length, max_length, max_days or None),
-        split=split.value,
-        eval_share=eval_share,
-        tie_break=tie_break.value,
-        seed=seed,
-        candidates=candidates,
-        candidate_seed=candidate_seed,
-        max_bad_lines=max_bad_lines,
-        hash_seed=hash_seed,
-    )
-
-
-def _progress():
+def _progress() -> ReadingProgress:
     from llmemf.commands.reading_progress import ReadingProgress
 
     return ReadingProgress(Console(markup=False))
-
-
-def _check_free(name: str, data_root: Path, overwrite: bool) -> None:
-    """A name that is taken is told before hours of reading, not after."""
-    if (data_root / name).exists() and not overwrite:
-        raise InputError(f"scenario {name!r} exists already in {data_root / name}; give --overwrite or another --name")
 
 
 def _assignments(text: str | None) -> dict[str, str]:
@@ -263,25 +212,21 @@ def _assignments(text: str | None) -> dict[str, str]:
     return {role.strip(): column.strip() for role, _, column in parts}
 
 
-def _finish(scenario, report, data_root: Path, image_folder: Path, overwrite: bool, start: float) -> None:
-    """Save, and say what became of the data and what comes next."""
+def _finish(scenario: Scenario, report: PreparationReport, target: Target, image_folder: Path) -> None:
+    """Say what became of the data, write the scenario, and say what may follow."""
     from llmemf.commands.preparation_view import notes, report_view
-    from llmemf.commands.scenario_view import summary
-    from llmemf.scenarios.images import is_address, save_with_images
+    from llmemf.scenarios.images import is_address
 
-    target = save_with_images(scenario, data_root, image_folder, overwrite=overwrite)
-    console = Console(markup=False)
-    console.print(report_view(report, scenario.domains))
+    Console(markup=False).print(report_view(report, scenario.domains))
     for note in notes(report):
         say(note)
-    say(f"{scenario.name} written to {target} in {time.perf_counter() - start:.1f} s")
-    console.print(summary(scenario))
-    root = root_option(data_root)
-    steps = [f"audit {scenario.name}"]
-    say(f"next: llmemf data {steps[0]}{root}")
+    target.save(scenario, image_folder)
+    steps = [("data", "audit", scenario.name)]
     if any(is_address(image) for image in scenario.items["image"]):
-        say(f"next: llmemf features images {scenario.name}{root}")
-    if (scenario.items["title"] != "").any():
-        say(f"next: llmemf features enrich {scenario.name}{root}")
-    else:
+        steps.append(("features", "images", scenario.name))
+    has_titles = bool((scenario.items["title"] != "").any())
+    if has_titles:
+        steps.append(("features", "enrich", scenario.name))
+    target.next_steps(*steps)
+    if not has_titles:
         say("note: the items have no titles; train with --set modalities=id")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -12,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf.scenarios.audit import Audit, LeakFacts, Lengths
+from llmemf.scenarios.manifest import Manifest
 from llmemf.scenarios.scenario import SPLITS, Scenario
 
 CASES = ("valid", "test")
@@ -45,7 +48,7 @@ def summary(scenario: Scenario) -> Table:
     return facts
 
 
-def origin(source: dict) -> str:
+def origin(source: dict[str, Any]) -> str:
     """Reader, options and what was left out, on one line; hashes and zero counts stay in the manifest."""
     told = []
     for key, value in source.items():
@@ -198,8 +201,8 @@ def _day(time: int | None) -> str:
     return NOTHING if time is None or time < 0 else datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d")
 
 
-def scenario_list(manifests: dict[Path, dict | None]) -> Table:
-    """One line per prepared scenario; None stands for a manifest that cannot be read."""
+def scenario_list(manifests: Mapping[Path, Manifest | None]) -> Table:
+    """One line per prepared scenario, also for one whose manifest cannot be read (None)."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("scenario", no_wrap=True)
     for column in ("items", "users", "cases"):
@@ -208,16 +211,16 @@ def scenario_list(manifests: dict[Path, dict | None]) -> Table:
     table.add_column("hash", no_wrap=True)
     for folder, manifest in manifests.items():
         if manifest is None:
-            table.add_row(folder.name, *[NOTHING] * 3, "cannot be read: import again", NOTHING)
+            table.add_row(folder.name, *[NOTHING] * 3, "cannot be read", NOTHING)
             continue
         features = sorted(path.parent.name for path in folder.glob("features/*/manifest.json"))
-        x, y = manifest["domains"]
+        x, y = manifest.domains
         table.add_row(
             folder.name,
-            f"{manifest['num_x']:,} {x}\n{manifest['num_items'] - manifest['num_x']:,} {y}",
-            f"{manifest['num_users']:,}",
-            f"{manifest['sequences']['test']:,}",
+            f"{manifest.num_x:,} {x}\n{manifest.num_items - manifest.num_x:,} {y}",
+            f"{manifest.num_users:,}",
+            f"{manifest.sequences.get('test', 0):,}",
             "\n".join(features) or NOTHING,
-            manifest["fingerprint"][:8],
+            manifest.fingerprint[:8],
         )
     return table

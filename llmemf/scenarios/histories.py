@@ -6,16 +6,16 @@ items.tsv    ID <TAB> DOMAIN <TAB> EXTERNAL_ID [<TAB> TITLE <TAB> DESCRIPTION <T
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError, nearest
+from llmemf.io import file_hash
+from llmemf.scenarios.choices import HistoryRepeats, check_choice
 from llmemf.scenarios.item_table import ItemTable, read_item_table
 from llmemf.scenarios.leave_last_out import leave_last_out
 from llmemf.scenarios.lines import numbered_lines, quoted
@@ -23,7 +23,6 @@ from llmemf.scenarios.names import check_names
 from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.scenario import ITEM_COLUMNS, Scenario, Sequences
 
-REPEATS = ("keep", "last", "first")
 SEPARATOR = re.compile(r"\s*,\s*|\s+")
 
 
@@ -33,7 +32,7 @@ def read_histories(
     name: str,
     domains: tuple[str, str] | None = None,
     labels: tuple[str, str] | None = None,
-    repeats: Literal["keep", "last", "first"] = "keep",
+    repeats: HistoryRepeats = "keep",
     min_length: int = 4,
     candidates: int = 999,
     candidate_seed: int = 0,
@@ -58,8 +57,7 @@ def read_histories(
         InputError: a file is missing or broken, with file and line where there is one.
     """
     path, items = Path(path), Path(items)
-    if repeats not in REPEATS:
-        raise InputError(f"repeats {repeats!r}: choose one of {', '.join(REPEATS)} (--repeats)")
+    check_choice(repeats, HistoryRepeats, "--repeats")
     if min_length < 2:
         raise InputError(f"minimum length {min_length}: a history needs at least 2 items (--min-length)")
     table = read_item_table(items)
@@ -93,7 +91,7 @@ def read_histories(
         },
         source={
             "reader": "histories",
-            "files": {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in (path, items)},
+            "files": {str(file): file_hash(file) for file in (path, items)},
             "split": "leave_last_out",
             "labels": list(labels),
             "repeats": repeats,

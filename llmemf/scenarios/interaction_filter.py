@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.scenarios.choices import Filter, Repeats
 from llmemf.scenarios.interactions import Interactions
 
-REPEATS = ("first", "last")
-FILTERS = ("core", "once")
 
-
-def drop_repeats(
-    interactions: Interactions, keep: Literal["first", "last"] = "first"
-) -> tuple[Interactions, np.ndarray, np.ndarray]:
+def drop_repeats(interactions: Interactions, keep: Repeats = "first") -> tuple[Interactions, np.ndarray, np.ndarray]:
     """Keep one interaction per user and item: published windows repeat none.
 
     Args:
@@ -43,7 +37,7 @@ def enough_interactions(
     interactions: Interactions,
     min_user: int = 10,
     min_item: int = 10,
-    kind: Literal["core", "once"] = "core",
+    kind: Filter = "core",
 ) -> tuple[Interactions, int]:
     """Keep users and items that have enough interactions, and users of both domains.
 

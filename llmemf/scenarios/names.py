@@ -1,9 +1,10 @@
-"""What a scenario and its domains may be called."""
+"""What a new scenario and its domains may be called."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from llmemf.errors import InputError
 
@@ -19,3 +20,14 @@ def check_names(name: str, domains: Sequence[str]) -> None:
     for domain in domains:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", domain):
             raise InputError(f"domain name {domain!r}: use lower-case letters, digits and '_', beginning with a letter")
+
+
+def check_free(name: str, data_root: str | Path) -> None:
+    """Refuse the name of a scenario that exists, before hours of reading.
+
+    Raises:
+        InputError: it exists.
+    """
+    target = Path(data_root) / name
+    if target.exists():
+        raise InputError(f"scenario {name!r} exists already in {target}; give --overwrite or another --name")

@@ -8,70 +8,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import LineCounts
-from llmemf.scenarios.interaction_filter import FILTERS, REPEATS, drop_repeats, enough_interactions
+from llmemf.scenarios.interaction_filter import drop_repeats, enough_interactions
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
 from llmemf.scenarios.leave_last_out import shorten
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.preparation_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario, Sequences
-from llmemf.scenarios.window_cutter import WindowLimits, cut_windows
-from llmemf.scenarios.window_split import SPLITTINGS, TEST, TRAIN, VALID, split_windows
-from llmemf.scenarios.windows import TIE_BREAKS, tied_across_domains
+from llmemf.scenarios.window_cutter import cut_windows
+from llmemf.scenarios.window_split import TEST, TRAIN, VALID, split_windows
+from llmemf.scenarios.windows import tied_across_domains
 
 Describe = Callable[[list[np.ndarray]], pd.DataFrame]
 """From the external ids of X and of Y to the columns title, description, image, categories, all X before all Y."""
-
-
-@dataclass(frozen=True)
-class PreparationOptions:
-    """How raw interactions become windows. The defaults follow the published Movie-Book data where it tells them."""
-
-    min_user: int = 10
-    """Interactions that a user needs, both domains together."""
-    min_item: int = 10
-    """Interactions that an item needs, of users active in both domains."""
-    filter: Literal["core", "once"] = "core"
-    """Repeat the filter until both hold for what is left, or count a single time."""
-    repeats: Literal["first", "last"] = "first"
-    """Which interaction of a user with the same item stays."""
-    limits: WindowLimits = field(default_factory=WindowLimits)
-    split: Literal["latest", "timeline"] = "latest"
-    """See `window_split`."""
-    eval_share: float = 0.1
-    """Share of the windows for validation, and as much for test, of `timeline`."""
-    tie_break: Literal["random", "file", "drop"] = "random"
-    """Order of interactions of one second (or day, in the releases before 2023): drawn, or X before Y and otherwise
-    as in the file. `drop` is `file` without the cases whose target shares its time with the other domain."""
-    seed: int = 0
-    """Of ties and of the split."""
-    candidates: int = 999
-    candidate_seed: int = 0
-    max_bad_lines: float = 0.01
-    """Share of a file's lines that may be unusable."""
-    hash_seed: int = 0
-
-    def __post_init__(self) -> None:
-        for value, valid, option in (
-            (self.filter, FILTERS, "--filter"),
-            (self.repeats, REPEATS, "--repeats"),
-            (self.split, SPLITTINGS, "--split"),
-            (self.tie_break, TIE_BREAKS, "--tie-break"),
-        ):
-            if value not in valid:
-                raise InputError(f"{option} {value!r}: choose one of {', '.join(valid)}")
-        if not 0 < self.eval_share < 0.5:
-            raise InputError(f"--eval-share {self.eval_share}: give a share between 0 and 0.5")
-        if not 0 <= self.max_bad_lines < 1:
-            raise InputError(f"--max-bad-lines {self.max_bad_lines}: give a share from 0 to below 1")
-        if not 0 <= self.hash_seed < 1000:
-            raise InputError(f"--hash-seed {self.hash_seed}: give a number from 0 to 999")
 
 
 @dataclass

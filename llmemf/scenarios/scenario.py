@@ -18,20 +18,23 @@ On disk (one folder per scenario, written to a temporary name and renamed):
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError, nearest
-from llmemf.io import atomic_folder, json_hash
+from llmemf.io import atomic_folder, bytes_hash
+from llmemf.scenarios.manifest import FORMAT, MANIFEST, Manifest, fingerprint_of, read_manifest
+from llmemf.scenarios.names import check_free
 
-FORMAT = 1
 SPLITS = ("train", "valid", "test")
 ITEM_COLUMNS = ("external_id", "title", "description", "image")
 OPTIONAL_ITEM_COLUMNS = ("categories",)
@@ -58,10 +61,10 @@ class Sequences:
 
     @classmethod
     def from_rows(
-        cls, users: Sequence[int], rows: Sequence[Sequence[int]], times: Sequence[Sequence[int]] | None = None
+        cls, users: ArrayLike, rows: Sequence[ArrayLike], times: Sequence[ArrayLike] | None = None
     ) -> Sequences:
         """Build from one list of global item ids (and optionally Unix seconds) per sequence."""
-        lengths = np.fromiter((len(row) for row in rows), dtype=np.int64, count=len(rows))
+        lengths = np.fromiter((np.size(row) for row in rows), dtype=np.int64, count=len(rows))
         items = np.concatenate([np.asarray(row, dtype=np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
         flat_times = (
             np.concatenate([np.asarray(row, dtype=np.int64) for row in times])
@@ -89,10 +92,8 @@ class Sequences:
 
     def hash(self) -> str:
         """SHA-256 over the content, independent of how it is stored."""
-        digest = hashlib.sha256()
-        for array, kind in ((self.users, "<i4"), (self.offsets, "<i8"), (self.items, "<i4"), (self.times, "<i8")):
-            digest.update(np.ascontiguousarray(array, dtype=kind).tobytes())
-        return digest.hexdigest()
+        columns = ((self.users, "<i4"), (self.offsets, "<i8"), (self.items, "<i4"), (self.times, "<i8"))
+        return bytes_hash(*(np.ascontiguousarray(array, dtype=kind).tobytes() for array, kind in columns))
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Scenario:
     valid: Sequences
     test: Sequences
     candidates: dict[str, np.ndarray]
-    source: dict = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
@@ -150,22 +151,20 @@ class Scenario:
 
     def items_hash(self) -> str:
         """SHA-256 over the item table; a feature matrix is bound to it."""
-        digest = hashlib.sha256(f"{self.num_x}|{self.num_items}".encode())
+        parts = [f"{self.num_x}|{self.num_items}"]
         for column in self.item_columns:
-            if column in OPTIONAL_ITEM_COLUMNS:
-                digest.update(column.encode())
-            digest.update("\x1f".join(self.items[column].astype(str)).encode())
-            digest.update(b"\x1e")
-        return digest.hexdigest()
+            name = column if column in OPTIONAL_ITEM_COLUMNS else ""
+            parts.append(name + "\x1f".join(self.items[column].astype(str)) + "\x1e")
+        return bytes_hash(*(part.encode() for part in parts))
 
     def hashes(self) -> dict[str, str]:
         """One SHA-256 per part: items, users, the three splits, the two candidate tables."""
         parts = {"items": self.items_hash()}
-        parts["users"] = hashlib.sha256("\x1f".join(map(str, self.user_ids)).encode()).hexdigest()
+        parts["users"] = bytes_hash("\x1f".join(map(str, self.user_ids)).encode())
         parts.update({name: self.split(name).hash() for name in SPLITS})
         for name, table in self.candidates.items():
-            content = f"{table.shape}".encode() + np.ascontiguousarray(table, dtype="<i4").tobytes()
-            parts[f"candidates_{name}"] = hashlib.sha256(content).hexdigest()
+            content = np.ascontiguousarray(table, dtype="<i4").tobytes()
+            parts[f"candidates_{name}"] = bytes_hash(f"{table.shape}".encode(), content)
         return parts
 
     @property
@@ -235,9 +234,9 @@ class Scenario:
             InputError: the scenario exists already, or the folder cannot be written.
         """
         self.validate()
+        if not overwrite:
+            check_free(self.name, data_root)
         target = Path(data_root) / self.name
-        if target.exists() and not overwrite:
-            raise InputError(f"scenario {self.name!r} exists already in {target}; give --overwrite or another name")
         with atomic_folder(target) as temporary:
             if extra is not None:
                 shutil.copytree(extra, temporary, dirs_exist_ok=True)
@@ -250,23 +249,23 @@ class Scenario:
                     np.save(temporary / f"{name}.{part}.npy", getattr(self.split(name), part))
             for name, table in self.candidates.items():
                 np.save(temporary / f"candidates.{name}.npy", table.astype(np.int32))
-            (temporary / "manifest.json").write_text(json.dumps(self._manifest(), indent=2) + "\n")
+            (temporary / MANIFEST).write_text(json.dumps(self._manifest().model_dump(), indent=2) + "\n")
         return target
 
-    def _manifest(self) -> dict:
+    def _manifest(self) -> Manifest:
         hashes = self.hashes()
-        return {
-            "format": FORMAT,
-            "name": self.name,
-            "domains": list(self.domains),
-            "num_x": self.num_x,
-            "num_items": self.num_items,
-            "num_users": self.num_users,
-            "sequences": {name: len(self.split(name)) for name in SPLITS},
-            "source": self.source,
-            "hashes": hashes,
-            "fingerprint": fingerprint_of(self.domains, hashes),
-        }
+        return Manifest(
+            format=FORMAT,
+            name=self.name,
+            domains=self.domains,
+            num_x=self.num_x,
+            num_items=self.num_items,
+            num_users=self.num_users,
+            sequences={name: len(self.split(name)) for name in SPLITS},
+            source=self.source,
+            hashes=hashes,
+            fingerprint=fingerprint_of(self.domains, hashes),
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> Scenario:
@@ -276,14 +275,7 @@ class Scenario:
             InputError: there is no scenario, it has another format, or a file was changed.
         """
         folder = Path(folder)
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-        except FileNotFoundError:
-            raise InputError(f"{folder} holds no scenario (manifest.json is missing)") from None
-        except json.JSONDecodeError as error:
-            raise InputError(f"{folder / 'manifest.json'} line {error.lineno} is not JSON: import again") from None
-        if manifest.get("format") != FORMAT:
-            raise InputError(f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: import again")
+        manifest = read_manifest(folder)
         try:
             parts = {
                 name: Sequences(
@@ -292,30 +284,27 @@ class Scenario:
                 for name in SPLITS
             }
             scenario = cls(
-                name=manifest["name"],
-                domains=tuple(manifest["domains"]),
-                num_x=manifest["num_x"],
+                name=manifest.name,
+                domains=manifest.domains,
+                num_x=manifest.num_x,
                 items=pd.read_parquet(folder / "items.parquet"),
                 user_ids=pd.read_parquet(folder / "users.parquet")["external_id"].to_numpy(),
                 candidates={name: np.load(folder / f"candidates.{name}.npy") for name in ("valid", "test")},
-                source=manifest["source"],
+                source=manifest.source,
                 folder=folder,
-                **parts,
+                train=parts["train"],
+                valid=parts["valid"],
+                test=parts["test"],
             )
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise InputError(f"scenario in {folder} cannot be read ({error}); import it again") from error
         actual = scenario.hashes()
-        for part, expected in manifest["hashes"].items():
+        for part, expected in manifest.hashes.items():
             if actual.get(part) != expected:
                 raise InputError(f"scenario in {folder}: {part!r} was changed after it was written; import it again")
-        if fingerprint_of(scenario.domains, actual) != manifest["fingerprint"]:
+        if fingerprint_of(scenario.domains, actual) != manifest.fingerprint:
             raise InputError(f"scenario in {folder}: manifest.json was changed after it was written; import it again")
         return scenario
-
-
-def fingerprint_of(domains: Iterable[str], hashes: dict[str, str]) -> str:
-    """SHA-256 over domain names and part hashes."""
-    return json_hash([list(domains), hashes])
 
 
 def find_scenario(name: str, data_root: str | Path) -> Scenario:
@@ -325,8 +314,8 @@ def find_scenario(name: str, data_root: str | Path) -> Scenario:
         InputError: there is none of that name; the nearest existing one is offered.
     """
     root = Path(data_root)
-    if (root / name / "manifest.json").exists():
+    if (root / name / MANIFEST).exists():
         return Scenario.load(root / name)
-    existing = sorted(path.parent.name for path in root.glob("*/manifest.json"))
+    existing = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
     hint = nearest(name, existing) if existing else "no scenario is prepared there yet"
-    raise InputError(f"unknown scenario {name!r} in {root}: {hint}; see `llmemf data import --help`")
+    raise InputError(f"unknown scenario {name!r} in {root}: {hint}; see `{command_line('data', 'import', '--help')}`")

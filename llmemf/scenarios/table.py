@@ -27,7 +27,8 @@ from llmemf.scenarios.item_texts import ItemText, category_paths, plain_text
 from llmemf.scenarios.line_blocks import Progress
 from llmemf.scenarios.loose_records import identifier
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.preparation import PreparationOptions, PreparationReport, prepare
+from llmemf.scenarios.preparation import PreparationReport, prepare
+from llmemf.scenarios.preparation_options import PreparationOptions
 from llmemf.scenarios.review_files import seconds
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.table_rows import ROLES, TableRows

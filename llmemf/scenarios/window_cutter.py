@@ -9,40 +9,11 @@ neighbours are far away is found as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from llmemf.errors import InputError
+from llmemf.scenarios.preparation_options import WindowLimits
 
 SECONDS_PER_DAY = 86400
-
-
-@dataclass(frozen=True)
-class WindowLimits:
-    """What a window may be: items of each domain, items in all, and days from the first to the last of them.
-
-    `max_days` None means any time.
-    """
-
-    min_per_domain: int = 3
-    min_length: int = 6
-    max_length: int = 15
-    max_days: float | None = 30
-
-    def __post_init__(self) -> None:
-        if self.min_per_domain < 0:
-            raise InputError(f"{self.min_per_domain} items of each domain: give 0 or more (--min-per-domain)")
-        if self.min_length < 2:
-            raise InputError(f"windows of {self.min_length} item(s): at least 2 are needed (--min-length)")
-        needed = max(self.min_length, 2 * self.min_per_domain)
-        if self.max_length < needed:
-            raise InputError(
-                f"windows of at most {self.max_length} items cannot hold {needed}: raise --max-length, or lower "
-                "--min-length and --min-per-domain"
-            )
-        if self.max_days is not None and not self.max_days > 0:
-            raise InputError(f"windows of at most {self.max_days} days: give a positive number, or 0 for no limit")
 
 
 def cut_windows(

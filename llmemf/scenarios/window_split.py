@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.scenarios.choices import WindowSplit
 
-SPLITTINGS = ("latest", "timeline")
 TRAIN, VALID, TEST = 0, 1, 2
 
 
 def split_windows(
     users: np.ndarray,
     last_times: np.ndarray,
-    kind: Literal["latest", "timeline"] = "latest",
+    kind: WindowSplit = "latest",
     share: float = 0.1,
     seed: int = 0,
 ) -> np.ndarray:

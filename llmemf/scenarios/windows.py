@@ -7,29 +7,26 @@ see `tie_break`.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.io import file_hash
+from llmemf.scenarios.choices import PublishedSplit, TieBreak, check_choice
 from llmemf.scenarios.leave_last_out import leave_last_out, shorten
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.scenario import Scenario, Sequences
 from llmemf.scenarios.window_files import describe_items, find_files, read_item_list, read_sequence_file, read_user_list
 
-SPLITTINGS = ("published", "leave_last_out")
-TIE_BREAKS = ("file", "random", "drop")
-
 
 def read_windows(
     folder: str | Path,
     name: str,
     domains: tuple[str, str] = ("x", "y"),
-    split: Literal["published", "leave_last_out"] = "published",
-    tie_break: Literal["file", "random", "drop"] = "file",
+    split: PublishedSplit = "published",
+    tie_break: TieBreak = "file",
     seed: int = 0,
     candidates: int = 999,
     candidate_seed: int = 0,
@@ -55,10 +52,8 @@ def read_windows(
     """
     folder = Path(folder)
     check_names(name, domains)
-    if split not in SPLITTINGS:
-        raise InputError(f"split {split!r}: choose one of {', '.join(SPLITTINGS)} (--split)")
-    if tie_break not in TIE_BREAKS:
-        raise InputError(f"tie break {tie_break!r}: choose one of {', '.join(TIE_BREAKS)} (--tie-break)")
+    check_choice(split, PublishedSplit, "--split")
+    check_choice(tie_break, TieBreak, "--tie-break")
     paths = find_files(folder, split)
     external = [read_item_list(paths[key], domain) for key, domain in zip(("x", "y"), domains)]
     num_x, num_items = len(external[0]), len(external[0]) + len(external[1])
@@ -107,7 +102,7 @@ def read_windows(
         source={
             "reader": "windows",
             "folder": str(folder),
-            "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths.values()},
+            "files": {path.name: file_hash(path) for path in paths.values()},
             "split": split,
             "tie_break": tie_break,
             "seed": seed,

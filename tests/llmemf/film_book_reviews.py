@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from llmemf.scenarios.audit import audit
-from llmemf.scenarios.preparation import PreparationOptions
+from llmemf.scenarios.preparation_options import PreparationOptions, WindowLimits
 from llmemf.scenarios.scenario import Scenario
-from llmemf.scenarios.window_cutter import WindowLimits
 
 DAY = 86400
 START = 1_262_304_000

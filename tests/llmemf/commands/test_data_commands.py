@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,14 @@ import pytest
 from llmemf.scenarios.scenario import Scenario
 
 DAY = 86400
+BROKEN_MANIFESTS = {
+    "broken": b"{",
+    "list": b"[]",
+    "nothing": b"null",
+    "latin": '{"name": "\u00e4"}'.encode("latin-1"),
+    "future": b'{"format": 2}',
+    "partial": b'{"format": 1, "name": "partial", "domains": ["film"]}',
+}
 
 
 @pytest.fixture
@@ -38,6 +47,12 @@ def raw(tmp_path: Path) -> Path:
     return folder
 
 
+def next_steps(out: str) -> list[str]:
+    """The commands that a user is told to type next, without the program's name, which depends on the installation."""
+    lines = [line for line in out.splitlines() if line.startswith("next: ")]
+    return [line[re.search(r" (data|features) ", line).start() + 1 :] for line in lines]
+
+
 def import_tiny(llmemf, raw, *more) -> tuple[int, str, str]:
     return llmemf(
         "data", "import", "windows", raw, "--name", "tiny", "--domains", "film,book", "--split", "leave_last_out", *more
@@ -48,7 +63,7 @@ def test_import_windows_writes_a_scenario_and_names_the_next_commands(llmemf, ra
     code, out, err = import_tiny(llmemf, raw)
     assert (code, err) == (0, "")
     assert "3 cases, targets 2 film + 1 book" in out
-    assert "next: llmemf features offline tiny\n" in out and "next: llmemf data audit tiny\n" in out
+    assert next_steps(out) == ["features offline tiny", "data audit tiny"]
     scenario = Scenario.load(tmp_path / "data" / "tiny")
     assert scenario.fingerprint[:16] in out
     assert scenario.items.title[0] == "The [red] Balloon"
@@ -71,7 +86,7 @@ def test_both_readers_agree_on_the_same_data(llmemf, raw, tmp_path):
 
 def test_the_data_root_comes_from_the_option_or_the_environment(llmemf, raw, tmp_path, monkeypatch):
     code, out, _ = import_tiny(llmemf, raw, "--data-root", tmp_path / "my data")
-    assert code == 0 and f"next: llmemf data audit tiny --data-root '{tmp_path / 'my data'}'\n" in out
+    assert code == 0 and next_steps(out)[-1] == f"data audit tiny --data-root '{tmp_path / 'my data'}'"
     monkeypatch.setenv("LLMEMF_DATA_ROOT", str(tmp_path / "other"))
     assert llmemf("data", "show", "tiny")[0] == 2
     assert import_tiny(llmemf, raw)[0] == 0
@@ -103,21 +118,28 @@ def test_import_sample_says_where_the_sample_is(llmemf, raw, tmp_path, monkeypat
     monkeypatch.setattr("llmemf.scenarios.sample.prepare_sample", ready_made)
     code, out, err = llmemf("data", "import", "sample", "--data-root", "elsewhere")
     assert (code, err, roots) == (0, "", [Path("elsewhere")])
-    assert out.startswith("tiny is ready in ") and "next: llmemf data show tiny --data-root elsewhere\n" in out
+    assert out.startswith("tiny is ready in ") and next_steps(out) == ["data show tiny --data-root elsewhere"]
 
 
 def test_list_shows_every_scenario_also_a_damaged_one(llmemf, raw, tmp_path):
     code, out, _ = llmemf("data", "list")
     assert code == 0 and "No scenario is prepared in data" in out
     import_tiny(llmemf, raw)
-    (tmp_path / "data/broken").mkdir()
-    (tmp_path / "data/broken/manifest.json").write_text("{")
+    for name, content in BROKEN_MANIFESTS.items():
+        (tmp_path / "data" / name).mkdir()
+        (tmp_path / "data" / name / "manifest.json").write_bytes(content)
+    (tmp_path / "data/folder/manifest.json").mkdir(parents=True)
     (tmp_path / "data/tiny/features/text.offline").mkdir(parents=True)
     (tmp_path / "data/tiny/features/text.offline/manifest.json").write_text("{}")
-    code, out, _ = llmemf("data", "list")
+    code, out, err = llmemf("data", "list")
     assert code == 0
-    for expected in ("tiny", "5 film", "6 book", "text.offline", "broken", "cannot be read"):
+    for expected in ("tiny", "5 film", "6 book", "text.offline"):
         assert expected in out
+    for name in (*BROKEN_MANIFESTS, "folder"):
+        assert re.search(rf"^ *{name} .*cannot be read", out, flags=re.MULTILINE)
+        (line,) = [line for line in err.splitlines() if f"data/{name}/manifest.json" in line]
+        assert line.startswith("note: ")
+        assert_one_line(llmemf("data", "show", name), f"data/{name}/manifest.json")
     assert Scenario.load(tmp_path / "data/tiny").fingerprint[:8] in out
 
 
@@ -165,8 +187,10 @@ def test_mistakes_are_one_line_and_exit_code_2(llmemf, raw, tmp_path):
     assert_one_line(import_tiny(llmemf, raw), "exists already", "--overwrite")
     assert import_tiny(llmemf, raw, "--overwrite")[0] == 0
     assert_one_line(import_tiny(llmemf, raw, "--domains", "film"), "--domains 'film'", "movie,book")
-    assert_one_line(import_tiny(llmemf, raw, "--split", "published"), "no train windows", "--split leave_last_out")
-    assert_one_line(import_tiny(llmemf, tmp_path / "nowhere"), "is not a folder")
+    assert_one_line(
+        import_tiny(llmemf, raw, "--split", "published", "--name", "new"), "no train windows", "--split leave_last_out"
+    )
+    assert_one_line(import_tiny(llmemf, tmp_path / "nowhere", "--name", "new"), "is not a folder")
     (raw / "test_new.txt").write_text("0\t0\t1|1|d|\t2\n")
     assert_one_line(
         import_tiny(llmemf, raw, "--name", "new"), "test_new.txt:1: expected ITEM|UNIXTIME|DATE|", "got '2'"
@@ -204,3 +228,14 @@ def test_the_commands_start_without_heavy_libraries(raw, tmp_path):
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "t written to" in done.stdout and done.stdout.splitlines()[-1] == "loaded []"
+
+
+def test_the_home_folder_is_meant_by_a_tilde(llmemf, raw, tmp_path, monkeypatch):
+    """Also where no shell replaced it, as in `--data-root=~/data` or in the environment."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = llmemf("data", "import", "histories", "~/raw/mix.txt", "--items=~/raw/items.tsv", "--name", "tiny",
+                          "--data-root=~/mine")  # fmt: skip
+    assert (code, err) == (0, "")
+    monkeypatch.setenv("LLMEMF_DATA_ROOT", "~/mine")
+    assert llmemf("data", "show", "tiny")[0] == 0
+    assert (tmp_path / "mine/tiny").is_dir() and not (tmp_path / "~").exists()

@@ -48,7 +48,7 @@ def test_amazon_says_what_became_of_the_data(llmemf, raw, tmp_path):
         "1 bad line: neither JSON nor a Python literal",
         f"{raw / 'Films.json.gz'}:15: neither JSON",
         "titles 14.3% of the items",
-        "next: llmemf features images films_books",
+        "llmemf features images films_books",
     ):
         assert part in words, part
     scenario = Scenario.load(tmp_path / "data" / "films_books")
@@ -98,7 +98,7 @@ def test_table_takes_images_along(llmemf, tmp_path):
         "data", "prepare", "table", "orders.csv", "--items", "shop/items.csv", "--name", "mine",
         "--columns", "user=kunde", *SMALL,
     )  # fmt: skip
-    assert (code, err) == (0, "") and "next: llmemf data audit mine\n" in out
+    assert (code, err) == (0, "") and "llmemf data audit mine\n" in out
     assert "features images" not in out
     assert (tmp_path / "data/mine/images/0.jpg").read_bytes() == b"picture"
     scenario = Scenario.load(tmp_path / "data/mine")

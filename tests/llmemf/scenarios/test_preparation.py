@@ -13,8 +13,8 @@ from llmemf.errors import InputError
 from llmemf.scenarios.audit import audit
 from llmemf.scenarios.interaction_filter import drop_repeats, enough_interactions
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
-from llmemf.scenarios.preparation import PreparationOptions, PreparationReport, prepare
-from llmemf.scenarios.window_cutter import WindowLimits
+from llmemf.scenarios.preparation import PreparationReport, prepare
+from llmemf.scenarios.preparation_options import PreparationOptions, WindowLimits
 from llmemf.scenarios.window_split import TEST, TRAIN, VALID, split_windows
 
 DAY = 86400

@@ -127,7 +127,7 @@ def test_missing_truncated_and_foreign_files_are_input_errors(tmp_path):
     with pytest.raises(InputError, match="format 99, this version reads 1"):
         Scenario.load(folder)
     (folder / "manifest.json").write_text('{\n"format": ')
-    with pytest.raises(InputError, match="manifest.json line 2 is not JSON"):
+    with pytest.raises(InputError, match="manifest.json, line 2"):
         Scenario.load(folder)
 
 

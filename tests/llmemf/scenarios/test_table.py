@@ -12,7 +12,7 @@ from film_book_reviews import B1, BOB, BOOKS, DROPPED, FILMS, M1, M3, OPTIONS, a
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import BadLine
-from llmemf.scenarios.preparation import PreparationOptions
+from llmemf.scenarios.preparation_options import PreparationOptions
 from llmemf.scenarios.table import read_table, time_of
 
 # In a shop's own tables an item of both domains is two items, so that reason never appears.

@@ -240,7 +240,7 @@ def test_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path):
         ({"train": None, "valid": None, "test": None}, {"split": "leave_last_out"}, "holds no windows"),
         ({"x": None}, {}, "no item list of domain X: expected Alist.txt or items_x.txt or items_a.txt"),
         ({}, {"split": "random"}, "split 'random': choose one of published, leave_last_out"),
-        ({}, {"tie_break": "first"}, "tie break 'first': choose one of file, random, drop"),
+        ({}, {"tie_break": "first"}, "--tie-break 'first': choose one of file, random, drop"),
         ({}, {"candidates": 0}, "0 candidates per case"),
         ({}, {"domains": ("movie", "movie")}, "two different domain names"),
         ({}, {"domains": ("Movie", "book")}, "domain name 'Movie': use lower-case"),

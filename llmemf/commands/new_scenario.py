@@ -1,0 +1,53 @@
+"""Where a new scenario goes, and what its user is told about it: shared by `data import` and `data prepare`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, hint, say
+from llmemf.scenarios.names import check_free
+
+if TYPE_CHECKING:
+    from llmemf.scenarios.scenario import Scenario
+
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a scenario of that name, and its features with it.")
+]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The place of a new scenario."""
+
+    data_root: DataRoot = DEFAULT_ROOT
+    overwrite: Overwrite = False
+    started: float = field(default_factory=time.perf_counter, init=False)
+
+    def check(self, name: str) -> None:
+        """Refuse a name that is taken, before hours of reading.
+
+        Raises:
+            InputError: it is.
+        """
+        if not self.overwrite:
+            check_free(name, self.data_root)
+
+    def save(self, scenario: Scenario, image_folder: Path) -> None:
+        """Write a scenario with the images that its items name, and show what it is."""
+        from llmemf.commands.scenario_view import summary
+        from llmemf.scenarios.images import save_with_images
+
+        folder = save_with_images(scenario, self.data_root, image_folder, overwrite=self.overwrite)
+        say(f"{scenario.name} written to {folder} in {time.perf_counter() - self.started:.1f} s")
+        Console(markup=False).print(summary(scenario))
+
+    def next_steps(self, *steps: tuple[str, ...]) -> None:
+        """Name the commands that may follow."""
+        for words in steps:
+            say(f"next: {hint(self.data_root, *words)}")
