@@ -108,7 +108,8 @@ def import_histories(
     """Import plain histories, split leave-last-out."""
     from llmemf.scenarios.histories import read_histories
 
-    names, found = pair(domains, "--domains"), pair(labels, "--labels")
+    names = None if domains is None else pair(domains, "--domains")
+    found = None if labels is None else pair(labels, "--labels")
     target.check(name)
     scenario = read_histories(file, items, name, names, found, repeats, min_length, candidates, candidate_seed)
     _finish_import(scenario, target, items.parent)
@@ -133,19 +134,19 @@ def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
     from llmemf.commands.scenario_view import scenario_list
 
     manifests: dict[Path, Manifest | None] = {}
-    damaged: list[InputError] = []
+    notes: list[str] = []
     for folder in sorted(path.parent for path in data_root.glob(f"*/{MANIFEST}")):
         try:
             manifests[folder] = read_manifest(folder)
         except InputError as error:
             manifests[folder] = None
-            damaged.append(error)
+            notes.append(f"note: {error}")
     if manifests:
         Console(markup=False).print(scenario_list(manifests))
     else:
         say(f"No scenario is prepared in {data_root}; see `{command_line('data', 'import', '--help')}`.")
-    for error in damaged:
-        say(f"note: {error}", error=True)
+    for note in notes:
+        say(note, error=True)
 
 
 @app.command("show")

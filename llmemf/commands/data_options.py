@@ -30,10 +30,12 @@ Candidates = Annotated[int, typer.Option("--candidates", min=1, help="Stored neg
 CandidateSeed = Annotated[int, typer.Option("--candidate-seed", min=0, help="Seed of the stored negatives.")]
 
 
-def pair(text: str | None, option: str) -> tuple[str, str] | None:
-    """Two names from `a,b`; None stays None."""
-    if text is None:
-        return None
+def pair(text: str, option: str) -> tuple[str, str]:
+    """Two names from `a,b`.
+
+    Raises:
+        InputError: they are not two.
+    """
     first, *others = (part.strip() for part in text.split(","))
     if len(others) != 1 or not first or not others[0]:
         raise InputError(f"{option} {text!r}: expected two names with a comma between them, for example movie,book")

@@ -140,7 +140,7 @@ def prepare_amazon(
     """Prepare two categories of the Amazon reviews of 2014, 2018 or 2023 (reviews or ratings, and metadata)."""
     from llmemf.scenarios.amazon import domain_name, find_category, read_amazon
 
-    names = pair(domains, "--domains") or (domain_name(x), domain_name(y))
+    names = (domain_name(x), domain_name(y)) if domains is None else pair(domains, "--domains")
     name = name or "_".join(names)
     files = (find_category(folder, x, reviews_x, meta_x), find_category(folder, y, reviews_y, meta_y))
     target.check(name)
@@ -187,7 +187,8 @@ def prepare_table(
     """Prepare a shop's own interactions of two domains."""
     from llmemf.scenarios.table import read_table
 
-    names, found = pair(domains, "--domains"), pair(labels, "--labels")
+    names = None if domains is None else pair(domains, "--domains")
+    found = None if labels is None else pair(labels, "--labels")
     check_names(name, names or ("x", "y"))
     target.check(name)
     with _progress() as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
@@ -17,13 +18,13 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-PLAIN_SECONDS = 10.0
+from llmemf.commands.progress import PLAIN_SECONDS
 
 
 class ReadingProgress:
     """A context manager; call it with file, bytes read and size (`line_blocks.Progress`)."""
 
-    def __init__(self, console: Console, clock=time.monotonic) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._clock = clock
         self._bars: dict[Path, TaskID] = {}

@@ -7,7 +7,6 @@ items.tsv    ID <TAB> DOMAIN <TAB> EXTERNAL_ID [<TAB> TITLE <TAB> DESCRIPTION <T
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +160,7 @@ def _unknown_item(path: Path, number: int, item: str, items: Path, global_id: di
 
 
 def _domains(
-    table: ItemTable, domains: Sequence[str] | None, labels: Sequence[str] | None
+    table: ItemTable, domains: tuple[str, str] | None, labels: tuple[str, str] | None
 ) -> tuple[tuple[str, str], tuple[str, str]]:
     """Names of X and Y, and their labels in the item table."""
     lower = table.frame["domain"].str.lower()
@@ -172,22 +171,19 @@ def _domains(
         raise InputError(
             f"{table.path}:{line}: a third domain {list(present.values())[2]!r}; expected two in the whole table"
         )
-    if labels is None:
-        if domains is None and len(present) == 2:
-            labels = tuple(present.values())
-        else:
-            labels = tuple(domains or present.values())
-    if len(labels) != 2 or labels[0].lower() == labels[1].lower():
+    wanted = list(labels or domains or present.values())
+    if len(wanted) != 2 or wanted[0].lower() == wanted[1].lower():
         only = f"{table.path} has items of {list(present.values())} only"
-        raise InputError(f"two different domains are needed, got {','.join(labels)!r}: {only}")
+        raise InputError(f"two different domains are needed, got {','.join(wanted)!r}: {only}")
+    x, y = wanted
     for found, written in present.items():
-        if found not in (labels[0].lower(), labels[1].lower()):
+        if found not in (x.lower(), y.lower()):
             line = table.lines[int((lower == found).to_numpy().argmax())]
             raise InputError(
-                f"{table.path}:{line}: domain {written!r} is none of {','.join(labels)}: "
-                f"{nearest(found, [label.lower() for label in labels])} (name the table's own labels with --labels)"
+                f"{table.path}:{line}: domain {written!r} is none of {x},{y}: "
+                f"{nearest(found, [x.lower(), y.lower()])} (name the table's own labels with --labels)"
             )
-    for label in labels:
+    for label in (x, y):
         if label.lower() not in present:
             raise InputError(f"domain {label!r} is empty: {table.path} lists no item of it; both domains need items")
-    return tuple(domains or (label.lower() for label in labels)), tuple(labels)
+    return domains or (x.lower(), y.lower()), (x, y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,25 @@ from llmemf.scenarios.scenario import Scenario
 def is_address(image: str) -> bool:
     """Does an image cell hold an address on the web rather than a path?"""
     return image.lower().startswith(("http://", "https://"))
+
+
+def check_inside(image: str, place: str) -> None:
+    """Refuse an image cell that names a file outside the folder of its table: a scenario must not copy other files.
+
+    Args:
+        image: the cell; addresses and empty cells are fine.
+        place: where it stands, for the message.
+
+    Raises:
+        InputError: the path is absolute, or leads out of the folder.
+    """
+    if is_address(image):
+        return
+    if Path(image).is_absolute() or os.path.normpath(image).split(os.sep)[0] == os.pardir:
+        raise InputError(
+            f"{place}: the image {image!r} lies outside the folder of the item table: give a path inside that folder, an "
+            "address (https://...), or nothing"
+        )
 
 
 def save_with_images(
@@ -30,11 +50,13 @@ def save_with_images(
         overwrite: replace a scenario of the same name.
 
     Raises:
-        InputError: a named image does not exist, or the scenario cannot be saved.
+        InputError: a named image lies outside the folder or does not exist, or the scenario cannot be saved.
     """
     folder = Path(image_folder).resolve()
     written = scenario.items["image"].to_numpy(dtype=object)
     named = [index for index, image in enumerate(written) if image and not is_address(image)]
+    for index in named:
+        check_inside(written[index], f"item {scenario.items['external_id'].iloc[index]!r}")
     missing = [written[index] for index in named if not (folder / written[index]).is_file()]
     if missing:
         raise InputError(

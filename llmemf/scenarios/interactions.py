@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -92,6 +92,16 @@ class _Collected:
         self.times = _Column(folder / f"times_{domain}", np.uint32)
         self.item_names = NameStore(folder / f"items_{domain}.arrow")
 
+    def keys(self) -> _Keys:
+        return _Keys(np.unique(self.users.load()), np.unique(self.items.load()))
+
+
+class _Keys(NamedTuple):
+    """The users and the items of one domain, each once and sorted."""
+
+    users: np.ndarray
+    items: np.ndarray
+
 
 @dataclass(frozen=True)
 class Interactions:
@@ -163,8 +173,7 @@ class InteractionCollector:
         """Interactions taken, of X and of Y."""
         self.dropped: dict[str, list[int]] = {}
         """Interactions left out, of X and of Y, by reason."""
-        self._first_users: np.ndarray | None = None
-        self._first_items: np.ndarray | None = None
+        self._of_x: _Keys | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -188,9 +197,9 @@ class InteractionCollector:
         user_keys, user_index, user_names = self._keys(users)
         item_keys, item_index, item_names = self._keys(items)
         keep = np.ones(len(times), dtype=bool)
-        if self._first_users is not None and domain == 1:
-            shared = ~keep if self._shared_items else contains(self._first_items, item_keys)[item_index]
-            alone = ~contains(self._first_users, user_keys)[user_index]
+        if self._of_x is not None and domain == 1:
+            shared = ~keep if self._shared_items else contains(self._of_x.items, item_keys)[item_index]
+            alone = ~contains(self._of_x.users, user_keys)[user_index]
             if not self._shared_items:
                 self._drop(SHARED_ITEM, domain, int(shared.sum()))
             self._drop(ONE_DOMAIN, domain, int((alone & ~shared).sum()))
@@ -208,8 +217,7 @@ class InteractionCollector:
 
     def close_first(self) -> None:
         """Say that X is complete: from now on interactions of Y that cannot count are not even kept."""
-        self._first_users = np.unique(self._domains[0].users.load())
-        self._first_items = np.unique(self._domains[0].items.load())
+        self._of_x = self._domains[0].keys()
 
     def finish(self) -> Interactions:
         """The interactions of users who are active in both domains, in the order in which they came, X before Y.
@@ -217,16 +225,16 @@ class InteractionCollector:
         Raises:
             InputError: nobody is active in both.
         """
-        if self._first_users is None:
-            self.close_first()
-        y = self._domains[1]
-        in_both = contains(self._first_items, y.items.load())
+        x, y = self._domains
+        of_x = self._of_x or x.keys()
+        self._of_x = None
+        in_both = contains(of_x.items, y.items.load())
         shared = np.zeros_like(in_both) if self._shared_items else in_both
         if not self._shared_items:
             self._drop(SHARED_ITEM, 1, int(shared.sum()))
         others = np.unique(y.users.load()[~shared])
-        both = others[contains(self._first_users, others)]
-        self._first_users = self._first_items = None
+        both = others[contains(of_x.users, others)]
+        del of_x
         if not len(both):
             raise InputError(
                 f"no user has interactions in both domains ({self.read[0]:,} in X, {self.read[1]:,} in Y were read): "

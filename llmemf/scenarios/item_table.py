@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from llmemf.errors import InputError
+from llmemf.scenarios.images import check_inside
 from llmemf.scenarios.lines import numbered_lines, quoted
 from llmemf.scenarios.scenario import ITEM_COLUMNS
 
@@ -39,11 +40,13 @@ def read_item_table(path: Path) -> ItemTable:
     external id carry their id.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, has a broken line, or names an id twice.
+        InputError: the file cannot be read, lacks a column, has a broken line, names an id twice (of one domain also an
+            external id), or an image outside its folder.
     """
     rows: list[list[str]] = []
     lines: list[int] = []
-    seen: dict[str, int] = {}
+    line_of_id: dict[str, int] = {}
+    line_of_external_id: dict[tuple[str, str], int] = {}
     header: list[str] = []
     for number, text in numbered_lines(path):
         cells = [cell.strip() for cell in text.split("\t")]
@@ -67,10 +70,17 @@ def read_item_table(path: Path) -> ItemTable:
         row = dict(zip(header, cells))
         if not row["id"] or not row.get("domain"):
             raise InputError(f"{path}:{number}: expected ID<TAB>DOMAIN<TAB>EXTERNAL_ID..., got {quoted(text)}")
-        if row["id"] in seen:
-            raise InputError(f"{path}:{number}: item id {row['id']!r} stands already on line {seen[row['id']]}")
-        seen[row["id"]] = number
+        first = line_of_id.setdefault(row["id"], number)
+        if first != number:
+            raise InputError(f"{path}:{number}: item id {row['id']!r} stands already on line {first}")
         row["external_id"] = row.get("external_id") or row["id"]
+        first = line_of_external_id.setdefault((row["domain"].lower(), row["external_id"]), number)
+        if first != number:
+            raise InputError(
+                f"{path}:{number}: the external id {row['external_id']!r} of domain {row['domain']!r} stands already on "
+                f"line {first}: give every item its own"
+            )
+        check_inside(row.get("image", ""), f"{path}:{number}")
         rows.append([row.get(column, "") for column in COLUMNS])
         lines.append(number)
     if not rows:

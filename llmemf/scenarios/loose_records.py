@@ -33,6 +33,8 @@ BAD_ESCAPE = "invalid escape or control character in a string"
 
 
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
     wrong = error.object[error.start : error.end]
     return wrong.decode("cp1252", errors="replace"), error.end
 

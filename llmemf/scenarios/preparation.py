@@ -6,8 +6,9 @@ Every reader of raw data ends here; what was left out on the way, and why, is to
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,10 +48,12 @@ class PreparationReport:
     left: tuple[int, int] = (0, 0)
     facts: dict[str, int] = field(default_factory=dict)
 
-    def drop(self, reason: str, count: tuple[int, int]) -> None:
-        self.dropped[reason] = (int(count[0]), int(count[1]))
+    def drop(self, reason: str, counts: Iterable[int]) -> None:
+        """Note interactions of X and of Y that were left out."""
+        x, y = counts
+        self.dropped[reason] = (int(x), int(y))
 
-    def source(self) -> dict:
+    def source(self) -> dict[str, Any]:
         """Plain facts for the manifest."""
         damaged = [f"{one.path}: {one.damage}" for one in self.files if one.damage]
         return {
@@ -88,7 +91,7 @@ def prepare(
     """
     check_names(name, domains)
     kept = collector.finish()
-    report.read = tuple(collector.read)
+    report.read = (collector.read[0], collector.read[1])
     for reason, count in collector.dropped.items():
         report.drop(reason, count)
     kept, doubles, repeats = drop_repeats(kept, options.repeats)
@@ -127,7 +130,7 @@ def prepare(
     limits = settings.pop("limits")
     return Scenario(
         name=name,
-        domains=tuple(domains),
+        domains=domains,
         num_x=num_x,
         items=items,
         user_ids=kept.user_names,
@@ -138,7 +141,9 @@ def prepare(
             for part in ("valid", "test")
         },
         source={"reader": reader, **settings, **limits, **report.source()},
-        **split,
+        train=split["train"],
+        valid=split["valid"],
+        test=split["test"],
     )
 
 

@@ -167,9 +167,11 @@ def _sniff_csv(lines: list[str], path: Path) -> tuple[CsvLayout, int]:
         raise InputError(f"{path}: neither records nor comma-separated ratings ({error})") from None
     header = [cell.strip().lower() for cell in rows[0]]
     found = {
-        role: next((header.index(name) for name in names if name in header), None) for role, names in CSV_NAMES.items()
+        role: header.index(name)
+        for role, names in CSV_NAMES.items()
+        if (name := next(filter(header.count, names), None))
     }
-    if None not in found.values():
+    if found.keys() == CSV_NAMES.keys():
         return CsvLayout(len(header), **found), 1
     rows = [row for row in rows if len(row) == 4]
     if not rows:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ import pyarrow as pa
 from llmemf.errors import InputError, nearest
 from llmemf.scenarios.amazon import domain_name
 from llmemf.scenarios.bad_lines import BadLine, LineCounts
+from llmemf.scenarios.images import check_inside
 from llmemf.scenarios.interactions import InteractionCollector
 from llmemf.scenarios.item_texts import ItemText, category_paths, plain_text
 from llmemf.scenarios.line_blocks import Progress
@@ -104,7 +106,7 @@ def read_table(
                 f"{interactions}: two domains are needed, found rows of {_names(known, collector)}; the domain column "
                 "must hold two values, or name its labels with --labels"
             )
-        domains = domains or tuple(domain_name(label) for label in known.found)
+        names = domains or (domain_name(known.found[0]), domain_name(known.found[1]))
 
         def describe(external_ids: list[np.ndarray]) -> pd.DataFrame:
             found = {} if items is None else _described(items, external_ids, known, columns, report, options, progress)
@@ -113,7 +115,7 @@ def read_table(
             ]
             return pd.DataFrame(texts, columns=["title", "description", "categories", "image"], dtype=object)
 
-        scenario = prepare(collector, describe, name, domains, options, report, "table")
+        scenario = prepare(collector, describe, name, names, options, report, "table")
     scenario.source["labels"] = known.found
     return scenario, report
 
@@ -153,28 +155,28 @@ def _collect(
     def hand_over(domain: int) -> None:
         users, items, times = waiting[domain]
         collector.add(domain, pa.array(users, pa.string()), pa.array(items, pa.string()), np.asarray(times, np.uint32))
-        for column in waiting[domain]:
-            column.clear()
+        waiting[domain] = ([], [], [])
 
     for number, row in rows.read(counts, options.max_bad_lines, progress):
         try:
             user, item = identifier(row, ("user",), "no user"), identifier(row, ("item",), "no item")
             time = time_of(row["time"])
-            if item_domains is None:
-                label = identifier(row, ("domain",), "no domain")
-            elif (label := item_domains.get(item)) is None:
-                skipped[UNKNOWN_ITEM] += 1
-                continue
+            label = identifier(row, ("domain",), "no domain") if item_domains is None else item_domains.get(item)
         except BadLine as error:
             counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
+            continue
+        if label is None:
+            skipped[UNKNOWN_ITEM] += 1
             continue
         domain = known.domain(label, rows.path, number)
         if domain is None:
             skipped[OTHER_DOMAIN] += 1
             continue
-        for column, value in zip(waiting[domain], (user, item, time)):
-            column.append(value)
-        if len(waiting[domain][0]) >= ROWS:
+        users, items, times = waiting[domain]
+        users.append(user)
+        items.append(item)
+        times.append(time)
+        if len(users) >= ROWS:
             hand_over(domain)
     for domain in (0, 1):
         hand_over(domain)
@@ -230,19 +232,18 @@ def _described(
         for index in (0, 1):
             of_domain = label in (None, "") or str(label).strip().lower() == labels[index]
             if item in wanted[index] and of_domain:
-                text = _text(row)
+                text = _text(row, f"{items}:{number}")
                 key = (index, item)
                 found[key] = found[key].completed_by(text) if key in found else text
     return found
 
 
-def _text(row: dict) -> ItemText:
+def _text(row: dict[str, Any], place: str) -> ItemText:
     image = row.get("image")
+    image = image.strip() if isinstance(image, str) and image.strip() != r"\N" else ""
+    check_inside(image, place)
     return ItemText(
-        plain_text(row.get("title")),
-        plain_text(row.get("description")),
-        category_paths(row.get("categories")),
-        image.strip() if isinstance(image, str) and image.strip() != r"\N" else "",
+        plain_text(row.get("title")), plain_text(row.get("description")), category_paths(row.get("categories")), image
     )
 
 
@@ -259,10 +260,10 @@ def time_of(value: object) -> int:
     if value is None or isinstance(value, str) and value.strip() in ("", r"\N"):
         raise BadLine("no time")
     try:
-        return seconds(int(float(value)))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    try:
-        return time_of(datetime.fromisoformat(str(value).strip()))
-    except ValueError:
-        raise BadLine("time is neither a number nor a date") from None
+        number = int(float(str(value)))
+    except (ValueError, OverflowError):
+        try:
+            return time_of(datetime.fromisoformat(str(value).strip()))
+        except ValueError:
+            raise BadLine("time is neither a number nor a date") from None
+    return seconds(number)

@@ -15,7 +15,7 @@ import pyarrow.parquet
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import LineCounts
-from llmemf.scenarios.line_blocks import LineFile, Progress
+from llmemf.scenarios.line_blocks import LONGEST_LINE, LineFile, Progress
 from llmemf.scenarios.loose_records import decode
 
 ROLES = {
@@ -30,6 +30,8 @@ ROLES = {
 }
 """Role of a column, and what it is usually called (upper and lower case are the same)."""
 BATCH_ROWS = 10_000
+END = "\0end of the table\0"
+"""Put behind the last row: where a quote was not closed, it stands inside a cell."""
 
 
 class TableRows:
@@ -116,16 +118,28 @@ class TableRows:
                     if wrong_bytes:
                         counts.mended[wrong_bytes] += 1
                     yield text
+            yield END
 
+        csv.field_size_limit(LONGEST_LINE)
         reader = csv.reader(lines(), delimiter=self._separator)
+        header_seen = False
+        last_line = 0
+        row: list[str] = []
         try:
-            header_seen = False
             for row in reader:
+                if row and row[-1].endswith(END):
+                    break
                 if row and header_seen:
                     yield reader.line_num, row
                 header_seen = header_seen or bool(row)
+                last_line = reader.line_num
         except csv.Error as error:
-            raise InputError(f"{self.path}:{reader.line_num}: {error}: is a quote not closed?") from None
+            raise InputError(f"{self.path}:{last_line + 1}: {error}: is a quote not closed?") from None
+        if row != [END]:
+            number = reader.line_num - 1
+            if number > last_line + 1:
+                raise InputError(f"{self.path}:{last_line + 1}: a quote is not closed before the end of the file")
+            yield number, [*row[:-1], row[-1].removesuffix(END).rstrip("\r\n")]
         counts.finish(file, max_bad)
 
     def _parquet_rows(self, progress: Progress | None) -> Iterator[tuple[int, dict[str, object]]]:

@@ -46,13 +46,13 @@ def cut_windows(
     next_legal = np.append(np.where(legal, index, count), count)
     next_legal = np.minimum.accumulate(next_legal[::-1])[::-1].tolist()
     end_of = ends.tolist()
-    starts = []
+    found: list[int] = []
     start = next_legal[0]
     while start < count:
-        starts.append(start)
+        found.append(start)
         start = next_legal[end_of[start]]
-    starts = np.asarray(starts, dtype=np.int64)
-    return starts, ends[starts] if len(starts) else starts
+    starts = np.asarray(found, dtype=np.int64)
+    return starts, ends[starts]
 
 
 def _ends_in_time(users: np.ndarray, times: np.ndarray, seconds: int) -> np.ndarray:

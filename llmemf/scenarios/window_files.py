@@ -53,9 +53,9 @@ def find_files(folder: Path, split: str) -> dict[str, Path]:
             )
     missing = [role for role in ("train", "valid", "test") if role not in paths]
     if split == "published" and missing:
-        names = " or ".join(FILES[missing[0]])
+        expected = " or ".join(FILES[missing[0]])
         raise InputError(
-            f"{folder} holds no {missing[0]} windows ({names}): add the file, or use --split leave_last_out"
+            f"{folder} holds no {missing[0]} windows ({expected}): add the file, or use --split leave_last_out"
         )
     if len(missing) == 3:
         raise InputError(f"{folder} holds no windows: expected {', '.join(FILES[role][0] for role in missing)}")
@@ -63,8 +63,13 @@ def find_files(folder: Path, split: str) -> dict[str, Path]:
 
 
 def read_item_list(path: Path, domain: str) -> list[str]:
-    """External ids of one domain by local id."""
+    """External ids of one domain by local id.
+
+    Raises:
+        InputError: a line is broken, an id is there twice or missing, or there is no item.
+    """
     found: dict[int, str] = {}
+    line_of: dict[str, int] = {}
     for number, text in numbered_lines(path):
         cells = text.split("\t")
         if len(cells) != 3 or not cells[2].strip().isdecimal():
@@ -72,7 +77,12 @@ def read_item_list(path: Path, domain: str) -> list[str]:
         local = int(cells[2])
         if local in found:
             raise InputError(f"{path}:{number}: local id {local} stands there already")
-        found[local] = cells[1].strip()
+        found[local] = external = cells[1].strip()
+        first = line_of.setdefault(external, number)
+        if first != number:
+            raise InputError(
+                f"{path}:{number}: the external id {external!r} stands already on line {first}: give every item its own"
+            )
     if not found:
         raise InputError(f"domain {domain!r} is empty: {path} lists no item; both domains need items")
     if max(found) != len(found) - 1:

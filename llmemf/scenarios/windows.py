@@ -60,7 +60,7 @@ def read_windows(
     items = describe_items(external[0] + external[1], paths.get("items"))
 
     user_ids, user_index = read_user_list(paths["users"]) if "users" in paths else (None, None)
-    raw = {
+    raw: dict[str, Sequences] = {
         part: read_sequence_file(paths[part], num_items, user_index)
         for part in ("train", "valid", "test")
         if part in paths
@@ -88,7 +88,7 @@ def read_windows(
     train, valid, test = parts
     return Scenario(
         name=name,
-        domains=tuple(domains),
+        domains=domains,
         num_x=num_x,
         items=items,
         user_ids=user_ids,
@@ -143,7 +143,8 @@ def _published(
     ordered: dict[str, Sequences], num_x: int, drop_ties: bool
 ) -> tuple[tuple[Sequences, Sequences, Sequences], dict[str, int]]:
     """The three files as they are, less what cannot be used; and the counts of that."""
-    parts, dropped = [], {}
+    parts: list[Sequences] = []
+    dropped: dict[str, int] = {}
     for part, sequences in ordered.items():
         tied = (
             tied_across_domains(sequences, num_x) if drop_ties and part != "train" else np.zeros(len(sequences), bool)
@@ -152,7 +153,8 @@ def _published(
         dropped[f"{part}_short"] = int(short.sum())
         dropped[f"{part}_ties"] = int((tied & ~short).sum())
         parts.append(shorten(sequences, np.where(tied, 0, sequences.lengths)))
-    return tuple(parts), dropped
+    train, valid, test = parts
+    return (train, valid, test), dropped
 
 
 def _leave_last_out(

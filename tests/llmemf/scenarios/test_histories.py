@@ -115,6 +115,9 @@ def test_long_histories_stay_whole(tmp_path):
         ({"histories": "ann\t1,2,3\n", "min_length": 3}, r"no history is long enough for train"),
         ({"histories": ""}, r"no history has 4 items or more"),
         ({"items": ITEMS + "2\tToy\tA9\n"}, r"items.tsv:6: item id '2' stands already on line 2"),
+        ({"items": ITEMS + "6\ttoy\tA3\n"}, r"items.tsv:6: the external id 'A3' .* on line 3"),
+        ({"items": ITEMS + "B4\tGame\n"}, r"items.tsv:6: the external id 'B4' .* on line 4"),
+        ({"items": ITEMS + "6\tToy\tA6\tt\td\t../p.png\n"}, r"items.tsv:6: .*'\.\./p\.png'"),
         ({"items": ITEMS + "6\tBook\tC6\n"}, r"items.tsv:6: a third domain 'Book'"),
         ({"items": ITEMS + "6\n"}, r"items.tsv:6: expected ID<TAB>DOMAIN"),
         ({"items": ITEMS + "6\tToy\tA6\ta\tb\tc\td\n"}, r"items.tsv:6: expected at most 6 tab-separated cells"),
@@ -132,6 +135,16 @@ def test_long_histories_stay_whole(tmp_path):
 def test_bad_input_is_named_with_its_place(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         read(tmp_path, **changes)
+
+
+def test_one_external_id_may_stand_in_both_domains(tmp_path):
+    scenario = read(tmp_path, items=ITEMS + "6\tGame\tA1\n")
+    assert scenario.items.external_id.tolist() == ["A1", "A3", "B2", "B4", "B5", "A1"]
+
+
+def test_names_that_look_like_missing_values_are_names(tmp_path):
+    scenario = read(tmp_path, "NaN\t1,2,3,4,5\nnull\t5,4,1,2\n")
+    assert Scenario.load(scenario.save(tmp_path / "data")).user_ids.tolist() == ["NaN", "null"]
 
 
 def test_a_missing_file_is_an_input_error(tmp_path):

@@ -223,3 +223,34 @@ def test_a_missing_image_is_named_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match="1 of 1 images.*'gone.jpg'"):
         save_with_images(make_scenario(items=items), tmp_path / "data", tmp_path)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("image", ["/etc/passwd", "../../../../etc/passwd", "a/../../b.png"])
+def test_an_image_outside_the_folder_is_refused(tmp_path, image):
+    (tmp_path / "b.png").write_bytes(b"picture")
+    (tmp_path / "shop" / "a").mkdir(parents=True)
+    items = make_scenario().items.assign(image=[image, *[""] * 7])
+    with pytest.raises(InputError, match=f"'A0': .*'{image}'"):
+        save_with_images(make_scenario(items=items), tmp_path / "data", tmp_path / "shop")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"[]", "list"),
+        (b"null", "null"),
+        (b'"text"', "str"),
+        (b'{"name": "\xe4"}', "UTF-8"),
+        (b'{"format": 1, "name": 5}', "'name'"),
+        (b'{"format": 1, "name": "tiny", "domains": ["film"]}', "'domains.1'"),
+        (None, "directory"),
+    ],
+)
+def test_a_manifest_of_the_wrong_shape_is_an_input_error(tmp_path, content, expected):
+    folder = make_scenario().save(tmp_path)
+    path = folder / "manifest.json"
+    path.unlink()
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=f"manifest.json.*{expected}"):
+        Scenario.load(folder)

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 import pandas as pd
 import pytest
-from film_book_reviews import B1, BOB, BOOKS, DROPPED, FILMS, M1, M3, OPTIONS, at, check
+from film_book_reviews import ANN, B1, BOB, BOOKS, CID, DROPPED, FILMS, M1, M3, OPTIONS, at, check
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import BadLine
 from llmemf.scenarios.preparation_options import PreparationOptions
+from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.table import read_table, time_of
 
 # In a shop's own tables an item of both domains is two items, so that reason never appears.
@@ -136,8 +137,46 @@ def test_wrong_tables_are_told(tmp_path):
     fails("two domains are needed, found rows of 'Film'")
     path.write_bytes(b"PAR1 but no more")
     fails("no readable Parquet file")
-    path.write_text('user,item,time,domain\na,"b,1,Film\n' + "a,b,1,Film\n" * 20_000)
-    fails("is a quote not closed")
+    path.write_text('user,item,time,domain\na,b,1,Film\na,"b,1,Film\n' + "a,b,1,Film\n" * 3)
+    fails("i.csv:3: a quote is not closed")
+
+
+def test_a_last_line_that_was_cut_off_in_a_quote_is_one_bad_row(tmp_path):
+    (tmp_path / "i.csv").write_text(interactions().to_csv(index=False) + f'{BOB},"{M1},1')
+    scenario, report = read_table(tmp_path / "i.csv", None, "tiny", ("film", "book"), options=OPTIONS)
+    check(scenario, {})
+    assert report.files[0].bad == {"not 4 cells": 1} and "i.csv:26:" in report.files[0].first_bad[0]
+
+
+def test_a_long_cell_is_a_cell(tmp_path):
+    """Longer than the 131,072 characters that Python's csv module allows by itself."""
+    interactions().to_csv(tmp_path / "i.csv", index=False)
+    table = item_table()
+    table.loc[table["sku"] == B1, "description"] = "long " * 40_000
+    table.to_csv(tmp_path / "t.csv", index=False)
+    scenario, _ = read_table(tmp_path / "i.csv", tmp_path / "t.csv", "tiny", ("film", "book"), options=OPTIONS)
+    check(scenario, CHECKED | {B1: ('"Emma"', ("long " * 40_000).strip(), "", "")})
+
+
+@pytest.mark.parametrize("image", ["/etc/passwd", "../../../../etc/passwd", "covers/../../heat.jpg"])
+def test_an_image_outside_the_folder_of_the_table_is_refused(tmp_path, image):
+    interactions().to_csv(tmp_path / "i.csv", index=False)
+    table = item_table()
+    table.loc[table["sku"] == M1, "image"] = image
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match=rf"t.csv:3: .*'{image}'"):
+        read_table(tmp_path / "i.csv", tmp_path / "t.csv", "tiny", ("film", "book"), options=OPTIONS)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_names_that_look_like_missing_values_are_names(tmp_path, ending):
+    table = interactions().replace({"user": {ANN: "NaN", BOB: "None", CID: "nan"}, "item": {M1: "NA"}})
+    path = tmp_path / f"i.{ending}"
+    table.to_csv(path, index=False) if ending == "csv" else table.to_parquet(path)
+    scenario, _ = read_table(path, None, "tiny", ("film", "book"), options=OPTIONS)
+    loaded = Scenario.load(scenario.save(tmp_path / "data"))
+    assert loaded.user_ids.tolist() == ["NaN", "None", "nan"]
+    assert loaded.items["external_id"].tolist()[3] == "NA"
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ GOOD = line(*TEST[0])
         ("y", "", r"domain 'book' is empty: .*Blist.txt lists no item"),
         ("x", "1\tX0\t0\n2\tX1\n", r"Alist.txt:2: expected OLD_INDEX<TAB>ASIN<TAB>LOCAL_ID, got '2\\tX1'"),
         ("x", "1\tX0\t0\n2\tX1\t0\n", r"Alist.txt:2: local id 0 stands there already"),
+        ("x", "1\tX0\t0\n2\tX1\t1\n3\tX0\t2\n", r"Alist.txt:3: the external id 'X0' .* on line 1"),
         ("x", "1\tX0\t0\n2\tX1\t2\n", r"Alist.txt: local ids must be 0..1 for 2 items, 1 is missing"),
         ("users", "RA\t0\nRB\n", r"userlist.txt:2: expected REVIEWER<TAB>USER"),
         ("users", "RA\t0\nRB\t0\n", r"userlist.txt:2: user 0 stands there already"),
