@@ -188,8 +188,9 @@ class AppendOnlyLog:
         Raises:
             StorageError: they could not be written; the file is as it was before.
         """
-        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records]
-        view = memoryview("".join(lines).encode("utf-8", "replace"))
+        texts = [json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records]
+        lines = [text.encode("utf-8", "replace") for text in texts]
+        view = memoryview(b"".join(lines))
         file = self._open()
         end = os.lseek(file, 0, os.SEEK_END)
         try:

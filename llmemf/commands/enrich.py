@@ -2,24 +2,32 @@
 
 llmemf features enrich NAME --base-url https://api.deepseek.com --estimate
 llmemf features enrich NAME --base-url https://api.deepseek.com --key-env DEEPSEEK_API_KEY --limit 20 --budget 0.50
-llmemf features enrich NAME --model gpt-4o-mini --price-in 0.15 --price-out 0.60 --batch
+llmemf features enrich NAME --model gpt-4o-mini --price-in 0.15 --price-out 0.60
 llmemf features enrich NAME --base-url https://api.deepseek.com --profiles
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmemf.command_line import command_line
-from llmemf.commands.enrich_view import estimate_view, profile_summary, text_summary
+from llmemf.commands.enrich_view import estimate_view, text_summary
 from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
 from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, root_words, say
 from llmemf.errors import InputError
+
+if TYPE_CHECKING:
+    from llmemf.features.llm_cache import AnswerCache
+    from llmemf.features.llm_calls import Progress
+    from llmemf.features.llm_cost import Budget
+    from llmemf.features.llm_endpoint import Endpoint
+    from llmemf.features.llm_plan import Plan
+    from llmemf.features.stopping import Stop
 
 
 class TokenParameter(StrEnum):
@@ -64,11 +72,6 @@ def enrich(
     limit: Annotated[
         int, typer.Option("--limit", min=0, help="Ask only so many questions, most frequent items first; 0: all.")
     ] = 0,
-    batch: Annotated[bool, typer.Option("--batch", help="Use the batch interface: half the price, slower.")] = False,
-    cancel_batch: Annotated[
-        bool, typer.Option("--cancel-batch", help="End pending batches, and fetch what they have answered.")
-    ] = False,
-    poll: Annotated[float, typer.Option("--poll", min=0.05, help="Seconds between two looks at a batch.")] = 30.0,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=512, help="Calls at once, at most.")] = 16,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one call.")] = 600.0,
     max_tokens: Annotated[
@@ -85,9 +88,9 @@ def enrich(
     ] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
-    """Let a language model write a text on every item, or on every user; a run that was stopped or killed repeats nothing paid for."""
+    """Let a language model write a text on every item or user; what was paid for once is never asked again."""
     from llmemf.features.llm_cache import AnswerCache
-    from llmemf.features.llm_cost import BATCH_FACTOR, Budget, Prices, default_prices
+    from llmemf.features.llm_cost import Budget, Prices, default_prices
     from llmemf.features.llm_endpoint import Endpoint
     from llmemf.features.llm_plan import estimate, make_plan
     from llmemf.features.llm_text import write_text
@@ -98,11 +101,14 @@ def enrich(
     if (price_in is None) != (price_out is None):
         raise InputError("--price-in and --price-out belong together: give both")
     prices = default_prices(model) if price_in is None else Prices(price_in, price_out)
-    _check_budget(budget, prices, max_tokens, model)
+    if budget is not None and prices is None:
+        raise InputError(f"--budget: the prices of {model!r} are not known; give --price-in and --price-out")
+    if budget is not None and not max_tokens:
+        raise InputError("--budget needs a bound on what one call can cost: give --max-tokens")
     scenario = find_scenario(name, data_root)
+    if profiles and prompt:
+        raise InputError("--prompt is for items: leave it out with --profiles")
     if profiles:
-        if prompt:
-            raise InputError("--prompt is for items: leave it out with --profiles")
         plan = make_profile_plan(scenario, model, language=language, words=words)
     else:
         plan = make_plan(scenario, model, prompts_for(scenario.domains, prompt or (), language=language, words=words))
@@ -128,82 +134,66 @@ def enrich(
         say(f"note: {endpoint.base_url} is not encrypted, the key can be read on its way; https is")
     with AnswerCache.open(scenario.folder) as cache:
         spent = cache.usd
-        ledger_prices = prices.times(BATCH_FACTOR) if prices and (batch or cancel_batch) else prices
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
-        expected = estimate(plan, cache, items, ledger_prices, max_tokens)
+        expected = estimate(plan, cache, items, prices, max_tokens)
         money = f", about ${expected.usd:,.2f}" if expected.usd is not None else ""
         say(
             f"{expected.questions:,} questions to {model} at {endpoint.host}{money} ({expected.answered:,} known already)"
         )
         try:
-            ledger = Budget(ledger_prices, budget, spent)
-            stop = _ask(
-                plan, cache, endpoint, ledger, items, batch, cancel_batch, limit, retry_failed, poll, concurrency
-            )
+            stop = _ask(plan, cache, endpoint, Budget(prices, budget, spent), items, concurrency, retry_failed)
         finally:
             summary = (write_profiles if profiles else write_text)(plan, cache, endpoint.host)
-        show_summary = profile_summary if profiles else text_summary
-        show_summary(scenario, summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
-    _leave(stop, budget, cache.usd, ["profiles", name] if profiles else ["encode", name, "--kind", "text"], data_root)
+        text_summary(summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
+    _leave(stop, budget, cache.usd)
+    following = ("profiles", name) if profiles else ("encode", name, "--kind", "text")
+    say(f"next: {command_line('features', *following, *root_words(data_root))}")
 
 
-def _ask(plan, cache, endpoint, ledger, items, batch, cancel, limit, retry_failed, poll, concurrency):
-    """Run by call or by batch with progress; returns why it stopped."""
+def _ask(
+    plan: Plan,
+    cache: AnswerCache,
+    endpoint: Endpoint,
+    budget: Budget,
+    items: Sequence[int],
+    concurrency: int,
+    retry_failed: bool,
+) -> Stop:
+    """Run with progress; returns why it stopped."""
     from llmemf.commands.progress import ProgressLine
     from llmemf.features.enrich import Enrichment
-    from llmemf.features.llm_batch import BatchRun
-    from llmemf.features.llm_batch_state import read_parts
 
     with ProgressLine("texts") as line:
 
-        def show(progress) -> None:
+        def show(progress: Progress) -> None:
             tokens = progress.prompt_tokens + progress.completion_tokens
             unusable = progress.bad + progress.failed + progress.rejected
-            at_once = f"{progress.under_way} at once" if not (batch or cancel) else ""
             line.show(
                 progress.done,
                 progress.total,
                 f"{tokens:,} tokens",
-                f"${progress.usd:,.4f}" if ledger.prices.output else "",
+                f"${progress.usd:,.4f}" if budget.prices.output else "",
                 f"{unusable:,} without text" if unusable else "",
-                at_once,
-                progress.note,
+                f"{progress.under_way} at once",
+                f"the endpoint asks to wait {progress.pause:.0f} s" if progress.pause > 1 else "",
             )
 
-        common = {"plan": plan, "cache": cache, "endpoint": endpoint, "ledger": ledger, "retry_failed": retry_failed}
-        if batch or cancel:
-            told = "stopping; the batches go on at the provider, the same command fetches them"
-            run = BatchRun(**common, limit=limit, poll=poll, on_progress=show, on_interrupt=lambda _: line.say(told))
-            return asyncio.run(run.run(cancel=cancel))
-        if parts := read_parts(plan.scenario.folder):
-            raise InputError(
-                f"{len(parts)} batch(es) of this scenario are under way at {parts[0].host}: fetch them with --batch, or "
-                "end them with --cancel-batch; asking now would pay twice"
-            )
         run = Enrichment(
-            **common,
-            items=items,
+            plan,
+            cache,
+            endpoint,
+            budget,
+            items,
             concurrency=concurrency,
+            retry_failed=retry_failed,
             on_progress=show,
-            on_interrupt=lambda under_way: line.say(
-                f"stopping: {under_way} answers under way are waited for, they are paid; Ctrl-C again drops them"
-            ),
+            on_message=line.say,
         )
         return asyncio.run(run.run())
 
 
-def _check_budget(budget: float | None, prices, max_tokens: int, model: str) -> None:
-    """A budget needs to know what a call can cost at most."""
-    if budget is None:
-        return
-    if prices is None:
-        raise InputError(f"--budget: the prices of {model!r} are not known; give --price-in and --price-out")
-    if not max_tokens:
-        raise InputError("--budget needs a bound on what one call can cost: give --max-tokens")
-
-
-def _leave(stop, budget: float | None, usd: float, following: list[str], data_root: Path) -> None:
-    """Say why a run ended, and leave with its exit code; `following` is the command of `features` that comes next."""
+def _leave(stop: Stop, budget: float | None, usd: float) -> None:
+    """Say why a run ended before its end, and leave with its exit code."""
     again = "the same command goes on from here"
     if stop.reason == "interrupted":
         say(f"stopped; {again}")
@@ -214,4 +204,3 @@ def _leave(stop, budget: float | None, usd: float, following: list[str], data_ro
     if stop.reason == "endpoint":
         say(f"stopped: {stop.message}; {again}", error=True)
         raise typer.Exit(UNFINISHED)
-    say(f"next: {command_line('features', *following, *root_words(data_root))}")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 
 from llmemf.commands.long_run import say, status_table
 
+if TYPE_CHECKING:
+    from llmemf.features.llm_cost import Prices
+    from llmemf.features.llm_plan import Estimate, Plan
+    from llmemf.features.llm_text import TextSummary
 
-def estimate_view(expected, prices, plan, default_prices: bool, spent: float) -> None:
+
+def estimate_view(expected: Estimate, prices: Prices | None, plan: Plan, default_prices: bool, spent: float) -> None:
     """Print what the open questions will take, and how that was counted."""
     from rich.table import Table
 
-    from llmemf.features.llm_cost import BATCH_FACTOR, PRICES_OF
+    from llmemf.features.llm_cost import PRICES_OF
 
     table = Table("", "expected", "at most", box=None, header_style="bold")
     for column in table.columns[1:]:
@@ -20,11 +27,10 @@ def estimate_view(expected, prices, plan, default_prices: bool, spent: float) ->
     most = f"{expected.most_completion_tokens:,}" if expected.most_completion_tokens else "no limit"
     table.add_row("completion tokens", f"{expected.completion_tokens:,}", most)
     if prices:
-        for label, factor in (("USD", 1.0), ("USD with --batch", BATCH_FACTOR)):
-            bound = "no limit" if expected.most_usd is None else f"{expected.most_usd * factor:,.2f}"
-            table.add_row(label, f"{expected.usd * factor:,.2f}", bound)
+        most = "no limit" if expected.most_usd is None else f"{expected.most_usd:,.2f}"
+        table.add_row("USD", f"{expected.usd:,.2f}", most)
     say(
-        f"{expected.items:,} of {len(plan.keys):,} {plan.subject} have text, {expected.texts:,} different; "
+        f"{expected.items:,} of {len(plan.keys):,} {plan.subject}s have text, {expected.texts:,} different; "
         f"{expected.answered:,} are answered, {expected.questions:,} would be asked"
     )
     Console(markup=False).print(table)
@@ -39,23 +45,17 @@ def estimate_view(expected, prices, plan, default_prices: bool, spent: float) ->
         say(f"spent on this scenario so far: ${spent:,.4f}")
 
 
-def text_summary(scenario, summary, usd: float, all_usd: float, *, known_prices: bool) -> None:
-    """Print what became of the items' texts, and what it cost."""
-    status_table(summary.counts)
+def text_summary(summary: TextSummary, usd: float, all_usd: float, *, known_prices: bool) -> None:
+    """Print how many items or users have a text, and what the texts cost."""
+    if len(summary.counts) > 1:
+        status_table(summary.counts)
+    else:
+        for group, counts in summary.counts.items():
+            say(f"{group}: " + ", ".join(f"{count:,} {status}" for status, count in counts.items()))
     if known_prices:
         say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
     if summary.failed:
         say(f"{summary.failed:,} failed by the endpoint's fault and are asked again by the same command")
-    say(f"written: {scenario.folder / 'llm_text.parquet'}")
+    say(f"written: {summary.path}")
     if summary.replaced:
         say(f"note: it held {summary.replaced}; the command that made them brings them back from the cache for nothing")
-
-
-def profile_summary(scenario, counts, usd: float, all_usd: float, *, known_prices: bool) -> None:
-    """Print what became of the users' profiles, and what it cost."""
-    say("users: " + ", ".join(f"{count:,} {status}" for status, count in counts.most_common()))
-    if known_prices:
-        say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
-    if counts["failed"]:
-        say(f"{counts['failed']:,} failed by the endpoint's fault and are asked again by the same command")
-    say(f"written: {scenario.folder / 'llm_profiles.parquet'}")

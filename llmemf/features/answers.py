@@ -44,13 +44,27 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+_OPENING = r"(?:<(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)\b[^<>]*>|\[THINK\]|\u25c1think\u25b7)"
+_CLOSING = r"(?:</(?:\w+:)?(?:think(?:ing)?|thoughts?|reasoning)\s*>|\[/THINK\]|\u25c1/think\u25b7)"
+"""Tags around reasoning, as different models write them."""
+
+_FINAL_CHANNEL = re.compile(
+    r"<\|channel\|>\s*final\b.*?<\|message\|>(.*?)(?:<\|(?:end|return|start|call)\|>|\Z)", re.DOTALL
+)
+
 
 def strip_reasoning(text: str) -> str:
-    """The answer without its reasoning: `<think>...</think>`, also without the opening or the closing tag."""
-    text = re.sub(r"<think>.*?</think>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    text = re.split(r"</think>", text, flags=re.IGNORECASE)[-1]
-    text = re.split(r"<think>", text, flags=re.IGNORECASE)[0]
-    return text.strip()
+    """The answer without its reasoning.
+
+    Reasoning stands between tags such as `<think>` and `</think>` (the opening or the closing one may be missing), or
+    in another channel than "final" (`<|channel|>analysis<|message|>...`).
+    """
+    if "<|channel|>" in text:
+        final = _FINAL_CHANNEL.findall(text)
+        text = final[-1] if final else ""
+    text = re.sub(f"{_OPENING}.*?{_CLOSING}", " ", text, flags=re.DOTALL | re.IGNORECASE)
+    text = re.split(_CLOSING, text, flags=re.IGNORECASE)[-1]
+    return re.split(_OPENING, text, flags=re.IGNORECASE)[0].strip()
 
 
 def judge(

@@ -6,26 +6,29 @@
     status             "ok", a verdict on a bad answer (llmemf.features.answers.BAD), "rejected: ..." or "failed: ..."
     text               the answer without reasoning; of bad answers the beginning
     model, prompt      what was asked with
-    prompt_tokens, completion_tokens, usd     as the endpoint counted, or estimated where it did not
-    uncertain          true where a call failed such that it may have been billed; `usd` is then the most it can be
-    batch              id of the batch that brought the answer
+    prompt_tokens, completion_tokens     as the endpoint counted, or approximated where it did not
+    usd                what the call cost
+    uncertain          true where nobody knows that: the call failed but may have been billed, or the endpoint did not
+                       count its tokens; `usd` is then the most that the call can have cost
     time               when it was written, UTC
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from llmemf.errors import InputError
 from llmemf.features.answers import BAD, USABLE
-from llmemf.io import AppendOnlyLog, read_records
+from llmemf.io import AppendOnlyLog, json_hash, read_records
 
 NAME = "llm_cache.jsonl"
+OLD_BATCHES = "llm_batch.json"
+"""Earlier versions kept the batches here that they had sent and not fetched yet."""
 KEPT_OF_BAD = 500
 """Characters of a bad answer that are kept to look at."""
 TRIES = 2
@@ -34,7 +37,7 @@ TRIES = 2
 
 def answer_key(version: str, model: str, question: str) -> str:
     """Key of an answer: the prompt's version, the model, and the question with the item's text in it."""
-    return hashlib.sha256(json.dumps([version, model, question]).encode()).hexdigest()[:32]
+    return json_hash([version, model, question])[:32]
 
 
 @dataclass
@@ -51,7 +54,7 @@ class Entry:
     text: str = ""
     bad: int = 0
 
-    def add(self, record: dict) -> None:
+    def add(self, record: dict[str, Any]) -> None:
         if self.status == USABLE:
             return
         self.status = record["status"]
@@ -74,21 +77,24 @@ class AnswerCache:
         answers: records that the endpoint answered, per (model, prompt): number, prompt tokens, completion tokens.
     """
 
-    def __init__(self, records: Iterable[dict], journal: AppendOnlyLog | None = None) -> None:
+    def __init__(self, records: Iterable[dict[str, Any]], log: AppendOnlyLog | None = None) -> None:
         self.entries: dict[str, Entry] = {}
         self.usd = 0.0
         self.answers: dict[tuple[str, str], list[int]] = {}
-        self.from_batches: set[tuple[str, str]] = set()
-        self._journal = journal
+        self._log = log
         for record in records:
             self._count(record)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open the cache of a scenario to write; see `AppendOnlyLog` for what is refused."""
+        """Open the cache of a scenario to write.
+
+        Raises:
+            InputError: another process writes it, a line is damaged, or an earlier version left batches behind.
+        """
+        _refuse_old_batches(folder / OLD_BATCHES)
         log = AppendOnlyLog(folder / NAME, lock=True)
-        cache = cls(log.read(), log)
-        return cache
+        return cls(log.read(), log)
 
     @classmethod
     def peek(cls, folder: Path) -> Self:
@@ -98,22 +104,23 @@ class AnswerCache:
     def entry(self, key: str) -> Entry:
         return self.entries.get(key, Entry())
 
-    def add(self, records: Iterable[dict]) -> None:
-        """Write records, then count them."""
+    def add(self, records: Iterable[dict[str, Any]]) -> None:
+        """Write records, then count them as they will be read.
+
+        Raises:
+            StorageError: they could not be written.
+        """
         now = datetime.now(UTC).isoformat(timespec="seconds")
         records = [{**record, "time": now} for record in records]
         for record in records:
             if record["status"] != USABLE:
                 record["text"] = record.get("text", "")[:KEPT_OF_BAD]
-        self._journal.append(records)
-        for record in records:
+        for record in self._log.append(records):
             self._count(record)
 
-    def _count(self, record: dict) -> None:
+    def _count(self, record: dict[str, Any]) -> None:
         self.entries.setdefault(record["key"], Entry()).add(record)
-        self.usd += record.get("usd", 0.0)
-        if batch := record.get("batch"):
-            self.from_batches.add((batch, record["key"]))
+        self.usd += max(0.0, record.get("usd", 0.0))
         if "completion_tokens" in record:
             counts = self.answers.setdefault((record["model"], record["prompt"]), [0, 0, 0])
             counts[0] += 1
@@ -121,10 +128,28 @@ class AnswerCache:
             counts[2] += record["completion_tokens"]
 
     def close(self) -> None:
-        self._journal.close()
+        self._log.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _refuse_old_batches(path: Path) -> None:
+    """Do not ask while batches of an earlier version may still bring answers that were paid for.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    if not path.exists():
+        return
+    try:
+        names = ", ".join(part["id"] or "(no id)" for part in json.loads(path.read_text())["parts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        names = "not readable"
+    raise InputError(
+        f"{path} names batches that an earlier version sent and did not fetch ({names}); the Batch API is gone from this "
+        "version: cancel them on the provider's page, or fetch them with the earlier version, then delete the file"
+    )

@@ -1,8 +1,8 @@
-"""Tokens and money: estimates before a run, a ledger that keeps a budget during it.
+"""Tokens and money: estimates before a run, and a budget that the run never exceeds.
 
-Tokens before a call are an approximation: 0.3 per ASCII character and 0.7 per other one (about what byte-pair
-vocabularies of today give for English and for Chinese). What a call is reserved at is a bound instead: a byte-level
-vocabulary never makes more tokens than the text has bytes, and the endpoint never writes more than `max_tokens`.
+Before a call, tokens are approximated: 0.3 per ASCII character and 0.7 per other one (about what byte-pair
+vocabularies of today give for English and for Chinese). A budget needs a bound instead: a byte-level vocabulary never
+makes more tokens than the text has bytes, and the endpoint never writes more than `max_tokens`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from llmemf.features.prompts import SYSTEM
 
 MESSAGE_TOKENS = 20
-"""Tokens that the chat format adds around the two messages, at most."""
+"""The chat format adds at most so many tokens around the two messages."""
 
 DEFAULT_PRICES = {
     "deepseek-reasoner": (0.56, 1.68),
@@ -23,12 +23,9 @@ DEFAULT_PRICES = {
 """USD per million tokens in (cache miss) and out, from the provider's price list valid from PRICES_OF."""
 PRICES_OF = "2025-09-05"
 
-BATCH_FACTOR = 0.5
-"""Batch interfaces bill half of the price."""
-
 EXPECTED_ANSWER = 220
 EXPECTED_REASONING = 600
-"""Completion tokens that an estimate expects as long as the cache holds no answers to learn from."""
+"""Completion tokens that an estimate expects as long as the cache holds too few answers to learn from."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +37,6 @@ class Prices:
 
     def usd(self, prompt_tokens: float, completion_tokens: float) -> float:
         return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
-
-    def times(self, factor: float) -> Prices:
-        return Prices(self.input * factor, self.output * factor)
 
 
 def default_prices(model: str) -> Prices | None:
@@ -62,50 +56,51 @@ def most_tokens(text: str) -> int:
     return len(text.encode("utf-8", "replace")) + len(SYSTEM.encode()) + MESSAGE_TOKENS
 
 
-def reasons(model: str) -> bool:
-    """Whether a model's name says that it writes reasoning before it answers."""
+def expected_answer(model: str) -> int:
+    """Completion tokens of an answer, guessed from the model's name: some models write reasoning before they answer."""
     parts = model.lower().replace("_", "-").replace("/", "-").replace(":", "-").split("-")
-    return any(part in ("reasoner", "r1", "o1", "o3", "o4", "qwq", "thinking", "think") for part in parts)
+    reasons = any(part in ("reasoner", "r1", "o1", "o3", "o4", "qwq", "thinking", "think") for part in parts)
+    return EXPECTED_ANSWER + EXPECTED_REASONING * reasons
 
 
 class Budget:
-    """Money that is spent and that is reserved for calls under way; a call starts only if it fits.
+    """Money spent, and money reserved for calls under way; a call starts only if its bound still fits.
 
     Args:
-        prices: of a token, None where nobody knows (then there can be no budget).
-        budget: USD that `spent` must never exceed, None for no limit.
+        prices: of a token; None where nobody knows (then there can be no limit).
+        limit: USD that `spent` must never exceed, None for no limit.
         spent: USD of earlier runs.
+
+    Attributes:
+        calls: under way.
     """
 
-    def __init__(self, prices: Prices | None, budget: float | None = None, spent: float = 0.0) -> None:
+    def __init__(self, prices: Prices | None, limit: float | None = None, spent: float = 0.0) -> None:
         self.prices = prices or Prices(0.0, 0.0)
-        self.budget = budget
+        self.limit = limit
         self.spent = spent
         self._reserved = 0.0
-        self._calls = 0
-        self._changed = asyncio.Event()
+        self.calls = 0
+        self._settled = asyncio.Event()
 
     def bound(self, question: str, max_tokens: int) -> float:
-        """The most that one call can cost."""
+        """The most that one call can cost, USD."""
         return self.prices.usd(most_tokens(question), max_tokens)
 
-    def fits(self, bound: float) -> bool:
-        return self.budget is None or self.spent + self._reserved + bound <= self.budget + 1e-12
-
     async def reserve(self, bound: float) -> bool:
-        """Set the bound of a call aside; waits for calls under way to settle, False if it never fits."""
-        while not self.fits(bound):
-            if not self._calls:
+        """Set the bound of a call aside; waits for calls under way to settle, False if the bound never fits."""
+        while self.limit is not None and self.spent + self._reserved + bound > self.limit + 1e-12:
+            if not self.calls:
                 return False
-            self._changed.clear()
-            await self._changed.wait()
+            self._settled.clear()
+            await self._settled.wait()
         self._reserved += bound
-        self._calls += 1
+        self.calls += 1
         return True
 
     def settle(self, bound: float, usd: float) -> None:
-        """Replace what was reserved by what the call really cost."""
-        self._calls -= 1
-        self._reserved = self._reserved - bound if self._calls else 0.0
+        """Replace what was reserved for a call by what it really cost."""
+        self.calls -= 1
+        self._reserved = self._reserved - bound if self.calls else 0.0
         self.spent += usd
-        self._changed.set()
+        self._settled.set()

@@ -7,22 +7,27 @@ repeat the key there.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
-from llmemf.features.llm_cost import approximate_tokens
-from llmemf.features.pace import retry_after
 from llmemf.features.prompts import messages
+from llmemf.features.request_limit import retry_after
 
-DEFAULT_MODEL = "deepseek-reasoner"
+if TYPE_CHECKING:
+    import openai
+
 DEEPSEEK_URL = "https://api.deepseek.com"
 OPENAI_URL = "https://api.openai.com/v1"
+NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance")
+BROKEN_OFF = ("error", "insufficient_system_resource")
+"""Finish reasons of an answer that the endpoint broke off by its own fault."""
 
 
 class Unusable(InputError):
@@ -38,30 +43,35 @@ class Filtered(Exception):
 
 
 class Transient(Exception):
-    """The call failed and may work later.
+    """The call failed, and the same call may succeed later.
 
     Attributes:
         limited: the endpoint said "too many requests".
-        wait: seconds that it asks to wait, None if it does not say.
-        billed: whether the call may have been billed although nothing usable came back.
+        billed: the call may have been billed although nothing usable came back.
+        wait: seconds that the endpoint asks to wait, None if it does not say.
     """
 
-    def __init__(self, reason: str, *, limited: bool = False, wait: float | None = None, billed: bool = False) -> None:
+    def __init__(self, reason: str, *, limited: bool = False, billed: bool = False, wait: float | None = None) -> None:
         super().__init__(reason)
-        self.limited = limited
-        self.wait = wait
-        self.billed = billed
+        self.limited, self.billed, self.wait = limited, billed, wait
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What an endpoint answered; token counts are its own, or approximated where it gives none."""
+    """What an endpoint answered.
+
+    Attributes:
+        content, finish_reason, refusal: as they came.
+        tokens: of the prompt and of the answer as the endpoint counted them; None where it does not say, or where its
+            numbers cannot be true.
+        reasoning: the reasoning where it has a field of its own, else "".
+    """
 
     content: str | None
     finish_reason: str | None
     refusal: str | None
-    prompt_tokens: int
-    completion_tokens: int
+    tokens: tuple[int, int] | None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +104,8 @@ class Endpoint:
             InputError: no key, no usable address.
         """
         key = os.environ.get(key_env, "").strip()
-        address = check_address(base_url or os.environ.get("OPENAI_BASE_URL", "").strip(), model)
+        source = "--base-url" if base_url else "OPENAI_BASE_URL"
+        address = check_address(base_url or os.environ.get("OPENAI_BASE_URL", "").strip(), model, source)
         if not key:
             raise InputError(
                 f"no key: set the environment variable {key_env}, or name another one with --key-env (an endpoint "
@@ -114,86 +125,105 @@ class Endpoint:
         parts = urlsplit(self.base_url)
         return parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1")
 
-    def body(self, question: str) -> dict[str, Any]:
-        """The request of one question, as chat completions take it."""
-        body: dict[str, Any] = {"model": self.model, "messages": messages(question)}
-        if self.max_tokens:
-            body[self.token_parameter] = self.max_tokens
-        if self.temperature is not None:
-            body["temperature"] = self.temperature
-        return body
-
-    def client(self):
-        """An `openai.AsyncOpenAI` that makes one call per call: its own retries are off."""
+    def client(self) -> openai.AsyncOpenAI:
+        """A client that makes one call per call: a budget must see every call that may be billed, also a repeated one."""
         import openai
 
         return openai.AsyncOpenAI(
             api_key=self.key, base_url=self.base_url, max_retries=0, timeout=openai.Timeout(self.timeout, connect=15.0)
         )
 
-    async def ask(self, client, question: str) -> Reply:
+    async def ask(self, client: openai.AsyncOpenAI, question: str) -> Reply:
         """One call.
 
         Raises:
             Unusable, Rejected, Filtered, Transient: see there.
         """
-        import asyncio
-
         import openai
 
+        body: dict[str, Any] = {"model": self.model, "messages": messages(question)}
+        if self.max_tokens:
+            body[self.token_parameter] = self.max_tokens
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
         try:
             async with asyncio.timeout(self.timeout):
-                raw = await client.chat.completions.with_raw_response.create(**self.body(question))
+                raw = await client.chat.completions.with_raw_response.create(**body)
         except TimeoutError:
             raise Transient(f"no answer within {self.timeout:g} s", billed=True) from None
-        except openai.APIError as error:
-            raise self.failure(error) from None
-        return parse_reply(raw.http_response.text, question)
+        except openai.APIStatusError as error:
+            raise self._failure(error.status_code, error.body, error.response.headers) from None
+        except openai.APIConnectionError as error:
+            raise _connection_failure(error) from None
+        return self._reply(raw.http_response.text)
 
-    def failure(self, error: Exception) -> Exception:
-        """Which kind of failure an exception of the client is."""
-        import openai
+    def _reply(self, text: str) -> Reply:
+        """Read a chat completion.
 
-        if isinstance(error, openai.APIStatusError):
-            return self.status_failure(error.status_code, error.body, error.response.headers)
-        if isinstance(error, openai.APIConnectionError):
-            return _connection_failure(error)
-        return Transient("the answer was no JSON", billed=True)
+        Raises:
+            Unusable, Rejected, Filtered, Transient: it is none, or it holds an error.
+        """
+        try:
+            body = json.loads(text)
+            if body.get("error"):
+                raise self._failure(200, body["error"], {})
+            choice = body["choices"][0]
+            message = choice["message"]
+            content, refusal = message.get("content"), message.get("refusal")
+            if not isinstance(content, str | None) or not isinstance(refusal, str | None):
+                raise TypeError
+            reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
+            finish_reason = choice.get("finish_reason")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            raise Transient("the answer was no chat completion", billed=True) from None
+        if finish_reason in BROKEN_OFF:
+            raise Transient("the endpoint broke the answer off", billed=True)
+        return Reply(content, finish_reason, refusal, _tokens(body.get("usage")), str(reasoning))
 
-    def status_failure(self, status: int, body: object, headers: Mapping[str, str]) -> Exception:
-        """Which kind of failure an HTTP status with its message is."""
-        code = str(body.get("code") or body.get("type") or "") if isinstance(body, dict) else ""
+    def _failure(self, status: int, error: object, headers: Mapping[str, str]) -> Exception:
+        """Which kind of failure an HTTP status with its message is; an error in a reply of status 200 names its own."""
+        if isinstance(error, dict) and isinstance(error.get("error"), dict | str):
+            error = error["error"]
+        facts = error if isinstance(error, dict) else {"message": error}
+        code = facts.get("code") or facts.get("type") or ""
+        in_reply = status == 200
+        if in_reply and re.fullmatch("[45][0-9][0-9]", str(code)):
+            status = int(code)
         where = f"endpoint {self.host} (HTTP {status})"
-        said = self.redact(_message(body))
+        said = self._redact(str(facts.get("message") or error or "no further message"))
         if status == 401:
             return Unusable(f"{where} does not accept the key: check the variable that holds it, and --base-url")
-        if status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached", "insufficient_balance"):
+        if status == 402 or code in NO_MONEY:
             return Unusable(f"{where} says that there is no money left: {said}")
         if status == 404:
             return Unusable(
                 f"{where} does not know model {self.model!r}, or {self.base_url} is not the address of its interface "
                 f"(it often ends in /v1): {said}"
             )
-        if code == "content_filter" or "content_filter" in code or "content management policy" in said.lower():
+        if "content_filter" in str(code) or "content management policy" in said.lower():
             return Filtered(said)
         if status == 403:
             return Unusable(f"{where} forbids this: {said}")
         if status == 429:
             return Transient("too many requests", limited=True, wait=retry_after(headers))
-        if status in (408, 409, 425) or status >= 500:
-            return Transient(f"HTTP {status}", wait=retry_after(headers))
+        if status in (200, 408, 409, 425) or status >= 500:
+            reason = f"error in a reply: {said}" if in_reply else f"HTTP {status}"
+            return Transient(reason, billed=in_reply, wait=retry_after(headers))
         return Rejected(f"HTTP {status}: {said}")
 
-    def redact(self, text: str) -> str:
+    def _redact(self, text: str) -> str:
         """A message of the endpoint, on one line, without anything that looks like a key."""
         text = " ".join(text.replace(self.key, "***").split())
         text = re.sub(r"\b(?:sk|pk|rk|key|gsk|xai|hf)[-_][\w*-]{4,}", "***", text)
         text = re.sub(r"(?i)bearer\s+\S+", "Bearer ***", text)
-        return text[:300]
+        return text[:300].encode("utf-8", "replace").decode()
 
 
-def check_address(base_url: str, model: str) -> str:
+def check_address(base_url: str, model: str, source: str = "--base-url") -> str:
     """The address to use; a DeepSeek model never sends its key to the default address of another provider.
+
+    Args:
+        source: where `base_url` comes from, for messages.
 
     Raises:
         InputError: no address for a model that is not OpenAI's, or something that is no address.
@@ -205,43 +235,30 @@ def check_address(base_url: str, model: str) -> str:
                 "endpoint (or set OPENAI_BASE_URL)"
             )
         return OPENAI_URL
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError(f"--base-url {base_url!r}: an address like {DEEPSEEK_URL} is needed")
-    if parts.username or parts.password or parts.query:
-        raise InputError("--base-url: leave user name, password and query out; the key goes into --key-env's variable")
+    try:
+        parts = urlsplit(base_url)
+        if parts.username or parts.password or parts.query:
+            raise InputError(
+                f"{source}: leave user name, password and query out; the key goes into --key-env's variable"
+            )
+        usable = (
+            parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"\s", base_url)
+        )
+        problem = ""
+    except ValueError as error:
+        usable, problem = False, f" ({error})"
+    if not usable:
+        raise InputError(f"{source} {base_url!r}: an address like {DEEPSEEK_URL} is needed{problem}")
     return base_url.rstrip("/")
 
 
-def parse_reply(text: str, question: str) -> Reply:
-    """Read a chat completion.
-
-    Raises:
-        Transient: it is none, or the endpoint broke off on its side.
-    """
-    try:
-        content = json.loads(text)
-        choice = content["choices"][0]
-        message = choice["message"]
-        answer, refusal = message.get("content"), message.get("refusal")
-        if not isinstance(answer, str | None) or not isinstance(refusal, str | None):
-            raise TypeError
-        reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        raise Transient("the answer was no chat completion", billed=True) from None
-    if choice.get("finish_reason") == "insufficient_system_resource":
-        raise Transient("the endpoint ran out of resources", billed=True)
-    usage = content.get("usage")
-    usage = usage if isinstance(usage, dict) else {}
-    prompt_tokens, completion_tokens = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if not isinstance(prompt_tokens, int):
-        prompt_tokens = approximate_tokens(messages(question)[0]["content"] + question)
-    if not isinstance(completion_tokens, int):
-        completion_tokens = approximate_tokens((answer or "") + str(reasoning))
-    return Reply(answer, choice.get("finish_reason"), refusal, prompt_tokens, completion_tokens)
+def _tokens(usage: object) -> tuple[int, int] | None:
+    """Tokens of prompt and answer, None where a number is missing or cannot be true."""
+    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else (None, None)
+    return counts if all(type(count) is int and count >= 0 for count in counts) else None
 
 
-def _connection_failure(error: Exception) -> Transient:
+def _connection_failure(error: openai.APIConnectionError) -> Transient:
     """A failed connection; only what failed before the question was sent is surely not billed."""
     import httpx2
     import openai
@@ -254,11 +271,3 @@ def _connection_failure(error: Exception) -> Transient:
     if isinstance(error, openai.APITimeoutError):
         return Transient("no answer in time", billed=True)
     return Transient("the connection broke", billed=True)
-
-
-def _message(body: object) -> str:
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        message = inner.get("message") if isinstance(inner, dict) else inner
-        return str(message or body)
-    return str(body or "no further message")

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from llmemf.features.answers import USABLE
 from llmemf.features.llm_cache import AnswerCache, answer_key
-from llmemf.features.llm_cost import (
-    EXPECTED_ANSWER,
-    EXPECTED_REASONING,
-    Prices,
-    approximate_tokens,
-    most_tokens,
-    reasons,
-)
-from llmemf.features.prompts import SYSTEM, Prompt, item_text
+from llmemf.features.llm_cost import Prices, approximate_tokens, expected_answer, most_tokens
+from llmemf.features.prompts import SYSTEM, Prompt, categories_of
 from llmemf.scenarios.scenario import Scenario
 
 LEARNED_FROM = 20
-"""Answers in the cache from which an estimate takes its mean length."""
+"""An estimate takes the mean length of the answers in the cache if there are so many."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: the key of its answer, the model that is asked, the prompt it was made from, and its text."""
+
+    key: str
+    model: str
+    prompt: Prompt
+    text: str
+
+    def record(self, status: str, **facts: Any) -> dict[str, Any]:
+        """What happened to the question, as the cache keeps it."""
+        return {"key": self.key, "model": self.model, "prompt": self.prompt.version, "status": status, **facts}
 
 
 @dataclass(frozen=True)
@@ -32,30 +41,31 @@ class Plan:
         prompts: of X and Y.
         texts: title, description and categories of every item.
         keys: (num_items,) key of every item, "" for an item without any text.
-        order: item that stands for each question, the most frequent of the training histories first.
+        order: one item for each question, the most frequent of the training histories first.
     """
 
     scenario: Scenario
     model: str
     prompts: tuple[Prompt, Prompt]
-    texts: list[tuple[str, str, str]]
+    texts: Sequence[Any]
     keys: np.ndarray
     order: np.ndarray
-    subject = "items"
+    subject = "item"
 
     def prompt(self, item: int) -> Prompt:
         return self.prompts[int(item >= self.scenario.num_x)]
 
-    def question(self, item: int) -> str:
-        """The text that is sent about an item."""
-        return self.prompt(item).fill(*self.texts[item])
+    def question(self, item: int) -> Question:
+        """What is asked about an item."""
+        prompt = self.prompt(item)
+        return Question(self.keys[item], self.model, prompt, prompt.fill(*self.texts[item]))
 
     def open_items(self, cache: AnswerCache, *, limit: int = 0, retry_failed: bool = False) -> list[int]:
-        """Items that stand for the questions without an answer, at most `limit` of them (0: all)."""
+        """Items whose questions have no answer, at most `limit` of them (0: all)."""
         items = [
             int(item)
             for item in self.order
-            if not (entry := cache.entry(self.keys[item])).settled or (retry_failed and entry.status != "ok")
+            if not (entry := cache.entry(self.keys[item])).settled or (retry_failed and entry.status != USABLE)
         ]
         return items[:limit] if limit else items
 
@@ -63,22 +73,23 @@ class Plan:
 def make_plan(scenario: Scenario, model: str, prompts: tuple[Prompt, Prompt]) -> Plan:
     """Key every item that has a title, a description or both."""
     table = scenario.items
-    categories = table["categories"].map(item_text) if "categories" in table.columns else [""] * len(table)
-    texts = list(zip(table.title.astype(str), table.description.astype(str), categories))
+    texts = list(zip(table.title.astype(str), table.description.astype(str), categories_of(table)))
     keys = np.full(scenario.num_items, "", dtype=object)
     for item, (title, description, _) in enumerate(texts):
         if title.strip() or description.strip():
             prompt = prompts[int(item >= scenario.num_x)]
             keys[item] = answer_key(prompt.version, model, prompt.fill(*texts[item]))
     frequency = np.bincount(scenario.train.items, minlength=scenario.num_items)
-    by_frequency = np.argsort(-frequency, kind="stable")
-    seen: set[str] = {""}
-    order = []
-    for item in by_frequency:
-        if keys[item] not in seen:
-            seen.add(keys[item])
-            order.append(item)
-    return Plan(scenario, model, prompts, texts, keys, np.array(order, dtype=np.int64))
+    return Plan(scenario, model, prompts, texts, keys, first_of_each(keys, np.argsort(-frequency, kind="stable")))
+
+
+def first_of_each(keys: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """(num_questions,) the first place of every key in an order of places; "" is no key."""
+    first: dict[str, int] = {}
+    for place in order:
+        first.setdefault(keys[place], place)
+    first.pop("", None)
+    return np.array(list(first.values()), dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -109,31 +120,33 @@ class Estimate:
 
 
 def estimate(plan: Plan, cache: AnswerCache, items: Sequence[int], prices: Prices | None, max_tokens: int) -> Estimate:
-    """Count tokens and money of the questions that stand for `items`; see `llm_cost` for how."""
-    versions = {(plan.model, prompt.version) for prompt in plan.prompts}
-    counted = [counts for pair, counts in cache.answers.items() if pair in versions]
+    """Count tokens and money of the questions about `items`; see `llm_cost` for how."""
+    versions = dict.fromkeys((plan.model, prompt.version) for prompt in plan.prompts)
+    counted = [cache.answers[version] for version in versions if version in cache.answers]
     known, known_tokens = sum(counts[0] for counts in counted), sum(counts[2] for counts in counted)
     if known >= LEARNED_FROM:
         each, basis = known_tokens / known, f"mean of {known} answers in the cache"
     else:
-        each = EXPECTED_ANSWER + (EXPECTED_REASONING if reasons(plan.model) else 0)
+        each = expected_answer(plan.model)
         basis = f"assumed {each} per answer"
     if max_tokens:
         each = min(each, max_tokens)
-    questions = [plan.question(item) for item in items]
-    prompt_tokens = sum(approximate_tokens(SYSTEM + question) for question in questions)
-    most_prompt = sum(most_tokens(question) for question in questions)
-    completion, most_completion = round(each * len(questions)), max_tokens * len(questions)
+    prompt_tokens = most_prompt_tokens = 0
+    for item in items:
+        text = plan.question(item).text
+        prompt_tokens += approximate_tokens(SYSTEM + text)
+        most_prompt_tokens += most_tokens(text)
+    completion, most_completion = round(each * len(items)), max_tokens * len(items)
     return Estimate(
         items=int((plan.keys != "").sum()),
         texts=len(plan.order),
-        answered=sum(1 for item in plan.order if cache.entry(plan.keys[item]).status == "ok"),
-        questions=len(questions),
+        answered=sum(cache.entry(plan.keys[item]).status == USABLE for item in plan.order),
+        questions=len(items),
         prompt_tokens=prompt_tokens,
         completion_tokens=completion,
         completion_basis=basis,
-        most_prompt_tokens=most_prompt,
+        most_prompt_tokens=most_prompt_tokens,
         most_completion_tokens=most_completion,
         usd=prices.usd(prompt_tokens, completion) if prices else None,
-        most_usd=prices.usd(most_prompt, most_completion) if prices and max_tokens else None,
+        most_usd=prices.usd(most_prompt_tokens, most_completion) if prices and max_tokens else None,
     )

@@ -1,12 +1,16 @@
-"""LLM text of a scenario's items on disk, made from the cache: `llm_text.parquet` and its manifest `llm_text.yaml`."""
+"""Texts of a language model on disk, made from the cache: a table with one row per item or user, and its manifest.
+
+Items: `llm_text.parquet` and `llm_text.yaml` in the scenario's folder. Users: see `profiles`.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -15,9 +19,10 @@ from llmemf.features.answers import USABLE
 from llmemf.features.llm_cache import AnswerCache
 from llmemf.features.llm_plan import Plan
 from llmemf.features.prompts import WORDING
-from llmemf.io import write_with
+from llmemf.io import text_hash, write_with
+from llmemf.io import write_text as write_file
 
-TABLE, MANIFEST = "llm_text.parquet", "llm_text.yaml"
+NAME = "llm_text"
 NO_TEXT, NOT_ASKED = "no text", "not asked"
 
 
@@ -26,86 +31,98 @@ class TextSummary:
     """What was written.
 
     Attributes:
-        counts: how many items of each domain have which status, in order of frequency.
-        replaced: what stood there before, if it was made otherwise and had more texts; "" if not.
+        path: of the table.
+        counts: how many items of each domain, or how many users, have which status, in order of frequency.
+        replaced: the table that was there before, if another model or prompt had made it and it had more texts; else "".
     """
 
-    counts: dict[str, dict[str, int]]
+    path: Path
+    counts: Mapping[str, Mapping[str, int]]
     replaced: str = ""
 
     @property
-    def usable(self) -> int:
-        return sum(counts.get(USABLE, 0) for counts in self.counts.values())
-
-    @property
-    def not_asked(self) -> int:
-        return sum(counts.get(NOT_ASKED, 0) for counts in self.counts.values())
-
-    @property
     def failed(self) -> int:
-        """Items that the next run asks again."""
-        return sum(n for counts in self.counts.values() for status, n in counts.items() if status.startswith("failed"))
+        """Items or users that the next run asks about again."""
+        return sum(counts.get("failed", 0) for counts in self.counts.values())
 
 
 def text_table(plan: Plan, cache: AnswerCache) -> pd.DataFrame:
-    """One row per item: item (global id), text ("" where there is none), status ("ok" or why there is none)."""
+    """One row per item (or user): its index, text ("" where there is none), status ("ok" or why there is none)."""
     entries = [cache.entry(key) if key else None for key in plan.keys]
     return pd.DataFrame(
         {
-            "item": range(len(entries)),
+            plan.subject: range(len(entries)),
             "text": [entry.text if entry else "" for entry in entries],
             "status": [NO_TEXT if entry is None else entry.status or NOT_ASKED for entry in entries],
         }
     )
 
 
+def count_statuses(table: pd.DataFrame) -> dict[str, int]:
+    """How many rows have which status, in order of frequency; failures and rejections without their reasons."""
+    return dict(Counter(table.status.str.split(":").str[0]).most_common())
+
+
 def write_text(plan: Plan, cache: AnswerCache, endpoint: str) -> TextSummary:
-    """Write table and manifest below the scenario's folder, each whole or not at all.
+    """Write the texts of the items.
 
     Args:
         endpoint: host that answered, for the manifest.
 
     Raises:
-        InputError: they cannot be written.
+        StorageError: they cannot be written.
     """
     scenario, table = plan.scenario, text_table(plan, cache)
-    folder: Path = scenario.folder
-    # Failures differ in their wording; the counts keep what matters.
-    kinds = table.status.str.split(":").str[0]
-    parts = (slice(0, scenario.num_x), slice(scenario.num_x, None))
-    counts = {domain: dict(Counter(kinds[part]).most_common()) for domain, part in zip(scenario.domains, parts)}
+    parts = (table[: scenario.num_x], table[scenario.num_x :])
+    counts = {domain: count_statuses(part) for domain, part in zip(scenario.domains, parts)}
     answers = [cache.answers.get((plan.model, prompt.version), [0, 0, 0]) for prompt in plan.prompts]
-    manifest = {
-        "model": plan.model,
-        "endpoint": endpoint,
+    facts = {
         "prompt_version": {domain: prompt.version for domain, prompt in zip(scenario.domains, plan.prompts)},
         "wording": WORDING,
-        "language": plan.prompts[0].language,
-        "words": plan.prompts[0].words,
         "items": scenario.num_items,
         "items_with_llm_text": int((table.status == USABLE).sum()),
         "counts": counts,
         "items_hash": scenario.items_hash(),
-        "text_hash": hashlib.sha256("\x1f".join(table.text).encode("utf-8", "replace")).hexdigest(),
         "answers": sum(counted[0] for counted in answers),
         "prompt_tokens": sum(counted[1] for counted in answers),
         "completion_tokens": sum(counted[2] for counted in answers),
+    }
+    path = scenario.folder / f"{NAME}.parquet"
+    replaced = _better_table(path, plan, facts)
+    save_table(path, table, plan, cache, endpoint, facts)
+    return TextSummary(path, counts, replaced)
+
+
+def save_table(
+    path: Path, table: pd.DataFrame, plan: Plan, cache: AnswerCache, endpoint: str, facts: Mapping[str, Any]
+) -> None:
+    """Write a table and beside it its manifest, each whole or not at all.
+
+    Args:
+        facts: what the manifest says beside model, endpoint, language, words, hash and cost.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    manifest = {
+        "model": plan.model,
+        "endpoint": endpoint,
+        "language": plan.prompts[0].language,
+        "words": plan.prompts[0].words,
+        **facts,
+        "text_hash": text_hash(*table.text),
         "usd_of_the_whole_cache": round(cache.usd, 6),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    replaced = _better_one(folder, manifest)
-    write_with(folder / TABLE, lambda path: table.to_parquet(path, index=False))
-    write_with(
-        folder / MANIFEST, lambda path: path.write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
-    )
-    return TextSummary(counts, replaced)
+    write_with(path, lambda temporary: table.to_parquet(temporary, index=False))
+    write_file(path.with_suffix(".yaml"), yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
 
 
-def _better_one(folder: Path, new: dict) -> str:
-    """A phrase about the table that is there now, if it comes from another model or prompt and has more texts."""
+def _better_table(path: Path, plan: Plan, new: Mapping[str, Any]) -> str:
+    """A phrase about the table that is there now, if another model or prompt made it and it has more texts."""
     try:
-        old = yaml.safe_load((folder / MANIFEST).read_text())
-        same = all(old[part] == new[part] for part in ("model", "prompt_version"))
+        old = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
+        same = old["model"] == plan.model and old["prompt_version"] == new["prompt_version"]
         if same or old["items_with_llm_text"] <= new["items_with_llm_text"]:
             return ""
         return f"{old['items_with_llm_text']:,} texts of {old['model']}, {old['language']}, {old['words']} words"

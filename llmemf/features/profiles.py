@@ -1,38 +1,39 @@
 """User profiles by a language model: what is asked about every user, the texts on disk, and their rows.
 
 A profile is written from the user's training history alone: titles with categories of both domains, numbered in the
-order of time, an item that returns only where it occurred last. Questions, answers and money go through the same cache and
-runs as those of items. On disk, in the scenario's folder: `llm_profiles.parquet` (user, text, status) and its manifest
+order of time; an item that occurs several times stands where it occurred last. Questions, answers and money go through
+the same cache and runs as those of items. On disk, in the scenario's folder: `llm_profiles.parquet` (user, text, status) and its manifest
 `llm_profiles.yaml`; encoded rows as `profiles/profile.<encoder>/` (see `matrix`).
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.features.answers import USABLE
+from llmemf.features.imported import check_encoder, load_npy
 from llmemf.features.llm_cache import AnswerCache, answer_key
-from llmemf.features.llm_plan import Plan
-from llmemf.features.llm_text import NO_TEXT, NOT_ASKED
+from llmemf.features.llm_plan import Plan, Question, first_of_each
+from llmemf.features.llm_text import TextSummary, count_statuses, save_table, text_table
 from llmemf.features.matrix import PROFILE, FeatureMatrix, profiles_hash
 from llmemf.features.offline import ENCODER, text_rows
-from llmemf.features.prompts import Prompt, item_text, profile_prompt
-from llmemf.io import write_with
+from llmemf.features.prompts import Prompt, categories_of, profile_prompt
+from llmemf.io import text_hash
 from llmemf.scenarios.scenario import Scenario
 
-TABLE, MANIFEST = "llm_profiles.parquet", "llm_profiles.yaml"
+NAME = "llm_profiles"
 NEWEST = 200
-"""Lines of a history that are sent, at most: the newest ones."""
+"""At most so many lines of a history are sent, the newest ones."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,16 @@ class ProfilePlan(Plan):
         texts: the lines of every user's history, oldest first.
     """
 
-    texts: list[list[str]]
-    subject = "users"
+    texts: Sequence[list[str]]
+    subject = "user"
 
     def prompt(self, item: int) -> Prompt:
         return self.prompts[0]
 
-    def question(self, item: int) -> str:
-        """The text that is sent about a user."""
-        return self.prompts[0].fill_history(self.texts[item])
+    def question(self, item: int) -> Question:
+        """What is asked about a user."""
+        prompt = self.prompts[0]
+        return Question(self.keys[item], self.model, prompt, prompt.fill_history(self.texts[item]))
 
 
 def make_profile_plan(
@@ -65,21 +67,15 @@ def make_profile_plan(
         if lines:
             keys[user] = answer_key(prompt.version, model, prompt.fill_history(lines))
     by_length = np.argsort([-len(lines) for lines in texts], kind="stable")
-    order, seen = [], {""}
-    for user in by_length:
-        if keys[user] not in seen:
-            seen.add(keys[user])
-            order.append(user)
-    return ProfilePlan(scenario, model, (prompt, prompt), texts, keys, np.array(order, dtype=np.int64))
+    return ProfilePlan(scenario, model, (prompt, prompt), texts, keys, first_of_each(keys, by_length))
 
 
 def training_lines(scenario: Scenario, newest: int = NEWEST) -> list[list[str]]:
     """For every user the titles with categories of the training items, oldest first, each item once."""
-    table, train = scenario.items, scenario.train
-    categories = table["categories"].map(item_text) if "categories" in table.columns else [""] * len(table)
+    train = scenario.train
     titles = [
-        f"{title} ({kind})" if title and kind else title
-        for title, kind in zip((str(title).strip() for title in table.title), categories)
+        f"{title} ({categories})" if title and categories else title
+        for title, categories in zip(scenario.items.title.astype(str).str.strip(), categories_of(scenario.items))
     ]
     users = np.repeat(train.users, train.lengths)
     # Where a source has no times, all are equal, and the order of the file remains.
@@ -93,64 +89,47 @@ def training_lines(scenario: Scenario, newest: int = NEWEST) -> list[list[str]]:
     return found
 
 
-def write_profiles(plan: ProfilePlan, cache: AnswerCache, endpoint: str) -> Counter[str]:
-    """Write table and manifest below the scenario's folder; returns how many users have which status.
+def write_profiles(plan: ProfilePlan, cache: AnswerCache, endpoint: str) -> TextSummary:
+    """Write the profiles of the users.
 
     Raises:
-        InputError: they cannot be written.
+        StorageError: they cannot be written.
     """
-    scenario, prompt = plan.scenario, plan.prompts[0]
-    folder: Path = scenario.folder
-    entries = [cache.entry(key) if key else None for key in plan.keys]
-    table = pd.DataFrame(
-        {
-            "user": range(len(entries)),
-            "text": [entry.text if entry else "" for entry in entries],
-            "status": [NO_TEXT if entry is None else entry.status or NOT_ASKED for entry in entries],
-        }
-    )
-    counts = Counter(table.status.str.split(":").str[0])
-    manifest = {
-        "model": plan.model,
-        "endpoint": endpoint,
-        "prompt_version": prompt.version,
-        "language": prompt.language,
-        "words": prompt.words,
+    scenario, table = plan.scenario, text_table(plan, cache)
+    counts = count_statuses(table)
+    facts = {
+        "prompt_version": plan.prompts[0].version,
         "users": len(table),
-        "users_with_profile": counts[USABLE],
-        "counts": dict(counts.most_common()),
+        "users_with_profile": counts.get(USABLE, 0),
+        "counts": counts,
         "profiles_hash": profiles_hash(scenario),
-        "text_hash": _text_hash(table.text),
-        "usd_of_the_whole_cache": round(cache.usd, 6),
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_with(folder / TABLE, lambda path: table.to_parquet(path, index=False))
-    write_with(
-        folder / MANIFEST, lambda path: path.write_text(yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
-    )
-    return counts
+    path = scenario.folder / f"{NAME}.parquet"
+    save_table(path, table, plan, cache, endpoint, facts)
+    return TextSummary(path, {"users": counts})
 
 
-def read_profiles(scenario: Scenario) -> tuple[list[str], dict]:
+def read_profiles(scenario: Scenario) -> tuple[list[str], dict[str, Any]]:
     """The profile of every user ("" where there is none), and the manifest.
 
     Raises:
         InputError: there are none, they cannot be read, or they were written from other histories.
     """
-    command = f"`llmemf features enrich {scenario.name} --profiles`"
-    path = (scenario.folder or Path()) / TABLE
+    command = f"`{command_line('features', 'enrich', scenario.name, '--profiles')}`"
+    path = (scenario.folder or Path()) / f"{NAME}.parquet"
+    manifest_path = path.with_suffix(".yaml")
     if not path.exists():
         raise InputError(f"scenario {scenario.name!r} has no user profiles: write them with {command}")
     try:
-        table = pd.read_parquet(path, columns=["user", "text"])
-        manifest = yaml.safe_load(path.with_name(MANIFEST).read_text())
-        texts, made_from, text_hash = table.text.tolist(), manifest["profiles_hash"], manifest["text_hash"]
+        texts = pd.read_parquet(path, columns=["user", "text"]).text.tolist()
+        manifest = yaml.safe_load(manifest_path.read_text(encoding="utf-8"))
+        made_from, hash_then = manifest["profiles_hash"], manifest["text_hash"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}): run {command} again") from None
     if made_from != profiles_hash(scenario) or len(texts) != scenario.num_users:
         raise InputError(f"{path} was written from other users, items or training histories: run {command} again")
-    if text_hash != _text_hash(table.text):
-        raise InputError(f"{path} and {MANIFEST} do not belong together: run {command} again")
+    if hash_then != text_hash(*texts):
+        raise InputError(f"{path} and {manifest_path.name} do not belong together: run {command} again")
     if not any(texts):
         raise InputError(f"{path} holds no profile: run {command} again")
     return texts, manifest
@@ -175,8 +154,6 @@ def import_profiles(scenario: Scenario, path: Path, encoder: str) -> FeatureMatr
     Raises:
         InputError: as `read_profiles`; or not a matrix of one finite row per user; or an unusable name.
     """
-    from llmemf.features.imported import check_encoder, load_npy
-
     check_encoder(encoder)
     texts, manifest = read_profiles(scenario)
     source = load_npy(path)
@@ -191,9 +168,5 @@ def import_profiles(scenario: Scenario, path: Path, encoder: str) -> FeatureMatr
     return FeatureMatrix(PROFILE, encoder, rows, rows.any(1), profiles_hash(scenario), details)
 
 
-def _origin(manifest: dict) -> dict:
+def _origin(manifest: dict[str, Any]) -> dict[str, Any]:
     return {"profiles": {key: manifest.get(key) for key in ("model", "prompt_version", "text_hash")}}
-
-
-def _text_hash(texts: pd.Series) -> str:
-    return hashlib.sha256("\x1f".join(texts).encode("utf-8", "replace")).hexdigest()

@@ -1,20 +1,23 @@
-"""Prompts that ask a language model for the text of an item (method: LLM text for every item).
+"""Prompts that ask a language model for the text of an item, or for the profile of a user.
 
 A prompt is a system message and a template per domain. Its version is its name, the number of this file's wording, and
-a hash of everything that shapes the question except the item itself; it is part of the cache key, so a changed wording
-never meets old answers.
+a hash of everything that shapes the question except the item itself. The version is part of the key in the cache, so a
+changed wording never gets old answers.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmemf.errors import InputError, nearest
+from llmemf.io import json_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WORDING = 1
 """Raised with every change of the templates below that should be told apart by eye; the hash follows by itself."""
@@ -96,25 +99,23 @@ class Prompt:
     def version(self) -> str:
         """Name, number of the wording, and eight hex digits over all that the item does not bring."""
         content = [SYSTEM, self.template, self.domain, self.other_domain, self.language, self.words, self.input_chars]
-        return f"{self.name}-{WORDING}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]}"
+        return f"{self.name}-{WORDING}-{json_hash(content)[:8]}"
 
     def fill(self, title: str, description: str = "", categories: str = "") -> str:
         """The question about one item; braces inside the item's text stay what they are."""
-        values = {
-            "title": _one_line(title, self.input_chars) or "(unknown)",
-            "description": _one_line(description, self.input_chars) or "(none)",
-            "categories": _one_line(categories, self.input_chars) or "(none)",
-            "domain": self.domain,
-            "other_domain": self.other_domain,
-            "language": self.language,
-            "words": str(self.words),
-        }
-        return re.sub(r"\{(\w+)\}", lambda match: values[match[1]], self.template)
+        return self._filled(
+            title=_one_line(title, self.input_chars) or "(unknown)",
+            description=_one_line(description, self.input_chars) or "(none)",
+            categories=_one_line(categories, self.input_chars) or "(none)",
+        )
 
     def fill_history(self, lines: Sequence[str]) -> str:
         """The question about one user, given the lines of the history, oldest first."""
-        values = {
-            "history": "\n".join(f"{n}. {_one_line(line, HISTORY_CHARS)}" for n, line in enumerate(lines, 1)),
+        numbered = (f"{number}. {_one_line(line, HISTORY_CHARS)}" for number, line in enumerate(lines, 1))
+        return self._filled(history="\n".join(numbered))
+
+    def _filled(self, **texts: str) -> str:
+        values = texts | {
             "domain": self.domain,
             "other_domain": self.other_domain,
             "language": self.language,
@@ -163,13 +164,18 @@ def prompts_for(
     return tuple(prompts)
 
 
-def item_text(categories: object) -> str:
+def categories_of(items: pd.DataFrame) -> list[str]:
+    """The categories of every item of a scenario as plain text, "" where the table has none."""
+    return [category_text(cell) for cell in items["categories"]] if "categories" in items.columns else [""] * len(items)
+
+
+def category_text(categories: object) -> str:
     """A cell of a `categories` column as plain text: a string as it is, a list joined by commas, anything else empty."""
     if isinstance(categories, str):
         return categories
     if isinstance(categories, Mapping) or not hasattr(categories, "__iter__"):
         return ""
-    return ", ".join(text for text in (item_text(part) for part in categories) if text)
+    return ", ".join(text for text in (category_text(part) for part in categories) if text)
 
 
 def _special(domain: str) -> str:
@@ -199,7 +205,7 @@ def _read_template(path: Path) -> str:
         raise InputError(f"--prompt {path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise InputError(f"--prompt {path}: not a text in UTF-8") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         for name in re.findall(r"\{(\w+)\}", line):
             if name not in PLACEHOLDERS:
                 raise InputError(f"{path} line {number}: unknown placeholder {{{name}}}; {nearest(name, PLACEHOLDERS)}")
@@ -209,7 +215,7 @@ def _read_template(path: Path) -> str:
 
 
 def _one_line(text: str, limit: int) -> str:
-    """White space folded, cut at a word's end; the closing tag of the item block cannot come from within."""
+    """White space folded, cut between words; no item can close the `<item>` block of the prompt."""
     folded = " ".join(str(text).split()).replace("</item>", "").replace("<item>", "")
     if len(folded) <= limit:
         return folded

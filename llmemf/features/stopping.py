@@ -1,4 +1,4 @@
-"""Ending a run of many calls in order: on Ctrl-C and SIGTERM, at a budget, at an error that concerns all calls."""
+"""End a run of many calls in order: at Ctrl-C or SIGTERM, at the end of a budget, at an error that concerns all calls."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 
 class Stop:
-    """Why a run should end; the first reason stays.
+    """Why a run should end; the first reason stays, and so does the first error.
 
     Attributes:
         event: set as soon as there is a reason.
         reason: "" | "interrupted" | "budget" | "endpoint" | "error".
         message: one sentence for the user.
-        error: the exception to raise in the end, if the reason is one.
+        error: the exception to raise in the end, None if there is none.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,8 @@ class Stop:
 
     def request(self, reason: str, message: str = "", error: Exception | None = None) -> None:
         if not self.reason:
-            self.reason, self.message, self.error = reason, message, error
+            self.reason, self.message = reason, message
+        self.error = self.error or error
         self.event.set()
 
     def __bool__(self) -> bool:
@@ -35,10 +36,10 @@ class Stop:
 
 @contextmanager
 def listening(stop: Stop, on_first: Callable[[], None] | None = None) -> Iterator[None]:
-    """While it lasts, the first Ctrl-C or SIGTERM asks `stop`, the second cancels the current task.
+    """Inside the block, the first Ctrl-C or SIGTERM requests a stop, the second one cancels the current task.
 
     Args:
-        stop: is asked with the reason "interrupted".
+        stop: gets the reason "interrupted".
         on_first: called at the first signal, to tell the user what happens now.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -59,7 +60,7 @@ def listening(stop: Stop, on_first: Callable[[], None] | None = None) -> Iterato
         try:
             loop.add_signal_handler(number, hear)
         except (RuntimeError, ValueError, NotImplementedError):
-            # Only the main thread hears signals; a caller in another thread stops by `stop` itself.
+            # Only the main thread can handle signals; in another thread the caller uses `stop` itself.
             continue
         heard.append(number)
     try:

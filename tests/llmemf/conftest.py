@@ -18,6 +18,18 @@ def tiny_scenario():
     return write_tiny
 
 
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """Function that writes the scenario `shop` with given titles; the environment knows the fake endpoint's key."""
+    from fake_openai import KEY
+    from llm_shop import write_shop
+
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("LLMEMF_DATA_ROOT", str(tmp_path / "data"))
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    return lambda titles, **options: write_shop(tmp_path / "data", titles, **options)
+
+
 def write_tiny(root):
     """Three items of X, four of Y, one user."""
     items = pd.DataFrame(

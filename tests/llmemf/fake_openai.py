@@ -45,9 +45,9 @@ class Answer:
 
 
 def completion(
-    text: str | None, *, finish: str = "stop", usage: tuple[int, int] | None = (100, 50), **message
+    text: str | None, *, finish: str = "stop", usage: tuple[object, object] | None = (100, 50), **message
 ) -> dict[str, object]:
-    """A chat completion."""
+    """A chat completion; `usage` holds the tokens of the prompt and of the answer, None leaves them out."""
     body = {
         "id": "c",
         "object": "chat.completion",
@@ -58,7 +58,7 @@ def completion(
         ],
     }
     if usage:
-        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+        body["usage"] = {"prompt_tokens": usage[0], "completion_tokens": usage[1]}
     return body
 
 
@@ -79,23 +79,15 @@ class FakeOpenAI:
         calls: calls per title; paid: complete answers with status 200 per title.
         most_at_once: the most calls that were under way together.
         bodies: every request as it came.
-        batches: batches by id; `batch_behave` as `behave`; `looks` until a batch is completed.
     """
 
     def __init__(self, behave: Callable[[str, int], Answer] = lambda question, before: good(question)) -> None:
         self.behave = behave
-        self.batch_behave = behave
         self.calls: Counter[str] = Counter()
         self.paid: Counter[str] = Counter()
         self.times: list[tuple[float, str]] = []
         self.bodies: list[dict] = []
         self.most_at_once = self.at_once = 0
-        self.looks = 2
-        self.batches: dict[str, dict] = {}
-        self.files: dict[str, str] = {}
-        self.batch_calls: Counter[str] = Counter()
-        self.create_drops = 0
-        self.has_batches = True
         self.lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -114,25 +106,6 @@ class FakeOpenAI:
     def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
-
-    def run_batch(self, batch: dict) -> None:
-        """Answer every question of a batch into an output and an error file."""
-        output, errors = [], []
-        for line in self.files[batch["input_file_id"]].splitlines():
-            request = json.loads(line)
-            question = request["body"]["messages"][1]["content"]
-            title = title_of(question)
-            answer = self.batch_behave(question, self.calls[title])
-            self.calls[title] += 1
-            if answer.status == 200:
-                self.paid[title] += 1
-            reply = {"status_code": answer.status, "request_id": "r", "body": answer.body}
-            entry = {"id": "x", "custom_id": request["custom_id"], "response": reply, "error": None}
-            (output if answer.status == 200 else errors).append(json.dumps(entry))
-        for name, lines in (("output", output), ("error", errors)):
-            if lines:
-                batch[f"{name}_file_id"] = f"file-{name}-{batch['id']}"
-                self.files[batch[f"{name}_file_id"]] = "\n".join(lines) + "\n"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -193,40 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if self.path == "/v1/chat/completions":
             self._chat(json.loads(data))
-        elif not self.server_state.has_batches:
-            self._send(Answer(404, {"error": {"message": "no such route"}}))
-        elif self.path == "/v1/files":
-            self._upload(data)
-        elif self.path == "/v1/batches":
-            self._create(json.loads(data))
-        elif self.path.endswith("/cancel"):
-            batch = self.server_state.batches.get(self.path.split("/")[3])
-            if batch is None:
-                self._send(Answer(404, {"error": {"message": "no such batch"}}))
-                return
-            self.server_state.run_batch(batch)
-            batch["status"] = "cancelled"
-            self._send(Answer(body=batch))
-
-    def do_GET(self) -> None:
-        state = self.server_state
-        if not self._authorised():
-            return
-        parts = self.path.split("?")[0].split("/")
-        if parts[2] == "files":
-            self._send(Answer(body=state.files[parts[3]]))
-        elif len(parts) == 3:
-            newest_first = list(reversed(state.batches.values()))
-            self._send(Answer(body={"object": "list", "data": newest_first, "has_more": False}))
-        elif parts[3] not in state.batches:
-            self._send(Answer(404, {"error": {"message": "no such batch"}}))
         else:
-            batch = state.batches[parts[3]]
-            batch["looks"] += 1
-            if batch["status"] == "in_progress" and batch["looks"] >= state.looks:
-                state.run_batch(batch)
-                batch["status"] = "completed"
-            self._send(Answer(body=batch))
+            self._send(Answer(404, {"error": {"message": "no such route"}}))
 
     def _chat(self, body: dict) -> None:
         state = self.server_state
@@ -254,37 +195,3 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with state.lock:
                 state.at_once -= 1
-
-    def _upload(self, data: bytes) -> None:
-        state = self.server_state
-        name = f"file-{len(state.files)}"
-        lines = [line for line in data.decode().splitlines() if line.startswith('{"custom_id"')]
-        state.files[name] = "\n".join(lines) + "\n"
-        self._send(
-            Answer(
-                body={"id": name, "object": "file", "bytes": 1, "created_at": 1, "filename": "f", "purpose": "batch"}
-            )
-        )
-
-    def _create(self, body: dict) -> None:
-        state = self.server_state
-        state.batch_calls["create"] += 1
-        batch = {
-            "id": f"batch-{len(state.batches)}",
-            "object": "batch",
-            "status": "in_progress",
-            "created_at": 1,
-            "looks": 0,
-            "completion_window": body["completion_window"],
-            "endpoint": body["endpoint"],
-            "input_file_id": body["input_file_id"],
-            "metadata": body["metadata"],
-            "output_file_id": None,
-            "error_file_id": None,
-        }
-        state.batches[batch["id"]] = batch
-        if state.create_drops:
-            state.create_drops -= 1
-            self._send(Answer(body=batch, drop="before"))
-            return
-        self._send(Answer(body=batch))

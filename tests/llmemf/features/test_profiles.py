@@ -88,7 +88,7 @@ def test_a_history_is_the_training_items_in_the_order_of_time_each_where_it_was_
         [],
     ]
     assert training_lines(shop, newest=1)[1] == ["Title: Fog"]
-    question = make_profile_plan(shop, "m", language="Dutch").question(1)
+    question = make_profile_plan(shop, "m", language="Dutch").question(1).text
     assert "1. Title: {language} \n2. Title: Sea (Films > Sea)\n3. Title: Fog\n</item>" in question
     assert question.count("</item>") == 1 and "in Dutch" in question and '"film" and "book"' in question
 
