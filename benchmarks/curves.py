@@ -1,4 +1,4 @@
-"""Learning curves of a whole grid over seeds: recorded by the project's own sweeps, kept in one table, looked up in replays.
+"""Learning curves of a whole grid over seeds: recorded by the project's own sweeps, kept in one table for replays.
 
 The table has one row per setting, seed and epoch: the settings, `seed`, `epoch`, `objective` (best so far, what a search
 sees) and `val_mrr` (of that epoch alone). It holds validation only.
@@ -22,7 +22,7 @@ from sweeps.search.space import Block, Space, build_space
 from sweeps.state.settings import RECORD, SweepRecord
 from sweeps.state.sweep_state import SweepState
 
-ROOT = Path(__file__).resolve().parent.parent
+GRID = Path(__file__).resolve().parent.parent / "sweeps" / "grid.py"
 OTHER_COLUMNS = ("seed", "epoch", "objective", "val_mrr")
 Between = Literal["cells", "linear"]
 
@@ -42,19 +42,10 @@ def record(name: str, seeds: Iterable[int], storage: Path, options: Sequence[str
     folders = []
     for seed in seeds:
         sweep = f"{name}-seed{seed}"
-        command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), "--continue", "--name", sweep, "--seed", str(seed)]
-        command += [
-            "--storage",
-            str(storage),
-            "--search",
-            "grid",
-            "--scheduler",
-            "none",
-            "--set",
-            "patience=0",
-            *options,
-        ]
-        code = subprocess.run(command, cwd=ROOT, check=False).returncode
+        command = [sys.executable, str(GRID), "--continue", "--name", sweep, "--seed", str(seed)]
+        command += ["--storage", str(storage), "--search", "grid", "--scheduler", "none", "--set", "patience=0"]
+        command += options
+        code = subprocess.run(command, check=False).returncode
         if code:
             raise InputError(f"sweep {sweep} ended with code {code}: run the same command again to go on")
         folders.append(storage / "sweeps" / sweep)

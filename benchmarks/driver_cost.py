@@ -1,29 +1,21 @@
 """The driver's own cost per trial and per report, for sweeps of 10, 100 and 1,000 trials: it must stay flat.
 
-    python benchmarks/driver_cost.py [--trials 10,100,1000] [--epochs 6] [--ray 10,100]
+    python benchmarks/driver_cost.py [--trials 10,100,1000] [--epochs 6]
 
-The first table calls everything that a sweep does in its driver (proposal, journal, Optuna, ASHA, MLflow over SQLite,
-display, retention) as Ray Tune calls it, without Ray. The second runs real sweeps of trials that do nothing on a local
-Ray, where starting processes dominates; its last column is the driver's processor time per trial.
+It calls everything that a sweep does in its driver (proposal, event log, Optuna, ASHA, MLflow over SQLite, display,
+retention) as Ray Tune calls it, without Ray; what Ray adds is in `overhead.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
-import os
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "sweeps")]
 
 from rich.console import Console
 
@@ -40,19 +32,6 @@ from sweeps.tracking.runs import Tracking
 
 SPACE = {"lr": [1e-4, 1e-3, 1e-2], "l2": [1e-5, 1e-3], "alpha, beta": {"simplex": 0.1}, "lambda1": [0.1, 0.5, 1.0]}
 AT_ONCE = 8
-REAL = """
-import json, sys, time
-from rich.console import Console
-from sweep_fakes import fake_evaluate, fast_trial, tiny_data
-from sweeps.core.plan import Options, plan_sweep
-from sweeps.core.sweep import TrialBackend, run_sweep
-
-plan = plan_sweep(Options(scenario="sample", name="s1", search="grid", trials=int(sys.argv[1]), epochs=3))
-backend = TrialBackend(data=tiny_data(), trainable=fast_trial, evaluate=fake_evaluate)
-wall, cpu = time.perf_counter(), time.process_time()
-run_sweep(plan, Console(file=open("log", "w")), backend=backend)
-print(json.dumps({"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}))
-"""
 
 
 def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
@@ -60,7 +39,7 @@ def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
 
     Returns:
         milliseconds: per proposal, report and end of a trial (medians over the last tenth of the sweep, ten calls at
-        least), blocked per trial, per write to MLflow, and for rebuilding the search from the journal.
+        least), blocked per trial, per write to MLflow, and for rebuilding the search from the event log.
     """
     folder = Path(tempfile.mkdtemp(prefix="driver-cost-"))
     space = build_space(SPACE)
@@ -129,23 +108,10 @@ def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
     }
 
 
-def real(trials: int) -> dict[str, float]:
-    """Milliseconds per trial of a sweep on a local Ray, in a process of its own: wall clock and the driver's CPU."""
-    folder = tempfile.mkdtemp(prefix="driver-cost-")
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "sweeps")])
-    command = [sys.executable, "-c", REAL, str(trials)]
-    environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    shutil.rmtree(folder)
-    seconds = json.loads(done.stdout.splitlines()[-1])
-    return {name: 1000 * value / trials for name, value in seconds.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", default="10,100,1000")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--ray", default="", help="sizes of real sweeps, for example 10,100")
     options = parser.parse_args()
     print("without Ray, milliseconds (calls: medians over the last tenth of each sweep)")
     print("search    trials   propose    report       end  per trial  MLflow/write    resume")
@@ -155,12 +121,6 @@ def main() -> None:
             calls = "".join(f"{found[name]:10.2f}" for name in ("propose", "report", "end"))
             rest = f"{found['blocked']:11.1f}{found['write']:14.1f}{found['resume']:10.0f}"
             print(f"{method:8}{trials:8}{calls}{rest}", flush=True)
-    if options.ray:
-        print("\non a local Ray, milliseconds per trial")
-        print("  trials      wall  driver CPU")
-        for trials in map(int, options.ray.split(",")):
-            found = real(trials)
-            print(f"{trials:8}{found['wall']:10.0f}{found['cpu']:12.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -25,17 +25,14 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
-
 import numpy as np
 import pandas as pd
 import torch
+from figures import write
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import write
 from llmemf.features.clip import Clip, ClipSettings, hash_weights
 from llmemf.features.encode_job import BATCH_SIZE, Job, make_job
 from llmemf.features.encoding import encode_shards

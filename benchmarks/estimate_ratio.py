@@ -16,9 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
-
 from rich.console import Console
 from rich.table import Table
 
@@ -29,10 +26,11 @@ from sweeps.costs.estimate import estimate
 from sweeps.state.event_log import EVENT_LOG, EventLog
 
 MB = 2**20
+GRID = Path(__file__).resolve().parent.parent / "sweeps" / "grid.py"
 
 
 def real_figures(folder: Path) -> dict[str, float]:
-    """Seconds, epochs and memory of a finished sweep, from its journal."""
+    """Seconds, epochs and memory of a finished sweep, from its event log."""
     events = EventLog(folder / EVENT_LOG).read()
     epochs = [event for event in events if event["event"] == "epoch"]
     times = [event["result"]["seconds_train"] + event["result"]["seconds_valid"] for event in epochs]
@@ -60,7 +58,7 @@ def main() -> None:
         options = Options(**vars(arguments), storage=Path(storage), name="real")
         plan = plan_sweep(options)
         found = estimate(plan, load_data(plan), slots(plan.record, machine()), console)
-        command = [sys.executable, str(ROOT / "sweeps" / "grid.py"), "--storage", storage, "--name", "real"]
+        command = [sys.executable, str(GRID), "--storage", storage, "--name", "real"]
         for key, value in vars(arguments).items():
             command += [] if value is None else [f"--{key.replace('_', '-')}", str(value)]
         began = time.perf_counter()
@@ -68,10 +66,10 @@ def main() -> None:
         wall = time.perf_counter() - began
         real = real_figures(plan.record.folder)
     estimated = {
-        "epochs per trial": found.expected_epochs,
-        "seconds per epoch": found.epoch,
+        "epochs per trial": found.epochs,
+        "seconds per epoch": found.mean("epoch"),
         "seconds around the epochs, per trial": found.start,
-        "memory per trial, MiB": found.typical.memory / MB,
+        "memory per trial, MiB": found.mean("memory") / MB,
         "whole sweep, seconds": found.expected,
     }
     table = Table(box=None, padding=(0, 1))

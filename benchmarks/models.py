@@ -20,59 +20,22 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
-
-import numpy as np
 import torch
+from made_up import made_up
 from rich.console import Console
 from rich.table import Table
 
 from llmemf.batches import TrialData
 from llmemf.config import build_config
 from llmemf.errors import InputError
-from llmemf.features.matrix import KINDS, FeatureMatrix, find_features
+from llmemf.features.matrix import KINDS, find_features
 from llmemf.models import MODELS, model_class
 from llmemf.models.recommender import num_parameters
-from llmemf.scenarios.scenario import Sequences, find_scenario
+from llmemf.scenarios.scenario import find_scenario
 from llmemf.training import Trainer
 
 UNIT = "sasrec"
 WIDTHS = ("dim", "id_dim")
-FEATURE_WIDTH = 512
-
-
-def made_up(num_x: int, num_y: int, sequences: int, seed: int = 0) -> TrialData:
-    """Histories of the published shape: 6 to 15 items, at least 3 of each domain."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for _ in range(sequences):
-        length = int(rng.integers(6, 16))
-        of_x = int(rng.integers(3, length - 2))
-        items = np.concatenate([rng.integers(0, num_x, of_x), num_x + rng.integers(0, num_y, length - of_x)])
-        rows.append(rng.permutation(items))
-    train = Sequences.from_rows(np.arange(sequences), rows)
-    valid = Sequences.from_rows([0, 1], rows[:2])
-    candidates = np.array([[0], [num_x]], np.int32)[(valid.targets >= num_x).astype(int)]
-    num_items = num_x + num_y
-
-    def features(kind: str) -> FeatureMatrix:
-        values = rng.normal(size=(num_items, FEATURE_WIDTH)).astype(np.float32)
-        values /= np.linalg.norm(values, axis=1, keepdims=True)
-        return FeatureMatrix(kind, "random", values, np.ones(num_items, bool), "made up")
-
-    return TrialData(
-        domains=("x", "y"),
-        num_x=num_x,
-        num_items=num_items,
-        num_users=sequences,
-        train=train,
-        valid=valid,
-        valid_candidates=candidates,
-        text=features("text"),
-        image=features("image"),
-        fingerprint="made up",
-    )
 
 
 def prepared(name: str, data_root: Path) -> TrialData:
@@ -172,7 +135,7 @@ def main() -> None:
     parser.add_argument("--models", help="comma-separated; all by default. SASRec is always among them.")
     parser.add_argument("--scenario", help="a prepared scenario instead of made-up data")
     parser.add_argument("--data-root", default="data", type=Path)
-    parser.add_argument("--items", default=20_000, type=int, help="of made-up data, a third of them in domain X")
+    parser.add_argument("--items", default=20_000, type=int, help="of made-up data")
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--steps", default=4, type=int, help="training steps of one run")
     parser.add_argument("--batch-size", default=256, type=int)
@@ -190,7 +153,7 @@ def main() -> None:
         if arguments.scenario:
             data = prepared(arguments.scenario, arguments.data_root)
         else:
-            data = made_up(arguments.items // 3, arguments.items - arguments.items // 3, 8 * arguments.batch_size)
+            data = made_up(arguments.items, 8 * arguments.batch_size)
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
         console.print(
             f"{data.num_items:,} items, {len(data.train):,} sequences, batches of {arguments.batch_size}, width "

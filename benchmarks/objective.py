@@ -12,25 +12,19 @@ By default a ninth of the Movie-Book catalogue (4,094 + 7,104 items) and made-up
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
 
 import torch
 import torch.nn.functional as F
+from figures import interleaved, parser, timed, write
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.figures import interleaved, timed, write
 from llmemf.memory import peak_bytes, reset_memory_peak
 from llmemf.objective import mixture_nll
 
@@ -212,14 +206,9 @@ def measure(items: int, batch: int, rounds: int, threads: int, scale: float) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=11198)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--scale", type=float, default=1 / 0.07)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    options = parser(__doc__, items=11198, batch=256, rounds=5, threads=2)
+    options.add_argument("--scale", type=float, default=1 / 0.07)
+    given = options.parse_args()
     found = measure(given.items, given.batch, given.rounds, given.threads, given.scale)
     table = Table("variant", "ms per step", "time / ours", "MiB", "memory / ours")
     for name in VARIANTS:

@@ -13,7 +13,6 @@ halving cuts to 289 epochs in all, of which the first starts the process; at the
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -23,10 +22,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path[0] = str(HERE.parent)
+from figures import parser, report
 
-from benchmarks.figures import show, write
+HERE = Path(__file__).resolve().parent
 
 EPOCHS, WAIT = 20, 0.1
 TRIALS = {"warm": 9, "fresh": 4}
@@ -77,14 +75,10 @@ def once(sweep: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--epoch-seconds", type=float, default=1.8)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found = measure(given.epoch_seconds, given.rounds)
-    show(found)
-    write(found, given.json)
+    options = parser(__doc__, rounds=5)
+    options.add_argument("--epoch-seconds", type=float, default=1.8)
+    given = options.parse_args()
+    report(measure(given.epoch_seconds, given.rounds), given.json)
 
 
 if __name__ == "__main__":

@@ -17,21 +17,16 @@ are made before the clock starts. Runs are interleaved and medians compared.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from types import SimpleNamespace
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
 
 import numpy as np
 import torch
+from figures import interleaved, parser, report
+from made_up import made_up
 
-from benchmarks.figures import interleaved, show, write
-from benchmarks.models import made_up
 from llmemf.batches import TrialData
 from llmemf.config import build_config
 from llmemf.models import model_class
@@ -99,8 +94,7 @@ def theirs(data: TrialData, dim: int) -> Callable[[], None]:
 def measure(items: int, sequences: int, dim: int, rounds: int, threads: int) -> dict[str, float]:
     """Targets per second of both by name, and their ratio."""
     torch.set_num_threads(threads)
-    num_x = round(items * 36845 / 100782)
-    data = made_up(num_x, items - num_x, sequences)
+    data = made_up(items, sequences)
     work = {"RecBole": theirs(data, dim), "ours": ours(data, dim)}
     rates = {name: num_targets(data) / seconds for name, seconds in interleaved(work, rounds).items()}
     return {
@@ -110,19 +104,10 @@ def measure(items: int, sequences: int, dim: int, rounds: int, threads: int) -> 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=11198)
-    parser.add_argument("--sequences", type=int, default=1024)
-    parser.add_argument("--dim", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = parser(__doc__, items=11198, sequences=1024, dim=64, rounds=5, threads=2).parse_args()
     if importlib.util.find_spec("recbole") is None:
         sys.exit("error: the package recbole is not here: python benchmarks/peers.py --help says how to put it beside")
-    found = measure(given.items, given.sequences, given.dim, given.rounds, given.threads)
-    show(found)
-    write(found, given.json)
+    report(measure(given.items, given.sequences, given.dim, given.rounds, given.threads), given.json)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
 import numpy as np
 from curves import Curves, gather, read_table, record
 from outcomes import Landscape, Outcome, correlations, landscape, mean_difference

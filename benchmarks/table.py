@@ -1,9 +1,9 @@
-"""Today's ratios in one table: runs the benchmarks beside it one after the other and writes what they say.
+"""Today's ratios in one table: runs the benchmarks beside it one after the other and writes what they print.
 
     python benchmarks/table.py [--rounds 5] [--only objective,training,...] [--json out.json] [--markdown out.md]
 
 Takes about half an hour on two quiet cores. A row whose measurement was left out, or whose package is not here
-(benchmarks/peers.py says how to put RecBole beside), says so; a goal that is missed is shown as such. What wants a GPU is in
+(benchmarks/peers.py says how to put RecBole beside), says so; a goal that is missed is shown as such. What needs a GPU is in
 benchmarks/gpu.py. Seconds depend on the machine, ratios hardly do.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
+from figures import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -30,8 +29,6 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "objective": ["objective.py", "--rounds", "{rounds}"],
     "training": ["training.py", "--rounds", "{rounds}"],
-    "operations": ["gpu.py", "--dry", "--parts", "operations"],
-    "stacked": ["stacked.py", "--sizes", "tiny-16,sample-32,real", "--trials", "8", "--rounds", "{rounds}"],
     "overhead": ["overhead.py", "--rounds", "{rounds}"],
     "encode": ["encode.py", "--count", "96", "--repeats", "{rounds}"],
     "peers": ["peers.py", "--rounds", "{rounds}"],
@@ -79,11 +76,6 @@ ROWS = [
     Row("gradients in fp32, relative error", "equations in fp64", "objective", figure("gradient error, float32"), 1e-5,
         False, "{:.0e}"),
     Row("encoders, time", "padding computed / left out", "training", figure("encoders, padded / ours"), 1),
-    Row("encoders, operations of a step", "single / grouped", "operations",
-        lambda found: found["operations"]["encoders, single / grouped"], 2),
-    Row("eight trials in one process, width 16", "in turn / stacked", "stacked", figure("tiny-16, 8 trials"), 2),
-    Row("the same, the sample's widths and items", "in turn / stacked", "stacked", figure("sample-32, 8 trials"), 1),
-    Row("the same, the paper's widths", "in turn / stacked", "stacked", figure("real, 8 trials"), 1),
     Row("data path, rows per second", "lists through a DataLoader / ours", "training",
         figure("data path, lists / ours"), 20),
     Row("validation, share of an epoch", "both rankings, both domains", "training", figure("validation / epoch"), 0.08,
@@ -128,15 +120,6 @@ def lines(found: dict[str, dict[str, float]]) -> list[tuple[str, str, str, str, 
         value = row.value(found[row.source])
         made.append((row.what, row.against, row.form.format(value), goal, "yes" if row.reached(value) else "no"))
     return made
-
-
-def machine() -> str:
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    return f"{os.cpu_count()} x {model}, Python {platform.python_version()}, torch {torch.__version__}"
 
 
 def main() -> None:

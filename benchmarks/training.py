@@ -16,52 +16,30 @@ Runs are interleaved and medians compared. Data is made up: histories of 6 to 15
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
-import sys
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
 
 import numpy as np
 import torch
+from figures import interleaved, parser, report
+from made_up import made_up
 from torch.utils.data import DataLoader
 
-from benchmarks.figures import interleaved, show, write
-from benchmarks.models import made_up
 from llmemf.batches import TrialData
 from llmemf.config import build_config
 from llmemf.models import attention, model_class
 from llmemf.ranking import rank_cases
-from llmemf.scenarios.scenario import Sequences
 from llmemf.training import Trainer
 
 CANDIDATES = 999
 PAD_LENGTH = 15
 
 
-def with_cases(data: TrialData, cases: int, seed: int = 1) -> TrialData:
-    """The same data with so many validation cases of 999 stored candidates each."""
-    draw = np.random.default_rng(seed)
-    rows = [data.train.row(index) for index in range(cases)]
-    valid = Sequences.from_rows(list(range(cases)), rows)
-    ranges = [(data.num_x, data.num_items) if target >= data.num_x else (0, data.num_x) for target in valid.targets]
-    candidates = [draw.integers(low, high, CANDIDATES) for low, high in ranges]
-    candidates = np.where(np.stack(candidates) == valid.targets[:, None], -1, candidates)
-    return replace(data, valid=valid, valid_candidates=candidates.astype(np.int32))
-
-
 def make_trainer(items: int, sequences: int, cases: int) -> Trainer:
-    num_x = round(items * 36845 / 100782)
-    data = with_cases(made_up(num_x, items - num_x, sequences), cases)
-    config = build_config(
-        model_class("llm_emf").config_class, {"model": "llm_emf", "device": "cpu", "batch_size": 256, "epochs": 1}
-    )
-    return Trainer(config, data)
+    data = made_up(items, sequences, cases, candidates=CANDIDATES)
+    settings = {"model": "llm_emf", "device": "cpu", "batch_size": 256, "epochs": 1}
+    return Trainer(build_config(model_class("llm_emf").config_class, settings), data)
 
 
 class ListDataset(torch.utils.data.Dataset):
@@ -190,17 +168,8 @@ def measure(items: int, sequences: int, cases: int, rounds: int, threads: int) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--items", type=int, default=11198)
-    parser.add_argument("--sequences", type=int, default=768)
-    parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found = measure(given.items, given.sequences, given.cases, given.rounds, given.threads)
-    show(found)
-    write(found, given.json)
+    given = parser(__doc__, items=11198, sequences=768, cases=100, rounds=5, threads=2).parse_args()
+    report(measure(given.items, given.sequences, given.cases, given.rounds, given.threads), given.json)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,9 @@
     python benchmarks/trial_memory.py --scenario sample
     python benchmarks/trial_memory.py --scenario movie_book_windows --data-root data --at-once 1,4,8
 
-Real trials (`sweeps.core.trial.train_trial` in a `TrialWorker`) on a local Ray with as many logical CPUs. They train
-on part of the sequences, with all features, and each is looked at when it ends an epoch while all of them run.
-
-The share of the features that a trial copies is measured, not argued: the same trial with features of four times the
-width (zeros appended, so nothing else changes; a linear projection keeps the model's size) and the growth of what it holds
-alone, less its larger projection. There, batches are small, since what they gather grows with the width as well, and freed
-memory goes back at once, since what the allocator keeps varies by more than what is looked for.
+Real trials (`sweeps.core.trial.train_trial` in a `TrialWorker`) on a local Ray with as many logical CPUs. They train on a
+part of the sequences, with all features, and the memory of each is read when it ends an epoch while all of them run. The
+column `per trial` must be far below the size of the features.
 """
 
 from __future__ import annotations
@@ -22,28 +18,21 @@ import shutil
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)
-
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from llmemf.batches import TrialData
 from llmemf.features.cluster import leave_ray
-from llmemf.models import model_class
 from llmemf.scenarios.scenario import Sequences
 from sweeps.cluster.ray_session import set_environment
 from sweeps.core.plan import Options, Plan, plan_sweep
 from sweeps.core.sweep_data import load_data
 
 set_environment(None)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
 
 import ray
 from ray import tune
@@ -53,7 +42,6 @@ from sweeps.core.worker import TrialWorker
 
 MB = 2**20
 TRAINED_SEQUENCES, VALID_CASES = 1024, 256
-WIDER = 4
 
 
 @dataclass(frozen=True)
@@ -71,7 +59,7 @@ class Sample:
     store: int
 
 
-def look(process: int) -> Sample:
+def memory_of(process: int) -> Sample:
     """Memory of a process, as Linux counts it."""
     rollup = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path(f"/proc/{process}/smaps_rollup").read_text(), re.MULTILINE))
     kilobytes = {name: int(value) for name, value in rollup.items()}
@@ -85,8 +73,8 @@ def look(process: int) -> Sample:
     return Sample(*(1024 * value for value in (kilobytes["Rss"], kilobytes["Pss"], uss, store)))
 
 
-class Looker(tune.Callback):
-    """Looks at each trial while it hands over an epoch's result, once all of them have ended one; then they may stop."""
+class MemoryReader(tune.Callback):
+    """Reads the memory of each trial as it reports an epoch, once all of them have reported one; then they may stop."""
 
     def __init__(self, count: int) -> None:
         self.count, self.started, self.samples = count, set(), {}
@@ -98,17 +86,13 @@ class Looker(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         self.started.add(trial.trial_id)
         if len(self.started) == self.count:
-            self.samples.setdefault(trial.trial_id, look(result["pid"]))
+            self.samples.setdefault(trial.trial_id, memory_of(result["pid"]))
 
 
-def run_trials(count: int, plan: Plan, function: Any, folder: Path, **settings: Any) -> list[Sample]:
-    """Memory of so many trials at once, each at the end of an epoch.
-
-    Args:
-        settings: that differ from the plan's.
-    """
-    looker = Looker(count)
-    config = {**plan.fixed, **(plan.points[0] if plan.points else {}), "epochs": 10**6, "patience": 0, **settings}
+def run_trials(count: int, plan: Plan, function: Any, folder: Path) -> list[Sample]:
+    """Memory of so many trials at once, each at the end of an epoch."""
+    reader = MemoryReader(count)
+    config = {**plan.fixed, **(plan.points[0] if plan.points else {}), "epochs": 10**6, "patience": 0}
     config |= {"valid_cases": VALID_CASES, "trial": tune.grid_search(list(range(1, count + 1)))}
     try:
         tune.run(
@@ -119,15 +103,15 @@ def run_trials(count: int, plan: Plan, function: Any, folder: Path, **settings: 
             metric="objective",
             mode="max",
             resources_per_trial={"cpu": 1},
-            callbacks=[looker],
-            stop=lambda trial_id, result: looker.done,
+            callbacks=[reader],
+            stop=lambda trial_id, result: reader.done,
             verbose=0,
         )
     finally:
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-    return list(looker.samples.values())
+    return list(reader.samples.values())
 
 
 def with_data(data: TrialData, folder: Path) -> Any:
@@ -135,18 +119,6 @@ def with_data(data: TrialData, folder: Path) -> Any:
     return tune.with_parameters(
         TrialWorker, run_trial=train_trial, data=data, folder=str(folder), checkpoint_epochs=[1]
     )
-
-
-def only_imports(config: dict[str, Any]) -> None:
-    """A trial that has what every trial imports, and nothing else."""
-    import torch
-
-    from llmemf.training import Trainer  # noqa: F401
-
-    torch.set_num_threads(1)
-    for epoch in range(1, 10**6):
-        time.sleep(0.2)
-        tune.report({"objective": 0.0, "epoch": epoch})
 
 
 def store_bytes() -> int:
@@ -172,17 +144,6 @@ def shortened(data: TrialData) -> TrialData:
     return replace(data, train=cut)
 
 
-def widened(data: TrialData) -> TrialData:
-    """Every feature matrix `WIDER` times as wide; what is new is zero."""
-    found = {}
-    for kind in ("text", "image"):
-        if matrix := getattr(data, kind):
-            rows = np.zeros((len(matrix.rows), WIDER * matrix.width), dtype=matrix.rows.dtype)
-            rows[:, : matrix.width] = matrix.rows
-            found[kind] = replace(matrix, rows=rows)
-    return replace(data, **found)
-
-
 def start_ray(cpus: int, store: int) -> None:
     ray.init(
         address="local",
@@ -194,15 +155,6 @@ def start_ray(cpus: int, store: int) -> None:
         object_store_memory=store,
     )
     logging.getLogger("ray").setLevel(logging.ERROR)
-
-
-def trained_bytes(plan: Plan, data: TrialData) -> int:
-    """What the parameters of one trial hold: values, gradients, two moments of Adam, and the best weights."""
-    import torch
-
-    with torch.device("meta"):
-        model = model_class(plan.record.model)(plan.configs[0], data)
-    return 5 * sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
 
 
 def main() -> None:
@@ -226,10 +178,9 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="trial-memory-"))
     # What a trial looks for to know that its node sees the sweep's folder.
     (folder / "sweep.yaml").touch()
-    libraries = run_trials(1, plan, only_imports, folder)[0].uss
     function = with_data(data, folder)
     table = Table(box=None, padding=(0, 1))
-    for name in (
+    columns = (
         "trials",
         "RSS each",
         "PSS each",
@@ -238,7 +189,8 @@ def main() -> None:
         "object store",
         "total",
         "per trial",
-    ):
+    )
+    for name in columns:
         table.add_column(name, justify="right")
     first = 0.0
     for count in counts:
@@ -249,27 +201,13 @@ def main() -> None:
         means = [
             statistics.mean(getattr(sample, part) for sample in samples) for part in ("rss", "pss", "uss", "store")
         ]
-        alone = means[2]
         table.add_row(str(count), *(f"{value / MB:,.0f}" for value in [*means, used, total]), growth)
     console.print(table)
     console.print(
         "MiB; total: alone + object store + program files once; per trial: growth of the total per further trial\n"
     )
     leave_ray()
-    os.environ.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
-    wide = widened(data)
-    start_ray(1, 2 * (1 + WIDER) * features + 400 * MB)
-    small = {"batch_size": 16, "eval_batch_size": 16}
-    held = [run_trials(1, plan, with_data(part, folder), folder, **small)[0].uss for part in (data, wide)]
-    leave_ray()
     shutil.rmtree(folder)
-    model = trained_bytes(plan, data)
-    grown = held[1] - held[0] - (trained_bytes(plan, wide) - model)
-    copied = grown / ((WIDER - 1) * features) if features else 0.0
-    console.print(f"libraries alone         {libraries / MB:8,.0f} MiB of a trial's own memory")
-    console.print(f"parameters, optimiser   {model / MB:8,.0f} MiB (values, gradients, Adam, best weights)")
-    console.print(f"steps, tables, caches   {(alone - libraries - model) / MB:8,.0f} MiB")
-    console.print(f"features copied         {copied:8.2f} of their {features / MB:,.0f} MiB per trial")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-ROOT = Path(__file__).resolve().parent.parent
-FAKES = str(ROOT / "tests" / "sweeps")
-sys.path += [str(ROOT / "benchmarks"), FAKES]
-
+import search_efficiency
 from curves import Curves, gather
 from outcomes import Outcome, correlations, landscape, mean_difference
 from replay import Choices, Course, draw_seeds, epoch_result, replay_grid, replay_sweep, replay_top
@@ -27,7 +22,7 @@ from sweeps.search.space import build_space
 from sweeps.state.settings import SweepRecord
 from sweeps.state.sweep_state import SweepState
 
-COMMAND = ROOT / "benchmarks" / "search_efficiency.py"
+FAKES = str(Path(__file__).resolve().parents[1] / "sweeps")
 
 
 def table(values, epochs, seeds=(0,), shape=None):
@@ -251,7 +246,7 @@ def recorded(folder, seed, **record):
     return sweep.folder
 
 
-def test_a_table_is_gathered_from_the_journals_of_sweeps(tmp_path):
+def test_a_table_is_gathered_from_the_event_logs_of_sweeps(tmp_path):
     folders = [recorded(tmp_path, seed) for seed in (0, 3)]
     found = gather(folders)
     expected = [[0.1, 0.5, seed, epoch, 0.1 * epoch, 0.1] for seed in (0, 3) for epoch in (1, 2)]
@@ -261,56 +256,54 @@ def test_a_table_is_gathered_from_the_journals_of_sweeps(tmp_path):
         gather([folders[0], recorded(tmp_path, 5, fixed={"batch_size": 7})])
 
 
-def test_the_command_replays_a_table_and_names_mistakes_on_one_line(tmp_path):
-    path = tmp_path / "curves.csv"
-    shape = {"lr": [0.01, 0.1, 1.0], "alpha": [0.2, 0.6]}
-    table(lambda p, s, e: p["lr"] * e + p["alpha"] + s / 100, 4, (0, 1), shape).to_csv(path, index=False)
-    command = [sys.executable, str(COMMAND), "replay", str(path), "--orders", "2"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "6 points, 2 seeds, 4 epochs" in done.stdout and "best seed-mean 4.6050 at lr 1, alpha 0.6" in done.stdout
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+def command(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["search_efficiency.py", *map(str, words)])
+    search_efficiency.main()
+
+
+def test_the_command_replays_a_table(tmp_path, monkeypatch, capsys):
+    shape = {"lr": [0.01, 0.1], "alpha": [0.2, 0.6]}
+    curves = table(lambda p, s, e: p["lr"] * e + p["alpha"] + s / 100, 4, (0, 1), shape)
+    curves.to_csv(tmp_path / "curves.csv", index=False)
+    command(monkeypatch, "replay", tmp_path / "curves.csv", "--orders", "1")
+    shown = capsys.readouterr().out
+    assert "4 points, 2 seeds, 4 epochs" in shown and "best seed-mean 1.0050 at lr 0.1, alpha 0.6" in shown
+    rows = [line for line in shown.splitlines() if line.startswith("| ")]
     # 4 epochs; 3 + 3 baselines, 3 samplers without halving, 4 with, 4 workers; 9 choices; three headings.
     assert len(rows) == 4 + 6 + 3 + 4 + 1 + 9 + 3
-    missing = [*command[:3], str(tmp_path / "no.csv")]
-    done = subprocess.run(missing, check=False, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
-def test_recording_runs_one_sweep_per_seed_and_hands_on_all_options(tmp_path):
-    """With `--dry-run` handed on, each sweep shows its plan and writes nothing, so that nothing can be gathered."""
-    given = [
-        "--scenario",
-        "sample",
-        "--data-root",
-        str(tmp_path),
-        "--dry-run",
-        "--epochs",
-        "4",
-        "--set",
-        "lr=1e-3,1e-2",
-    ]
-    given += [
-        "--set",
-        "alpha=0.2,0.6",
-        "--set",
-        "beta=0",
-        "--set",
-        "lambda1=0.3",
-        "--set",
-        "lambda2=0.1",
-        "--set",
-        "l2=0",
-    ]
-    own = ["record", str(tmp_path / "curves.csv"), "--storage", str(tmp_path / "s"), "--seeds", "3"]
-    command = [sys.executable, str(COMMAND), *own, "--", *given]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert "curves-seed3" in done.stdout and "at most 4 epochs, none is stopped early" in done.stdout
-    assert "4 trials from a grid of 4 points" in done.stdout
-    assert done.returncode == 2 and done.stderr == "error: no trial has been completed yet\n"
-    assert not (tmp_path / "curves.csv").exists()
+def test_a_missing_table_is_named_on_one_line(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "replay", tmp_path / "no.csv")
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.count("\n") == 1 and str(tmp_path / "no.csv") in said
 
 
+def test_recording_runs_one_sweep_per_seed_and_hands_on_all_options(tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def run(words, **options):
+        asked.append(words)
+        recorded(tmp_path / "s", int(words[words.index("--seed") + 1]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    given = ["--scenario", "sample", "--epochs", "4", "--set", "lr=1e-3,1e-2"]
+    command(monkeypatch, "record", tmp_path / "c.csv", "--storage", tmp_path / "s", "--seeds", "3,5", "--", *given)
+    assert [words[words.index("--name") + 1] for words in asked] == ["curves-seed3", "curves-seed5"]
+    assert all(words[-len(given) :] == given and "none" in words and "grid" in words for words in asked)
+    assert set(pd.read_csv(tmp_path / "c.csv")["seed"]) == {3, 5}
+
+
+def test_a_sweep_that_stopped_ends_the_recording(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda words, **options: SimpleNamespace(returncode=3))
+    with pytest.raises(SystemExit) as stopped:
+        command(monkeypatch, "record", tmp_path / "c.csv", "--storage", tmp_path / "s", "--seeds", "3")
+    assert stopped.value.code == 2 and "curves-seed3" in capsys.readouterr().err
+
+
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkeypatch):
     from rich.console import Console
