@@ -13,11 +13,11 @@ from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
-from sweeps.core.trial import rungs
 from sweeps.report.parameters import Parameter, searched_parameters
 from sweeps.report.spending import Spending, spend
+from sweeps.search.rungs import rungs
 from sweeps.search.space import Space, build_space
-from sweeps.state.settings import GROUPS, SweepRecord, find_sweep
+from sweeps.state.sweep_record import GROUPS, SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of, ranked
 

@@ -11,7 +11,7 @@ from llmemf import text_format
 if TYPE_CHECKING:
     from sweeps.report.content import Report
     from sweeps.report.gather import ReportData
-    from sweeps.state.settings import SweepRecord
+    from sweeps.state.sweep_record import SweepRecord
 
 
 def facts(report: Report) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from sweeps.report.gather import gather
 from sweeps.report.markdown import as_markdown
 from sweeps.report.page import render
 from sweeps.report.tracked import find_runs, log_report
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 HTML, MARKDOWN = "report.html", "report.md"
 
