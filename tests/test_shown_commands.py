@@ -72,3 +72,16 @@ def test_the_parser_accepts_the_command(place, words):
         if words == ["--help"]:
             return
     command.make_context(command.name, list(words), parent=context)
+
+
+def test_the_index_links_every_page():
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert set(re.findall(r"\((\w+\.md)\)", (ROOT / "docs" / "index.md").read_text())) == pages
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"], ids=lambda path: path.name
+)
+def test_every_link_to_a_file_leads_to_one(path):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
