@@ -1,10 +1,7 @@
-"""The trainer of one trial: epochs, early stopping, checkpoints from which a run continues bit for bit.
+"""The trainer of one trial: epochs, early stopping, checkpoints that resume bit for bit.
 
 It knows nothing of sweeps. The state of every random choice is a function of (seed, epoch), so a run that is resumed at
 an epoch's end draws what the uninterrupted run draws.
-
-On a GPU training has fp32 with TF32 products (`_training_precision`); `precision`, `objective_precision` and `compile` are
-options, each off.
 """
 
 from __future__ import annotations
@@ -25,12 +22,11 @@ from llmemf.checkpoint import (
     RESUME_IGNORED_KEYS,
     STATE,
     check_data,
-    check_file,
     first_line,
     read_checkpoint,
-    save_checkpoint,
+    save_best,
+    write_whole,
 )
-from llmemf.compilation import compiled_loss
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.memory import memory_gb
@@ -40,7 +36,7 @@ from llmemf.ranking import rank_cases, summarise
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss or a score is NaN or infinite; the message names epoch, step and settings."""
+    """The loss left the numbers; the message says in which epoch and step, and under which settings."""
 
 
 class Trainer:
@@ -51,7 +47,7 @@ class Trainer:
         data: training and validation data; the test split is not in it.
 
     Raises:
-        InputError: the configuration does not fit the data or this machine.
+        InputError: the configuration does not fit the data.
     """
 
     def __init__(self, config: TrialConfig, data: TrialData) -> None:
@@ -64,7 +60,6 @@ class Trainer:
         self.valid_cases = _valid_cases(config, data)
         self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._half and config.precision == "fp16")
-        self._compiled = compiled_loss(self.model, self.device) if config.compile else None
         self.epoch = 0
         self.best: dict[str, dict[str, Any]] = {}
         self.stopped = False
@@ -75,7 +70,7 @@ class Trainer:
         Yields:
             `epoch` (absolute, from 1), `objective` (best so far of what is monitored; higher is better), `best_epoch`,
             `stopped_early`, `train/loss`, the validation metrics of `ranking.summarise`, `seconds_train`, `seconds_valid`,
-            `sequences_per_second`, and the numbers of `memory_gb`.
+            `sequences_per_second`, and what `memory_gb` says.
 
         Raises:
             NonFiniteLoss: the loss of a step was NaN or infinite.
@@ -86,14 +81,14 @@ class Trainer:
             yield self.complete_epoch(loss, time.perf_counter() - started)
 
     def complete_epoch(self, loss: float, seconds: float) -> dict[str, Any]:
-        """Validate the model after an epoch of training, and keep its weights if they are the best so far.
+        """Validate what an epoch of training has made of the model, and keep it where it is the best.
 
         Args:
             loss: mean over the epoch's steps.
-            seconds: duration of the training.
+            seconds: that the training took.
 
         Returns:
-            the metrics that `epochs` yields.
+            what `epochs` yields.
         """
         trained = time.perf_counter()
         metrics = self._validate()
@@ -114,11 +109,7 @@ class Trainer:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Write a checkpoint: all that `load` needs, and the weights of the best epoch.
-
-        Raises:
-            InputError: it cannot be written.
-        """
+        """Write a checkpoint: all that `load` needs, and the weights of the best epoch."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         state = {
@@ -128,16 +119,16 @@ class Trainer:
             "epoch": self.epoch,
             "best": self.best,
         }
-        save_checkpoint(folder, state, self.config, self.data, self.best, self.model.facts())
+        save_best(folder, self.config, self.data, self.best, self.model.facts())
+        write_whole(folder / STATE, lambda path: torch.save(state, path))
 
     def load(self, folder: str | Path) -> None:
         """Continue where `save` left off; epochs, patience and device may be others than before.
 
         Raises:
-            InputError: the checkpoint is of another configuration or of other data, is damaged, or cannot be read.
+            InputError: the checkpoint is of another configuration or of other data, or cannot be read.
         """
-        folder = Path(folder)
-        stored = read_checkpoint(folder)
+        stored = read_checkpoint(Path(folder))
         check_data(folder, stored, self.data)
         wanted, defaults = self.config.to_dict(), type(self.config)().to_dict()
         # A setting that is younger than the checkpoint had its default then.
@@ -146,15 +137,14 @@ class Trainer:
             raise InputError(
                 f"checkpoint {folder} was trained with another configuration ({', '.join(differing)} differ)"
             )
-        check_file(folder, STATE, stored)
         try:
-            state = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+            state = torch.load(Path(folder) / STATE, map_location="cpu", weights_only=True)
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.epoch, self.best = state["epoch"], state["best"]
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
-            raise InputError(f"{folder / STATE} cannot be read ({first_line(error)}): start anew") from None
+            raise InputError(f"{Path(folder) / STATE} cannot be read ({first_line(error)}): start anew") from None
         self.stopped = self.model.closed_form or self._out_of_patience()
 
     def _best_epoch(self) -> int:
@@ -170,22 +160,18 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> float:
         config = self.config
         self.model.train()
-        with _random_scope(config.seed, epoch, self.device), _training_precision(self.device):
+        with _random_scope(config.seed, epoch, self.device):
             order = torch.randperm(len(self.train_sequences), device=self.device)
             self.model.plan_epoch(self.train_sequences, order)
             losses = [self.step(index) for index in order.split(config.batch_size)]
         return self.mean_loss(torch.stack(losses), epoch)
 
     def step(self, index: Tensor) -> Tensor:
-        """One step on the sequences at `index` (B,).
-
-        Returns:
-            the loss, a scalar on the device.
-        """
+        """One step on the sequences at `index` (B,); the loss."""
         config, batch = self.config, self.train_sequences.batch(index)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, _DTYPES[config.precision], enabled=self._half):
-            loss = (self._compiled or self.model.training_loss)(batch)
+            loss = self.model.training_loss(batch)
         if config.l2_mode == "embedding_rows" and (rows := self.model.batch_rows(batch)) is not None:
             loss = loss + config.l2 * rows.square().sum() / len(batch)
         self.scaler.scale(loss).backward()
@@ -197,8 +183,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        # A replayed step writes to the memory of the one before.
-        return loss.detach().clone() if self._compiled else loss.detach()
+        return loss.detach()
 
     def mean_loss(self, losses: Tensor, epoch: int) -> float:
         """Mean of the losses of an epoch's steps.
@@ -253,18 +238,6 @@ _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16
 
 
 @contextmanager
-def _training_precision(device: torch.device) -> Iterator[None]:
-    """On a GPU TF32 products of fp32 matrices inside: 10 bits of mantissa, several times the speed. Ranking stays outside."""
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
 def _random_scope(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
     """Torch's random state as a function of (seed, epoch) inside; the caller's state comes back after it."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -278,7 +251,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 
 def _valid_cases(config: TrialConfig, data: TrialData) -> np.ndarray | None:
-    """Indices of a sample of validation cases, the same in every trial of a sweep; None for all of them."""
+    """A sample of validation cases that every trial of a sweep shares, or None for all."""
     if not config.valid_cases or config.valid_cases >= len(data.valid):
         return None
     return np.sort(np.random.default_rng(0).choice(len(data.valid), config.valid_cases, replace=False))
@@ -296,7 +269,7 @@ def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer
 
 
 def parameter_groups(decayed: list[Tensor], other: list[Tensor], config: TrialConfig) -> list[dict[str, Any]]:
-    """Two groups of a trial's parameters: those with L2, and the others."""
+    """The two groups of a trial's parameters: those that L2 acts on, and the rest."""
     l2 = config.l2 if config.l2_mode in ("adam", "adamw") else 0.0
     return [
         {"params": decayed, "weight_decay": l2, "lr": config.lr},

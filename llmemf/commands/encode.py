@@ -194,12 +194,12 @@ def show(
             typer.echo(f"note: {matrix.name}: {note}")
 
     from llmemf.commands.feature_view import write_page
-    from llmemf.features.feature_look import look_at
+    from llmemf.features.feature_report import measure_features
 
-    view = look_at(scenario, matrices, items=items, seed=seed)
-    for space in view.spaces:
+    report = measure_features(scenario, matrices, items=items, seed=seed)
+    for space in report.spaces:
         for warning in space.warnings:
             typer.echo(f"warning: {space.name}: {warning}")
     path = output or scenario.folder / "features.html"
-    write_page(view, path)
+    write_page(report, path)
     typer.echo(f"page    {path}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llmemf.config import TrialConfig
-from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
+from llmemf.models.llm_emf import MODALITIES, LLMEMFConfig
 from sweeps.ablations.encoders import Encoders
 
 GROUPS = {
@@ -147,7 +147,7 @@ def effective_config(config: TrialConfig) -> dict[str, Any]:
         "eval_lambda1",
         "eval_lambda2",
     }
-    dropped |= {"loss_roles", "score_roles", "chunk_elements", "compile"}
+    dropped |= {"loss_roles", "score_roles", "chunk_elements"}
     for modality in {"text", "image"} - set(used):
         dropped |= {f"{modality}_encoder", f"{modality}_content"}
     if "id" not in used:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmemf.config import read_yaml
 from llmemf.errors import InputError, nearest
 from sweeps.core.summary import caveats_of
 from sweeps.state import checkpoints
-from sweeps.state.sweep_record import SweepRecord, find_sweep
+from sweeps.state.settings import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
@@ -50,9 +51,7 @@ class Chosen:
     @property
     def config(self) -> dict[str, Any]:
         """Settings of the trial."""
-        from llmemf.checkpoint import read_checkpoint
-
-        return read_checkpoint(self.checkpoint)["config"]
+        return read_yaml(self.checkpoint / "config.yaml")["config"]
 
     def notes(self, encoders: dict[str, str]) -> list[str]:
         """What a reader of the numbers must know.

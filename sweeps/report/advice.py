@@ -1,12 +1,10 @@
-"""What to try next, derived from what came out: each rule looks for one thing and says what would finalize it."""
+"""What to try next, derived from what came out: each rule looks for one thing and says which command answers it."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +13,11 @@ from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps.report import commands
+from sweeps.report.agreement import rank_correlation
 from sweeps.report.certainty import Certainty
+from sweeps.report.history import SweepHistory
 from sweeps.report.importance import ENOUGH, FEWEST, Importances
 from sweeps.report.parameters import Parameter
-
-if TYPE_CHECKING:
-    from sweeps.report.gather import ReportData
 
 EDGE = 0.1
 """A value this near to an end of its axis lies at the edge."""
@@ -44,132 +41,147 @@ class Advice:
     command: str = ""
 
 
-def advise(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
-    """Everything that the rules find, the most urgent first; of a sweep that runs only what speaks against going on."""
-    if findings.group:
+def advise(history: SweepHistory, importances: Importances, certainty: Certainty) -> list[Advice]:
+    """Everything that the rules find, the most urgent first; of a running sweep only its failures."""
+    if history.group:
         return []
-    if findings.state == "running":
-        return mend_failures(findings, importances, certainty)
-    return [advice for rule in RULES for advice in rule(findings, importances, certainty)]
-
-
-def finish_first(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
-    """A sweep that was interrupted goes on."""
-    if findings.state not in ("interrupted", "planned") and not (findings.state == "completed" and _open(findings)):
-        return []
-    left = findings.planned - sum(record.ended for record in findings.records)
-    if not left:
-        return []
-    return [
-        Advice(
-            "Finish it",
-            f"{text_format.plural(left, 'trial')} of {findings.planned} left.",
-            commands.resume(findings.record),
-        )
+    failures = avoid_failures(history)
+    if history.state == "running":
+        return [failures] if failures else []
+    found = [
+        finish_first(history),
+        failures,
+        widen_range(history, importances),
+        compare_seeds(history, certainty),
+        train_longer(history),
+        train_shorter(history),
+        cut_later(history),
+        fix_unimportant(history, importances),
+        add_trials(history),
     ]
+    return [advice for advice in found if advice]
 
 
-def _open(findings: ReportData) -> bool:
-    return any(not record.ended for record in findings.records)
+def finish_first(history: SweepHistory) -> Advice | None:
+    """Trials of an interrupted sweep are left."""
+    is_open = any(not record.ended for record in history.records)
+    left = history.planned - sum(record.ended for record in history.records)
+    if not left or not (history.state in ("interrupted", "planned") or (history.state == "completed" and is_open)):
+        return None
+    why = f"{text_format.plural(left, 'trial')} of {history.planned} left."
+    return Advice("Finish it", why, commands.resume(history.record))
 
 
-def mend_failures(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def avoid_failures(history: SweepHistory) -> Advice | None:
     """Failures by memory ask for smaller batches; failures in one region of a setting ask to leave it out."""
-    failed = [record for record in findings.records if record.outcome == "failed"]
+    failed = [record for record in history.records if record.outcome == "failed"]
     if not failed:
-        return []
-    record, count = findings.record, len(findings.records)
+        return None
+    record, count = history.record, len(history.records)
     said = f"{len(failed)} of {text_format.plural(count, 'trial')} failed"
     kind, many = Counter(item.kind for item in failed).most_common(1)[0]
     if kind == "memory" and many * 2 >= len(failed):
-        batch = max(1, int(findings.fixed.get("batch_size", 256)) // 2)
+        batch = max(1, int(history.fixed.get("batch_size", 256)) // 2)
         why = f"{said}, {many} for want of memory."
-        return [Advice("Halve the batch", why, commands.again(record, assignments={"batch_size": batch}))]
-    for parameter in findings.parameters:
-        found = failing_region(findings, parameter)
-        if found:
-            side, value, inside, outside = found
-            kept = [v for v in parameter.grid or parameter.values if (v < value) == (side == "from")]
-            kept = kept if side == "from" else [v for v in kept if v != value]
-            why = f"{said}: {inside} {parameter.key} {text_format.number(value)} {'on' if side == 'from' else 'down'}"
-            why += f", {outside} elsewhere."
-            ends = list(kept) if parameter.grid else [min(kept), max(kept)]
-            line = commands.again(record, assignments={parameter.key: _single(ends)}) if kept else ""
-            return [Advice(f"Leave out the {parameter.key} that fails", why, line)]
-    reason = Counter(item.error for item in failed).most_common(1)[0][0]
-    first = failed[0].name
+        return Advice("Halve the batch", why, commands.again(record, assignments={"batch_size": batch}))
+    for parameter in history.parameters:
+        region = failing_region(history, parameter)
+        if region is not None:
+            why = f"{said}: {region.inside} {parameter.key} {text_format.number(region.end)} "
+            why += f"{'on' if region.is_upper else 'down'}, {region.outside} elsewhere."
+            values = parameter.grid or parameter.values
+            kept = [value for value in values if (value < region.end if region.is_upper else value > region.end)]
+            ends = kept if parameter.grid or not kept else [min(kept), max(kept)]
+            change = ends[0] if len(set(ends)) == 1 else ends
+            line = commands.again(record, assignments={parameter.key: change}) if kept else ""
+            return Advice(f"Leave out the {parameter.key} that fails", why, line)
     if len(failed) == count or many * 4 >= count:
-        why = f"{said}; most often: {reason}. The full trace is in errors/{first}.txt of the sweep's folder."
-        return [Advice("Look at the failures", why)]
-    return []
+        reason = Counter(item.error for item in failed).most_common(1)[0][0]
+        trace = f"errors/{failed[0].name}.txt"
+        return Advice(
+            "Look at the failures",
+            f"{said}; most often: {reason}. The full trace is in {trace} of the sweep's folder.",
+        )
+    return None
 
 
-def failing_region(findings: ReportData, parameter: Parameter) -> tuple[str, float, str, str] | None:
+@dataclass(frozen=True)
+class FailingRegion:
     """A side of a numeric setting in which trials fail and beside which they do not.
 
-    Returns:
-        `from` (this value and above) or `to` (this value and below), the value, and in words how many failed there and
-        elsewhere; None where failures are spread, or there are fewer than two.
+    Attributes:
+        end: the value at which it begins; it is the region's.
+        is_upper: whether it reaches up from there, or down.
+        inside, outside: in words, how many failed there and elsewhere.
     """
-    if not parameter.numeric:
+
+    end: float
+    is_upper: bool
+    inside: str
+    outside: str
+
+
+def failing_region(history: SweepHistory, parameter: Parameter) -> FailingRegion | None:
+    """The region with the most failures beyond those elsewhere; None where they are spread, or fewer than two."""
+    if not parameter.is_numeric:
         return None
-    pairs = [(float(r.varied[parameter.key]), r.outcome == "failed") for r in findings.records
-             if r.varied.get(parameter.key) is not None and (r.ended or r.objective is not None)]  # fmt: skip
-    total = sum(bad for _, bad in pairs)
+    ran = [record for record in history.records if record.ended or record.objective is not None]
+    found = [(record.varied.get(parameter.key), record.outcome == "failed") for record in ran]
+    pairs = [(float(value), failed) for value, failed in found if value is not None]
+    total = sum(failed for _, failed in pairs)
     if total < 2 or total == len(pairs):
         return None
-    best: tuple[float, str, float, str, str] | None = None
-    for side in ("from", "to"):
-        for value in sorted({v for v, _ in pairs}):
-            inside = [bad for v, bad in pairs if (v >= value if side == "from" else v <= value)]
+    best, best_score = None, -math.inf
+    for is_upper in (True, False):
+        for end in sorted({value for value, _ in pairs}):
+            inside = [failed for value, failed in pairs if (value >= end if is_upper else value <= end)]
             rest = len(pairs) - len(inside)
             if not rest or sum(inside) < 0.8 * total or sum(inside) < 0.7 * len(inside):
                 continue
             outside = total - sum(inside)
             score = sum(inside) / len(inside) - outside / rest
-            if best is None or score > best[0]:
-                words = f"{sum(inside)} of {len(inside)} with"
-                best = (score, side, value, words, f"{outside} of {rest}")
-    return best[1:] if best else None
+            if score > best_score:
+                words = f"{sum(inside)} of {len(inside)} with", f"{outside} of {rest}"
+                best, best_score = FailingRegion(end, is_upper, *words), score
+    return best
 
 
-def widen_edge(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def widen_range(history: SweepHistory, importances: Importances) -> Advice | None:
     """The best trials lie at the end of a setting's range: what lies beyond was never tried."""
-    leaders = findings.valued[:LEADERS]
-    if len(findings.valued) < FEW_COMPLETED:
-        return []
+    leaders = history.valued[:LEADERS]
+    if len(history.valued) < FEW_COMPLETED:
+        return None
     wider: dict[str, list[float]] = {}
     seen = []
-    for parameter in findings.parameters:
-        if not parameter.numeric or parameter.share or parameter.low == parameter.high:
+    for parameter in history.parameters:
+        axis, importance = parameter.axis, importances.of(parameter.key)
+        if not parameter.is_numeric or parameter.is_share or axis.low == axis.high:
             continue
-        importance = importances.of(parameter.key)
         if importance is not None and importances.trials >= ENOUGH and not importance.is_clear:
             continue
-        places = [parameter.position(story.record.varied.get(parameter.key)) for story in leaders]
+        places = [parameter.position(trial.record.varied.get(parameter.key)) for trial in leaders]
         for upper in (False, True):
-            at = [p is not None and (p >= 1 - EDGE if upper else p <= EDGE) for p in places]
+            at = [place is not None and (place >= 1 - EDGE if upper else place <= EDGE) for place in places]
             value = beyond(parameter, upper=upper)
-            if not at[0] or 2 * sum(at) < len(at) or value is None or not _is_valid(findings, parameter.key, value):
+            if not at[0] or 2 * sum(at) < len(at) or value is None or not _is_valid(history, parameter.key, value):
                 continue
-            wider[parameter.key] = sorted({*(parameter.grid or (parameter.low, parameter.high)), value})
-            end = text_format.number(parameter.high if upper else parameter.low)
+            wider[parameter.key] = sorted({*(parameter.grid or (axis.low, axis.high)), value})
+            end = text_format.number(axis.high if upper else axis.low)
             seen.append(f"{parameter.key} at the {'top' if upper else 'bottom'} of its range ({end}) in {sum(at)}")
     if not wider:
-        return []
+        return None
     why = f"Of the best {len(leaders)} trials: {'; '.join(seen)}. What is beyond was never tried."
-    more = max(6, len(findings.records) // 2)
-    return [Advice(f"Widen {' and '.join(wider)}", why, commands.extend(findings.record, more, wider))]
+    more = max(6, len(history.records) // 2)
+    return Advice(f"Widen {' and '.join(wider)}", why, commands.extend(history.record, more, wider))
 
 
 def beyond(parameter: Parameter, *, upper: bool) -> float | None:
     """The next value outside of a range: one more step of its grid, by ratio on a logarithmic axis."""
-    points = [float(value) for value in parameter.grid] or [parameter.low, parameter.high]
+    points = sorted(float(value) for value in parameter.grid) or [parameter.axis.low, parameter.axis.high]
     if len(points) < 2:
         return None
-    points = sorted(points)
     end, inner = (points[-1], points[-2]) if upper else (points[0], points[1])
-    if parameter.log:
+    if parameter.axis.log:
         # A range has two points; ten times of it would be another experiment.
         value = end * (end / inner) if parameter.grid else end * (10.0 if upper else 0.1)
     else:
@@ -178,120 +190,85 @@ def beyond(parameter: Parameter, *, upper: bool) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _is_valid(findings: ReportData, key: str, value: float) -> bool:
+def _is_valid(history: SweepHistory, key: str, value: float) -> bool:
     try:
-        config_class = model_class(findings.record.model).config_class
-        best = findings.valued[0].record
-        build_config(config_class, {**findings.record.fixed, **best.config, **best.varied, key: value})
+        config_class = model_class(history.record.model).config_class
+        best = history.valued[0].record
+        build_config(config_class, {**history.record.fixed, **best.config, **best.varied, key: value})
     except InputError:
         return False
     return True
 
 
-def settle_noise(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def compare_seeds(history: SweepHistory, certainty: Certainty) -> Advice | None:
     """The first places are closer together than their noise: only seeds can tell them apart."""
-    if len(findings.valued) < 2 or not certainty.how or certainty.is_clear:
-        return []
+    if len(history.valued) < 2 or not certainty.how or certainty.is_clear:
+        return None
     top = min(5, max(2, certainty.level))
     why = f"{certainty.level} trials lie within the noise of the best "
     why += f"({certainty.runner_up} is {certainty.lead:.4f} behind, standard error {certainty.error:.4f})."
-    return [Advice("Let seeds decide", why, commands.rerun(findings.record, top=top, seeds=5))]
+    return Advice("Let seeds decide", why, commands.rerun(history.record, top=top, seeds=5))
 
 
-def fix_flat(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def fix_unimportant(history: SweepHistory, importances: Importances) -> Advice | None:
     """A setting that does not matter need not be searched."""
-    best = findings.best
+    best = history.best
     if best is None or importances.trials < ENOUGH or not any(item.is_clear for item in importances.items):
-        return []
-    flat = [item.key for item in importances.items if not item.is_clear and item.share < 0.1]
-    flat = [key for key in flat if key in best.record.varied]
-    if not flat:
-        return []
-    why = f"Among {importances.trials} trials {'they matter' if len(flat) > 1 else 'it matters'} no more than chance "
+        return None
+    unclear = [item.key for item in importances.items if not item.is_clear and item.share < 0.1]
+    fixed = {key: best.record.varied[key] for key in unclear if key in best.record.varied}
+    if not fixed:
+        return None
+    why = f"Among {importances.trials} trials {'they matter' if len(fixed) > 1 else 'it matters'} no more than chance "
     why += "would give; fixed, the trials go to what does."
-    fixed = {key: best.record.varied[key] for key in flat}
-    return [Advice(f"Fix {', '.join(flat)}", why, commands.again(findings.record, assignments=fixed))]
+    return Advice(f"Fix {', '.join(fixed)}", why, commands.again(history.record, assignments=fixed))
 
 
-def train_longer(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def train_longer(history: SweepHistory) -> Advice | None:
     """The best trial was best at its last epoch: it was still learning."""
-    best = findings.best
+    best = history.best
     if best is None or best.record.outcome != "completed" or best.record.best_epoch < best.record.epochs:
-        return []
-    if best.record.epochs < 2:
-        gain = ""
-    else:
-        gain = f", gaining {best.curve[-1] - best.curve[-2]:.4f} in it" if len(best.curve) > 1 else ""
+        return None
+    gain = f", gaining {best.curve[-1] - best.curve[-2]:.4f} in it" if len(best.curve) > 1 else ""
     why = f"{best.name} was best at its last epoch ({best.record.best_epoch} of {best.record.epochs}){gain}."
-    return [Advice("Train longer", why, commands.again(findings.record, epochs=2 * best.record.epochs))]
+    return Advice("Train longer", why, commands.again(history.record, epochs=2 * best.record.epochs))
 
 
-def train_shorter(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def train_shorter(history: SweepHistory) -> Advice | None:
     """Completed trials stop improving long before they end."""
-    completed = [story.record for story in findings.trials.values() if story.record.outcome == "completed"]
-    if len(completed) < FEW_COMPLETED or findings.best is None:
-        return []
-    latest = max(int(np.quantile([r.best_epoch for r in completed], 0.9)), findings.best.record.best_epoch)
-    ran = float(np.mean([r.epoch for r in completed]))
+    completed = [record for record in history.records if record.outcome == "completed"]
+    if len(completed) < FEW_COMPLETED or history.best is None:
+        return None
+    latest = max(int(np.quantile([r.best_epoch for r in completed], 0.9)), history.best.record.best_epoch)
+    ran = float(np.mean([record.epoch for record in completed]))
     enough = math.ceil(1.25 * latest)
     if enough > 0.6 * ran:
-        return []
+        return None
     why = f"Nine of ten completed trials had their best epoch by epoch {latest}, and ran {ran:.0f} epochs."
-    return [Advice("Train shorter", why, commands.again(findings.record, epochs=enough))]
+    return Advice("Train shorter", why, commands.again(history.record, epochs=enough))
 
 
-def cut_later(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def cut_later(history: SweepHistory) -> Advice | None:
     """Where a trial stands at the first rung says little about where it ends: successive halving cuts too early."""
-    if not findings.rungs:
-        return []
-    first = findings.rungs[0]
-    ran = [s for s in findings.trials.values() if s.record.outcome == "completed" and len(s.curve) > first]
+    first = history.rungs[0] if history.rungs else math.inf
+    ran = [t for t in history.trials.values() if t.record.outcome == "completed" and len(t.curve) > first]
     if len(ran) < FEW_COMPLETED:
-        return []
-    early = [max(story.curve[:first]) for story in ran]
-    late = [story.record.objective for story in ran]
-    correlation = rank_correlation(early, late)
-    if correlation is None or correlation >= 0.4:
-        return []
+        return None
+    early = [max(trial.curve[:first]) for trial in ran]
+    correlation = rank_correlation(early, [trial.record.objective for trial in ran])
+    later = min(max(1, history.epochs - 1), 2 * first)
+    if correlation is None or correlation >= 0.4 or later <= first:
+        return None
     why = f"Among {len(ran)} trials that ran on, the order at epoch {first} and at the end have a rank correlation of "
     why += f"{correlation:.2f}: the curves cross after the first cut."
-    later = min(max(1, findings.epochs - 1), 2 * first)
-    return [Advice("Cut later", why, commands.again(findings.record, grace_period=later))] if later > first else []
+    return Advice("Cut later", why, commands.again(history.record, grace_period=later))
 
 
-def rank_correlation(first: list[float], second: list[float]) -> float | None:
-    """Spearman's, None where one side is constant or there are fewer than three."""
-    from scipy.stats import spearmanr
-
-    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
-        return None
-    return float(spearmanr(first, second).statistic)
-
-
-def more_trials(findings: ReportData, importances: Importances, certainty: Certainty) -> list[Advice]:
+def add_trials(history: SweepHistory) -> Advice | None:
     """Too few trials for the number of settings that are searched."""
-    count, settings = len(findings.valued), len([p for p in findings.parameters if len(p.values) > 1])
+    count, settings = len(history.valued), len([p for p in history.parameters if len(p.values) > 1])
     wanted = max(FEWEST, 5 * settings)
-    if findings.state not in ("completed",) or not settings or not count or count >= wanted:
-        return []
-    if findings.record.search == "grid":
-        return []
-    why = f"{text_format.plural(count, 'trial')} with a value for {text_format.plural(settings, 'setting')}; {wanted} would be a start."
-    return [Advice("More trials", why, commands.extend(findings.record, wanted - count))]
-
-
-def _single(values: list[Any]) -> Any:
-    return values[0] if len(set(values)) == 1 else values
-
-
-RULES: tuple[Callable[[ReportData, Importances, Certainty], list[Advice]], ...] = (
-    finish_first,
-    mend_failures,
-    widen_edge,
-    settle_noise,
-    train_longer,
-    train_shorter,
-    cut_later,
-    fix_flat,
-    more_trials,
-)
+    if history.state != "completed" or history.record.search == "grid" or not settings or not 0 < count < wanted:
+        return None
+    why = f"{text_format.plural(count, 'trial')} with a value for {text_format.plural(settings, 'setting')}; {wanted} would be "
+    return Advice("More trials", why + "a start.", commands.extend(history.record, wanted - count))

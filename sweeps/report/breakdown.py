@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.scenarios.scenario import Scenario
 from sweeps.core.plan import build_plan
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
+from sweeps.report.history import SweepHistory
 from sweeps.state import checkpoints
-
-if TYPE_CHECKING:
-    from llmemf.scenarios.scenario import Scenario
-    from sweeps.report.gather import ReportData
 
 POPULARITY = (1, 2, 5, 10, 20, 50, 100)
 """Lower ends of groups: how often a target occurs in training; below the first it was never seen."""
@@ -74,43 +71,37 @@ class Ranked:
     problem: str = ""
 
 
-def rank_leaders(
-    findings: ReportData,
-    *,
-    leaders: int = 2,
-    data: SweepData | None = None,
-    rank: Callable[[Path, SweepData], Ranks] | None = None,
-) -> Ranked:
+def rank_leaders(history: SweepHistory, *, leaders: int = 2, data: SweepData | None = None) -> Ranked:
     """Rank the validation cases by the kept weights of the best trials; says why where that is not possible.
 
     Args:
         leaders: how many trials; all but the best only tell how sure its lead is.
-        data, rank: for tests.
+        data: where it is loaded already.
     """
-    best = findings.best
+    best = history.best
     if best is None:
         return Ranked(problem="No trial has a value.")
-    folders = {story.name: weights_of(findings, story.record.number) for story in findings.valued[:leaders]}
+    folders = {trial.name: weights_of(history, trial.record.number) for trial in history.valued[:leaders]}
     if folders[best.name] is None:
-        return Ranked(problem=f"The weights of {best.name} are not in {findings.record.folder}.")
+        return Ranked(problem=f"The weights of {best.name} are not in {history.record.folder}.")
     try:
         if data is None:
-            plan = build_plan(findings.record.model_copy(deep=True), known=[item.config for item in findings.records])
+            plan = build_plan(history.record.model_copy(deep=True), known=[item.config for item in history.records])
             if not is_prepared(plan):
-                return Ranked(problem=f"The data of {findings.record.scenario} is not in {findings.record.data_root}.")
+                return Ranked(problem=f"The data of {history.record.scenario} is not in {history.record.data_root}.")
             data = load_data(plan)
-        found = {name: (rank or rank_validation)(path, data) for name, path in folders.items() if path}
+        found = {name: rank_validation(path, data) for name, path in folders.items() if path}
     except (InputError, OSError, FloatingPointError) as error:
         return Ranked(problem=f"{error}.")
     encoders = {kind: matrix.encoder for kind, matrix in data.features.items()}
     return Ranked(found, data.scenario, encoders)
 
 
-def weights_of(findings: ReportData, number: int) -> Path | None:
+def weights_of(history: SweepHistory, number: int) -> Path | None:
     """Where the weights of a trial lie, if they are kept."""
-    folder = findings.record.folder
+    folder = history.record.folder
     newest = checkpoints.newest(checkpoints.trial_folder(folder, number))
-    if newest is None and findings.tests and findings.tests[-1]["trial"] == number:
+    if newest is None and history.tests and history.tests[-1]["trial"] == number:
         newest = folder / "best"
     return newest if newest is not None and (newest / "best.safetensors").exists() else None
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from sweeps.report.breakdown import Ranked, Ranks
-    from sweeps.report.gather import ReportData
+from sweeps.report.breakdown import Ranked, Ranks
+from sweeps.report.history import SweepHistory
 
 CLEAR = 2.0
 """A lead of so many standard errors is more than noise."""
@@ -26,7 +24,7 @@ class Certainty:
         lead: difference of the objectives of the two.
         error: standard error of that difference.
         own_error: standard error of the best objective over validation cases; None where ranks are not known.
-        level: how many trials, the best included, the noise cannot tell apart from the best.
+        level: how many trials, the best included, are no farther from the best than the noise.
     """
 
     how: str = ""
@@ -50,30 +48,30 @@ class Certainty:
         return f"Ahead of {self.runner_up} by {lead} (standard error {error}, {over}): {verdict}. One seed."
 
 
-def certainty(findings: ReportData, ranked: Ranked | None) -> Certainty:
+def certainty(history: SweepHistory, ranked: Ranked | None) -> Certainty:
     """Compare the lead of the best trial with the noise that is known."""
-    stories = findings.valued
-    if not stories:
+    trials = history.valued
+    if not trials:
         return Certainty()
-    best = stories[0].record
+    best = trials[0].record
     ranks = list(ranked.ranks.items()) if ranked else []
-    by_cases = bool(ranks) and findings.fixed.get("monitor") != "val_loss" and ranks[0][0] == best.name
-    cases, seen = (len(ranks[0][1]["case"]) if by_cases else 0), int(findings.fixed.get("valid_cases") or 0)
+    by_cases = bool(ranks) and not history.monitors_loss and ranks[0][0] == best.name
+    cases, seen = (len(ranks[0][1]["case"]) if by_cases else 0), int(history.fixed.get("valid_cases") or 0)
     # The objective was measured on a sample of the cases that are ranked here.
     scale = math.sqrt(cases / seen) if 0 < seen < cases else 1.0
     own = scale * objective_error(ranks[0][1]) if by_cases else None
-    if len(stories) < 2:
+    if len(trials) < 2:
         return Certainty(own_error=own)
-    second = stories[1].record
+    second = trials[1].record
     lead = best.objective - second.objective
     if by_cases and len(ranks) > 1 and ranks[1][0] == second.name:
         how, error = "cases", scale * paired_error(ranks[0][1], ranks[1][1])
     else:
-        noise = epoch_noise([story.curve for story in stories])
+        noise = epoch_noise([trial.curve for trial in trials])
         if noise is None:
             return Certainty(runner_up=second.name, lead=lead, own_error=own)
         how, error = "epochs", math.sqrt(2) * noise
-    level = sum(best.objective - story.record.objective <= CLEAR * error for story in stories)
+    level = sum(best.objective - trial.record.objective <= CLEAR * error for trial in trials)
     return Certainty(how, second.name, lead, error, own, level)
 
 

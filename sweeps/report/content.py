@@ -1,260 +1,303 @@
-"""What a report says, as plain text and rows; the page and its Markdown twin both show these."""
+"""Everything that a report says, as text, tables and charts; the page and its Markdown twin only lay it out."""
 
 from __future__ import annotations
 
 import datetime
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from llmemf import text_format
+from llmemf.command_line import command_line
+from llmemf.pages.charts import Bar, IntervalRow, Plot
 from llmemf.ranking import METRICS
 from sweeps.core.summary import caveats_of
+from sweeps.report import bar_charts, trial_charts
 from sweeps.report.advice import Advice, advise
+from sweeps.report.agreement import agreements
 from sweeps.report.breakdown import Breakdown, Ranked, break_down
 from sweeps.report.certainty import Certainty, certainty
-from sweeps.report.gather import ReportData
+from sweeps.report.history import SweepHistory
 from sweeps.report.importance import Importances, importances
+from sweeps.report.parameters import simplex_pair
+from sweeps.report.provenance import facts, shared_settings
+from sweeps.report.spending import Spending, hours, spend
 from sweeps.report.tracked import Tracked
+from sweeps.report.trial_table import TrialTable, trial_table
 
-SKIPPED = "Left out (--no-breakdown)."
+METRIC_HEADINGS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
+FAILURES = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
 
 
-@dataclass
-class Report:
-    """All that the page shows.
+@dataclass(frozen=True)
+class BestTrial:
+    """How good and how sure it is, its settings as YAML lines, and the command that trains it again ("" without one)."""
+
+    sentence: str
+    metrics: list[list[str]]
+    settings: str
+    command: str
+
+
+@dataclass(frozen=True)
+class SettingCharts:
+    """What the searched settings did: key -> slice, the map of a simplex, parallel coordinates."""
+
+    importances: list[Bar]
+    slices: dict[str, Plot]
+    simplex: Plot | None
+    shares: str
+    parallel: Plot | None
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that both pages show; what is None, empty or "" is left out.
 
     Attributes:
+        lead, status: what was run; how it stands where it has not ended.
+        tiles: the headline: name, number, what belongs to it.
+        notes: what a reader of the numbers must know.
+        curves, outcomes: learning curves, and how the trials ended that have one.
+        spending_rows: outcome, trials, epochs, time, CPU-hours, GPU-hours.
+        failures: trial, kind, reason and settings of each.
+        agreements: domain, sentence, chart.
         breakdown: of the best trial, None with `breakdown_problem` as the reason.
-        made: when.
+        facts, shared_settings: name and text.
+        labels: number of a trial -> the lines of its label at the pointer.
     """
 
-    findings: ReportData
+    title: str
+    made: datetime.datetime
+    lead: str
+    status: str
+    tiles: list[tuple[str, str, str]]
+    notes: list[str]
+    best: BestTrial | None
+    trials: TrialTable | None
+    curves: Plot | None
+    outcomes: set[str]
     importances: Importances
-    certainty: Certainty
+    setting_charts: SettingCharts | None
+    spending: Spending
+    saving: str
+    spending_stack: list[Bar]
+    spending_rows: list[list[str]]
+    failures: list[list[str]]
+    errors_folder: Path
+    agreements: list[tuple[str, str, Plot | None]]
+    breakdown: Breakdown | None
+    breakdown_problem: str
+    breakdown_charts: dict[str, list[IntervalRow]]
+    facts: list[tuple[str, str]]
+    shared_settings: list[tuple[str, str]]
     advice: list[Advice]
-    tracked: Tracked
-    breakdown: Breakdown | None = None
-    breakdown_problem: str = ""
-    encoders: dict[str, str] = field(default_factory=dict)
-    made: datetime.datetime = field(default_factory=datetime.datetime.now)
-
-    @property
-    def title(self) -> str:
-        return self.findings.record.name
-
-    @property
-    def objectives(self) -> list[str]:
-        """Training objectives among the trials, as the runs' tag says, or the settings."""
-        tag = self.tracked.tags.get("objective")
-        fixed = self.findings.fixed.get("objective")
-        return tag.split("+") if tag else [str(fixed)] if fixed else []
-
-    @property
-    def caveats(self) -> list[str]:
-        """What a reader of the numbers must know."""
-        findings = self.findings
-        record = findings.record
-        notes = []
-        if record.requested != record.scenario:
-            notes.append(
-                f"There was no data for {record.requested}: the embedded {record.scenario} stood in, and nothing here "
-                f"is about {record.requested}."
-            )
-        notes += caveats_of(record.scenario, self.objectives, self.encoders, len(findings.tests))
-        valid_cases = findings.fixed.get("valid_cases")
-        if valid_cases:
-            notes.append(f"Every epoch ranked a fixed sample of {valid_cases:,} validation cases.")
-        if findings.fixed.get("selection") == "per_domain":
-            notes.append("Each domain has the weights of its own best epoch (selection = per_domain).")
-        if findings.group:
-            notes.append(f"This sweep is a part of the {findings.group}, which has the conclusions.")
-        codes = {opening.get("code") for opening in findings.openings}
-        if len(codes) > 1:
-            notes.append(f"It was continued with other code: {len(codes)} versions took part.")
-        return notes
+    is_running: bool
+    labels: dict[int, list[str]]
 
 
-def make_report(
-    findings: ReportData, tracked: Tracked, ranked: Ranked | None, made: datetime.datetime | None = None
-) -> Report:
+def make_report_data(
+    history: SweepHistory, tracked: Tracked, ranked: Ranked | None, made: datetime.datetime | None = None
+) -> ReportData:
     """Draw the conclusions.
 
     Args:
         ranked: ranks of the leading trials; None where the breakdown is left out.
     """
-    found = importances(findings.valued, findings.parameters)
-    sure = certainty(findings, ranked)
-    best, breakdown, problem = findings.best, None, SKIPPED if ranked is None else ranked.problem
-    if ranked is not None and best is not None and best.name in ranked.ranks:
-        cases = int(findings.fixed.get("valid_cases") or 0)
-        breakdown = break_down(best.name, ranked.ranks[best.name], ranked.scenario, valid_cases=cases)
+    best, spending = history.best, spend(list(history.trials.values()))
+    found = importances(history.valued, history.parameters)
+    sure = certainty(history, ranked)
     encoders = tracked.encoders or (ranked.features if ranked else {})
-    return Report(
-        findings, found, sure, advise(findings, found, sure), tracked, breakdown, problem, encoders,
-        made or datetime.datetime.now(),
-    )  # fmt: skip
+    objectives = _objectives(history, tracked)
+    breakdown = None
+    if ranked is not None and best is not None and best.name in ranked.ranks:
+        cases = int(history.fixed.get("valid_cases") or 0)
+        breakdown = break_down(best.name, ranked.ranks[best.name], ranked.scenario, valid_cases=cases)
+    return ReportData(
+        title=history.record.name,
+        made=made or datetime.datetime.now(),
+        lead=_lead(history),
+        status=_status(history),
+        tiles=_tiles(history, sure, spending),
+        notes=_notes(history, objectives, encoders),
+        best=_best_trial(history, sure),
+        trials=trial_table(history, spending),
+        curves=trial_charts.curves(history),
+        outcomes={trial.record.outcome for trial in history.trials.values() if trial.curve},
+        importances=found,
+        setting_charts=_setting_charts(history, found),
+        spending=spending,
+        saving=_saving(spending),
+        spending_stack=bar_charts.hours_stack(spending),
+        spending_rows=_spending_rows(spending) if history.records else [],
+        failures=[
+            [record.name, FAILURES.get(record.kind, record.kind), record.error, text_format.settings(record.varied)]
+            for record in history.records
+            if record.outcome == "failed"
+        ],
+        errors_folder=history.record.folder / "errors",
+        agreements=[
+            (item.domain, item.sentence, None if item.is_identical else trial_charts.scatter(history, item))
+            for item in agreements(history)
+        ],
+        breakdown=breakdown,
+        breakdown_problem="Left out (--no-breakdown)." if ranked is None else ranked.problem,
+        breakdown_charts=bar_charts.group_charts(breakdown) if breakdown else {},
+        facts=facts(history, tracked, encoders, objectives),
+        shared_settings=shared_settings(history),
+        advice=advise(history, found, sure),
+        is_running=history.state == "running",
+        labels={number: _label(trial.record) for number, trial in history.trials.items()},
+    )
 
 
-def value(number: float | None, digits: int = 4) -> str:
-    return "-" if number is None else f"{number:.{digits}f}"
+def _objectives(history: SweepHistory, tracked: Tracked) -> list[str]:
+    """Training objectives among the trials, as the runs' tag says, or the settings."""
+    tag, fixed = tracked.tags.get("objective"), history.fixed.get("objective")
+    return tag.split("+") if tag else [str(fixed)] if fixed else []
 
 
-def hours(seconds: float) -> str:
-    """With two significant digits: `4.1 min`, `0.12 h`, `3.4 h`, `120 h`, `-` for nothing."""
-    found = seconds / 3600
-    if 0 < found < 0.1:
-        return f"{seconds / 60:.2g} min"
-    return "-" if found == 0 else f"{found:.2g} h" if found < 99.5 else f"{found:,.0f} h"
-
-
-def lead(report: Report) -> str:
+def _lead(history: SweepHistory) -> str:
     """What was run, in two sentences."""
-    findings, record = report.findings, report.findings.record
+    record = history.record
     how = {"grid": "a grid", "random": "random draws", "optuna": "grid points, then Optuna"}[record.search]
     if record.search == "optuna" and not record.grid_points:
         how = "Optuna"
-    stops = f"ASHA cuts after {_epochs(findings.rungs)}" if findings.rungs else "no trial is cut early"
+    rungs = history.rungs
+    cuts = f"ASHA cuts after epoch{'s' * (len(rungs) > 1)} {', '.join(map(str, rungs))}"
     return (
-        f"{text_format.plural(findings.planned, 'trial')} of {record.model} on {record.scenario}: {how}; at most "
-        f"{text_format.plural(findings.epochs, 'epoch')}, {stops}. {counts(findings)}"
+        f"{text_format.plural(history.planned, 'trial')} of {record.model} on {record.scenario}: {how}; at most "
+        f"{text_format.plural(history.epochs, 'epoch')}, {cuts if rungs else 'no trial is cut early'}. {_counts(history)}"
     )
 
 
-def _epochs(rungs: list[int]) -> str:
-    return f"epoch{'s' * (len(rungs) > 1)} {', '.join(map(str, rungs))}"
-
-
-def counts(findings: ReportData) -> str:
+def _counts(history: SweepHistory) -> str:
     """`8 completed, 4 pruned, 1 failed.`"""
-    count = Counter(record.outcome for record in findings.records)
-    names = ("completed", "pruned", "failed", "running", "interrupted", "pending")
+    count = Counter(record.outcome for record in history.records)
+    count["not started"] = history.planned - len(history.records)
+    names = ("completed", "pruned", "failed", "running", "interrupted", "pending", "not started")
     parts = [f"{count[name]:,} {name}" for name in names if count[name]]
-    waiting = findings.planned - len(findings.records)
-    parts += [f"{waiting:,} not started"] if waiting else []
     return f"{', '.join(parts)}." if parts else "No trial has started."
 
 
-def status(findings: ReportData) -> str:
-    """How the sweep stands, "" where it has ended."""
-    if findings.state == "running":
-        return f"This sweep is still running ({findings.state_note}). What you see is its state when this was made."
-    if findings.state == "interrupted":
-        return f"This sweep was interrupted{': ' + findings.state_note if findings.state_note else ''}."
-    if not findings.records:
+def _status(history: SweepHistory) -> str:
+    if history.state == "running":
+        return f"This sweep is still running ({history.state_note}). What you see is its state when this was made."
+    if history.state == "interrupted":
+        return f"This sweep was interrupted{': ' + history.state_note if history.state_note else ''}."
+    if not history.records:
         return "No trial has started yet."
-    if findings.state == "failed" or findings.best is None:
-        return "No trial has a value that counts."
-    return ""
+    return "No trial has a value that counts." if history.state == "failed" or history.best is None else ""
 
 
-def tiles(report: Report) -> list[tuple[str, str, str]]:
-    """The headline: name, number, what is to be said of it."""
-    findings, best = report.findings, report.findings.best
-    found = []
-    if best is not None:
-        error = report.certainty.own_error
-        note = f"{best.name}, epoch {best.record.best_epoch} of {best.record.epoch}"
-        note += f"; 95 % interval over cases +/- {1.96 * error:.4f}" if error else ""
-        name = "Validation loss" if findings.fixed.get("monitor") == "val_loss" else "Validation MRR"
-        shown = -best.record.objective if findings.fixed.get("monitor") == "val_loss" else best.record.objective
-        found.append((name, value(shown), note))
-    test = findings.test
-    if "test/mrr" in test:
-        looks = len(findings.tests)
-        found.append(
-            ("Test MRR", value(test["test/mrr"]), "looked at once" if looks == 1 else f"looked at {looks} times")
+def _notes(history: SweepHistory, objectives: list[str], encoders: dict[str, str]) -> list[str]:
+    record, notes = history.record, []
+    if record.requested != record.scenario:
+        notes.append(
+            f"There was no data for {record.requested}: the embedded {record.scenario} stood in, and nothing here is "
+            f"about {record.requested}."
         )
-    elif best is not None:
-        found.append(("Test MRR", "-", "the sweep has not looked at the test split"))
-    spending = findings.spending
-    total = spending.total
-    found.append(("Wall time", text_format.duration(findings.seconds), "interruptions left out"))
-    if spending.uses_gpus:
-        found.append(("GPU-hours", f"{total.gpu_seconds / 3600:.2g}", f"{hours(total.cpu_seconds)} of CPUs"))
-    else:
-        found.append(("CPU-hours", f"{total.cpu_seconds / 3600:.2g}", "no GPU was used"))
-    if spending.saved_epochs:
-        saved, spent = saved_seconds(report)
-        note = f"an estimate: {spending.saved_epochs:,.0f} epochs not trained"
-        found.append(("Saved by pruning", f"{100 * saved / (saved + spent):.0f} %", note))
-    return found
+    notes += caveats_of(record.scenario, objectives, encoders, len(history.tests))
+    if valid_cases := history.fixed.get("valid_cases"):
+        notes.append(f"Every epoch ranked a fixed sample of {valid_cases:,} validation cases.")
+    if history.fixed.get("selection") == "per_domain":
+        notes.append("Each domain has the weights of its own best epoch (selection = per_domain).")
+    if history.group:
+        notes.append(f"This sweep is a part of the {history.group}, which has the conclusions.")
+    codes = {opening.get("code") for opening in history.openings}
+    if len(codes) > 1:
+        notes.append(f"It was continued with other code: {len(codes)} versions took part.")
+    return notes
 
 
-def saved_seconds(report: Report) -> tuple[float, float]:
-    """Seconds saved by pruning (estimated) and seconds spent, of GPUs where they were used, else of CPUs."""
-    spending = report.findings.spending
-    if spending.uses_gpus:
-        return spending.saved_gpu_seconds, spending.total.gpu_seconds
-    return spending.saved_cpu_seconds, spending.total.cpu_seconds
-
-
-def saving_sentence(report: Report) -> str:
-    """How the saving was estimated, "" where nothing was pruned."""
-    spending = report.findings.spending
-    if not spending.saved_epochs:
-        return ""
-    kind = "GPU" if spending.uses_gpus else "CPU"
-    saved, _ = saved_seconds(report)
-    return (
-        f"Pruning saved about {hours(saved)} of {kind} time. This is an estimate: the {spending.saved_epochs:,.0f} epochs "
-        f"that pruned trials did not train (up to the {spending.full_epochs:.1f} of a completed one), at each trial's own "
-        "time per epoch."
-    )
-
-
-def metric_rows(report: Report) -> list[list[str]]:
-    """Metrics of the best trial: split, ranking, domain, MRR, NDCG@5, NDCG@10, HR@1, HR@5, HR@10."""
-    findings = report.findings
-    if findings.best is None:
+def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[tuple[str, str, str]]:
+    if not history.records:
         return []
-    known = {**findings.best.record.metrics, **findings.test}
+    tiles, best, test = [], history.best, history.test
+    if best is not None:
+        note = f"{best.name}, epoch {best.record.best_epoch} of {best.record.epoch}"
+        note += f"; 95 % interval over cases +/- {1.96 * sure.own_error:.4f}" if sure.own_error else ""
+        name, sign = ("Validation loss", -1) if history.monitors_loss else ("Validation MRR", 1)
+        tiles.append((name, f"{sign * best.record.objective:.4f}", note))
+    if "test/mrr" in test:
+        looks = len(history.tests)
+        note = "looked at once" if looks == 1 else f"looked at {looks} times"
+        tiles.append(("Test MRR", f"{test['test/mrr']:.4f}", note))
+    elif best is not None:
+        tiles.append(("Test MRR", "-", "the sweep has not looked at the test split"))
+    tiles.append(("Wall time", text_format.duration(history.seconds), "interruptions left out"))
+    note = f"{hours(spending.total.cpu_seconds)} of CPUs" if spending.uses_gpus else "no GPU was used"
+    tiles.append((f"{spending.unit}-hours", f"{spending.spent / 3600:.2g}", note))
+    if spending.saved_epochs:
+        share = spending.saved / (spending.saved + spending.spent)
+        note = f"an estimate: {spending.saved_epochs:,.0f} epochs not trained"
+        tiles.append(("Saved by pruning", f"{100 * share:.0f} %", note))
+    return tiles
+
+
+def _best_trial(history: SweepHistory, sure: Certainty) -> BestTrial | None:
+    best, record = history.best, history.record
+    if best is None:
+        return None
+    settings = {**best.record.config, **best.record.varied}
+    lines = "\n".join(f"{key}: {_yaml(value)}" for key, value in settings.items())
+    path = record.folder / "best.yaml"
+    command = command_line("train", record.scenario, "--config", path, "--output", "FOLDER") if path.exists() else ""
+    return BestTrial(sure.sentence if len(history.valued) > 1 else "", _metric_rows(history), lines, command)
+
+
+def _yaml(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+def _metric_rows(history: SweepHistory) -> list[list[str]]:
+    """Split, domain, ranking and metrics of the best trial."""
+    known = {**history.best.record.metrics, **history.test}
     rows = []
-    splits = (("val", "validation"), ("test", "test"))
-    for split, said in splits:
+    for split, said in (("val", "validation"), ("test", "test")):
         for suffix, among in (("", "stored candidates"), ("_full", "all items")):
-            for domain in findings.domains:
+            for domain in history.domains:
                 values = [known.get(f"{split}{suffix}/{domain}/{name}") for name in METRICS]
-                if any(number is not None for number in values):
-                    rows.append([said, domain, among, *map(value, values)])
+                if any(value is not None for value in values):
+                    rows.append([said, domain, among, *("-" if value is None else f"{value:.4f}" for value in values)])
     return rows
 
 
-METRIC_HEADS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
+def _setting_charts(history: SweepHistory, found: Importances) -> SettingCharts | None:
+    if not history.valued or not history.parameters:
+        return None
+    pair = simplex_pair(history.parameters)
+    return SettingCharts(
+        importances=bar_charts.importance_bars(found),
+        slices={parameter.key: trial_charts.slice_of(history, parameter) for parameter in history.parameters},
+        simplex=trial_charts.simplex(history, pair) if pair else None,
+        shares=f"{pair[0].key}, {pair[1].key} and the rest" if pair else "",
+        parallel=trial_charts.parallel(history),
+    )
 
 
-def best_lines(report: Report) -> str:
-    """The searched settings of the best trial, as YAML lines; "" without one."""
-    best = report.findings.best
-    if best is None:
+def _saving(spending: Spending) -> str:
+    """How the saving was estimated, "" where nothing was pruned."""
+    if not spending.saved_epochs:
         return ""
-    settings = {**best.record.config, **best.record.varied}
-    return "\n".join(f"{key}: {_yaml(item)}" for key, item in settings.items())
+    return (
+        f"Pruning saved about {hours(spending.saved)} of {spending.unit} time. This is an estimate: the "
+        f"{spending.saved_epochs:,.0f} epochs that pruned trials did not train (up to the {spending.full_epochs:.1f} of a "
+        "completed one), at each trial's own time per epoch."
+    )
 
 
-def _yaml(item: Any) -> str:
-    return "[" + ", ".join(map(str, item)) + "]" if isinstance(item, list | tuple) else str(item)
-
-
-def train_command(report: Report) -> str:
-    """The line that trains the best configuration again, "" where its file is not there."""
-    record = report.findings.record
-    path = record.folder / "best.yaml"
-    return f"llmemf train {record.scenario} --config {path} --output FOLDER" if path.exists() else ""
-
-
-def failures(findings: ReportData) -> list[tuple[str, str, str, str]]:
-    """Trial, kind, reason and settings of what failed."""
-    kinds = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
-    failed = [record for record in findings.records if record.outcome == "failed"]
-    return [(r.name, kinds.get(r.kind, r.kind), r.error, text_format.settings(r.varied)) for r in failed]
-
-
-def spending_rows(findings: ReportData) -> list[list[str]]:
-    """Outcome, trials, epochs, time, CPU-hours, GPU-hours."""
-    spending = findings.spending
-    shares = [*spending.by_outcome.items(), ("all", spending.total)]
+def _spending_rows(spending: Spending) -> list[list[str]]:
+    shares = {**spending.by_outcome, "all": spending.total}
     return [
-        [name, f"{s.trials:,}", f"{s.epochs:,}", text_format.duration(s.place_seconds), hours(s.cpu_seconds), hours(s.gpu_seconds)]
-        for name, s in shares
+        [name, f"{share.trials:,}", f"{share.epochs:,}", text_format.duration(share.place_seconds),
+         hours(share.cpu_seconds), hours(share.gpu_seconds)]
+        for name, share in shares.items()
     ]  # fmt: skip
+
+
+def _label(record: Any) -> list[str]:
+    value = "-" if record.objective is None else f"{record.objective:.4f}"
+    epoch = f"{record.outcome}, epoch {record.best_epoch} of {record.epoch}"
+    return [record.name, value, epoch, text_format.settings(record.varied)]

@@ -9,15 +9,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from llmemf import text_format
+from sweeps.report.history import TrialHistory
 from sweeps.report.parameters import Parameter
-
-if TYPE_CHECKING:
-    from sweeps.report.gather import TrialHistory
 
 FEWEST = 10
 """Below this many trials nothing is computed."""
@@ -68,70 +66,67 @@ class Importances:
         return next((item for item in self.items if item.key == key), None)
 
 
-def importances(stories: Sequence[TrialHistory], parameters: Sequence[Parameter], *, seed: int = 0) -> Importances:
+def importances(trials: Sequence[TrialHistory], parameters: Sequence[Parameter], *, seed: int = 0) -> Importances:
     """PED-ANOVA over trials with a value, with its uncertainty by the bootstrap and its level under chance.
 
     Args:
-        stories: trials with a value.
+        trials: trials with a value.
         parameters: those that are searched.
     """
     usable = [p for p in parameters if len(p.values) > 1]
-    chosen = [s for s in stories if all(p.position(s.record.varied.get(p.key)) is not None for p in usable)]
+    chosen = [t for t in trials if all(p.position(t.record.varied.get(p.key)) is not None for p in usable)]
     count = len(chosen)
     if not usable:
         return Importances(trials=count, note="No setting differs between trials.")
     if count < FEWEST:
-        return Importances(
-            trials=count, note=f"{text_format.plural(count, 'trial')} with a value: too few; {FEWEST} are the least."
-        )
+        few = f"{text_format.plural(count, 'trial')} with a value: too few; {FEWEST} are the least."
+        return Importances(trials=count, note=few)
     top = min(0.5, max(0.1, IN_TOP / count))
-    trials = _optuna_trials(chosen, usable)
-    values = np.array([story.record.objective for story in chosen])
+    optuna_trials = _optuna_trials(chosen, usable)
+    values = np.array([trial.record.objective for trial in chosen])
     rng = np.random.default_rng(seed)
     # An estimate costs time in proportion to the trials, and with many of them it varies less.
     repeats = 100 if count <= 150 else 30
-    whole = _study(trials, values)
+    whole = _study(optuna_trials, values)
     found = _divergences(whole, top)
-    resampled, shuffled = [], []
-    for _ in range(repeats):
-        index = rng.integers(0, count, count)
-        resampled.append(_shares(_divergences(_study([trials[i] for i in index], values[index]), top)))
-        shuffled.append(_divergences(whole, top, rng.permutation(values)))
     total = sum(found.values())
     if total <= 0:
         return Importances(trials=count, top=top, note="The best trials are spread like all trials in every setting.")
+    resampled, shuffled = [], []
+    for _ in range(repeats):
+        index = rng.integers(0, count, count)
+        resampled.append(_shares(_divergences(_study([optuna_trials[i] for i in index], values[index]), top)))
+        shuffled.append(_divergences(whole, top, rng.permutation(values)))
     items = []
     for parameter in usable:
         low, high = np.quantile([sample[parameter.key] for sample in resampled], [0.05, 0.95])
         chance = float(np.quantile([sample[parameter.key] for sample in shuffled], 0.95)) / total
         items.append(Importance(parameter.key, found[parameter.key] / total, float(low), float(high), chance))
     items.sort(key=lambda item: -item.share)
-    note = ""
-    if count < ENOUGH:
-        note = f"From {count} trials only: a hint, not a finding ({ENOUGH} or more would tell)."
-    return Importances(tuple(items), count, top, note)
+    hint = f"From {count} trials only: a hint, not a finding ({ENOUGH} or more would tell)."
+    return Importances(tuple(items), count, top, hint if count < ENOUGH else "")
 
 
-def _optuna_trials(stories: Sequence[TrialHistory], parameters: Sequence[Parameter]) -> list[Any]:
+def _optuna_trials(trials: Sequence[TrialHistory], parameters: Sequence[Parameter]) -> list[Any]:
     """The trials as Optuna sees them, with the settings themselves as parameters."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from optuna.trial import create_trial
 
-    distributions: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
     for p in parameters:
-        few = p.numeric and all(value == int(value) for value in p.values) and len(p.values) <= 8
-        if p.numeric and not few:
-            distributions[p.key] = FloatDistribution(p.low, p.high, log=p.log)
+        is_small_integer = p.is_numeric and all(value == int(value) for value in p.values) and len(p.values) <= 8
+        if p.is_numeric and not is_small_integer:
+            distributions[p.key] = FloatDistribution(p.axis.low, p.axis.high, log=p.axis.log)
         else:
             distributions[p.key] = CategoricalDistribution(list(p.values))
-    trials = []
-    for story in stories:
-        values = {}
-        for p in parameters:
-            value = story.record.varied[p.key]
-            values[p.key] = float(value) if p.numeric else text_format.number(value)
-        trials.append(create_trial(params=values, distributions=distributions, value=story.record.objective))
-    return trials
+    found = []
+    for trial in trials:
+        values = {p.key: trial.record.varied[p.key] for p in parameters}
+        values = {
+            p.key: float(values[p.key]) if p.is_numeric else text_format.number(values[p.key]) for p in parameters
+        }
+        found.append(create_trial(params=values, distributions=distributions, value=trial.record.objective))
+    return found
 
 
 def _study(trials: list[Any], values: np.ndarray) -> Any:

@@ -3,62 +3,59 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from llmemf import text_format
-
-if TYPE_CHECKING:
-    from sweeps.report.content import Report
-    from sweeps.report.gather import ReportData
-    from sweeps.state.sweep_record import SweepRecord
+from sweeps.report.history import SweepHistory
+from sweeps.report.tracked import Tracked
+from sweeps.state.settings import SweepRecord
 
 
-def facts(report: Report) -> list[tuple[str, str]]:
+def facts(
+    history: SweepHistory, tracked: Tracked, encoders: dict[str, str], objectives: Sequence[str]
+) -> list[tuple[str, str]]:
     """Data, hardware, code, features, versions."""
-    findings, record, tags = report.findings, report.findings.record, report.tracked.tags
-    last = findings.openings[-1] if findings.openings else {}
+    record, tags, openings = history.record, tracked.tags, history.openings
+    last = openings[-1] if openings else {}
     versions = {"Python": last.get("python", "unknown"), **last.get("versions", {})}
     features = ", ".join(
         f"{kind} by {name}" + (f" ({tags[f'{kind}_features'][:12]})" if f"{kind}_features" in tags else "")
-        for kind, name in report.encoders.items()
+        for kind, name in encoders.items()
     )
-    unknown = "unknown: " + report.tracked.problem if report.tracked.problem else "none (ids only)"
-    found = [
+    no_features = f"unknown: {tracked.problem}" if tracked.problem else "none (ids only)"
+    machines = _each(opening["machine"] for opening in openings if "machine" in opening)
+    run = f", run {tracked.run}" if tracked.run else f" ({tracked.problem})"
+    return [
         ("sweep", f"{record.name}, started {record.created[:16].replace('T', ' ')}"),
         ("data", f"{record.scenario}, fingerprint {record.fingerprint or 'not known yet'}"),
-        ("its sizes", data_facts(record)),
-        ("features", features or unknown),
-    ]
-    for name in ("candidates_valid", "candidates_test"):
-        if name in tags:
-            found.append((name.replace("_", " "), tags[name]))
-    hosts = list(dict.fromkeys(str(opening.get("host")) for opening in findings.openings))
-    machines = list(dict.fromkeys(opening["machine"] for opening in findings.openings if "machine" in opening))
-    resources = list(dict.fromkeys(str(opening.get("resources")) for opening in findings.openings))
-    found += [("hardware", "; ".join(machines))] if machines else []
-    found += [
-        ("driver on", ", ".join(hosts) or "-"),
-        ("resources", "; ".join(resources) or "-"),
-        ("code", ", ".join(dict.fromkeys(str(opening.get("code")) for opening in findings.openings)) or "-"),
+        ("its sizes", data_sizes(record)),
+        ("features", features or no_features),
+        *((name.replace("_", " "), tags[name]) for name in ("candidates_valid", "candidates_test") if name in tags),
+        *([("hardware", "; ".join(machines))] if machines else []),
+        ("driver on", ", ".join(_each(opening.get("host") for opening in openings)) or "-"),
+        ("resources", "; ".join(_each(opening.get("resources") for opening in openings)) or "-"),
+        ("code", ", ".join(_each(opening.get("code") for opening in openings)) or "-"),
         ("versions", ", ".join(f"{name} {text}" for name, text in versions.items())),
         ("seed", str(record.seed)),
-        ("training", " and ".join(f"{name} softmax" for name in report.objectives) or "-"),
-        ("sessions", f"{len(findings.openings)} (started, then continued)" if len(findings.openings) > 1 else "1"),
+        ("training", " and ".join(f"{name} softmax" for name in objectives) or "-"),
+        ("sessions", f"{len(openings)} (started, then continued)" if len(openings) > 1 else "1"),
         ("folder", str(record.folder)),
-        ("MLflow", f"{record.tracking_uri}" + (f", run {report.tracked.run}" if report.tracked.run else
-                                               f" ({report.tracked.problem})")),
-    ]  # fmt: skip
-    return found
+        ("MLflow", f"{record.tracking_uri}{run}"),
+    ]
 
 
-def shared_settings(findings: ReportData) -> list[tuple[str, str]]:
+def _each(values: Iterable[object]) -> list[str]:
+    return list(dict.fromkeys(map(str, values)))
+
+
+def shared_settings(history: SweepHistory) -> list[tuple[str, str]]:
     """Settings that all trials share, defaults included."""
-    searched = {key for record in findings.records for key in record.config}
-    return [(k, "-" if v is None else text_format.number(v)) for k, v in findings.fixed.items() if k not in searched]
+    searched = {key for record in history.records for key in record.config}
+    return [(k, "-" if v is None else text_format.number(v)) for k, v in history.fixed.items() if k not in searched]
 
 
-def data_facts(record: SweepRecord) -> str:
+def data_sizes(record: SweepRecord) -> str:
     """Sizes of the data, as far as it is still where the sweep found it."""
     path = Path(record.data_root) / record.scenario / "manifest.json"
     try:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from sweeps.state.sweep_record import SweepRecord
-
-if TYPE_CHECKING:
-    from sweeps.report.gather import TrialHistory
+from sweeps.report.history import TrialHistory
 
 OUTCOMES = ("completed", "pruned", "failed", "interrupted", "running", "pending")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Share:
-    """What the trials of one outcome took together; seconds are those of one CPU or GPU."""
+    """What some trials took together; seconds are those of one CPU or GPU."""
 
-    trials: int = 0
-    epochs: int = 0
-    place_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    gpu_seconds: float = 0.0
+    trials: int
+    epochs: int
+    place_seconds: float
+    cpu_seconds: float
+    gpu_seconds: float
+
+    @classmethod
+    def of(cls, trials: Sequence[TrialHistory]) -> Share:
+        return cls(
+            len(trials),
+            sum(trial.record.epoch for trial in trials),
+            sum(trial.record.seconds for trial in trials),
+            sum(trial.cpu_seconds for trial in trials),
+            sum(trial.gpu_seconds for trial in trials),
+        )
 
 
-@dataclass
+@dataclass(frozen=True)
 class Spending:
     """Time of a whole sweep.
 
@@ -36,63 +43,58 @@ class Spending:
             their own patience; the maximum where none completed.
     """
 
-    by_outcome: dict[str, Share] = field(default_factory=dict)
-    saved_epochs: float = 0.0
-    saved_cpu_seconds: float = 0.0
-    saved_gpu_seconds: float = 0.0
-    full_epochs: float = 0.0
-
-    @property
-    def total(self) -> Share:
-        shares = list(self.by_outcome.values())
-        return Share(
-            sum(share.trials for share in shares),
-            sum(share.epochs for share in shares),
-            sum(share.place_seconds for share in shares),
-            sum(share.cpu_seconds for share in shares),
-            sum(share.gpu_seconds for share in shares),
-        )
+    by_outcome: dict[str, Share]
+    total: Share
+    saved_epochs: float
+    saved_cpu_seconds: float
+    saved_gpu_seconds: float
+    full_epochs: float
 
     @property
     def uses_gpus(self) -> bool:
         return self.total.gpu_seconds > 0
 
+    @property
+    def unit(self) -> str:
+        """What counts: GPUs where they were used, else CPUs."""
+        return "GPU" if self.uses_gpus else "CPU"
 
-def spend(trials: dict[int, TrialHistory], events: list[dict[str, Any]], record: SweepRecord) -> Spending:
-    """Add up what trials held; each part of a trial counts by the resources of the driver that it ran under."""
-    cpus, gpus = record.cpus_per_trial, record.gpus_per_trial
-    rates: dict[int, tuple[float, float]] = {}
-    known: dict[int, float] = {}
-    for event in events:
-        if event["event"] == "opened":
-            cpus, gpus = event.get("cpus_per_trial", cpus), event.get("gpus_per_trial", gpus)
-        if "seconds" not in event or "trial" not in event:
-            continue
-        number = event["trial"]
-        more = event["seconds"] - known.get(number, 0.0)
-        known[number], rates[number] = event["seconds"], (cpus, gpus)
-        trials[number].cpu_seconds += more * cpus
-        trials[number].gpu_seconds += more * gpus
-    result = Spending()
-    for outcome in OUTCOMES:
-        chosen = [story for story in trials.values() if story.record.outcome == outcome]
-        if chosen:
-            result.by_outcome[outcome] = Share(
-                len(chosen),
-                sum(story.record.epoch for story in chosen),
-                sum(story.record.seconds for story in chosen),
-                sum(story.cpu_seconds for story in chosen),
-                sum(story.gpu_seconds for story in chosen),
-            )
-    completed = [story.record.epoch for story in trials.values() if story.record.outcome == "completed"]
-    longest = max((story.record.epochs for story in trials.values()), default=0)
-    result.full_epochs = sum(completed) / len(completed) if completed else float(longest)
-    for number, story in trials.items():
-        if story.record.outcome != "pruned" or story.epoch_seconds is None:
-            continue
-        left = max(0.0, result.full_epochs - story.record.epoch)
-        cpus, gpus = rates.get(number, (record.cpus_per_trial, record.gpus_per_trial))
-        result.saved_epochs += left
-        result.saved_cpu_seconds += left * story.epoch_seconds * cpus
-        result.saved_gpu_seconds += left * story.epoch_seconds * gpus
-    return result
+    @property
+    def saved(self) -> float:
+        """Seconds of the unit that pruning saved, an estimate."""
+        return self.saved_gpu_seconds if self.uses_gpus else self.saved_cpu_seconds
+
+    @property
+    def spent(self) -> float:
+        return self.seconds(self.total)
+
+    def seconds(self, share: Share) -> float:
+        """Seconds of the unit."""
+        return share.gpu_seconds if self.uses_gpus else share.cpu_seconds
+
+
+def spend(trials: Sequence[TrialHistory]) -> Spending:
+    """Add up what trials held, and estimate what those that were pruned did not."""
+    by_outcome = {name: [trial for trial in trials if trial.record.outcome == name] for name in OUTCOMES}
+    completed = [trial.record.epoch for trial in by_outcome["completed"]]
+    longest = max((trial.record.epochs for trial in trials), default=0)
+    full = sum(completed) / len(completed) if completed else float(longest)
+    timed = [trial for trial in by_outcome["pruned"] if trial.epoch_seconds is not None]
+    left = [max(0.0, full - trial.record.epoch) for trial in timed]
+    seconds = [epochs * trial.epoch_seconds for epochs, trial in zip(left, timed)]
+    return Spending(
+        by_outcome={name: Share.of(chosen) for name, chosen in by_outcome.items() if chosen},
+        total=Share.of(trials),
+        saved_epochs=sum(left),
+        saved_cpu_seconds=sum(trial.cpus * part for trial, part in zip(timed, seconds)),
+        saved_gpu_seconds=sum(trial.gpus * part for trial, part in zip(timed, seconds)),
+        full_epochs=full,
+    )
+
+
+def hours(seconds: float) -> str:
+    """With two significant digits: `4.1 min`, `0.12 h`, `3.4 h`, `120 h`, `-` for nothing."""
+    found = seconds / 3600
+    if 0 < found < 0.1:
+        return f"{seconds / 60:.2g} min"
+    return "-" if found == 0 else f"{found:.2g} h" if found < 99.5 else f"{found:,.0f} h"

@@ -2,96 +2,112 @@
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from llmemf import text_format
-from sweeps.report.content import Report, value
+from sweeps.report.history import SweepHistory, TrialHistory
+from sweeps.report.spending import Spending
 from sweeps.state import leaderboard
 from sweeps.state.leaderboard import SHOWN_METRICS
 
-FIRST = 20
-"""Rows that are shown at first."""
-LOWER_IS_BETTER = ("rank", "trial", "minutes", "CPU-h", "GPU-h")
+
+@dataclass(frozen=True)
+class Cell:
+    """What is shown, and what it is sorted by where that is something else."""
+
+    text: str
+    sort: str = ""
 
 
-def board(report: Report) -> str:
-    """The table with its buttons; rows beyond the first and minor metrics hide behind them where scripts run."""
-    findings = report.findings
-    rows = leaderboard.rows(findings.records)
+Fill = Callable[[dict[str, Any], TrialHistory], Cell]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column and how its cells are made of a leaderboard's row and the trial's history.
+
+    Attributes:
+        kind: classes: `t` a text, `x` minor and hidden at first.
+        low_first: whether the first click sorts it upwards.
+        is_short: whether the short table of the Markdown twin has it.
+    """
+
+    heading: str
+    fill: Fill
+    kind: str = ""
+    low_first: bool = False
+    is_short: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    number: int
+    is_best: bool
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class TrialTable:
+    columns: list[Column]
+    rows: list[Row]
+
+    def short(self, count: int) -> tuple[list[str], list[list[str]]]:
+        """Headings and texts of the first rows, main columns only."""
+        chosen = [place for place, column in enumerate(self.columns) if column.is_short]
+        texts = [[row.cells[place].text for place in chosen] for row in self.rows[:count]]
+        return [self.columns[place].heading for place in chosen], texts
+
+
+def trial_table(history: SweepHistory, spending: Spending) -> TrialTable | None:
+    """The best trial first; None without trials."""
+    rows = leaderboard.rows(history.records)
     if not rows:
-        return ""
-    settings = list(dict.fromkeys(key for record in findings.records for key in record.varied))
+        return None
     metrics = [name for name in rows[0] if "/" in name]
-    main = [f"val/{domain}/{name}" for domain in findings.domains for name in SHOWN_METRICS]
-    main = [name for name in main if name in metrics]
-    extra = [name for name in metrics if name not in main]
-    costs = ["minutes", *(["GPU-h"] if findings.spending.uses_gpus else [])]
-    heads = ["rank", "trial", "outcome", "objective", "epochs", *main, *settings, *costs, "CPU-h", *extra]
-    extra.append("CPU-h")
-    best = findings.best
+    shown = [f"val/{domain}/{name}" for domain in history.domains for name in SHOWN_METRICS]
+    shown = [name for name in shown if name in metrics]
+    columns = [
+        Column("rank", lambda row, trial: Cell(str(row["rank"])), low_first=True),
+        Column("trial", lambda row, trial: Cell(trial.name), "t", low_first=True),
+        Column("outcome", lambda row, trial: Cell(row["outcome"]), "t out", low_first=True),
+        Column("objective", _number("objective")),
+        Column("epochs", lambda row, trial: Cell(f"{row['best_epoch']}/{row['epochs_run']}", str(row["best_epoch"]))),
+        *(Column(heading(name), _number(name)) for name in shown),
+        *(Column(key, _setting(key)) for key in dict.fromkeys(key for r in history.records for key in r.varied)),
+        Column("minutes", lambda row, trial: Cell(f"{row['seconds'] / 60:.1f}", str(row["seconds"])), "", True, False),
+    ]
+    if spending.uses_gpus:
+        columns.append(Column("GPU-h", lambda row, trial: _hours(trial.gpu_seconds), "", True, False))
+    columns.append(Column("CPU-h", lambda row, trial: _hours(trial.cpu_seconds), "x", True, False))
+    columns += [Column(heading(name), _number(name), "x", is_short=False) for name in metrics if name not in shown]
     lines = []
-    for place, row in enumerate(rows):
-        number = int(row["trial"][1:])
-        story = findings.trials[number]
-        cells = [f"<td>{row['rank']}", f'<td class="t">{row["trial"]}', f'<td class="t out">{row["outcome"]}']
-        cells.append(_number(row["objective"]))
-        cells.append(f'<td data-v="{row["best_epoch"]}">{row["best_epoch"]}/{row["epochs_run"]}')
-        cells += [_number(row[name]) for name in main]
-        cells += [_setting(row[key]) for key in settings]
-        cells.append(f'<td data-v="{row["seconds"]}">{row["seconds"] / 60:.1f}')
-        if findings.spending.uses_gpus:
-            cells.append(_hours(story.gpu_seconds))
-        cells.append(_hours(story.cpu_seconds, " class=x"))
-        cells += [_number(row[name], " class=x") for name in extra if name in row]
-        kinds = ["best"] * (best is not None and best.record.number == number) + ["more"] * (place >= FIRST)
-        mark = f' class="{" ".join(kinds)}"' if kinds else ""
-        lines.append(f"<tr{mark} data-t={number}>{''.join(cells)}")
-    head = "".join(_head(name, name in extra) for name in heads)
-    tools = []
-    if len(rows) > FIRST:
-        tools.append(_toggle("short", f"show all {len(rows)} trials", f"show the first {FIRST}"))
-    if extra:
-        tools.append(_toggle("wide", "show all metrics", "show fewer metrics"))
-    return (
-        f'<div class="scroll"><table class="board{" short" if len(rows) > FIRST else ""}"><thead><tr>{head}</tr></thead>'
-        f'<tbody>{"".join(lines)}</tbody></table></div><div class="tools">{"".join(tools)}</div>'
-    )  # fmt: skip
-
-
-def _head(name: str, extra: bool) -> str:
-    left = name in ("trial", "outcome")
-    kinds = ["t"] * left + ["x"] * extra
-    mark = f' class="{" ".join(kinds)}"' if kinds else ""
-    first = ' data-first="up"' if name in LOWER_IS_BETTER or left else ""
-    return f'<th scope="col"{mark}{first}><button type="button">{escape(heading(name))}</button></th>'
+    for row, trial in zip(rows, history.ranked, strict=True):
+        lines.append(Row(trial.record.number, trial is history.best, [column.fill(row, trial) for column in columns]))
+    return TrialTable(columns, lines)
 
 
 def heading(metric: str) -> str:
-    """`val/movie/ndcg_10` -> `movie N@10`, `val_full/...` -> `... (all items)`; other names as they are."""
-    parts = metric.split("/")
-    if len(parts) == 1:
-        return metric
-    among = " (all items)" if parts[0] == "val_full" else ""
-    name = parts[-1].upper().replace("NDCG_", "N@").replace("_", "@")
-    return f"{' '.join([*parts[1:-1], name])}{among}"
+    """`val/movie/ndcg_10` -> `movie N@10`, `val_full/...` -> `... (all items)`."""
+    split, *domain, name = metric.split("/")
+    among = " (all items)" if split == "val_full" else ""
+    return f"{' '.join([*domain, name.upper().replace('NDCG_', 'N@').replace('_', '@')])}{among}"
 
 
-def _number(number: float | None, mark: str = "") -> str:
-    return f"<td{mark}>-" if number is None else f'<td{mark} data-v="{number!r}">{value(number)}'
+def _number(name: str) -> Fill:
+    return lambda row, trial: Cell("-") if row[name] is None else Cell(f"{row[name]:.4f}", repr(row[name]))
 
 
-def _hours(seconds: float, mark: str = "") -> str:
-    return f'<td{mark} data-v="{seconds / 3600:.6g}">{seconds / 3600:.2g}'
+def _setting(key: str) -> Fill:
+    def fill(row: dict[str, Any], trial: TrialHistory) -> Cell:
+        value = row[key]
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        text = "-" if value in (None, "") else text_format.number(value)
+        return Cell(text, repr(value) if is_number else "")
+
+    return fill
 
 
-def _setting(item: Any) -> str:
-    if item is None or item == "":
-        return "<td>-"
-    plain = isinstance(item, int | float) and not isinstance(item, bool)
-    own = f' data-v="{item!r}"' if plain else ""
-    return f"<td{own}>{escape(text_format.number(item))}"
-
-
-def _toggle(name: str, text: str, other: str) -> str:
-    return f'<button type="button" class="tool" data-toggle="{name}" data-other="{other}">{text}</button>'
+def _hours(seconds: float) -> Cell:
+    return Cell(f"{seconds / 3600:.2g}", f"{seconds / 3600:.6g}")

@@ -8,7 +8,7 @@ import pytest
 from small_clip import write_llm_text, write_scenario
 from tiny import NUM_ITEMS, NUM_X, make_features, make_scenario
 
-from llmemf.features.feature_look import choose_items, look_at
+from llmemf.features.feature_report import choose_items, measure_features
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.features.neighbours import companions, item_labels, measure, nearest_items, own_image, spread, unit_rows
 
@@ -157,10 +157,10 @@ def test_features_of_other_texts_than_there_are_now_are_told(tmp_path):
     stale = {"family": "clip", "source": "llm", "source_sha256": "before", "weights_sha256": "w"}
     text = matrix_of(scenario, rows, **stale)
     image = matrix_of(scenario, rows, "image", family="clip", items_with_image=4, weights_sha256="w")
-    gone = look_at(scenario, [text]).warnings
+    gone = measure_features(scenario, [text]).warnings
     assert any("text.hand: the texts that it was made from are gone" in warning for warning in gone)
     write_llm_text(scenario, {0: "red", 5: "blue"})
-    look = look_at(scenario, [text, image])
-    assert any("text.hand: made from other texts than there are now" in warning for warning in look.warnings)
-    assert any("image.hand: made when 4 items had an image, now 0 have" in warning for warning in look.warnings)
-    assert look.content == {"title": (3, 3), "description": (0, 0), "LLM text": (1, 1), "image": (0, 0)}
+    report = measure_features(scenario, [text, image])
+    assert any("text.hand: made from other texts than there are now" in warning for warning in report.warnings)
+    assert any("image.hand: made when 4 items had an image, now 0 have" in warning for warning in report.warnings)
+    assert report.content == {"title": (3, 3), "description": (0, 0), "LLM text": (1, 1), "image": (0, 0)}

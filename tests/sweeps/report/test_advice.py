@@ -8,7 +8,7 @@ from sweeps.report.advice import advise, beyond
 from sweeps.report.certainty import Certainty, certainty
 from sweeps.report.gather import gather
 from sweeps.report.importance import Importance, Importances
-from sweeps.report.parameters import Parameter
+from sweeps.report.parameters import Parameter, numeric_axis
 
 NOTHING = Importances()
 UNKNOWN = Certainty()
@@ -25,15 +25,15 @@ def at(lr, top, **more):
 
 def test_an_interrupted_sweep_is_finished_first(tmp_path):
     trials = [trial(rising(0.05)), trial([0.01], "")]
-    (found,) = advice.finish_first(sweep(tmp_path, trials, status="interrupted", trials=5), NOTHING, UNKNOWN)
+    found = advice.finish_first(sweep(tmp_path, trials, status="interrupted", trials=5))
     assert "4 trials of 5" in found.why and "--resume --name s1" in found.command
     done = sweep(tmp_path, [trial(rising(0.05))], name="done")
-    assert advice.finish_first(done, NOTHING, UNKNOWN) == []
+    assert advice.finish_first(done) is None
 
 
 def test_an_edge_is_widened(tmp_path):
     trials = [at(lr, top) for lr, top in ((1e-4, 0.02), (1e-4, 0.021), (1e-3, 0.04), (1e-2, 0.05), (1e-2, 0.051))]
-    (found,) = advice.widen_edge(sweep(tmp_path, trials), NOTHING, UNKNOWN)
+    found = advice.widen_range(sweep(tmp_path, trials), NOTHING)
     assert found.title == "Widen lr" and "lr at the top of its range (0.01) in 2" in found.why
     assert "--set lr=0.0001,0.001,0.01,0.1" in found.command and "--extend 6 --name s1" in found.command
 
@@ -41,99 +41,99 @@ def test_an_edge_is_widened(tmp_path):
 @pytest.mark.parametrize("tops", [(0.02, 0.05, 0.04), (0.04, 0.05, 0.02)])
 def test_a_best_trial_inside_needs_no_wider_range(tmp_path, tops):
     trials = [at(lr, top + n / 1e3) for lr, top in zip(LRS, tops) for n in (0, 1)]
-    assert advice.widen_edge(sweep(tmp_path, trials), NOTHING, UNKNOWN) == []
+    assert advice.widen_range(sweep(tmp_path, trials), NOTHING) is None
 
 
 def test_an_edge_that_does_not_matter_or_that_bounds_by_nature_stays(tmp_path):
     trials = [at(1e-2, 0.05 + n / 1e3) for n in range(5)] + [at(1e-4, 0.02)]
     found = sweep(tmp_path, trials)
     flat = Importances((Importance("lr", 0.05, 0.0, 0.2, 0.3),), 50, 0.1)
-    assert advice.widen_edge(found, NOTHING, UNKNOWN) and advice.widen_edge(found, flat, UNKNOWN) == []
+    assert advice.widen_range(found, NOTHING) and advice.widen_range(found, flat) is None
     shares = [trial(rising(0.05 + n / 1e3), settings={"lr": 1e-3, "alpha": 0.0, "beta": 0.2}) for n in range(6)]
-    assert advice.widen_edge(sweep(tmp_path, shares, name="shares"), NOTHING, UNKNOWN) == []
+    assert advice.widen_range(sweep(tmp_path, shares, name="shares"), NOTHING) is None
     drops = [trial(rising(0.05 + n / 1e3), settings={"dropout": (0.0, 0.3)[n > 3]}) for n in range(6)]
     zero = sweep(tmp_path, drops[::-1], name="zero", space={"dropout": [0.0, 0.3, 0.6, 0.9]})
-    assert "1.2" not in str(advice.widen_edge(zero, NOTHING, UNKNOWN)), "the model refuses a dropout of 1.2"
+    assert "1.2" not in str(advice.widen_range(zero, NOTHING)), "the model refuses a dropout of 1.2"
 
 
 def test_the_next_value_beyond_a_range():
-    grid = Parameter("lr", True, LRS, 1e-4, 1e-2, True, LRS)
+    grid = Parameter("lr", LRS, numeric_axis("lr", 1e-4, 1e-2), LRS)
     assert beyond(grid, upper=True) == pytest.approx(0.1) and beyond(grid, upper=False) == pytest.approx(1e-5)
-    steps = Parameter("x", True, (0.1, 0.3, 0.5), 0.1, 0.5, False, (0.1, 0.3, 0.5))
+    steps = Parameter("x", (0.1, 0.3, 0.5), numeric_axis("x", 0.1, 0.5), (0.1, 0.3, 0.5))
     assert beyond(steps, upper=True) == pytest.approx(0.7) and beyond(steps, upper=False) == pytest.approx(-0.1)
-    span = Parameter("lr", True, (1e-3,), 1e-4, 1e-2, True)
+    span = Parameter("lr", (1e-3,), numeric_axis("lr", 1e-4, 1e-2))
     assert beyond(span, upper=True) == pytest.approx(0.1)
 
 
 def test_noise_above_differences_asks_for_seeds(tmp_path):
     found = sweep(tmp_path, [trial(rising(0.05)), trial(rising(0.0499))])
     close = Certainty("cases", "t02", 0.0001, 0.002, 0.003, 2)
-    (one,) = advice.settle_noise(found, NOTHING, close)
-    assert "rerun.py s1 --top 2 --seeds 5" in one.command and "0.0001 behind" in one.why
+    one = advice.compare_seeds(found, close)
+    assert "rerun s1 --top 2 --seeds 5" in one.command and "0.0001 behind" in one.why
     clear = Certainty("cases", "t02", 0.01, 0.002, 0.003, 1)
-    assert advice.settle_noise(found, NOTHING, clear) == advice.settle_noise(found, NOTHING, UNKNOWN) == []
+    assert advice.compare_seeds(found, clear) == advice.compare_seeds(found, UNKNOWN) is None
 
 
 def test_a_flat_setting_is_fixed_at_the_best_value(tmp_path):
     found = sweep(tmp_path, [at(1e-3, 0.05), at(1e-4, 0.04)])
     items = (Importance("lr", 0.95, 0.8, 1.0, 0.1), Importance("lambda1", 0.05, 0.0, 0.1, 0.1))
-    (one,) = advice.fix_flat(found, Importances(items, 60, 0.1), UNKNOWN)
+    one = advice.fix_unimportant(found, Importances(items, 60, 0.1))
     assert one.title == "Fix lambda1" and "--set lambda1=0.3" in one.command and "60 trials" in one.why
-    assert advice.fix_flat(found, Importances(items, 20, 0.1), UNKNOWN) == [], "too few trials to say so"
+    assert advice.fix_unimportant(found, Importances(items, 20, 0.1)) is None, "too few trials to say so"
 
 
 def test_a_best_last_epoch_asks_for_more_epochs(tmp_path):
-    (found,) = advice.train_longer(sweep(tmp_path, [at(1e-3, 0.05)]), NOTHING, UNKNOWN)
+    found = advice.train_longer(sweep(tmp_path, [at(1e-3, 0.05)]))
     assert "--epochs 12" in found.command and "6 of 6" in found.why
     peaked = sweep(tmp_path, [trial([0.01, 0.05, 0.04, 0.03, 0.03, 0.03])], name="peaked")
-    assert advice.train_longer(peaked, NOTHING, UNKNOWN) == []
+    assert advice.train_longer(peaked) is None
 
 
 def test_an_early_plateau_asks_for_fewer_epochs(tmp_path):
     early = [trial([0.02, 0.05 + n / 1e4, *[0.04] * 18]) for n in range(6)]
-    (found,) = advice.train_shorter(sweep(tmp_path, early, epochs=20), NOTHING, UNKNOWN)
+    found = advice.train_shorter(sweep(tmp_path, early, epochs=20))
     assert "--epochs 3" in found.command and "by epoch 2, and ran 20" in found.why
     late = sweep(tmp_path, [trial(rising(0.05 + n / 1e4)) for n in range(6)], name="late")
-    assert advice.train_shorter(late, NOTHING, UNKNOWN) == []
+    assert advice.train_shorter(late) is None
 
 
 def test_failures_in_one_region_are_left_out(tmp_path):
     trials = [at(1e-2, 0.0, end="failed") for _ in range(4)] + [at(lr, 0.05) for lr in (1e-4, 1e-4, 1e-3, 1e-3)]
-    (found,) = advice.mend_failures(sweep(tmp_path, trials), NOTHING, UNKNOWN)
+    found = advice.avoid_failures(sweep(tmp_path, trials))
     assert "4 of 8 trials failed" in found.why and "4 of 4 with lr 0.01 on, 0 of 4 elsewhere" in found.why
     assert "--set lr=0.0001,0.001 " in f"{found.command} "
     low = [at(1e-4, 0.0, end="failed") for _ in range(4)] + [at(lr, 0.05) for lr in (1e-2, 1e-2, 1e-3, 1e-3)]
-    (found,) = advice.mend_failures(sweep(tmp_path, low, name="low"), NOTHING, UNKNOWN)
+    found = advice.avoid_failures(sweep(tmp_path, low, name="low"))
     assert "--set lr=0.001,0.01 " in f"{found.command} "
 
 
 def test_failures_everywhere_are_shown_and_a_single_one_is_not_a_region(tmp_path):
     trials = [at(lr, 0.0, end="failed") for lr in LRS] + [at(lr, 0.05) for lr in LRS]
-    (found,) = advice.mend_failures(sweep(tmp_path, trials), NOTHING, UNKNOWN)
+    found = advice.avoid_failures(sweep(tmp_path, trials))
     assert found.title == "Look at the failures" and "errors/t01.txt" in found.why and not found.command
     single = [at(1e-2, 0.0, end="failed")] + [at(1e-3, 0.05) for _ in range(9)]
-    assert advice.mend_failures(sweep(tmp_path, single, name="single"), NOTHING, UNKNOWN) == []
+    assert advice.avoid_failures(sweep(tmp_path, single, name="single")) is None
 
 
 def test_memory_asks_for_smaller_batches(tmp_path):
     trials = [trial([], "failed", kind="memory", error="OutOfMemoryError"), at(1e-3, 0.05)]
-    (found,) = advice.mend_failures(sweep(tmp_path, trials, fixed={"batch_size": 64}), NOTHING, UNKNOWN)
+    found = advice.avoid_failures(sweep(tmp_path, trials, fixed={"batch_size": 64}))
     assert "--set batch_size=32" in found.command and "want of memory" in found.why
 
 
 def test_crossing_curves_ask_for_later_cuts(tmp_path):
     crossing = [trial([0.01 * n, 0.011 * n, *[0.2 - 0.01 * n] * 4]) for n in range(1, 7)]
-    (found,) = advice.cut_later(sweep(tmp_path, crossing), NOTHING, UNKNOWN)
+    found = advice.cut_later(sweep(tmp_path, crossing))
     assert "--grace-period 4" in found.command and "rank correlation of -1.00" in found.why
     parallel = [trial(rising(0.01 * n)) for n in range(1, 7)]
-    assert advice.cut_later(sweep(tmp_path, parallel, name="parallel"), NOTHING, UNKNOWN) == []
-    assert advice.cut_later(sweep(tmp_path, crossing, name="off", scheduler="none"), NOTHING, UNKNOWN) == []
+    assert advice.cut_later(sweep(tmp_path, parallel, name="parallel")) is None
+    assert advice.cut_later(sweep(tmp_path, crossing, name="off", scheduler="none")) is None
 
 
 def test_few_trials_ask_for_more(tmp_path):
-    (found,) = advice.more_trials(sweep(tmp_path, [at(lr, 0.05) for lr in LRS]), NOTHING, UNKNOWN)
+    found = advice.add_trials(sweep(tmp_path, [at(lr, 0.05) for lr in LRS]))
     assert "--extend 7" in found.command
-    assert advice.more_trials(sweep(tmp_path, many(60), name="many"), NOTHING, UNKNOWN) == []
+    assert advice.add_trials(sweep(tmp_path, many(60), name="many")) is None
 
 
 def test_all_rules_together(tmp_path):

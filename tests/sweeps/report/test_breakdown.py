@@ -89,8 +89,8 @@ def trained_sweep(storage, data):
 
 def test_kept_weights_give_the_numbers_that_were_logged(tmp_path, data):
     record, reports = trained_sweep(tmp_path, data)
-    findings = gather(record)
-    found = rank_leaders(findings, data=data)
+    history = gather(record)
+    found = rank_leaders(history, data=data)
     assert list(found.ranks) == ["t01", "t02"] and not found.problem
     for group in break_down("t01", found.ranks["t01"], data.scenario).by["domain"]:
         assert group.mrr == pytest.approx(reports[0][f"val/{group.domain}/mrr"], rel=1e-12)
@@ -100,16 +100,16 @@ def test_kept_weights_give_the_numbers_that_were_logged(tmp_path, data):
 
 def test_weights_or_data_that_are_gone_are_a_sentence(tmp_path, data):
     record, _ = trained_sweep(tmp_path, data)
-    findings = gather(record)
-    assert "data of sample is not in" in rank_leaders(findings).problem
+    history = gather(record)
+    assert "data of sample is not in" in rank_leaders(history).problem
     other = tiny.make_scenario(seed=5)
-    assert "was trained on data" in rank_leaders(findings, data=SweepData(other, {}, TrialData.build(other))).problem
-    folder = weights_of(findings, 1)
+    assert "was trained on data" in rank_leaders(history, data=SweepData(other, {}, TrialData.build(other))).problem
+    folder = weights_of(history, 1)
     (folder / "best.safetensors").write_bytes(b"broken")
     with pytest.raises(InputError):
         rank_validation(folder, data)
-    assert "cannot be read" in rank_leaders(findings, data=data).problem
+    assert "cannot be read" in rank_leaders(history, data=data).problem
     (folder / "best.safetensors").unlink()
-    assert "weights of t01 are not in" in rank_leaders(findings, data=data).problem
+    assert "weights of t01 are not in" in rank_leaders(history, data=data).problem
     empty = gather(make_sweep(tmp_path, [], name="empty", status="planned"))
     assert rank_leaders(empty).problem == "No trial has a value."

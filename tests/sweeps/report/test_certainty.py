@@ -44,14 +44,14 @@ def test_noise_of_epochs_is_found_around_a_curve():
 
 
 def test_a_lead_beside_its_noise(tmp_path):
-    findings = gather(make_sweep(tmp_path, [trial(rising(0.05)), trial(rising(0.04)), trial(rising(0.0399))]))
+    history = gather(make_sweep(tmp_path, [trial(rising(0.05)), trial(rising(0.04)), trial(rising(0.0399))]))
     rng = np.random.default_rng(3)
     best = ranks(rng)
-    found = certainty(findings, Ranked({"t01": best, "t02": ranks(rng)}))
+    found = certainty(history, Ranked({"t01": best, "t02": ranks(rng)}))
     assert found.how == "cases" and found.runner_up == "t02" and found.own_error == objective_error(best)
-    assert found.lead == pytest.approx(findings.valued[0].record.objective - findings.valued[1].record.objective)
+    assert found.lead == pytest.approx(history.valued[0].record.objective - history.valued[1].record.objective)
     assert found.is_clear == (found.lead > 2 * found.error) and "One seed." in found.sentence
-    alone = certainty(findings, Ranked({"t01": best}))
+    alone = certainty(history, Ranked({"t01": best}))
     assert alone.how == "epochs" and alone.own_error is not None, "the second trial's weights are gone"
 
 
@@ -68,7 +68,7 @@ def test_an_objective_of_a_sample_of_cases_is_less_sure(tmp_path):
 
 
 def test_without_any_measure_of_noise_it_says_so(tmp_path):
-    findings = gather(make_sweep(tmp_path, [trial([0.05]), trial([0.04])], epochs=1))
-    found = certainty(findings, None)
+    history = gather(make_sweep(tmp_path, [trial([0.05]), trial([0.04])], epochs=1))
+    found = certainty(history, None)
     assert found.how == "" and math.isnan(found.error) and "cannot be told" in found.sentence
     assert certainty(gather(make_sweep(tmp_path, [], name="e", status="planned")), None).runner_up == ""

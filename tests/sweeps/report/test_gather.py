@@ -6,7 +6,7 @@ from report_fakes import START, make_sweep, metrics, rising, trial
 
 from llmemf.errors import InputError
 from sweeps.report.gather import find_record, gather
-from sweeps.state.sweep_record import SweepRecord
+from sweeps.state.settings import SweepRecord
 
 
 def test_a_sweep_is_read_as_its_journal_tells(tmp_path):
@@ -15,7 +15,7 @@ def test_a_sweep_is_read_as_its_journal_tells(tmp_path):
                         tests={1: test}, grace_period=2, reduction_factor=2.0)  # fmt: skip
     found = gather(record)
     assert found.state == "completed" and found.best.name == "t01" and found.test == test
-    assert [story.name for story in found.ranked] == ["t01", "t02", "t03"] and len(found.valued) == 2
+    assert [trial.name for trial in found.ranked] == ["t01", "t02", "t03"] and len(found.valued) == 2
     assert found.trials[2].curve == [0.01, 0.03, 0.02, 0.025] and found.trials[2].record.objective == 0.03
     assert found.trials[2].epoch_seconds == pytest.approx(2.0)
     assert found.rungs == [2, 4] and found.domains == ["movie", "book"] and found.epochs == 6
@@ -85,5 +85,5 @@ def test_a_part_of_a_group_knows_it(tmp_path, root):
 def test_a_sweep_without_a_journal_is_empty(tmp_path):
     record = make_sweep(tmp_path, [], status="planned")
     found = gather(record)
-    assert found.trials == {} and found.best is None and found.changed is None and found.domains == []
+    assert found.trials == {} and found.best is None and found.domains == []
     assert isinstance(found.record, SweepRecord) and metrics(0.1)["val/movie/mrr"] == pytest.approx(0.12)

@@ -4,12 +4,17 @@ import pytest
 from report_fakes import make_sweep, rising, trial
 
 from sweeps.report.gather import gather
+from sweeps.report.spending import spend
+
+
+def spending_of(record):
+    return spend(list(gather(record).trials.values()))
 
 
 def test_time_and_savings_by_hand(tmp_path):
     trials = [trial(rising(0.05), seconds=3.0), trial([0.01, 0.02], "pruned", seconds=5.0), trial([], "failed")]
     record = make_sweep(tmp_path, trials, cpus_per_trial=2, gpus_per_trial=0.5)
-    spending = gather(record).spending
+    spending = spending_of(record)
     # 10 s of start-up and 6 x 3 s; 10 s and 2 x 5 s; 12 s.
     assert spending.by_outcome["completed"].place_seconds == 28 and spending.by_outcome["pruned"].epochs == 2
     assert spending.total.cpu_seconds == 2 * (28 + 20 + 12) and spending.total.gpu_seconds == 30
@@ -20,9 +25,9 @@ def test_time_and_savings_by_hand(tmp_path):
 
 def test_the_saving_counts_to_where_completed_trials_stop_by_themselves(tmp_path):
     trials = [trial(rising(0.05)[:4]), trial([0.01, 0.02], "pruned")]
-    assert gather(make_sweep(tmp_path, trials)).spending.saved_epochs == 2
+    assert spending_of(make_sweep(tmp_path, trials)).saved_epochs == 2
     alone = make_sweep(tmp_path, [trial([0.01, 0.02], "pruned")], name="alone")
-    assert gather(alone).spending.saved_epochs == 4
+    assert spending_of(alone).saved_epochs == 4
 
 
 def test_each_part_of_a_trial_counts_by_the_resources_it_had(tmp_path):
@@ -32,5 +37,5 @@ def test_each_part_of_a_trial_counts_by_the_resources_it_had(tmp_path):
     again = json.dumps({"event": "opened", "time": 1_800_000_003_500, "cpus_per_trial": 4, "gpus_per_trial": 0})
     place = next(number for number, line in enumerate(lines) if '"epoch": 2' in line)
     path.write_text("\n".join([*lines[:place], again, *lines[place:]]) + "\n")
-    total = gather(record).spending.total
+    total = spending_of(record).total
     assert total.cpu_seconds == 12 + 4 * 2 and total.gpu_seconds == 12

@@ -36,8 +36,8 @@ class Example:
 
 
 @dataclass(frozen=True)
-class FeatureLook:
-    """What there is to see of a scenario's features.
+class FeatureReport:
+    """What the page of a scenario's features shows.
 
     Attributes:
         scenario: its items.
@@ -60,8 +60,18 @@ class FeatureLook:
         """Warnings of all spaces, each with the name of its space."""
         return [f"{space.name}: {warning}" for space in self.spaces for warning in space.warnings]
 
+    def title_of(self, item: int) -> str:
+        title = str(self.scenario.items.title[item]).strip()
+        return title or f"item {self.scenario.items.external_id[item]} (no title)"
 
-def look_at(scenario: Scenario, matrices: Sequence[FeatureMatrix], *, items: int = 4, seed: int = 0) -> FeatureLook:
+    def text_of(self, item: int) -> str:
+        """LLM text, else description, "" without either."""
+        return self.llm_texts[item] or str(self.scenario.items.description[item]).strip()
+
+
+def measure_features(
+    scenario: Scenario, matrices: Sequence[FeatureMatrix], *, items: int = 4, seed: int = 0
+) -> FeatureReport:
     """Measure all matrices and choose `items` items of each domain to show.
 
     Raises:
@@ -80,7 +90,7 @@ def look_at(scenario: Scenario, matrices: Sequence[FeatureMatrix], *, items: int
     for space in spaces:
         space.warnings.extend(_stale(scenario, space.matrix, sum(map(bool, image_paths))))
     chosen = choose_items(scenario, matrices, items, seed=seed)
-    return FeatureLook(
+    return FeatureReport(
         scenario,
         llm_texts,
         image_paths,

@@ -1,7 +1,6 @@
 import pytest
 
-from sweeps.report.charts import envelope, quantile_classes
-from sweeps.report.html_page import dot, indent, inset, linear_axis, log_axis, note, path, whole_axis
+from llmemf.pages.charts import Line, indent, inset, linear_axis, log_axis, text_axis, whole_axis
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (0.0199, 0.053), (-3.2, 7.7), (1e-7, 3e-7), (99, 100_000)])
@@ -20,34 +19,22 @@ def test_a_single_value_has_an_axis():
 
 
 def test_logarithmic_ticks():
-    axis = log_axis(1e-4, 1e-2)
+    axis = log_axis(1e-4, 1e-2, count=5)
     assert [text for _, text in axis.ticks] == ["1e-4", "3e-4", "1e-3", "3e-3", "0.01"]
     assert axis.at(1e-3) == pytest.approx(0.5) and axis.ticks[2][0] == pytest.approx(0.5)
     assert len(log_axis(1e-9, 1.0).ticks) <= 6
 
 
-def test_epochs_are_whole():
+def test_epochs_are_whole_and_texts_stand_in_the_middle_of_their_part():
     assert [text for _, text in whole_axis(5).ticks] == ["1", "2", "3", "4", "5"]
     assert len(whole_axis(100).ticks) <= 9
+    assert text_axis(["a", "b"]).ticks == ((0.25, "a"), (0.75, "b"))
 
 
 def test_the_plane_has_its_origin_below():
-    assert path([(0, 0), (1, 1)]) == "M0 1000L1000 0" and path([]) == ""
-    assert 'style="left:25.0%;top:90.0%"' in dot(0.25, 0.1, "c", 7) and "data-t=7" in dot(0.25, 0.1, "c", 7)
-    assert "&lt;b&gt;" in note(0, 0, "<b>")
+    assert Line([(0, 0), (1, 1)], "l").path == "M0 1000L1000 0" and Line([], "l").path == ""
 
 
 def test_room_at_the_ends_moves_dots_and_ticks_alike():
     axis = linear_axis(0, 1)
     assert [place for place, _ in inset(axis).ticks] == [indent(place) for place, _ in axis.ticks]
-
-
-def test_the_envelope_is_the_best_of_each_part():
-    points = [(0.0, 0.1), (0.01, 0.5), (0.5, 0.2), (0.51, 0.1), (1.0, 0.3)]
-    assert envelope(points) == [(0.01, 0.5), (0.5, 0.2), (1.0, 0.3)]
-    assert envelope(points[:3]) == []
-
-
-def test_fifths_of_the_order():
-    assert quantile_classes([5, 1, 4, 2, 3]) == [4, 0, 3, 1, 2]
-    assert quantile_classes([0.5]) == [0] and max(quantile_classes(list(range(100)))) == 4

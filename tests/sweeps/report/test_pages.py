@@ -1,63 +1,33 @@
-"""The page and its twin: from every kind of sweep, with nothing in them that is markup by accident, and the right digits."""
+"""The page and its twin: of every kind of sweep, with nothing in them that is markup by accident, and the right digits."""
 
 import csv
+import datetime
 import io
 import json
 import os
 import re
-import time
-from html.parser import HTMLParser
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
+from page_outline import Outline, assert_snapshot
 from report_fakes import make_sweep, many, metrics, rising, trial
 
 from sweeps.report.breakdown import Ranked
-from sweeps.report.content import make_report
+from sweeps.report.content import make_report_data
 from sweeps.report.gather import gather
-from sweeps.report.markdown import as_markdown
-from sweeps.report.page import render
+from sweeps.report.pages import as_html, as_markdown
 from sweeps.report.tracked import Tracked
 from sweeps.state import leaderboard
 
 GONE = Tracked(problem="there is no database")
-VOID = {"meta", "path", "br", "td", "tr"}
-"""Elements without an end tag: of HTML, and rows and cells, whose end tags are optional."""
 NASTY = '<script>alert("x")</script> & \U0001f4a5 `|*_'
 
 
-class Page(HTMLParser):
-    """Element names, visible texts, attributes; knows whether elements are closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.texts, self.attributes, self.sections = [], [], [], []
-        self.ids = set()
-        self.feed(text)
-        assert self.open == [], f"not closed: {self.open}"
-
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
-        assert found.get("id") not in self.ids, f"id {found['id']} stands there twice"
-        self.ids |= {found["id"]} if "id" in found else set()
-        self.attributes.append((tag, found))
-        if tag == "section":
-            self.sections.append(found["id"])
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in VOID:
-            assert self.open.pop() == tag, f"</{tag}> closes another element"
-
-    def handle_data(self, data):
-        if not self.open or self.open[-1] not in ("style", "script"):
-            self.texts.append(data)
-
-
 def report_of(storage, trials, /, ranked=None, tracked=GONE, **more):
-    return make_report(gather(make_sweep(storage, trials, **more)), tracked, ranked)
+    return make_report_data(gather(make_sweep(storage, trials, **more)), tracked, ranked)
 
 
 def fake_ranks(scenario):
@@ -93,30 +63,45 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_sweep_has_a_page(tmp_path, kind):
     trials, more = KINDS[kind]
-    report = report_of(tmp_path, trials, **more)
-    page, twin = Page(render(report)), as_markdown(report)
-    assert "made" in page.sections and twin.startswith("# ")
-    text = " ".join(page.texts)
-    assert "nan" not in text.lower().split() and "None" not in text.split() and "None" not in twin.split()
+    data = report_of(tmp_path, trials, **more)
+    page, twin = Outline(as_html(data)), as_markdown(data)
+    sections = page.values("id", "section")
+    assert "made" in sections and twin.startswith("# ")
+    assert page.values("href") == [f"#{name}" for name in sections]
+    assert "nan" not in page.text.lower().split() and "None" not in page.text.split() and "None" not in twin.split()
     if kind in ("empty", "not yet", "all failed"):
-        assert "best" not in page.sections and ("No trial" in text or "still running" in text)
+        assert "best" not in sections and data.status
+    if data.status:
+        assert data.status in page.text
     if kind == "running":
-        assert "still running" in text and "still running" in twin
+        assert "still running" in data.status and "still running" in twin
     if kind == "one":
-        assert {"best", "trials", "curves", "settings", "cost", "groups"} <= set(page.sections)
+        assert {"best", "trials", "curves", "settings", "cost", "groups"} <= set(sections)
+
+
+def test_a_report_as_a_whole(tmp_path):
+    scenario = tiny.make_scenario()
+    trials = [trial(rising(0.05)), trial(rising(0.06)), trial([0.01, 0.02], "pruned"), trial([0.01], "failed")]
+    data = report_of(tmp_path, trials, Ranked({"t02": fake_ranks(scenario)}, scenario), tests={2: {"test/mrr": 0.07}})
+    # Where the report is made is no part of what it says.
+    advice = [replace(item, command=item.command and "a command") for item in data.advice]
+    fixed = {"facts": [("sweep", "s1")], "advice": advice, "errors_folder": Path("errors"), "shared_settings": []}
+    data = replace(data, made=datetime.datetime(2026, 11, 26, 3, 0), **fixed)
+    assert_snapshot(Outline(as_html(data)).blocks, Path(__file__).with_name("report.txt"))
+    assert_snapshot(as_markdown(data), Path(__file__).with_name("report.md"))
 
 
 def test_nothing_written_by_others_becomes_markup(tmp_path):
     trials = [trial(rising(0.05 + n / 1e3), settings={"lr": 1e-3, "title": NASTY + str(n)}) for n in range(12)]
     trials.append(trial([], "failed", error=f"ValueError: {NASTY}", settings={"lr": 1e-3, "title": NASTY}))
     tracked = Tracked("run", tags={"text_encoder": NASTY, "text_features": NASTY, "candidates_valid": NASTY})
-    report = report_of(tmp_path, trials, tracked=tracked, fixed={"text_encoder": NASTY}, space={})
-    html, twin = render(report), as_markdown(report)
-    page = Page(html)
-    assert sum(tag == "script" for tag, _ in page.attributes) == 2, "the data and the script, nothing else"
-    assert NASTY in " ".join(page.texts) and "alert" not in re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
-    data = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
-    assert NASTY in data["13"][3]
+    data = report_of(tmp_path, trials, tracked=tracked, fixed={"text_encoder": NASTY}, space={})
+    html, twin = as_html(data), as_markdown(data)
+    page = Outline(html)
+    assert page.tags.count("script") == 2, "the data and the script, nothing else"
+    assert NASTY in page.text and "alert" not in re.findall(r"<script>(.*?)</script>", html, re.DOTALL)[0]
+    labels = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    assert NASTY in labels["13"][3]
     plain = re.sub(r"```.*?```", "", twin, flags=re.DOTALL)
     assert "<script" not in plain
     rows = [line for line in plain.splitlines() if line.startswith("|") and "t13" in line]
@@ -124,10 +109,10 @@ def test_nothing_written_by_others_becomes_markup(tmp_path):
 
 
 def test_the_numbers_are_those_of_the_leaderboard(tmp_path):
-    test = {"test/mrr": 0.0712345, "test/movie/mrr": 0.08, "test/book/mrr": 0.06}
-    report = report_of(tmp_path, many(30), epochs=27, tests={})
-    rows = list(csv.DictReader(io.StringIO(leaderboard.as_csv(report.findings.records))))
-    table = re.search(r'<table class="board.*?</table>', render(report), re.DOTALL)[0]
+    history = gather(make_sweep(tmp_path, many(30), epochs=27))
+    page = as_html(make_report_data(history, GONE, None))
+    rows = list(csv.DictReader(io.StringIO(leaderboard.as_csv(history.records))))
+    table = re.search(r'<table class="board.*?</table>', page, re.DOTALL)[0]
     heads = re.findall(r'<button type="button">(.*?)</button>', table)
     found = [re.findall(r"<td[^>]*>[^<]*", row) for row in table.split("<tr")[2:]]
     column = {"objective": "objective", "movie MRR": "val/movie/mrr", "book N@10": "val/book/ndcg_10", "lr": "lr",
@@ -136,59 +121,59 @@ def test_the_numbers_are_those_of_the_leaderboard(tmp_path):
     for cells, row in zip(found, rows):
         assert row["trial"] in cells[1]
         for head, name in column.items():
-            cell = cells[heads.index(head)]
+            cell = cells[heads.index(head)].strip()
             full = re.search(r'data-v="(.*?)"', cell)
             assert (full[1] if full else "") == row[name], f"{row['trial']} {head}"
             if full and name != "lr":
                 assert cell.endswith(f">{float(row[name]):.4f}")
-    best = report.findings.best
-    number = next(index for index, story in report.findings.trials.items() if story is best)
-    again = report_of(tmp_path, many(30), epochs=27, tests={number: test}, name="tested")
-    assert ">0.0712<" in render(again) and "| Test MRR | 0.0712 | looked at once |" in as_markdown(again)
-    assert all(f"{metrics(best.curve[best.record.best_epoch - 1])['val/movie/mrr']:.4f}" in page
-               for page in (render(again), as_markdown(again)))  # fmt: skip
 
 
-def test_a_test_metric_is_shown_only_where_the_sweep_looked(tmp_path):
-    report = report_of(tmp_path, [trial(rising(0.05)), trial(rising(0.06))], tests={1: {"test/mrr": 0.9123}})
-    assert "0.9123" not in render(report), "the test metrics of a trial that is not the best any more"
-    assert "has not looked at the test split" in render(report)
+def test_metrics_of_the_best_trial_stand_on_both_pages(tmp_path):
+    test = {"test/mrr": 0.0712345, "test/movie/mrr": 0.0812, "test/book/mrr": 0.0613}
+    history = gather(make_sweep(tmp_path, [trial(rising(0.04)), trial(rising(0.05))], tests={2: test}))
+    data = make_report_data(history, GONE, None)
+    best = metrics(history.best.curve[history.best.record.best_epoch - 1])
+    assert ("Test MRR", "0.0712", "looked at once") in data.tiles
+    for page in (as_html(data), as_markdown(data)):
+        assert all(f"{value:.4f}" in page for value in (best["val/movie/mrr"], *test.values()))
 
 
-def test_five_hundred_trials_are_small_and_quick(tmp_path):
-    record = make_sweep(tmp_path, many(500), epochs=27)
-    began = time.process_time()
-    report = make_report(gather(record), GONE, None)
-    page, twin = render(report), as_markdown(report)
-    assert time.process_time() - began < 20
-    assert len(page.encode()) < 3_000_000 and len(twin.encode()) < 100_000
-    assert page.count("<tr class=") >= 480 and 'class="board short"' in page and Page(page).sections
+def test_a_test_metric_is_shown_only_for_the_best_trial(tmp_path):
+    data = report_of(tmp_path, [trial(rising(0.05)), trial(rising(0.06))], tests={1: {"test/mrr": 0.9123}})
+    assert "0.9123" not in as_html(data) and next(tile for tile in data.tiles if tile[0] == "Test MRR")[1] == "-"
+
+
+def test_two_hundred_trials_make_a_small_page(tmp_path):
+    data = report_of(tmp_path, many(200), epochs=27)
+    page, twin = as_html(data), as_markdown(data)
+    assert len(page.encode()) < 1_000_000 and len(twin.encode()) < 100_000
+    assert page.count("<tr class=") == 200 and 'class="board short"' in page and 'class="many"' in page
 
 
 def test_results_by_groups_are_shown(tmp_path):
     scenario = tiny.make_scenario()
     ranks = fake_ranks(scenario)
-    report = report_of(tmp_path, [trial(rising(0.05)), trial(rising(0.04))], ranked=Ranked({"t01": ranks}, scenario))
-    text, twin = " ".join(Page(render(report)).texts), as_markdown(report)
+    data = report_of(tmp_path, [trial(rising(0.05)), trial(rising(0.04))], ranked=Ranked({"t01": ranks}, scenario))
+    text, twin = Outline(as_html(data)).text, as_markdown(data)
     film = np.mean(1 / ranks["sampled"][ranks["domain"] == 0])
     assert f"film: {film:.4f}" in text and f"{film:.4f}" in twin
     assert "By popularity of the target" in text and "By length of the history" in text
     left_out = report_of(tmp_path, [trial(rising(0.05))], name="without")
-    assert "--no-breakdown" in render(left_out) and "no-breakdown" in as_markdown(left_out)
-    gone = report_of(
-        tmp_path, [trial(rising(0.05))], ranked=Ranked(problem="The weights of t01 are gone."), name="gone"
-    )
-    assert "The weights of t01 are gone." in render(gone)
+    assert "--no-breakdown" in as_html(left_out) and "no-breakdown" in as_markdown(left_out)
+    gone = Ranked(problem="The weights of t01 are gone.")
+    assert gone.problem in as_html(report_of(tmp_path, [trial(rising(0.05))], ranked=gone, name="gone"))
 
 
 def test_the_page_asks_nobody_for_anything(tmp_path):
-    page = render(report_of(tmp_path, many(30), epochs=27))
+    page = as_html(report_of(tmp_path, many(30), epochs=27))
     assert not re.search(r'(src|href)="(?!#)', page) and "@import" not in page and "url(" not in page
     assert 'content="width=device-width, initial-scale=1"' in page and "screen and (prefers-color-scheme:dark)" in page
 
 
 def test_both_rankings_are_compared_where_trials_have_both(tmp_path):
     trials = [trial(rising(0.05 + n / 1e3), full=0.05 - n / 1e3) for n in range(6)]
-    assert "rank correlation over 6 trials: -1.00" in render(report_of(tmp_path, trials))
+    (_, sentence, chart), _ = report_of(tmp_path, trials).agreements
+    assert "6 trials: -1.00" in sentence and len(chart.dots) == 6
     same = [trial([0.05 + n / 1e3], full=0.05 + n / 1e3) for n in range(6)]
-    assert "the stored candidates are all items" in render(report_of(tmp_path, same, name="same", epochs=1))
+    (_, sentence, chart), _ = report_of(tmp_path, same, name="same", epochs=1).agreements
+    assert "the same numbers" in sentence and chart is None

@@ -1,6 +1,4 @@
-"""The few lines of script of the report: sorting, showing all, copying, and one trial lit up in all charts at once."""
-
-SCRIPT = """
+// Sorting, showing all, copying, and one trial highlighted in all charts at once.
 (function(){
 var d=document,root=d.documentElement;root.classList.add('js');
 var data=JSON.parse(d.getElementById('data').textContent),tip=d.getElementById('tip'),lit=null;
@@ -70,4 +68,3 @@ each(d.querySelectorAll('.code .tool'),function(button){
   });
 });
 })();
-"""

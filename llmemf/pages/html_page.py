@@ -1,0 +1,40 @@
+"""Pages and their Markdown twins, rendered from templates; an HTML page is one file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+
+
+def render(package: str, template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of a package's `templates` folder; it may extend and import those of this package.
+
+    Whatever a value contains is text in an `.html` template, never markup. Filters: `percent` (a length in a style, 25.0%),
+    `whole` (25%), `digits` (0.2500), `md` (a text in a Markdown template).
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("llmemf.pages")]),
+        autoescape=select_autoescape(["html"], default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": "{:.1%}".format,
+        "whole": "{:.0%}".format,
+        "digits": "{:.4f}".format,
+        "md": markdown_text,
+    }
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return environment.get_template(template).render(values)
+
+
+def markdown_text(content: object) -> str:
+    """Any text inside of Markdown: nothing in it is markup, and it stays on one line."""
+    text = " ".join(str(content).split()).replace("\\", "\\\\")
+    for sign in "`*_[]|#<>":
+        text = text.replace(sign, {"<": "&lt;", ">": "&gt;"}.get(sign, f"\\{sign}"))
+    return text

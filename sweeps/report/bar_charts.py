@@ -1,0 +1,70 @@
+"""The bars of the report: importance, hours, and results by group."""
+
+from __future__ import annotations
+
+import math
+
+from llmemf.pages.charts import Bar, Interval, IntervalRow
+from sweeps.report.breakdown import Breakdown, Group
+from sweeps.report.importance import Importances
+from sweeps.report.spending import Spending, hours
+
+STACK = {"completed": "", "pruned": "p", "failed": "f", "interrupted": "o", "running": "o"}
+"""Outcome -> class of its part of the hours."""
+
+
+def importance_bars(found: Importances) -> list[Bar]:
+    """One bar per setting; the line is its interval, the dotted mark the level of chance."""
+    longest = max((max(item.share, item.high, item.chance) for item in found.items), default=1.0)
+    return [
+        Bar(
+            length=item.share / longest,
+            label=item.key,
+            number=f"{item.share:.0%}",
+            says=f"{item.share:.0%}, 90 % interval {item.low:.0%} to {item.high:.0%}, chance {item.chance:.0%}",
+            interval=(item.low / longest, item.high / longest),
+            mark=item.chance / longest,
+            kind="" if item.is_clear else "weak",
+        )
+        for item in found.items
+    ]
+
+
+def hours_stack(spending: Spending) -> list[Bar]:
+    """Where the time went, and beside it, hatched, what pruning saved."""
+    seconds = {name: spending.seconds(share) for name, share in spending.by_outcome.items() if name in STACK}
+    parts = [(name, STACK[name], seconds[name]) for name in STACK if seconds.get(name)]
+    parts += [("saved, about", "saved", spending.saved)] if spending.saved else []
+    whole = spending.saved + spending.spent
+    return [Bar(part / whole, label=name, number=hours(part), kind=kind) for name, kind, part in parts]
+
+
+def group_charts(breakdown: Breakdown) -> dict[str, list[IntervalRow]]:
+    """One chart per way of grouping: MRR with its 95 % interval, a dot per domain, and the number of cases."""
+    return {title: _interval_rows(groups) for title, groups in breakdown.by.items() if title != "domain"}
+
+
+def _interval_rows(groups: list[Group]) -> list[IntervalRow]:
+    first = groups[0].domain
+    # The interval of a tiny group would squeeze all others.
+    top = max(group.mrr + min(half_width(group), group.mrr) for group in groups)
+    rows = []
+    for label in dict.fromkeys(group.label for group in groups):
+        chosen = [group for group in groups if group.label == label]
+        intervals = [
+            Interval(
+                at=min(1, group.mrr / top),
+                low=max(0.0, group.mrr - half_width(group)) / top,
+                high=min(top, group.mrr + half_width(group)) / top,
+                kind="" if group.domain == first else "second",
+            )
+            for group in chosen
+        ]
+        numbers, counts = [f"{group.mrr:.4f}" for group in chosen], [f"{group.cases:,}" for group in chosen]
+        rows.append(IntervalRow(label, intervals, numbers, counts))
+    return rows
+
+
+def half_width(group: Group) -> float:
+    """Half of the 95 % interval; 0 where a single case tells nothing of it."""
+    return 0.0 if math.isnan(group.error) else 1.96 * group.error

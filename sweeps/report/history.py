@@ -1,0 +1,138 @@
+"""What is known of a sweep and of its trials, as plain data: the input of all statistics of the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweeps.core.trial import rungs
+from sweeps.report.parameters import Parameter
+from sweeps.state.settings import GROUPS, SweepRecord
+from sweeps.state.trial_records import TrialRecord, best_of, ranked
+
+
+@dataclass
+class TrialHistory:
+    """One trial, epoch by epoch.
+
+    Attributes:
+        curve: what is monitored (higher is better) after epoch 1, 2, ...; not the best so far.
+        epoch_seconds: mean time of training and validation per epoch; None before the first.
+        stopped_early: whether its own patience ended it.
+        cpus, gpus: what it held last.
+        cpu_seconds, gpu_seconds: what it held of each, in units of one CPU or GPU.
+    """
+
+    record: TrialRecord
+    curve: list[float] = field(default_factory=list)
+    epoch_seconds: float | None = None
+    stopped_early: bool = False
+    cpus: float = 0.0
+    gpus: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
+    def is_valued(self) -> bool:
+        """Whether it has a value that can be ranked."""
+        return self.record.objective is not None and self.record.outcome != "failed"
+
+
+@dataclass
+class SweepHistory:
+    """A sweep as its folder tells it.
+
+    Attributes:
+        trials: number -> history.
+        tests: the event log's `tested` events.
+        state: running, interrupted, completed, failed, planned.
+        state_note: how that is known, "" where the state says all.
+        openings: the event log's `opened` events: hosts, code versions, resources.
+        parameters: settings that differ between trials, seeds left out.
+        fixed: settings that all trials share, defaults included.
+        seconds: wall time, interruptions left out.
+    """
+
+    record: SweepRecord
+    trials: dict[int, TrialHistory]
+    tests: list[dict[str, Any]]
+    state: str
+    state_note: str
+    openings: list[dict[str, Any]]
+    parameters: list[Parameter]
+    fixed: dict[str, Any]
+    seconds: float
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        return [trial.record for trial in self.trials.values()]
+
+    @property
+    def ranked(self) -> list[TrialHistory]:
+        """Best first; failed ones and those without a value last."""
+        return [self.trials[record.number] for record in ranked(self.records)]
+
+    @property
+    def valued(self) -> list[TrialHistory]:
+        """Trials with a value, best first."""
+        return [trial for trial in self.ranked if trial.is_valued]
+
+    @property
+    def best(self) -> TrialHistory | None:
+        found = best_of(self.records)
+        return self.trials[found.number] if found else None
+
+    @property
+    def test(self) -> dict[str, float]:
+        """Test metrics of the best trial; empty where the sweep has not evaluated it on the test split."""
+        best = self.best
+        known = [test["metrics"] for test in self.tests if best and test["trial"] == best.record.number]
+        return known[-1] if known else {}
+
+    @property
+    def domains(self) -> list[str]:
+        """As metrics name them, in their order."""
+        parts = [name.split("/") for record in self.records for name in record.metrics]
+        return list(dict.fromkeys(part[1] for part in parts if len(part) == 3 and part[0] == "val"))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial at most."""
+        return max((record.epochs for record in self.records), default=self.fixed.get("epochs", 0))
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs after which ASHA may cut a trial."""
+        record = self.record
+        if record.scheduler == "none" or not self.epochs:
+            return []
+        return rungs(self.epochs, min(record.grace_period, self.epochs), record.reduction_factor)
+
+    @property
+    def planned(self) -> int:
+        return max(self.record.trials, len(self.trials))
+
+    @property
+    def monitors_loss(self) -> bool:
+        return self.fixed.get("monitor") == "val_loss"
+
+    @property
+    def monitored(self) -> str:
+        """The objective's name on an axis."""
+        return "negative validation loss" if self.monitors_loss else "validation MRR"
+
+    @property
+    def group(self) -> str:
+        """What this sweep is a part of: `comparison NAME`, `ablation NAME`, `rerun NAME`, or ""."""
+        parts, storage = self.record.name.split("--"), Path(self.record.storage)
+        for count in range(len(parts) - 1, 0, -1):
+            owner = "--".join(parts[:count])
+            for root in GROUPS:
+                if (storage / root / owner).exists():
+                    return f"{root.removesuffix('s')} {owner}"
+        return ""

@@ -1,0 +1,32 @@
+"""The report as one HTML file, and its Markdown twin: the same content in two layouts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from llmemf.pages.html_page import render
+from sweeps.report.bar_charts import half_width
+from sweeps.report.content import METRIC_HEADINGS, ReportData
+
+FINE = 120
+"""From so many trials on, dots and lines are drawn finer."""
+
+
+def as_html(data: ReportData) -> str:
+    """The page: opens offline, needs no script to be read, fits desk, phone and paper."""
+    return render("sweeps.report", "report.html", _values(data))
+
+
+def as_markdown(data: ReportData) -> str:
+    """The same numbers and sentences, charts as tables."""
+    return re.sub(r"\n{3,}", "\n\n", render("sweeps.report", "report.md", _values(data)))
+
+
+def _values(data: ReportData) -> dict[str, Any]:
+    return {
+        "data": data,
+        "metric_headings": METRIC_HEADINGS,
+        "half_width": half_width,
+        "is_fine": len(data.labels) >= FINE,
+    }
