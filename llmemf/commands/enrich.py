@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmemf.command_line import command_line
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
 from llmemf.commands.enrich_view import estimate_view, text_summary
-from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
-from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, root_words, say
+from llmemf.commands.long_run import INTERRUPTED, UNFINISHED
 from llmemf.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class TokenParameter(StrEnum):
 
 
 def enrich(
-    name: Name,
+    name: Existing,
     base_url: Annotated[
         str | None,
         typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint; or set OPENAI_BASE_URL."),
@@ -147,7 +146,7 @@ def enrich(
         text_summary(summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
     _leave(stop, budget, cache.usd)
     following = ("profiles", name) if profiles else ("encode", name, "--kind", "text")
-    say(f"next: {command_line('features', *following, *root_words(data_root))}")
+    say(f"next: {hint(data_root, 'features', *following)}")
 
 
 def _ask(

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from llmemf.commands.long_run import say, status_table
+from llmemf.commands.data_options import say
+from llmemf.commands.long_run import status_table
 
 if TYPE_CHECKING:
     from llmemf.features.llm_cost import Prices

@@ -12,13 +12,12 @@ from typing import Annotated
 
 import typer
 
-from llmemf.command_line import command_line
-from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, Name
-from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, root_words, say, status_table
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
+from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, status_table
 
 
 def images(
-    name: Name,
+    name: Existing,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Take images named by external id from here; fetch nothing.")
     ] = None,
@@ -80,8 +79,7 @@ def images(
         say(f"stopped: {fetch.stop.message} The same command goes on from here", error=True)
         raise typer.Exit(UNFINISHED)
     if (table.status == "ok").any():
-        words = ("encode", name, "--kind", "image", *root_words(data_root))
-        say(f"next: {command_line('features', *words)}")
+        say(f"next: {hint(data_root, 'features', 'encode', name, '--kind', 'image')}")
 
 
 def image_summary(scenario, table) -> None:

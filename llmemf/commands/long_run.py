@@ -1,27 +1,13 @@
-"""What `features images` and `features enrich` share: exit codes, and lines and tables on the screen."""
+"""What `features images` and `features enrich` share: exit codes, and the table of their results."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-import typer
 from rich.console import Console
-
-from llmemf.commands.feature_options import DEFAULT_ROOT
 
 INTERRUPTED, UNFINISHED = 130, 1
 """Exit codes: stopped by Ctrl-C or SIGTERM; stopped before the end by a budget or by a server that does not answer."""
-
-
-def say(text: str, error: bool = False) -> None:
-    """Print a line as it is: neither wrapped nor coloured, so that paths and commands can be copied."""
-    typer.echo(text, err=error)
-
-
-def root_words(data_root: Path) -> list[str]:
-    """The option that a command in a hint needs where the data root is not the default one."""
-    return [] if data_root == DEFAULT_ROOT else ["--data-root", str(data_root)]
 
 
 def status_table(counts: Mapping[str, Mapping[str, int]]) -> None:
