@@ -193,7 +193,7 @@ def _ask(
 
 def _leave(stop: Stop, budget: float | None, usd: float) -> None:
     """Say why a run ended before its end, and leave with its exit code."""
-    again = "the same command goes on from here"
+    again = "the same command continues from here"
     if stop.reason == "interrupted":
         say(f"stopped; {again}")
         raise typer.Exit(INTERRUPTED)
