@@ -128,7 +128,10 @@ def differing_ranks(trainer: Trainer) -> float:
 
 def encode(trainer: Trainer, *, packed: bool) -> None:
     """The encoders of one batch, forwards and backwards."""
-    tower, batch = trainer.model.train().towers[0], trainer.train_sequences.batch(torch.arange(256))
+    tower, batch = (
+        trainer.model.train().towers[0],
+        trainer.train_sequences.batch(torch.arange(min(256, len(trainer.train_sequences)))),
+    )
     before, attention.Layout = attention.Layout, functools.partial(attention.Layout, packed=packed)
     try:
         for name, view in batch.views.items():

@@ -51,7 +51,7 @@ class Estimate:
         largest: cost of the largest model of the space, alone on this machine.
         start: from a free slot to the first step of a trial, in the mean of trials that need a new process and others.
         epochs: of a mean trial.
-        at_most: the whole sweep if every trial runs all its epochs; `expected` counts with ASHA.
+        at_most: all that is left of the sweep if every trial runs all its epochs; `expected` counts with ASHA.
         gpu_hours: expected; `gpu_hours_at_most` if every trial runs all its epochs.
     """
 
@@ -86,9 +86,10 @@ def estimate(
     """
     record = plan.record
     check_device(plan)
-    if not any(map(bool, remaining(plan, SweepState(record.folder)))):
+    left = num_left(plan)
+    if not left:
         raise InputError(f"sweep {record.name!r} has no trial left to run")
-    parallel = min(parallel, plan.trials)
+    parallel = min(parallel, left)
     here = record.model_copy(update={"concurrency": parallel, "ray_address": None})
     try:
         copies = slots(here, machine())
@@ -103,7 +104,7 @@ def estimate(
             largest = processes.measure([largest_config(plan, data.trial_data)], LARGEST_SECONDS)[0]
         if largest.private > 0:
             copies = max(1, min(copies, int(0.8 * available_memory() / largest.private)))
-        configs = sampled_configs(plan, copies * math.ceil(min(MEASURED_TRIALS, plan.trials) / copies))
+        configs = sampled_configs(plan, copies * math.ceil(min(MEASURED_TRIALS, left) / copies))
         trials: list[TrialCost] = []
         with TrialProcesses(data.trial_data, here, copies) as processes:
             for first in range(0, len(configs), copies):
@@ -112,6 +113,12 @@ def estimate(
     found = scale(plan, data, parallel, trials, largest, copies, processes.start_seconds)
     _print(plan, found, parallel, disk, console, gpu_price)
     return found
+
+
+def num_left(plan: Plan) -> int:
+    """Trials that are still to run or to be finished."""
+    unfinished, points, later = remaining(plan, SweepState(plan.record.folder))
+    return len(unfinished) + len(points) + later
 
 
 def sampled_configs(plan: Plan, count: int) -> list[TrialConfig]:
@@ -142,26 +149,32 @@ def scale(
     together: int,
     process_seconds: float,
 ) -> Estimate:
-    """The whole sweep out of measured trials.
+    """What is left of the sweep out of measured trials.
 
     Args:
         trials: measured, `together` at once.
         process_seconds: from the start of a process until it is ready for a trial.
     """
     build, epoch, valid, save = (mean(getattr(trial, part) for trial in trials) for part in SCALED)
-    record, cases = plan.record, len(data.trial_data.valid)
-    new_processes = 1.0 if record.fresh_workers else parallel / plan.trials
+    record, cases, left = plan.record, len(data.trial_data.valid), num_left(plan)
+    new_processes = 1.0 if record.fresh_workers else parallel / left
     start = build + new_processes * (process_seconds + TRIAL_GAP)
     # The test split is evaluated once, as a validation of all its cases.
     cases = max(1, min(plan.configs[0].valid_cases or cases, cases))
     once = SWEEP_START + valid * len(data.scenario.test) / cases
-    epochs = expected_epochs(plan.trials, plan.epochs, plan.rungs, record.reduction_factor)
+    # Trials that ended have left their values at the rungs.
+    all_epochs, ended_epochs = (
+        count * expected_epochs(count, plan.epochs, plan.rungs, record.reduction_factor) if count else 0.0
+        for count in (plan.trials, plan.trials - left)
+    )
+    epochs = (all_epochs - ended_epochs) / left
     around = start + (1 + len(plan.rungs)) * save
     full, likely = around + plan.epochs * epoch, around + epochs * epoch
-    rounds = math.ceil(plan.trials / parallel)
-    gpu_hours = record.gpus_per_trial * plan.trials / 3600
-    # At least one trial runs to its end.
-    at_most, expected = once + rounds * full, once + max(full, rounds * likely)
+    rounds = math.ceil(left / parallel)
+    gpu_hours = record.gpus_per_trial * left / 3600
+    # The first trial of a sweep runs to its end.
+    longest = full if left == plan.trials else likely
+    at_most, expected = once + rounds * full, once + max(longest, rounds * likely)
     return Estimate(trials, largest, together, start, epochs, at_most, expected, gpu_hours * likely, gpu_hours * full)
 
 
@@ -188,7 +201,9 @@ def _print(
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("sweep", f"{plan.record.scenario}, {text_format.plural(plan.trials, 'trial')} of at most {epochs}")
+    left = num_left(plan)
+    trials = text_format.plural(left, "trial") + (f" left of {plan.trials:,}" if left < plan.trials else "")
+    facts.add_row("sweep", f"{plan.record.scenario}, {trials} of at most {epochs}")
     facts.add_row("device", f"{found.largest.device}, {parallel} at once")
     facts.add_row(
         "epoch",

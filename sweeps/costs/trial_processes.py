@@ -85,9 +85,8 @@ def _prepare(path: str, places: list[tuple[int, int]], record: SweepRecord, inde
     global _data
     threads = max(1, int(record.cpus_per_trial))
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    visible = visible_gpus(indexes.get(), record.gpus_per_trial, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    if visible is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(indexes.get(), record.gpus_per_trial, visible)
     os.nice(max(0, int(os.environ.get("RAY_worker_niceness", NICENESS)) - os.nice(0)))
     # What libraries print must not come between the lines of the estimate.
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -133,14 +132,14 @@ def attach_data(path: str, places: list[tuple[int, int]]) -> TrialData:
     return pickle.loads(head, buffers=parts)
 
 
-def visible_gpus(index: int, gpus_per_trial: float, visible: str | None) -> str | None:
-    """CUDA_VISIBLE_DEVICES of the trial with this index, packed as Ray packs them; None leaves the environment alone.
+def visible_gpus(index: int, gpus_per_trial: float, visible: str | None) -> str:
+    """CUDA_VISIBLE_DEVICES of the trial with this index, packed as Ray packs them; Ray hides all from one that asks for none.
 
     Args:
         visible: the variable as it is now.
     """
     if not gpus_per_trial:
-        return None
+        return ""
     if gpus_per_trial >= 1:
         count = int(gpus_per_trial)
         wanted = list(range(index * count, (index + 1) * count))

@@ -15,12 +15,13 @@ from llmemf import batches, training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Sequences
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.plan import Options, plan_resume, plan_sweep
 from sweeps.costs import estimate
-from sweeps.costs.estimate import gpu_share, sampled_configs, scale
+from sweeps.costs.estimate import gpu_share, num_left, sampled_configs, scale
 from sweeps.costs.halving import expected_epochs
 from sweeps.costs.measure import TrialCost, measure
 from sweeps.costs.trial_processes import TrialProcesses, attach_data, share_data, visible_gpus
+from sweeps.state.sweep_state import SweepState
 
 SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
 
@@ -166,6 +167,26 @@ def test_a_sweep_is_scaled_up_from_its_trials(project_folder):
     assert few.expected == few.at_most, "one trial runs to its end, beside the other"
 
 
+def test_of_a_resumed_sweep_what_is_left_is_counted(project_folder):
+    plan = make(trials=6, grid_points=4, epochs=6, grace_period=2, name="s1")
+    plan.record.folder.mkdir(parents=True)
+    plan.record.save()
+    state = SweepState(plan.record.folder)
+    for point in plan.points[:4]:
+        record = state.propose(point, plan.space.varied_keys, 6, {})
+        state.start(record)
+        result = {"epoch": 2, "objective": 0.1, "best_epoch": 2, "stopped_early": False}
+        state.add(record, result, stopped=record.number < 4)
+    plan = plan_resume(Options(name="s1"))
+    assert num_left(plan) == 3
+    found = scale(plan, tiny_data(), 1, [cost(4)], cost(4), 1, 4.0)
+    epochs = 6 * expected_epochs(6, 6, [2], 3) - 3 * expected_epochs(3, 6, [2], 3)
+    assert found.epochs == pytest.approx(epochs / 3) and found.epochs < expected_epochs(6, 6, [2], 3)
+    once, around = estimate.SWEEP_START + 1.0, 2 + (4 + 1) / 3 + 1
+    assert found.at_most == pytest.approx(once + 3 * (around + 6 * 5))
+    assert found.expected == pytest.approx(once + 3 * (around + found.epochs * 5))
+
+
 @pytest.mark.parametrize("gigabytes", [0.3, 1, 3, 7, 11, 19, 30, 60])
 def test_the_share_of_a_gpu_packs_as_many_trials_as_its_memory_holds(gigabytes):
     total, used = 80 * 2**30, int(gigabytes * 2**30)
@@ -180,7 +201,7 @@ def test_gpus_are_dealt_as_ray_deals_them():
     assert [visible_gpus(index, 0.5, None) for index in range(4)] == ["0", "0", "1", "1"]
     assert [visible_gpus(index, 2, None) for index in range(2)] == ["0,1", "2,3"]
     assert [visible_gpus(index, 0.25, "4,6") for index in (0, 3, 4)] == ["4", "4", "6"]
-    assert visible_gpus(0, 0, "1") is None
+    assert visible_gpus(0, 0, "1") == ""
 
 
 @pytest.mark.slow
