@@ -1,68 +1,106 @@
 """A checkpoint folder: written whole, read with checks, and ranked by its best weights.
 
 It holds `state.pt` (plain tensors and numbers: resume), `best.safetensors` (weights of the best epoch) and `config.yaml`
-(the trial's configuration, the fingerprint of its data, the hashes of its features and the model's own `facts`).
+(the trial's configuration, the fingerprint of its data, the hashes of its features and of both files, the model's own `facts`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llmemf.batches import TrialData, device_sequences
-from llmemf.config import TrialConfig, build_config, read_yaml
-from llmemf.errors import InputError
+from llmemf.config import TrialConfig, build_config, read_yaml, without_removed
+from llmemf.errors import InputError, StorageError
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.io import write_with
+from llmemf.io import atomic_file, file_hash, write_text
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.ranking import rank_cases, summarise
 from llmemf.scenarios.scenario import Scenario
 
 STATE, BEST, CONFIG = "state.pt", "best.safetensors", "config.yaml"
-RESUME_IGNORED_KEYS = {"epochs", "device", "patience", "chunk_elements"}
+RESUME_IGNORED_KEYS = {"epochs", "device", "patience", "chunk_elements", "compile"}
 """Settings in which a run may differ from the checkpoint that it resumes: they change no result beyond its rounding."""
 
 
-def save_best(
+def save_checkpoint(
     folder: Path,
+    state: Mapping[str, Any],
     config: TrialConfig,
     data: TrialData,
     best: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, str],
 ) -> None:
-    """Write the weights of the best epoch(s), the configuration they belong to and what the model says of itself."""
+    """Write a checkpoint; when a save fails or is killed, the folder still holds one that loads.
+
+    Args:
+        folder: an existing folder.
+        state: plain tensors and numbers for `state.pt`.
+        config: settings of the trial.
+        data: what it was trained on.
+        best: by set of weights ("joint", or "x" and "y"): `value`, `epoch`, and `weights` by name.
+        facts: what the model was built on beside configuration and features.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
     tensors: dict[str, Tensor] = {
         f"{name}/{key}": tensor.contiguous() for name, kept in best.items() for key, tensor in kept["weights"].items()
     }
     chosen = {name: {"value": kept["value"], "epoch": kept["epoch"]} for name, kept in best.items()}
-    write_whole(folder / BEST, lambda path: save_file(tensors, path, metadata={"best": json.dumps(chosen)}))
-    content = {
-        "fingerprint": data.fingerprint,
-        "features": _feature_hashes(config, data),
-        "best": chosen,
-        **({"facts": dict(facts)} if facts else {}),
-        "config": config.to_dict(),
-    }
-    write_whole(folder / CONFIG, lambda path: path.write_text(yaml.safe_dump(content, sort_keys=False)))
+    with atomic_file(folder / STATE) as state_file, atomic_file(folder / BEST) as best_file:
+        with _failures_of(folder / BEST):
+            save_file(tensors, best_file, metadata={"best": json.dumps(chosen)})
+        with _failures_of(folder / STATE):
+            torch.save(dict(state), state_file)
+        content = {
+            "fingerprint": data.fingerprint,
+            "features": _feature_hashes(config, data),
+            "best": chosen,
+            **({"facts": dict(facts)} if facts else {}),
+            "sha256": _valid_hashes(folder, {STATE: file_hash(state_file), BEST: file_hash(best_file)}),
+            "config": config.to_dict(),
+        }
+        write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file of a checkpoint that appears whole or not at all.
+def _valid_hashes(folder: Path, written: Mapping[str, str]) -> dict[str, list[str]]:
+    """By file the hash of this save and of the two before: a kill may leave a file of an earlier save beside this one's."""
+    before = read_yaml(folder / CONFIG).get("sha256", {}) if (folder / CONFIG).exists() else {}
+    return {name: [digest, *before.get(name, [])[:2]] for name, digest in written.items()}
 
-    Raises:
-        InputError: it cannot be written.
+
+def check_file(folder: Path, name: str, stored: Mapping[str, Any]) -> None:
+    """Raise InputError where a file is not as it was written; checkpoints of earlier versions hold no hashes and pass.
+
+    Args:
+        folder: the checkpoint.
+        name: `STATE` or `BEST`.
+        stored: what `read_checkpoint` gave.
     """
+    valid = stored.get("sha256", {}).get(name)
+    if valid and file_hash(folder / name) not in valid:
+        raise InputError(f"{folder / name} is damaged (its SHA-256 is not in {CONFIG}): restore it, or train anew")
+
+
+@contextmanager
+def _failures_of(path: Path) -> Iterator[None]:
+    """Turn what torch and safetensors raise for a failed write into InputError."""
     try:
-        write_with(path, write)
+        yield
+    except OSError as error:
+        raise StorageError.of(path, error) from error
     except (RuntimeError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written: {first_line(error)}") from error
 
@@ -77,7 +115,7 @@ def _feature_hashes(config: TrialConfig, data: TrialData) -> dict[str, str]:
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself.
+    """The content of a checkpoint's `config.yaml`, its configuration without settings that no longer exist.
 
     Raises:
         InputError: there is no checkpoint, or something else.
@@ -85,7 +123,24 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     stored = read_yaml(folder / CONFIG)
     if missing := sorted({"fingerprint", "features", "best", "config"} - set(stored)):
         raise InputError(f"{folder / CONFIG} is not of a checkpoint: it lacks {', '.join(missing)}")
-    return stored
+    return {**stored, "config": without_removed(stored["config"], where=str(folder / CONFIG))}
+
+
+def read_best(folder: Path, stored: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights of the best epoch(s), by set and name: `joint/...`, or `x/...` and `y/...`.
+
+    Args:
+        folder: the checkpoint.
+        stored: what `read_checkpoint` gave.
+
+    Raises:
+        InputError: the file is damaged or cannot be read.
+    """
+    check_file(folder, BEST, stored)
+    try:
+        return load_file(folder / BEST)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder / BEST} cannot be read ({first_line(error)}): train again") from None
 
 
 def check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData, *, verb: str = "use") -> None:
@@ -164,10 +219,7 @@ def rank_checkpoint(
     target = pick_device(config.device)
     sequences = device_sequences(config, scenario, split, target)
     model = model_type(config, data).to(target)
-    try:
-        tensors = load_file(folder / BEST)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder / BEST} cannot be read ({first_line(error)}): train again") from None
+    tensors = read_best(folder, stored)
     targets = scenario.split(split).targets
     found = []
     for name in stored["best"]:

@@ -1,7 +1,7 @@
 """The configuration of one trial: typed, validated, frozen, flat.
 
 `TrialConfig` holds what every system shares; each system adds its own fields by subclassing it in its own file
-(`llmemf.models.llm_emf.LLMEMFConfig`). The keys stay flat so that `--set key=value`, the search space and MLflow
+(`llmemf.models.llm_emf_config.LLMEMFConfig`). The keys stay flat so that `--set key=value`, the search space and MLflow
 params all use the same short names.
 """
 
@@ -33,7 +33,7 @@ class TrialConfig(BaseModel):
     patience: int = Field(10, ge=0)
     """Stop after this many epochs without a better monitored value; 0 never stops early."""
     monitor: Literal["val_mrr", "val_loss"] = "val_mrr"
-    """What early stopping and the choice of the checkpoint look at: mean validation MRR of both domains, or loss."""
+    """What decides early stopping and the choice of the checkpoint: mean validation MRR of both domains, or the loss."""
     selection: Literal["joint", "per_domain"] = "joint"
     """One checkpoint for both domains, or the best of each domain (the literal reading of published tables)."""
     batch_size: int = Field(256, ge=1)
@@ -61,7 +61,10 @@ class TrialConfig(BaseModel):
     ties: Literal["mean", "optimistic", "pessimistic"] = "mean"
     """Rank among equal scores: the mean rank, before all of them (literal C2DSR), or after all of them."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Arithmetic of encoders during training on a GPU; ranking is always fp32, a CPU always uses fp32."""
+    """Arithmetic of encoders during training on a GPU; fp32 there has TF32 products. Ranking and a CPU always use full fp32."""
+    compile: bool = False
+    """Compile the training loss with torch.compile: minutes at the start, then faster steps; results differ by rounding alone.
+    Needs a C++ compiler (g++)."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 

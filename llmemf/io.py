@@ -28,6 +28,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
+    except StorageError:  # of a file that was written inside the block
+        raise
     except OSError as error:
         raise StorageError.of(path, error) from error
     finally:

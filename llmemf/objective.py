@@ -9,8 +9,8 @@ the responsibility p_rm = w_rm P_m(y) / sum_k w_rk P_k(y). Since the loss is a s
 are made in the forward pass, chunk by chunk: no (rows x items) matrix outlives its chunk, and the chunk's size in
 elements does not depend on the number of items.
 
-How a table is looked through is exchangeable: `ExactPass` here computes in the type of its inputs; `llmemf.objective_half`
-and `llmemf.objective_kernel` take half-precision operands with sums in fp32.
+A `TablePass` computes the softmax statistics of a chunk: `ExactPass` here in the type of its inputs, `llmemf.objective_half`
+with half-precision operands and sums in fp32.
 
 Shapes: R rows, N items (columns), K sampled columns, D width, M modalities, c rows of a chunk.
 """
@@ -67,7 +67,7 @@ def columns_of_draws(low: int, high: int, draws: Tensor, exact: Tensor) -> Sampl
 
 @dataclass(frozen=True)
 class SoftmaxStats:
-    """What the chunk's rows see in the table of one modality.
+    """Softmax of a chunk's rows over the table of one modality.
 
     Attributes:
         own_logit: (c,) logit of the row's target.
@@ -76,7 +76,7 @@ class SoftmaxStats:
         expected: (c, D) mean of the item vectors under the softmax.
         vector: (c, D) vector of the target.
         own_share: (c,) probability of the target.
-        kept: whatever the table's gradient needs of this look, or None.
+        kept: (c, N) exponentials, from which the table's gradient is computed; None where it needs no gradient.
     """
 
     own_logit: Tensor
@@ -89,16 +89,22 @@ class SoftmaxStats:
 
 
 class TablePass(Protocol):
-    """One way of looking through the tables of one call of `mixture_nll`."""
+    """One way to compute with the tables of one call of `mixture_nll`."""
 
     def rows_at_once(self, rows: int) -> int:
         """Rows of a chunk, at least 1."""
 
-    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
-        """SoftmaxStats with the (c, D) queries of the rows `part`, whose targets are y (c,), through the table of modality m."""
+    def softmax_stats(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
+        """Softmax of the rows `part` over the table of modality m.
+
+        Args:
+            query: (c, D) queries of these rows.
+            y: (c,) their targets.
+            keep: whether `add_table_gradient` will follow.
+        """
 
     def add_table_gradient(
-        self, m: int, d_table: Tensor, look: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
+        self, m: int, d_table: Tensor, stats: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
     ) -> None:
         """Add sum_r factor_r (P_r(i) - [i = y_r]) query_r to the (N, D) gradient; factor (c,).
 
@@ -106,7 +112,7 @@ class TablePass(Protocol):
         """
 
     def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
-        """What is left to do once all chunks have been added."""
+        """Complete the (N, D) gradient once all chunks have been added."""
 
 
 MakePass = Callable[[Sequence[Tensor], Tensor], TablePass]
@@ -141,7 +147,7 @@ def mixture_nll(
         target_rows: with `sampled`: per modality (R, D_m) the targets' vectors.
         sampled: estimate the normaliser from these columns, whose vectors are `tables` (K, D_m).
         chunk_elements: logits held at once per modality; 0 for `CHUNK_ELEMENTS`.
-        make_pass: another way of looking through whole tables than `ExactPass`; not with `sampled`.
+        make_pass: makes another pass than `ExactPass` over whole tables; not with `sampled`.
 
     Source: eqs. 5-9; the modality-missing rule is ours (method.md section 2).
     """
@@ -154,7 +160,7 @@ def mixture_nll(
             return ExactPass(tables, target_rows, scales, present, sampled, chunk_elements or CHUNK_ELEMENTS)
 
     else:
-        assert sampled is None, "half-precision passes look through whole tables"
+        assert sampled is None, "half-precision passes read whole tables"
     return _MixtureNLL.apply(targets, row_weights, make_pass, log_weights, scales, *queries, *tables, *target_rows)
 
 
@@ -180,7 +186,7 @@ class ExactPass:
     def rows_at_once(self, rows: int) -> int:
         return max(1, min(rows, self.chunk_elements // max(len(self.tables[0]), 1)))
 
-    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
+    def softmax_stats(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
         table, scale, count = self.tables[m], self.scales[m], self.counts[m]
         hits = None if self.sampled is None else self.sampled.ids[None, :] == y[:, None]
         vector = table[y] if self.sampled is None else self.target_rows[m][part]
@@ -210,9 +216,9 @@ class ExactPass:
         return SoftmaxStats(own_logit, top, total, expected, vector, own / total, exponentials if keep else None)
 
     def add_table_gradient(
-        self, m: int, d_table: Tensor, look: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
+        self, m: int, d_table: Tensor, stats: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
     ) -> None:
-        d_table.addmm_(look.kept.T, query * (factor / look.total)[:, None])
+        d_table.addmm_(stats.kept.T, query * (factor / stats.total)[:, None])
         if self.sampled is None:
             d_table.index_add_(0, y, query * -factor[:, None])
 
@@ -251,16 +257,17 @@ class _MixtureNLL(torch.autograd.Function):
         d_targets = [torch.empty_like(y) if y is not None else None for y in target_rows]
         d_weights, d_scales = torch.empty_like(log_weights), torch.zeros_like(scales)
         loss = scales.new_zeros(())
-        # What a table's gradient needs is held until all tables have been seen, so these come last.
+        # The exponentials for a table's gradient are held until all tables were read, so these come last.
         order = sorted(range(modalities), key=wants_table.__getitem__)
         table_pass, rows = make_pass(tables, scales), len(targets)
         step = table_pass.rows_at_once(rows)
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))
             y = targets[part]
-            found = {m: table_pass.look(m, part, queries[m][part], y, wants_table[m]) for m in order}
-            looks = [found[m] for m in range(modalities)]
-            joint = log_weights[part] + torch.stack([k.own_logit - k.top - k.total.log() for k in looks], 1)
+            found = {m: table_pass.softmax_stats(m, part, queries[m][part], y, wants_table[m]) for m in order}
+            per_modality = [found[m] for m in range(modalities)]
+            own_log_shares = [stats.own_logit - stats.top - stats.total.log() for stats in per_modality]
+            joint = log_weights[part] + torch.stack(own_log_shares, 1)
             mixed = joint.logsumexp(1)
             has_probability = mixed != -torch.inf  # true of NaN, which must reach the loss
             weight = torch.where(has_probability, row_weights[part], 0)
@@ -268,16 +275,16 @@ class _MixtureNLL(torch.autograd.Function):
             loss -= torch.where(has_probability, mixed, 0) @ weight
             share = responsibility * weight[:, None]
             d_weights[part] = -share
-            for m, look in enumerate(looks):
+            for m, stats in enumerate(per_modality):
                 query, g = queries[m][part], share[:, m]
-                pull = look.expected - look.vector
+                pull = stats.expected - stats.vector
                 d_scales[m] += g @ (query * pull).sum(1)
                 scaled = scales[m] * g
                 d_queries[m][part] = scaled[:, None] * pull
                 if d_tables[m] is not None:
-                    table_pass.add_table_gradient(m, d_tables[m], look, query, y, scaled)
+                    table_pass.add_table_gradient(m, d_tables[m], stats, query, y, scaled)
                 if d_targets[m] is not None:
-                    d_targets[m][part] = query * (scaled * (look.own_share - 1))[:, None]
+                    d_targets[m][part] = query * (scaled * (stats.own_share - 1))[:, None]
         for m, d_table in enumerate(d_tables):
             if d_table is not None:
                 table_pass.finish_table_gradient(m, d_table)

@@ -6,8 +6,8 @@ into the second product, sum_i P(i) E[i], in bf16, which has the range that fp16
 
 A row whose target is already certain keeps a gradient of about 2^-9 of what it was at first, which is the rounding of bf16.
 
-Nothing is subtracted up to a scale of `UNSHIFTED_SCALE`, and beyond it what the scale has more than that, so that no pass looks
-for a row's maximum. Chunks are blocks of rows and columns whose logits stay in the GPU's L2 cache.
+No pass searches a row's maximum: what is subtracted from the logits is the part of the scale above `UNSHIFTED_SCALE`. Chunks
+are blocks of rows and columns whose logits stay in the GPU's L2 cache.
 
 Shapes: R rows, N items, D width, c rows of a chunk, n columns of a block.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,37 +39,21 @@ CPU_CACHE, CPU_FREE = 2**25, 2**30
 """Bytes that stand for cache and free memory without a GPU."""
 
 
-class HalfTable:
-    """16-bit copies of item vectors: one for the logits, one in bf16 for the expectations (made when first asked for).
+class HalfTable(NamedTuple):
+    """16-bit copies of (N, D) item vectors, zero where an item lacks the modality: fp16 for the logits, bf16 for the expectations."""
 
-    Args:
-        rows: (N, D) unit vectors in fp32, zero where the item lacks the modality.
-        dtype: of the copy for the logits, fp16 or bf16.
-    """
+    logits: Tensor
+    values: Tensor
 
-    def __init__(self, rows: Tensor, dtype: torch.dtype) -> None:
-        self._whole, self._range = self, slice(None)
-        self._logits, self._values = rows.detach().to(dtype), None
-
-    def __deepcopy__(self, memo: dict) -> HalfTable:
-        return self  # never written to
+    @classmethod
+    def of(cls, rows: Tensor) -> HalfTable:
+        """Copies of (N, D) unit vectors in fp32."""
+        logits = rows.detach().half()
+        return cls(logits, logits.bfloat16())
 
     def part(self, low: int, high: int) -> HalfTable:
         """The items `low .. high - 1`, without a copy."""
-        found = object.__new__(HalfTable)
-        found._whole, found._range = self._whole, slice(low, high)
-        return found
-
-    @property
-    def logits(self) -> Tensor:
-        return self._whole._logits[self._range]
-
-    @property
-    def values(self) -> Tensor:
-        whole = self._whole
-        if whole._values is None:
-            whole._values = whole._logits.bfloat16()
-        return whole._values[self._range]
+        return HalfTable(self.logits[low:high], self.values[low:high])
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -109,7 +94,6 @@ class HalfPass:
         scales: Tensor,
         *,
         present: Sequence[Tensor | None] | None = None,
-        scale_bound: float | None = None,
         chunk: tuple[int, int] | None = None,
         chunk_elements: int = 0,
     ) -> None:
@@ -117,14 +101,12 @@ class HalfPass:
         halves: per modality the items of this call.
         scales: (M,) in fp32, each at most `HALF_SCALE`.
         present: per modality an (N,) bool mask of items that stand in its softmax, or None for all.
-        scale_bound: what the host knows of the largest scale, within a few steps of training; None where it knows nothing.
         chunk: rows and columns, where `chunk_shape` is not to choose them.
         """
         self.halves, self.scales = halves, scales
         self.present = present or [None] * len(halves)
         self.chunk, self.chunk_elements = chunk, chunk_elements
-        unshifted = scale_bound is not None and scale_bound <= UNSHIFTED_SCALE
-        self.shifts = None if unshifted else (scales - UNSHIFTED_SCALE).clamp(min=0)
+        self.shifts = (scales - UNSHIFTED_SCALE).clamp(min=0)
 
     def _shape(self, rows: int) -> tuple[int, int]:
         table = self.halves[0].logits
@@ -142,7 +124,7 @@ class HalfPass:
         found = [slice(low, min(low + each, aligned)) for low in range(0, aligned, each)]
         return [*found, slice(aligned, items)] if aligned < items else found
 
-    def look(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
+    def softmax_stats(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
         table, values = self.halves[m].logits, self.halves[m].values
         operand = (query * self.scales[m]).to(table.dtype)
         vector = table[y].float()
@@ -153,9 +135,7 @@ class HalfPass:
             padded = -(-len(table) // ALIGNMENT) * ALIGNMENT
             kept = query.new_empty(len(y), padded, dtype=torch.bfloat16)[:, : len(table)]
         for block in self._blocks(len(y)):
-            logits = product(operand, table[block].T)
-            if self.shifts is not None:
-                logits.sub_(self.shifts[m])
+            logits = product(operand, table[block].T).sub_(self.shifts[m])
             exponentials = torch.empty_like(logits, dtype=torch.bfloat16) if kept is None else kept[:, block]
             torch.exp(logits, out=exponentials)
             if self.present[m] is not None:
@@ -164,20 +144,20 @@ class HalfPass:
             expected += product(exponentials, values[block])
         total = total.clamp(min=torch.finfo(total.dtype).tiny)
         expected.div_(total[:, None])
-        top = torch.zeros_like(self.scales[m]) if self.shifts is None else self.shifts[m]
-        return SoftmaxStats(own_logit, top, total, expected, vector, torch.exp(own_logit - top) / total, kept)
+        own_share = torch.exp(own_logit - self.shifts[m]) / total
+        return SoftmaxStats(own_logit, self.shifts[m], total, expected, vector, own_share, kept)
 
     def add_table_gradient(
-        self, m: int, d_table: Tensor, look: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
+        self, m: int, d_table: Tensor, stats: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
     ) -> None:
         # The target's column counts apart, in fp32: as a difference of rounded products little would be left of P(y) - 1 where
         # P(y) is nearly 1.
-        own = look.kept.gather(1, y[:, None]).squeeze(1).float()
-        look.kept.scatter_(1, y[:, None], 0)
-        d_table.index_add_(0, y, query * (factor * (own - look.total) / look.total)[:, None])
-        weighted = (query * (factor / look.total)[:, None]).bfloat16()
+        own = stats.kept.gather(1, y[:, None]).squeeze(1).float()
+        stats.kept.scatter_(1, y[:, None], 0)
+        d_table.index_add_(0, y, query * (factor * (own - stats.total) / stats.total)[:, None])
+        weighted = (query * (factor / stats.total)[:, None]).bfloat16()
         for block in self._blocks(len(query)):
-            d_table[block] += product(look.kept[:, block].T, weighted)
+            d_table[block] += product(stats.kept[:, block].T, weighted)
 
     def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
         if self.present[m] is not None:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from llmemf.command_line import command_line
+
 
 def models(
     name: Annotated[
@@ -38,8 +40,10 @@ def _list() -> None:
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print()
-    typer.echo("needs: features beside the sequences, with default settings (`llmemf features --help` makes them)")
-    typer.echo("settings of one: llmemf models NAME    train it: llmemf train SCENARIO --set model=NAME")
+    features = command_line("features", "--help")
+    typer.echo(f"needs: features beside the sequences, with default settings (`{features}` tells how to make them)")
+    train = command_line("train", "SCENARIO", "--model", "NAME")
+    typer.echo(f"settings of one: {command_line('models', 'NAME')}    train it: {train}")
 
 
 def _show(name: str) -> None:

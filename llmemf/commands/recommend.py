@@ -1,4 +1,4 @@
-"""The top items for a history, by an exported model.
+"""Recommend the top items for a history, by an exported model.
 
 llmemf recommend --model FOLDER --history "B00003CY51,0767811070" --domain book --k 10
 llmemf recommend --model FOLDER --history @history.txt --domain book --json
@@ -23,7 +23,7 @@ from llmemf.errors import InputError
 
 
 def recommend(
-    model: Annotated[Path, typer.Option("--model", metavar="FOLDER", help="What sweeps/export.py has written.")],
+    model: Annotated[Path, typer.Option("--model", metavar="FOLDER", help="An exported model.")],
     history: Annotated[
         str, typer.Option("--history", help="Item ids, oldest first: id1,id2,...; @FILE, or - for standard input.")
     ],
@@ -35,7 +35,7 @@ def recommend(
     as_json: Annotated[bool, typer.Option("--json", help="The answer as one JSON object.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")] = "auto",
 ) -> None:
-    """Recommend items of one domain to somebody of whom only a history is known."""
+    """Recommend items of one domain to a person with this history."""
     names = read_history(history)
     from llmemf.export.recommendation import Recommendations
 

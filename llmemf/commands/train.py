@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
+
+if TYPE_CHECKING:
+    from llmemf.config import TrialConfig
+    from llmemf.features.matrix import FeatureMatrix
+    from llmemf.scenarios.scenario import Scenario
 
 DEFAULT_ROOT = Path("data")
 SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
@@ -50,11 +56,11 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --output.")] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
-    """Train one model; the test split is not looked at."""
-    from llmemf.config import build_config, parse_assignment, read_yaml
+    """Train one model; the test split is not read."""
+    from llmemf.config import build_config, parse_assignment, read_yaml, without_removed
     from llmemf.models import model_class
 
-    values = read_yaml(config) if config else {}
+    values = without_removed(read_yaml(config), where=str(config)) if config else {}
     values.update(parse_assignment(text) for text in assignments or [])
     if model is not None:
         values["model"] = model
@@ -67,8 +73,8 @@ def train(
     _run(name, settings, output, resume, data_root)
 
 
-def _features(settings, scenario):
-    """The matrices that the settings ask for, by kind."""
+def _features(settings: TrialConfig, scenario: Scenario) -> dict[str, FeatureMatrix]:
+    """The matrices that the system reads with these settings, by kind."""
     from llmemf.features.matrix import find_features
     from llmemf.models import model_class
 
@@ -76,7 +82,7 @@ def _features(settings, scenario):
     return {kind: find_features(scenario, kind, getattr(settings, f"{kind}_encoder")) for kind in kinds}
 
 
-def _run(name, settings, output: Path | None, resume: bool, data_root: Path) -> None:
+def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, data_root: Path) -> None:
     from llmemf.batches import TrialData
     from llmemf.models.recommender import num_parameters
     from llmemf.scenarios.scenario import find_scenario
@@ -113,9 +119,9 @@ def _run(name, settings, output: Path | None, resume: bool, data_root: Path) -> 
     except NonFiniteLoss as error:
         raise InputError(f"{error}; lower the learning rate or clip the gradient (clip_norm)") from None
     if output:
-        console.print(
-            f"checkpoint: {output}   score it once: llmemf evaluate {output} {name} --split test", soft_wrap=True
-        )
+        where = [] if data_root == DEFAULT_ROOT else ["--data-root", data_root]
+        hint = command_line("evaluate", output, name, "--split", "test", *where)
+        console.print(f"checkpoint: {output}   score it once: {hint}", soft_wrap=True)
 
 
 def evaluate(
@@ -146,19 +152,19 @@ def evaluate(
         console.print(note, soft_wrap=True, highlight=False)
 
 
-def _score_checkpoint(folder: Path, scenario, split: str, device: str) -> tuple[dict[str, float], str]:
-    """Metrics, and nothing to say about them."""
-    from llmemf.checkpoint import evaluate_checkpoint
-    from llmemf.config import build_config, read_yaml
+def _score_checkpoint(folder: Path, scenario: Scenario, split: str, device: str) -> tuple[dict[str, float], str]:
+    """Metrics, and an empty note."""
+    from llmemf.checkpoint import CONFIG, evaluate_checkpoint, read_checkpoint
+    from llmemf.config import build_config
     from llmemf.models import model_class
 
-    stored = read_yaml(folder / "config.yaml")["config"]
-    settings = build_config(model_class(stored["model"]).config_class, stored, where=str(folder / "config.yaml"))
+    stored = read_checkpoint(folder)["config"]
+    settings = build_config(model_class(stored["model"]).config_class, stored, where=str(folder / CONFIG))
     return evaluate_checkpoint(folder, scenario, _features(settings, scenario), split, device=device), ""
 
 
-def _score_export(folder: Path, scenario, split: str, device: str) -> tuple[dict[str, float], str]:
-    """Metrics, and how they compare with those that were logged."""
+def _score_export(folder: Path, scenario: Scenario, split: str, device: str) -> tuple[dict[str, float], str]:
+    """Metrics, and a note that compares them with the logged ones."""
     from llmemf.export.evaluation import compare_with_logged, evaluate_export
     from llmemf.export.folder import ExportedModel
 

@@ -1,4 +1,4 @@
-"""The model card: what an exported model is, what it was trained on, what it reached, and what it is not for."""
+"""The model card: what an exported model is, its training data, its numbers, and its limits."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def model_card(
         "```",
         "",
         "```python",
-        "from llmemf.exported.recommendation import Recommendations",
+        "from llmemf.export.recommendation import Recommendations",
         f'Recommendations.load("{name}").answer({{"history": {list(examples)!r}, "domain": "{y}", "k": 10}})',
         "```",
         "",
         (
             "Ids that the model does not know are skipped and named in the answer. Items of the history are left out of the "
-            "answer unless `exclude_history` is false. The person is always a stranger to the model: all it knows of him is the "
-            "history. Scores compare within one answer only."
+            "answer unless `exclude_history` is false. The model knows nothing of the person but this history. Scores can be "
+            "compared within one answer only."
         ),
         "",
         "## Data",

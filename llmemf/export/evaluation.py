@@ -18,7 +18,7 @@ PREFIX = {"valid": "val", "test": "test"}
 
 
 def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test") -> dict[str, float]:
-    """Score a held-out split with what the folder holds, users by their own ids.
+    """Score a held-out split with the exported weights; users keep the ids of the scenario.
 
     Args:
         scenario: the scenario the model was trained on.
@@ -76,10 +76,9 @@ class Comparison:
 
 
 def compare_with_logged(model: ExportedModel, found: Mapping[str, float], split: str) -> Comparison | None:
-    """Compare what `evaluate_export` gave with the logged numbers of the split; None where nothing can be compared.
+    """Compare the numbers of `evaluate_export` with the logged ones of the split; None where nothing can be compared.
 
-    Validation numbers that were logged on a sample of cases, or at an epoch that is not each domain's best, are of
-    something else.
+    Validation numbers that were logged on a sample of cases, or at an epoch that is not the best of each domain, cannot be.
     """
     config = model.config
     if split == "valid" and (config.valid_cases or config.selection == "per_domain"):

@@ -7,7 +7,7 @@
     data.safetensors   what the system is built on beside its weights: frozen feature rows, and the training sequences
                        where its state follows from them (item graphs, neighbours, counts, known users)
     items.parquet      external_id, title: one row per item in global order
-    metrics.json       the numbers that were logged in training (`valid`) and at the look at the test split (`test`)
+    metrics.json       the numbers that were logged in training (`valid`) and by the evaluation on the test split (`test`)
 
 Nothing in it is a pickle.
 """
@@ -31,8 +31,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llmemf.batches import TrialData
-from llmemf.checkpoint import BEST, CONFIG, check_data
-from llmemf.config import TrialConfig, build_config, read_yaml
+from llmemf.checkpoint import BEST, CONFIG, check_data, read_best, read_checkpoint
+from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
 from llmemf.export.card import model_card
 from llmemf.features.matrix import FeatureMatrix
@@ -50,7 +50,7 @@ SEQUENCE_PARTS = ("users", "offsets", "items", "times")
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A loaded folder.
+    """The content of a folder, its model ready to score.
 
     Attributes:
         folder: where it was loaded from.
@@ -58,8 +58,8 @@ class ExportedModel:
         config: settings of the trial, with the device that was asked for.
         items: `external_id` and `title` in global order.
         metrics: logged numbers by split.
-        models: what scores domain X, and what scores domain Y; one and the same unless `selection: per_domain`.
-        device: where they are.
+        models: the model of domain X and that of domain Y; one and the same unless `selection: per_domain`.
+        device: where the models are.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ class ExportedModel:
 
     @property
     def stranger(self) -> int:
-        """Dense id of a user of whom training has seen nothing."""
+        """Dense id of a user without training sequences."""
         return self.manifest["num_users"]
 
     @classmethod
@@ -99,7 +99,7 @@ class ExportedModel:
         for name, expected in manifest["files"].items():
             if file_hash(folder / name) != expected:
                 raise InputError(f"{folder / name} was changed after it was exported: export the model again")
-        stored = read_yaml(folder / CONFIG)
+        stored = read_checkpoint(folder)
         config_class = model_class(stored["config"]["model"]).config_class
         config = build_config(config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
         try:
@@ -148,15 +148,12 @@ def export_checkpoint(
         raise InputError(f"{target} exists already: give --overwrite to replace it, or another folder")
     if target.exists() and not is_exported(target):
         raise InputError(f"{target} exists and holds no exported model: it is not overwritten; give another folder")
-    stored = read_yaml(checkpoint / CONFIG)
+    stored = read_checkpoint(checkpoint)
     kind = model_class(stored["config"]["model"])
     config = build_config(kind.config_class, {**stored["config"], "device": "cpu"}, where=str(checkpoint / CONFIG))
     data = TrialData.build(scenario, **features)
     check_data(checkpoint, stored, data, verb="export")
-    try:
-        tensors = load_file(checkpoint / BEST)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{checkpoint / BEST} cannot be read ({str(error).partition(chr(10))[0]})") from None
+    tensors = read_best(checkpoint, stored)
     arrays = {f"train.{part}": getattr(data.train, part) for part in SEQUENCE_PARTS}
     keeps_training = _state_follows_from_training(config, data)
     if not keeps_training:
@@ -216,8 +213,7 @@ def build_models(
         data: what they are built on.
         best: sets of weights: `joint`, or `x` and `y`.
         tensors: weights as in a checkpoint, by set; a system in closed form has none.
-        strangers: leave room for one more user, of whom nothing is known: the last one. Tables with one row per user
-            get a row of zeros for him.
+        strangers: add one user without a history, the last one. Tables with one row per user get a row of zeros for it.
 
     Raises:
         InputError: the weights do not fit the configuration.
@@ -256,7 +252,7 @@ def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
     whole = kind(config, data)
     try:
         bare = kind(config, empty)
-    except Exception:  # noqa: BLE001  whatever a system makes of no data at all: it needs some
+    except Exception:  # noqa: BLE001  a system that fails without data needs the data, whatever it raises
         return True
     # Tables that only draw negatives are of no use after training.
     drawing = tuple(f"{name}." for name, module in whole.named_modules() if isinstance(module, UnseenItems))
@@ -269,7 +265,7 @@ def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
 
 
 def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> TrialData:
-    """What the system was built on, as far as the folder keeps it."""
+    """The data that the system was built on; sequences are empty where its state does not follow from them."""
     none = Sequences.from_rows([], [])
     features = {
         kind: FeatureMatrix(kind, fact["encoder"], arrays[f"{kind}.rows"], arrays[f"{kind}.has"], "")

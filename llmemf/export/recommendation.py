@@ -96,7 +96,7 @@ class Recommendations:
         return {"domain": name, "items": items, "known_items": len(known), "unknown_items": unknown}
 
     def scores(self, history: list[int], domain: int) -> np.ndarray:
-        """(n,) scores of all items of a domain for a user of whom nothing but this history (global ids) is known."""
+        """(n,) scores of all items of a domain for a user known by this history (global ids) alone."""
         with torch.inference_mode():
             return self.model.models[domain].score_all(self._batch(history), domain)[0].double().cpu().numpy()
 

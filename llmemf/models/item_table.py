@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import warnings
-import weakref
 from typing import Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -51,9 +49,9 @@ class IdTable(nn.Module):
         inputs = self.input if ids is None else F.embedding(ids, self.input)
         return inputs, F.normalize(inputs, dim=-1) if self.output is None else self.output_rows(ids)
 
-    def half_rows(self, outputs: Tensor, dtype: torch.dtype) -> HalfTable:
+    def half_rows(self, outputs: Tensor) -> HalfTable:
         """16-bit copies of `outputs`, the (N, D) unit vectors of this step."""
-        return HalfTable(outputs, dtype)
+        return HalfTable.of(outputs)
 
 
 class FrozenTable(nn.Module):
@@ -81,8 +79,7 @@ class FrozenTable(nn.Module):
                 own = rows[part][has[part]].float()
                 mean = own.mean(0) if len(own) else own.new_zeros(rows.shape[1])
                 rows[part][~has[part]] = F.normalize(mean, dim=0).to(rows.dtype)
-        # Rows without a trained part: their 16-bit copies serve every model of this process that has the same ones.
-        self._shared = _shared_copies(features.rows, missing, num_x) if self._is_constant(projection, missing) else None
+        self._half: HalfTable | None = None
         self.register_buffer("rows", rows, persistent=False)
         self.register_buffer("present", has, persistent=False)
         self.masked = missing == "renormalise" and not bool(has.all())
@@ -94,10 +91,6 @@ class FrozenTable(nn.Module):
     def dtype(self) -> torch.dtype:
         """What vectors are handed out in: never lower than fp32, whatever the rows are held in."""
         return torch.promote_types(self.rows.dtype, torch.float32)
-
-    @staticmethod
-    def _is_constant(projection: Projection, missing: Missing) -> bool:
-        return projection == "none" and missing != "learned"
 
     @property
     def has(self) -> Tensor | None:
@@ -132,11 +125,13 @@ class FrozenTable(nn.Module):
             return outputs, outputs
         return outputs * (self.present if ids is None else self.present[ids]).unsqueeze(-1), outputs
 
-    def half_rows(self, outputs: Tensor, dtype: torch.dtype) -> HalfTable:
-        """16-bit copies of `outputs`, the (N, D) unit vectors of this step; zero where an item leaves the mixture."""
-        if self._shared is None:
-            return HalfTable(outputs if not self.masked else outputs * self.present.unsqueeze(-1), dtype)
-        return self._shared.half(outputs, dtype)
+    def half_rows(self, outputs: Tensor) -> HalfTable:
+        """16-bit copies of `outputs`, the (N, D) unit vectors of this step; made once where nothing in them is trained."""
+        if self.projection is not None or self.missing is not None:
+            return HalfTable.of(outputs * self.present.unsqueeze(-1) if self.masked else outputs)
+        if self._half is None or self._half.logits.device != outputs.device:
+            self._half = HalfTable.of(outputs)
+        return self._half
 
     def _raw(self, ids: Tensor | None) -> Tensor:
         rows = (self.rows if ids is None else F.embedding(ids, self.rows)).to(self.dtype)
@@ -144,32 +139,6 @@ class FrozenTable(nn.Module):
             return rows
         present = self.present if ids is None else self.present[ids]
         return torch.where(present.unsqueeze(-1), rows, F.normalize(self.missing, dim=0))
-
-
-class _SharedCopies:
-    """16-bit copies of one set of frozen rows, by device and type."""
-
-    def __init__(self, rows: np.ndarray) -> None:
-        self.rows = rows  # held, so that nothing else comes to lie at their address
-        self._halves: dict[tuple[torch.device, torch.dtype], HalfTable] = {}
-
-    def __deepcopy__(self, memo: dict) -> _SharedCopies:
-        return self
-
-    def half(self, rows: Tensor, dtype: torch.dtype) -> HalfTable:
-        key = rows.device, dtype
-        if key not in self._halves:
-            self._halves[key] = HalfTable(rows, dtype)
-        return self._halves[key]
-
-
-_shared: weakref.WeakValueDictionary[tuple, _SharedCopies] = weakref.WeakValueDictionary()
-
-
-def _shared_copies(rows: np.ndarray, missing: Missing, num_x: int) -> _SharedCopies:
-    """The copies of these rows, as long as some model of this process has them."""
-    key = (rows.__array_interface__["data"][0], rows.shape, rows.strides, str(rows.dtype), missing, num_x)
-    return _shared.setdefault(key, _SharedCopies(rows))
 
 
 def _projection(kind: Projection, width_in: int, width_out: int) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""One tower of LLM-EMF: the encoders of its sequences and modalities over the item tables, their losses and scores (eqs. 4-12).
+"""The encoders of LLM-EMF: one per sequence and modality over the item tables, with their losses and scores (eqs. 4-12).
 
 Shapes: B batch, L length, D width, N items, n items of one domain, M modalities, R rows with a target.
 """
@@ -6,7 +6,6 @@ Shapes: B batch, L length, D width, N items, n items of one domain, M modalities
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,9 @@ from llmemf.errors import InputError
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.content import with_content
 from llmemf.models.item_table import FrozenTable, IdTable
+from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
 from llmemf.models.mixture import MixtureHead, StepRows
 
-if TYPE_CHECKING:
-    from llmemf.models.llm_emf import LLMEMFConfig
-
-MODALITIES = ("id", "image", "text")
 SCORE_ELEMENTS = 2**22
 """Logits held at once in scoring (16 MiB in fp32), as long as they are of `SCORE_ROWS` cases."""
 GPU_SCORE_ELEMENTS = 2**27
@@ -29,11 +25,17 @@ GPU_SCORE_ELEMENTS = 2**27
 SCORE_ROWS = 32
 """Cases scored at once at least: fewer read the tables so often that reading decides."""
 ROW_MULTIPLE = 128
-"""Rows of a GPU's step are padded to a multiple of this, so that shapes repeat."""
+"""The number of rows of a padded step is a multiple of this, so that shapes repeat from epoch to epoch."""
 
 
 class LLMEMFEncoders(nn.Module):
-    """Nine encoders over the item tables, with their losses and scores."""
+    """Nine encoders over the item tables, with their losses and scores.
+
+    Args:
+        config: settings of LLM-EMF.
+        data: features and numbers of items.
+        first: the domain with weight 1 in the loss, "x" or "y" (eq. 10).
+    """
 
     def __init__(self, config: LLMEMFConfig, data: TrialData, first: str) -> None:
         super().__init__()
@@ -99,18 +101,14 @@ class LLMEMFEncoders(nn.Module):
         """Per sequence and modality (B, L, D_m) states from the vectors of the items."""
         return {s: self.states(view.items < self.num_items, s, inputs[s]) for s, view in views.items()}
 
-    def plan_epoch(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
-        """Count the rows of the epoch's largest batch, so that no step has to wait for their number.
+    def count_rows(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
+        """Count the rows with a target in the largest batch of an epoch; every later step is padded to that number.
+
+        The host then never waits for the device to tell how many rows a batch has, and shapes repeat. Nothing else changes.
 
         Args:
             order: (S,) order in which the sequences will come.
         """
-        if self.head.log_scale.device.type == "cpu":
-            return
-        self.fix_row_counts(sequences, order, batch_size)
-
-    def fix_row_counts(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
-        """`plan_epoch` on any device: steps have as many rows as the largest batch from here on."""
         batch = torch.arange(len(order), device=order.device) // batch_size
         most = {}
         for s in self.loss_weights:
@@ -136,8 +134,11 @@ class LLMEMFEncoders(nn.Module):
             s: [x.view(*view.items.shape, -1) for x in own]
             for (s, view), own in zip(views.items(), zip(*(vectors.split(sizes) for vectors in embedded)))
         }
-        states, loss = self._states_of(views, inputs), self._padded_loss if self.row_counts else self._sequence_loss
-        terms = [weight * loss(views[s], s, step, states[s]) / len(batch) for s, weight in self.loss_weights.items()]
+        states = self._states_of(views, inputs)
+        terms = [
+            weight * self._sequence_loss(views[s], s, step, states[s]) / len(batch)
+            for s, weight in self.loss_weights.items()
+        ]
         return torch.stack(terms).sum()
 
     def _over_all(self, sequence: str) -> bool:
@@ -163,53 +164,35 @@ class LLMEMFEncoders(nn.Module):
         merged = sequence == "xy" or self.config.next_target == "merged"
         return view.next_merged if merged else view.next_same
 
-    def _padded_loss(self, view: SequenceView, sequence: str, step: StepRows, states: Sequence[Tensor]) -> Tensor:
-        """`_sequence_loss` over a number of rows that is known beforehand; those too many weigh nothing."""
-        following = self._following(view, sequence)
-        counted, terms = self._counted(following < self.num_items), []
-        learned = [self.empty[f"{sequence}_{m}"] for m in self.modalities] if self._learns_empty(sequence) else None
-        for low, high in self._target_ranges(sequence):
-            count = self.row_counts[sequence, low]
-            wanted = (counted & (following >= low) & (following < high)).flatten()
-            places, real = _places(wanted, count)
-            targets = torch.where(real, following.flatten()[places], low)
-            queries = [_at_least_single(state.flatten(0, 1)[places]) for state in states]
-            if learned is not None:
-                items = view.items < self.num_items
-                first = view.items.gather(1, items.int().argmax(1, keepdim=True)).squeeze(1)
-                inside = items.any(1) & (first >= low) & (first < high)
-                targets = torch.cat([targets, torch.where(inside, first, low)])
-                real = torch.cat([real, inside])
-                queries = [torch.cat([q, e.expand(len(first), -1)]) for q, e in zip(queries, learned)]
-            weights = real.to(queries[0].dtype)
-            with torch.autocast(targets.device.type, enabled=False):
-                nll = self.head.nll(queries, targets, low, high, step, view.items, weights, few_operations=True)
-            # Rows without a place must not be lost in silence.
-            terms.append(torch.where(wanted.sum() > count, torch.nan, nll))
-        return torch.stack(terms).sum()
-
     def _learns_empty(self, sequence: str) -> bool:
         return f"{sequence}_{self.modalities[0]}" in self.empty
 
     def _sequence_loss(self, view: SequenceView, sequence: str, step: StepRows, states: Sequence[Tensor]) -> Tensor:
-        """L^s: sum of -log P^s(next item) over the counted positions (eq. 9)."""
+        """L^s: sum of -log P^s(next item) over the counted positions (eq. 9).
+
+        Args:
+            states: per modality (B, L, D_m).
+        """
         following = self._following(view, sequence)
-        counted = self._counted(following < self.num_items)
-        targets = following[counted]
-        queries = [_at_least_single(state[counted]) for state in states]
-        if self._learns_empty(sequence):
-            first = _first_items(view.items, self.num_items)
-            targets = torch.cat([targets, first])
-            learned = [self.empty[f"{sequence}_{m}"].expand(len(first), -1) for m in self.modalities]
-            queries = [torch.cat(pair) for pair in zip(queries, learned)]
-        with torch.autocast(targets.device.type, enabled=False):
-            if self._over_all(sequence):
-                return self.head.nll(queries, targets, 0, self.num_items, step, view.items)
-            in_x = targets < self.num_x
-            return sum(
-                self.head.nll([q[part] for q in queries], targets[part], low, high, step, view.items)
-                for part, (low, high) in zip((in_x, ~in_x), self._ranges(sequence))
-            )
+        counted, terms = self._counted(following < self.num_items), []
+        for low, high in self._target_ranges(sequence):
+            wanted = (counted & (following >= low) & (following < high)).flatten()
+            places, weights = _places(wanted, self.row_counts.get((sequence, low)))
+            targets = following.flatten()[places]
+            queries = [_at_least_single(state.flatten(0, 1)[places]) for state in states]
+            if self._learns_empty(sequence):
+                first, exists = _first_items(view.items, self.num_items)
+                inside = exists & (first >= low) & (first < high)
+                starts, start_weights = _places(inside, None if weights is None else len(first))
+                targets = torch.cat([targets, first[starts]])
+                learned = [self.empty[f"{sequence}_{m}"].expand(len(starts), -1) for m in self.modalities]
+                queries = [torch.cat(pair) for pair in zip(queries, learned)]
+                weights = None if weights is None else torch.cat([weights, start_weights])
+            if weights is not None:  # a row without weight may have any target of the range
+                targets = torch.where(weights > 0, targets, low)
+            with torch.autocast(targets.device.type, enabled=False):
+                terms.append(self.head.nll(queries, targets, low, high, step, view.items, weights))
+        return torch.stack(terms).sum()
 
     def _counted(self, valid_BL: Tensor) -> Tensor:
         if self.config.loss_positions == "all":
@@ -270,18 +253,28 @@ def _at_least_single(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _places(wanted: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """(count,) places of a flat mask that are True, in their order, then zeros; and which of them are such places."""
+def _places(wanted: Tensor, count: int | None) -> tuple[Tensor, Tensor | None]:
+    """Places of a flat mask that are True, in their order, and the weight of each row.
+
+    Args:
+        wanted: (P,) bool.
+        count: rows that are wanted: fewer places are followed by place 0 with weight 0, more make every weight NaN, so that no
+            row is lost in silence; None for as many rows as there are places, which the host has to wait for.
+
+    Returns:
+        (R,) places, and their (R,) weights in fp32; None where all are 1.
+    """
+    if count is None:
+        return wanted.nonzero().squeeze(1), None
     rank = wanted.cumsum(0)
     slot = torch.where(wanted & (rank <= count), rank - 1, count)
     every = torch.arange(len(wanted), device=wanted.device)
     places = every.new_zeros(count + 1).scatter_(0, slot, every)[:count]
     real = torch.arange(count, device=wanted.device) < rank[-1]
-    return torch.where(real, places, 0), real
+    return torch.where(real, places, 0), torch.where(rank[-1] <= count, real.float(), torch.nan)
 
 
-def _first_items(items_BL: Tensor, pad: int) -> Tensor:
-    """(R,) first item of every row that has one."""
-    real = items_BL < pad
-    rows = real.any(1)
-    return items_BL[rows].gather(1, real[rows].int().argmax(1, keepdim=True)).squeeze(1)
+def _first_items(items_BL: Tensor, pad: int) -> tuple[Tensor, Tensor]:
+    """(B,) first item of every left-padded row, and (B,) whether the row has one."""
+    real_BL = items_BL < pad
+    return items_BL.gather(1, real_BL.int().argmax(1, keepdim=True)).squeeze(1), real_BL.any(1)

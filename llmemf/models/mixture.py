@@ -21,7 +21,6 @@ from llmemf.objective_half import HALF_SCALE, HalfPass, HalfTable
 FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32."""
 
-
 BLOCK = 16384
 """Rows of a half-precision table that are brought to single precision at a time."""
 
@@ -44,7 +43,7 @@ class MixtureSettings:
 class StepRows:
     """Item vectors of one training step: of all items, or of the U items that a sampled step reads.
 
-    They are made once per step, so that every table has one gradient of its size, however often the step looks into it.
+    They are made once per step, so that every table has one gradient of its size, however often the step reads it.
 
     Attributes:
         inputs: per modality (U, D_m) vectors as the encoders read them.
@@ -66,23 +65,6 @@ class StepRows:
         real = (ids < pad).unsqueeze(-1)
         rows = ids.clamp(max=pad - 1) if self.place is None else self.place[ids]
         return [F.embedding(rows, table) * real for table in self.inputs]
-
-
-class UnitRows(torch.autograd.Function):
-    """`F.normalize` of (R, D) rows in 7 operations, there and back, instead of about 20."""
-
-    @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp_min_(1e-12)
-        unit = rows / length
-        ctx.save_for_backward(unit, length)
-        return unit
-
-    @staticmethod
-    def backward(ctx, upstream: Tensor) -> Tensor:
-        unit, length = ctx.saved_tensors
-        along = (upstream * unit).sum(1, keepdim=True)
-        return torch.addcmul(upstream, unit, along, value=-1).div_(length)
 
 
 class MixtureHead(nn.Module):
@@ -109,22 +91,10 @@ class MixtureHead(nn.Module):
         self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
         self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed")
         self._cache: tuple[list[Tensor], Tensor, list[Tensor | None], Tensor] | None = None
-        self._seen_scale: Tensor | None = None
 
     def train(self, mode: bool = True) -> MixtureHead:
-        self._cache = self._seen_scale = None
+        self._cache = None
         return super().train(mode)
-
-    def scale_bound(self) -> float:
-        """The largest scale as the host knows it: on a GPU that of a few steps ago, so that nothing waits."""
-        largest = self.scales().detach().max()
-        if largest.device.type != "cuda":
-            return float(largest)
-        if self._seen_scale is None:  # once per epoch
-            self._seen_scale = torch.empty(()).pin_memory().copy_(largest)
-        else:
-            self._seen_scale.copy_(largest, non_blocking=True)
-        return float(self._seen_scale)
 
     def scales(self) -> Tensor:
         """(M,) inverse temperatures; a learned one is put back to its bound, so that it keeps a gradient there."""
@@ -160,7 +130,7 @@ class MixtureHead(nn.Module):
         pairs = [table.step_rows(ids) for table in self.tables.values()]
         outputs, halves = [rows for _, rows in pairs], None
         if self.settings.precision == "fp16":
-            halves = [table.half_rows(rows, torch.float16) for table, rows in zip(self.tables.values(), outputs)]
+            halves = [table.half_rows(rows) for table, rows in zip(self.tables.values(), outputs)]
         return StepRows([inputs for inputs, _ in pairs], outputs, place, draws, halves)
 
     def nll(
@@ -172,8 +142,6 @@ class MixtureHead(nn.Module):
         step: StepRows,
         exact: Tensor,
         row_weights: Tensor | None = None,
-        *,
-        few_operations: bool = False,
     ) -> Tensor:
         """Sum over rows of -log P(target), the softmax running over the items `low .. high - 1`.
 
@@ -184,13 +152,12 @@ class MixtureHead(nn.Module):
             exact: item ids that a sampled normaliser counts exactly, whatever is drawn: the inputs of the batch. Cosines
                 are largest near a row's own inputs; left to chance, no model would learn to rank them down.
             row_weights: (R,) weight of every row, 1 by default.
-            few_operations: normalise the queries with a gradient of few operations, for devices that wait for launches.
         """
         if not len(targets):
             return torch.stack([q.sum() for q in queries]).sum() * 0
         tables = list(self.tables.values())
         log_weights, scales = self.item_log_weights(), self.scales()
-        queries = [UnitRows.apply(q) if few_operations else F.normalize(q, dim=1) for q in queries]
+        queries = [F.normalize(q, dim=1) for q in queries]
         if step.place is not None:
             sampled = columns_of_draws(low, high, step.draws[low, high], exact)
             ids = sampled.ids
@@ -214,7 +181,7 @@ class MixtureHead(nn.Module):
             targets if sampled else targets - low,
             target_weights,
             scales,
-            scales.new_ones(len(targets)) if row_weights is None else row_weights,
+            scales.new_ones(len(targets)) if row_weights is None else row_weights.to(scales.dtype),
             present=present,
             target_rows=target_rows,
             sampled=sampled,
@@ -223,11 +190,8 @@ class MixtureHead(nn.Module):
         )
 
     def _half_pass(self, step: StepRows, low: int, high: int, present: Sequence[Tensor | None]) -> MakePass:
-        parts = [half.part(low, high) for half in step.halves]
-        bound, elements = self.scale_bound(), self.settings.chunk_elements
-        return lambda tables, scales: HalfPass(
-            parts, scales, present=present, scale_bound=bound, chunk_elements=elements
-        )
+        halves, elements = [half.part(low, high) for half in step.halves], self.settings.chunk_elements
+        return lambda tables, scales: HalfPass(halves, scales, present=present, chunk_elements=elements)
 
     def add_probability(
         self, total: Tensor, queries: Sequence[Tensor], wanted: slice, normaliser: slice, factor: Tensor

@@ -1,9 +1,9 @@
-"""NCF-MLP: a network on [user; item] in the place of the inner product (He et al., WWW 2017), with a tower per domain.
+"""NCF-MLP: a network on [user; item] in the place of the inner product (He et al., WWW 2017), with a network per domain.
 
     h_1 = relu(W_1 [p_u; q_i] + c_1),  h_k = relu(W_k h_{k-1} + c_k),  x_ui = w . h_last + c
     loss = BCE_X + BCE_Y, each the mean over the domain's positives (label 1) and negatives (label 0) of BCE(sigmoid(x_ui))
 
-The form with two towers is that of pi-Net's authors ("MLP++"): both share the users' table, items and towers are per
+The form with two networks is that of pi-Net's authors ("MLP++"): both share the users' table, items and networks are per
 domain. Their faults are left out: here every interaction is a positive in every epoch, and the user of a Y pair is the user
 of that pair. Since W_1 [p; q] = W_1u p + W_1i q, all items of a domain pass the first layer once for all users. Users without
 training sequences are folded in (`user_vectors`) from an item table that serves this purpose alone.
@@ -62,7 +62,7 @@ class NCFMLPConfig(PairConfig):
 
 
 class NCFMLP(Recommender):
-    """A table of users, a table of items, two towers."""
+    """A table of users, a table of items, one network per domain."""
 
     config_class = NCFMLPConfig
     config: NCFMLPConfig
@@ -76,7 +76,7 @@ class NCFMLP(Recommender):
         for table in (self.users.rows, self.items, self.folding):
             if table is not None:
                 nn.init.normal_(table, 0, 0.01)
-        self.towers = nn.ModuleList([LLMEMFEncoders(config) for _ in range(2)])
+        self.towers = nn.ModuleList([PairNetwork(config) for _ in range(2)])
         self.negatives = Negatives(config, data)
 
     @classmethod
@@ -97,19 +97,19 @@ class NCFMLP(Recommender):
         items_RCD = F.embedding(ids_RC, self.items)
         in_y = positives >= self.num_x
         loss = user_RD.new_zeros(())
-        for tower, rows in zip(self.towers, (~in_y, in_y)):
-            logits_RC = tower(user_RD[rows][:, None], items_RCD[rows]).float()
+        for network, rows in zip(self.towers, (~in_y, in_y)):
+            logits_RC = network(user_RD[rows][:, None], items_RCD[rows]).float()
             total = F.binary_cross_entropy_with_logits(logits_RC, labels_RC[rows], reduction="sum")
             loss = loss + total / max(1, logits_RC.numel())
         return loss
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:
-        """(B, n) logits of the domain's tower."""
-        tower = self.towers[domain]
+        """(B, n) logits of the domain's network."""
+        network = self.towers[domain]
         user_BD = self.users.of_histories(batch, self.folding)
         items_nD = self.items[domain_items(domain, self.num_x, self.num_items)]
         step = max(1, SCORE_ELEMENTS // (len(batch) * self.config.dim))
-        return torch.cat([tower(user_BD[:, None], part[None]) for part in items_nD.split(step)], 1)
+        return torch.cat([network(user_BD[:, None], part[None]) for part in items_nD.split(step)], 1)
 
     def score(self, batch: Batch, candidates_BC: Tensor, domain: int) -> Tensor:
         """(B, C) logits of the candidates alone."""
@@ -123,7 +123,7 @@ class NCFMLP(Recommender):
         return torch.cat(tables if self.users.rows is None else [*tables, self.users.rows[batch.users.unique()]])
 
 
-class LLMEMFEncoders(nn.Module):
+class PairNetwork(nn.Module):
     """The network of one domain: 2 D -> D -> D / 2 -> ... -> 1."""
 
     def __init__(self, config: NCFMLPConfig) -> None:

@@ -71,7 +71,7 @@ class Recommender(nn.Module, ABC):
         return self.score_all(batch, domain).gather(1, candidates_BC - offset)
 
     def plan_epoch(self, sequences: DeviceSequences, order: Tensor) -> None:
-        """Look ahead at the batches of an epoch, once, before its first step; most models need not.
+        """Prepare for the batches of an epoch, once, before its first step; most models have nothing to prepare.
 
         Args:
             order: (S,) order in which the sequences will come.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from llmemf.config import TrialConfig
-from llmemf.models.llm_emf import MODALITIES, LLMEMFConfig
+from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
 from sweeps.ablations.encoders import Encoders
 
 GROUPS = {

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmemf.config import read_yaml
 from llmemf.errors import InputError, nearest
 from sweeps.core.summary import caveats_of
 from sweeps.state import checkpoints
@@ -51,7 +50,9 @@ class Chosen:
     @property
     def config(self) -> dict[str, Any]:
         """Settings of the trial."""
-        return read_yaml(self.checkpoint / "config.yaml")["config"]
+        from llmemf.checkpoint import read_checkpoint
+
+        return read_checkpoint(self.checkpoint)["config"]
 
     def notes(self, encoders: dict[str, str]) -> list[str]:
         """What a reader of the numbers must know.

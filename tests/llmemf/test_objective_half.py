@@ -1,6 +1,5 @@
 """Half-precision operands against eqs. 3 and 5-9 in float64, of the rounded and of the unrounded vectors."""
 
-import gc
 import itertools
 import math
 
@@ -18,22 +17,22 @@ SAME_ROUNDING, UNROUNDED = 1e-3, 5e-3
 """Largest relative errors against float64 on the rounded vectors, and on the vectors as they were."""
 
 
-def half_nll(problem, dtype=torch.float16, *, present=None, **options):
+def half_nll(problem, *, present=None, **options):
     def make_pass(tables, scales):
-        return HalfPass([HalfTable(table, dtype) for table in tables], scales, present=present, **options)
+        return HalfPass([HalfTable.of(table) for table in tables], scales, present=present, **options)
 
     return mixture_nll(**problem, present=present, make_pass=make_pass)
 
 
-def rounded(problem, dtype=torch.float16):
+def rounded(problem):
     """The problem in float64 with the vectors that the first product sees; there the query carries the scale."""
     carried = [
-        (query.detach() * scale).to(dtype).double() / scale.double()
+        (query.detach() * scale).half().double() / scale.double()
         for query, scale in zip(problem["queries"], problem["scales"].detach())
     ]
     return {
         "queries": [query.requires_grad_() for query in carried],
-        "tables": [table.detach().to(dtype).double().requires_grad_() for table in problem["tables"]],
+        "tables": [table.detach().half().double().requires_grad_() for table in problem["tables"]],
         "targets": problem["targets"],
         "log_weights": problem["log_weights"].detach().double().requires_grad_(),
         "scales": problem["scales"].detach().double().requires_grad_(),
@@ -41,9 +40,9 @@ def rounded(problem, dtype=torch.float16):
     }
 
 
-def errors(problem, reference, dtype=torch.float16, **options):
+def errors(problem, reference, **options):
     """Relative errors of the loss and of every gradient, by name."""
-    loss, expected = half_nll(problem, dtype, **options), naive_nll(**reference, present=options.get("present"))
+    loss, expected = half_nll(problem, **options), naive_nll(**reference, present=options.get("present"))
     gradients = torch.autograd.grad(loss, list(differentiated(problem).values()))
     wanted = torch.autograd.grad(expected, list(differentiated(reference).values()))
     found = {name: relative(a, e) for name, a, e in zip(differentiated(problem), gradients, wanted)}
@@ -56,11 +55,9 @@ def test_fp16_operands_are_within_a_thousandth_of_the_same_rounded_vectors(scale
     assert max(errors(problem, rounded(problem)).values()) <= SAME_ROUNDING
 
 
-@pytest.mark.parametrize(
-    "dtype, scale", [(torch.float16, s) for s in (1.0, 14.0, 45.0, 76.0)] + [(torch.bfloat16, 1.0)]
-)
-def test_half_operands_are_within_five_thousandths_of_the_vectors_as_they_were(dtype, scale):
-    found = errors(make_problem(torch.float32, scale=scale), make_problem(scale=scale), dtype)
+@pytest.mark.parametrize("scale", [1.0, 14.0, 45.0, 76.0])
+def test_half_operands_are_within_five_thousandths_of_the_vectors_as_they_were(scale):
+    found = errors(make_problem(torch.float32, scale=scale), make_problem(scale=scale))
     assert max(found.values()) <= UNROUNDED, found
 
 
@@ -73,12 +70,6 @@ def test_blocks_of_rows_and_columns_change_nothing_but_the_order_of_sums():
         assert loss.item() == pytest.approx(whole.item(), rel=1e-6)
         for actual, wanted in zip(torch.autograd.grad(loss, list(differentiated(problem).values())), expected):
             assert relative(actual, wanted) <= 1e-5
-
-
-@pytest.mark.parametrize("scale, bound", [(14.0, None), (14.0, 20.0), (45.0, 59.0), (76.0, None), (76.0, 98.8)])
-def test_what_the_host_knows_of_the_scale_changes_nothing(scale, bound):
-    problem = make_problem(torch.float32, scale=scale)
-    assert max(errors(problem, make_problem(scale=scale), scale_bound=bound).values()) <= UNROUNDED
 
 
 def test_missing_items_duplicate_targets_and_rows_of_weight_zero():
@@ -136,7 +127,7 @@ def test_a_chunk_fits_the_cache_and_the_free_memory_and_never_vanishes():
 @pytest.mark.parametrize("items", [1, 63, 64, 500, 1024, 1100])
 @pytest.mark.parametrize("width", [1, 100, 256, 5000])
 def test_blocks_are_aligned_and_cover_every_item_once(items, width):
-    table = HalfTable(torch.zeros(items, 2), torch.float16)
+    table = HalfTable.of(torch.zeros(items, 2))
     blocks = HalfPass([table], torch.ones(1), chunk=(3, width))._blocks(3)
     assert [i for block in blocks for i in range(block.start, block.stop)] == list(range(items))
     assert all(block.start % 64 == 0 for block in blocks)
@@ -167,21 +158,20 @@ def test_a_cpu_computes_in_fp32_until_told_otherwise():
     assert exact.item() != half.item() and math.isclose(exact.item(), half.item(), rel_tol=1e-3)
 
 
-def test_frozen_rows_have_one_half_copy_for_all_models_of_a_process():
+def test_frozen_rows_are_copied_once_and_trained_ones_in_every_step():
     data = make_data()
 
     def make(**changes):
-        given = {"projection": "none", "width": 4, "missing": "renormalise", **changes}
-        table = FrozenTable(data.image, NUM_X, **given)
-        return table, table.half_rows(table.output_rows(), torch.float16)
+        return FrozenTable(data.image, NUM_X, **{"projection": "none", "width": 4, "missing": "renormalise", **changes})
 
-    (one, first), (two, second) = make(), make()
+    def copies(table):
+        return [table.half_rows(table.output_rows()) for _ in range(2)]
+
+    first, second = copies(make())
     assert first is second
-    assert make(missing="domain_mean")[1] is not first
-    assert make(missing="learned")[1] is not first and make(projection="linear")[1] is not first
-    torch.testing.assert_close(first.logits.float(), one.output_rows(), atol=1e-3, rtol=0)
-    torch.testing.assert_close(first.part(3, 9).values.float(), one.output_rows()[3:9], atol=4e-3, rtol=0)
-    del one, two, first, second
-    gc.collect()
-    other = make()[1]
-    assert torch.equal(other.logits, HalfTable(torch.from_numpy(data.image.rows), torch.float16).logits)
+    for trained in ({"missing": "learned"}, {"projection": "linear"}):
+        one, other = copies(make(**trained))
+        assert one is not other, trained
+    rows = make().output_rows()
+    torch.testing.assert_close(first.logits.float(), rows, atol=2**-11, rtol=0)
+    torch.testing.assert_close(first.part(3, 9).values.float(), rows[3:9], atol=2**-8, rtol=0)

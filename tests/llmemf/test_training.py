@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import os
 import random
 import subprocess
 import sys
@@ -227,24 +228,107 @@ def test_checkpoints_refuse_other_settings_data_and_features(tmp_path):
         evaluate_checkpoint(tmp_path, other, make_features_of_both_kinds(other))
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", None])
-def test_damaged_checkpoints_are_the_users_mistake(tmp_path, content):
-    scenario = make_scenario()
+@pytest.fixture
+def stored(tmp_path):
+    """The folder of a checkpoint after one epoch."""
     trainer = make_trainer(epochs=1)
     run(trainer)
     trainer.save(tmp_path)
-    for name in (checkpoint.STATE, checkpoint.BEST):
-        if content is None:
-            (tmp_path / name).unlink()
-        else:
-            (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=r"state.pt cannot be read .*start anew"):
-        make_trainer(epochs=1).load(tmp_path)
-    with pytest.raises(InputError, match=r"best.safetensors cannot be read"):
-        evaluate_checkpoint(tmp_path, scenario, make_features_of_both_kinds(scenario))
-    (tmp_path / checkpoint.CONFIG).write_text("lr: 0.1\n")
-    with pytest.raises(InputError, match=r"config.yaml is not of a checkpoint: it lacks best, config"):
-        make_trainer(epochs=1).load(tmp_path)
+    return tmp_path
+
+
+def edit_config(folder, change):
+    content = yaml.safe_load((folder / CONFIG).read_text())
+    change(content)
+    (folder / CONFIG).write_text(yaml.safe_dump(content))
+
+
+def load_state(folder):
+    make_trainer(epochs=1).load(folder)
+
+
+def load_best(folder):
+    scenario = make_scenario()
+    evaluate_checkpoint(folder, scenario, make_features_of_both_kinds(scenario), "valid", device="cpu")
+
+
+FILES = [(checkpoint.STATE, load_state), (checkpoint.BEST, load_best)]
+
+
+@pytest.mark.parametrize("hashes", [True, False], ids=["hashes", "no hashes"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+@pytest.mark.parametrize(("name", "load"), FILES)
+def test_damaged_checkpoints_are_the_users_mistake(stored, name, load, content, hashes):
+    if not hashes:
+        edit_config(stored, lambda values: values.pop("sha256"))
+    (stored / name).unlink() if content is None else (stored / name).write_bytes(content)
+    with pytest.raises(InputError, match=name):
+        load(stored)
+
+
+@pytest.mark.parametrize(("name", "load"), FILES)
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.9])
+def test_one_flipped_bit_of_a_checkpoint_is_found(stored, name, load, place):
+    content = bytearray((stored / name).read_bytes())
+    content[int(place * len(content))] ^= 1
+    load(stored)
+    (stored / name).write_bytes(content)
+    with pytest.raises(InputError, match=name):
+        load(stored)
+
+
+def test_another_yaml_is_no_checkpoint(stored):
+    (stored / CONFIG).write_text("lr: 0.1\n")
+    with pytest.raises(InputError, match=f"{CONFIG}.*best, config"):
+        load_state(stored)
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_a_save_that_is_killed_leaves_a_checkpoint_that_loads(stored, monkeypatch, renamed):
+    """A kill between the files leaves some of this save and the others of the one before."""
+    trainer = make_trainer(epochs=3)
+    trainer.load(stored)
+    next(trainer.epochs())
+    replace, done = os.replace, []
+
+    def killed(source, target):
+        if len(done) > renamed:
+            raise KeyboardInterrupt
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save(stored)
+    assert done[0].name == CONFIG
+    monkeypatch.undo()
+    load_best(stored)
+    again = make_trainer(epochs=3)
+    again.load(stored)
+    assert again.epoch == 1
+    again.save(stored)
+    load_best(stored), make_trainer(epochs=3).load(stored)
+
+
+def write_old_settings(folder, **values):
+    """The configuration as a version wrote it that had these settings."""
+    edit_config(folder, lambda content: (content.pop("sha256"), content["config"].update(values)))
+
+
+def test_checkpoints_of_the_version_before_load(stored):
+    old = {"cuda_graphs": False, "group_encoders": "auto", "objective_kernel": "auto", "objective_precision": "auto"}
+    write_old_settings(stored, **old)
+    edit_config(stored, lambda content: content["config"].pop("compile"))
+    load_state(stored), load_best(stored)
+
+
+@pytest.mark.parametrize("setting", [{"cuda_graphs": True}, {"objective_kernel": "triton"}], ids=str)
+def test_a_removed_setting_that_did_something_is_named(stored, setting):
+    ((key, value),) = setting.items()
+    write_old_settings(stored, **setting)
+    for load in (load_state, load_best):
+        with pytest.raises(InputError, match=f"{CONFIG}: {key} = {value!r}"):
+            load(stored)
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):

@@ -24,7 +24,9 @@ from llmemf.batches import TrialData
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
-from llmemf.models.llm_emf import LITERAL, LLMEMF, LLMEMFConfig
+from llmemf.models.llm_emf import LLMEMF
+from llmemf.models.llm_emf_config import LITERAL, LLMEMFConfig
+from llmemf.models.llm_emf_encoders import ROW_MULTIPLE
 from llmemf.models.recommender import num_parameters
 
 PROJECTED = {"item_projection": "linear", "projection_dim": 6}
@@ -156,7 +158,6 @@ def test_the_options_above_cover_every_value_of_every_choice():
         choices = [c for c in get_args(LLMEMFConfig.model_fields[name].annotation) if isinstance(c, str)]
         default = LLMEMFConfig.model_fields[name].default
         missing = {c for c in choices if c != default} - {str(options.get(name)) for options in OPTIONS}
-        missing -= {"triton"}  # in Triton's interpreter: interpreted_kernel.py
         assert not missing - {"per_target", "sampled"}, f"{name}: no test with {missing}"
 
 
@@ -231,6 +232,42 @@ def test_sampled_objective_has_finite_gradients_with_every_option(data, options)
     full = make_model(data, **options)
     for a, e in zip(scores_of(model.eval(), data), scores_of(full, data)):
         np.testing.assert_array_equal(a, e)
+
+
+PADDED = [
+    {},
+    {"loss_positions": "last", "layout": "aligned"},
+    {"merged_softmax": "target_items", "missing": "learned"},
+    {"next_target": "merged", "empty_sequence": "learned"},
+    {"empty_sequence": "learned"},
+    {"objective_precision": "fp16"},
+]
+
+
+@pytest.mark.parametrize("options", PADDED, ids=name_of)
+def test_steps_of_a_known_number_of_rows_have_the_same_loss_and_gradients(data, options):
+    """A GPU pads every step to the rows of the largest batch, so that the host never waits for their number."""
+    packed, padded = make_model(data, **options), make_model(data, **options)
+    sequences = make_sequences(data, "train", config=padded.config)
+    padded.towers[0].count_rows(sequences, torch.arange(len(sequences)), batch_size=LOSS_ROWS)
+    counts = padded.towers[0].row_counts
+    assert counts and all(count % ROW_MULTIPLE == 0 for count in counts.values())
+    expected, loss = loss_of(packed, data), loss_of(padded, data)
+    tolerance = 1e-3 if options.get("objective_precision") == "fp16" else 1e-4
+    assert loss.item() == pytest.approx(expected.item(), rel=tolerance)
+    expected.backward(), loss.backward()
+    for (name, one), other in zip(packed.named_parameters(), padded.parameters()):
+        assert (one.grad is None) == (other.grad is None), name
+        if one.grad is not None:
+            assert (one.grad - other.grad).norm() <= 10 * tolerance * one.grad.norm() + 1e-6, name
+
+
+def test_a_batch_with_more_rows_than_were_counted_is_never_cut_in_silence(data):
+    model = make_model(data)
+    sequences = make_sequences(data, "train", config=model.config)
+    model.towers[0].count_rows(sequences, torch.arange(len(sequences)), batch_size=1)
+    model.towers[0].row_counts = dict.fromkeys(model.towers[0].row_counts, 5)
+    assert math.isnan(loss_of(model, data).item())
 
 
 @pytest.mark.parametrize("options", [{}, PROJECTED, {"encoder": "bare"}], ids=name_of)

@@ -8,7 +8,7 @@ from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, who
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import ncf_mlp
-from llmemf.models.ncf_mlp import NCFMLP, LLMEMFEncoders, NCFMLPConfig
+from llmemf.models.ncf_mlp import NCFMLP, NCFMLPConfig, PairNetwork
 
 BASE = {"model": "ncf_mlp", "dim": 8, "max_length": 12, "device": "cpu"}
 
@@ -113,8 +113,8 @@ def test_each_domain_trains_its_own_tower():
 def test_start_of_the_source_and_he():
     config = build_config(NCFMLPConfig, {**BASE, "dim": 256})
     torch.manual_seed(0)
-    he = LLMEMFEncoders(config)
-    source = LLMEMFEncoders(config.model_copy(update={"init": "source"}))
+    he = PairNetwork(config)
+    source = PairNetwork(config.model_copy(update={"init": "source"}))
     # Uniform in +-sqrt(6 / inputs) has the variance 2 / inputs; the first layer has 512 inputs in two parts.
     for layer, inputs in ((he.of_user, 512), (he.of_item, 512), (he.hidden[0], 256), (he.hidden[1], 128)):
         assert float(layer.weight.std()) == pytest.approx((2 / inputs) ** 0.5, rel=0.05)
@@ -124,7 +124,7 @@ def test_start_of_the_source_and_he():
 
 
 def test_widths_are_halved():
-    tower = LLMEMFEncoders(build_config(NCFMLPConfig, {"dim": 32}))
+    tower = PairNetwork(build_config(NCFMLPConfig, {"dim": 32}))
     assert [tower.of_user.out_features, *(layer.out_features for layer in tower.hidden)] == [32, 16, 8]
     with pytest.raises(InputError, match="layers = 5 halves dim = 8 to nothing: at least 16"):
         build_config(NCFMLPConfig, {"dim": 8, "layers": 5})

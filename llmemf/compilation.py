@@ -1,0 +1,37 @@
+"""`compile: true`: the training loss through torch.compile.
+
+The draws of dropout are those of the eager step (`fallback_random`), so that results differ by rounding alone. On a GPU the
+kernels of a step are recorded once and replayed (CUDA graphs, which `mode="reduce-overhead"` stands for).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from llmemf.errors import InputError
+from llmemf.models.recommender import Recommender
+
+
+def compiled_loss(model: Recommender, device: torch.device) -> Callable[..., Tensor]:
+    """The compiled `model.training_loss`; it compiles when it is first called.
+
+    Raises:
+        InputError: there is no compiler on this machine.
+    """
+    check_compiler(device)
+    on_gpu = device.type == "cuda"
+    return torch.compile(model.training_loss, options={"fallback_random": True, "triton.cudagraphs": on_gpu})
+
+
+def check_compiler(device: torch.device) -> None:
+    """Raise InputError where torch.compile would find no compiler: for C++ on a CPU, for C with Triton on a GPU."""
+    variable, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++", "clang++"))
+    named = os.environ.get(variable)
+    if not any(shutil.which(name) for name in ([named] if named else usual)):
+        wanted = named or " or ".join(usual)
+        raise InputError(f"compile = true needs a compiler, and {wanted} is not on this machine: install it, or set compile = false")
