@@ -1,7 +1,8 @@
 """`compile: true`: the training loss through torch.compile.
 
-The draws of dropout are those of the eager step (`fallback_random`), so that results differ by rounding alone. On a GPU the
-kernels of a step are recorded once and replayed (CUDA graphs, which `mode="reduce-overhead"` stands for).
+Encoders are compiled, the objective is not (`objective.exclude_from_compilation`). The draws of dropout are those of the eager
+step (`fallback_random`), so that results differ by rounding alone. On a GPU the kernels of a step are recorded once and
+replayed: `triton.cudagraphs` is all that `mode="reduce-overhead"` sets, and a mode cannot be given together with options.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from llmemf.errors import InputError
 from llmemf.models.recommender import Recommender
+from llmemf.objective import exclude_from_compilation
 
 
 def compiled_loss(model: Recommender, device: torch.device) -> Callable[..., Tensor]:
@@ -24,8 +26,14 @@ def compiled_loss(model: Recommender, device: torch.device) -> Callable[..., Ten
         InputError: there is no compiler on this machine.
     """
     check_compiler(device)
+    exclude_from_compilation()
     on_gpu = device.type == "cuda"
-    return torch.compile(model.training_loss, options={"fallback_random": True, "triton.cudagraphs": on_gpu})
+    # On a CPU the number of rows changes from batch to batch: one program for all of them.
+    return torch.compile(
+        model.training_loss,
+        dynamic=None if on_gpu else True,
+        options={"fallback_random": True, "triton.cudagraphs": on_gpu},
+    )
 
 
 def check_compiler(device: torch.device) -> None:

@@ -197,7 +197,8 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach()
+        # A replayed step writes to the memory of the one before.
+        return loss.detach().clone() if self._compiled else loss.detach()
 
     def mean_loss(self, losses: Tensor, epoch: int) -> float:
         """Mean of the losses of an epoch's steps.

@@ -147,7 +147,7 @@ def effective_config(config: TrialConfig) -> dict[str, Any]:
         "eval_lambda1",
         "eval_lambda2",
     }
-    dropped |= {"loss_roles", "score_roles", "chunk_elements"}
+    dropped |= {"loss_roles", "score_roles", "chunk_elements", "compile"}
     for modality in {"text", "image"} - set(used):
         dropped |= {f"{modality}_encoder", f"{modality}_content"}
     if "id" not in used:

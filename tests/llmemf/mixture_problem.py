@@ -54,6 +54,17 @@ def relative(actual, expected):
     return float((actual.double() - expected.double()).norm() / expected.double().norm().clamp(min=1e-12))
 
 
+def rounding_bound(problem):
+    """Relative error that fp32 may make in losses and gradients, whatever the order in which a processor sums.
+
+    Roundings of n terms add up to about sqrt(n) u, four times that with near certainty (u = 2^-24): the sums run over all items,
+    and an exponential has the error of its logit, which is the scale times a sum over the width.
+    """
+    rounding, items = torch.finfo(torch.float32).eps / 2, len(problem["tables"][0])
+    width, scale = max(table.shape[1] for table in problem["tables"]), problem["scales"].max().item()
+    return 4 * rounding * (items**0.5 + scale * width**0.5)
+
+
 def with_missing(problem, seed=3):
     """A third of the items lack modality 1, some lack 2, item 0 lacks all; the weights are renormalised."""
     generator = torch.Generator().manual_seed(seed)
