@@ -148,9 +148,9 @@ def check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData, *
 
     Args:
         folder: the checkpoint.
-        stored: what its `config.yaml` says.
-        data: what is at hand.
-        verb: what the user should do with the checkpoint and its own data.
+        stored: the content of its `config.yaml`.
+        data: the given data, to be compared.
+        verb: for the message: what the user wants to do with the checkpoint.
     """
     if stored["fingerprint"] != data.fingerprint:
         raise InputError(
@@ -200,7 +200,7 @@ def rank_checkpoint(
     Args:
         folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
         scenario: the scenario it was trained on.
-        data: what it was trained on; fingerprint and hashes of features are compared.
+        data: of the scenario and features it was trained on; fingerprint and hashes are compared.
         split: "test" or "valid".
 
     Returns:

@@ -42,4 +42,4 @@ def check_compiler(device: torch.device) -> None:
     named = os.environ.get(variable)
     if not any(shutil.which(name) for name in ([named] if named else usual)):
         wanted = named or " or ".join(usual)
-        raise InputError(f"compile = true needs a compiler, and {wanted} is not on this machine: install it, or set compile = false")
+        raise InputError(f"compile = true needs a compiler: {wanted} is not here; install it, or set compile = false")

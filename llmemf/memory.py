@@ -1,4 +1,4 @@
-"""Memory that this process holds: its resident set, the peak of it, and what torch reserved on a GPU."""
+"""Memory of this process: its resident set, the peak of that, and the memory that torch reserved on a GPU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _has_older_peak = False
 
 
 def memory_gb(device: torch.device | str = "cpu") -> dict[str, float]:
-    """Memory that this process has held at most so far, or since `reset_memory_peak`, in GiB.
+    """The largest amount of memory of this process so far, or since `reset_memory_peak`, in GiB.
 
     Returns:
         `memory_gb`, the peak of the resident set: libraries and touched pages of shared data are in it, so several trials
-        on one node together hold less than their sum; left out where the system could not reset it after an earlier
-        trial. On a GPU also `gpu_mem_gb`, the peak of what torch reserved there, without the driver's own part.
+        on one node together need less than their sum; left out where the system could not reset it after an earlier
+        trial. On a GPU also `gpu_mem_gb`, the peak of the memory that torch reserved there, without the driver's own part.
     """
     found = {} if _has_older_peak else {"memory_gb": peak_bytes() / 2**30}
     if torch.device(device).type == "cuda":
@@ -41,7 +41,7 @@ def reset_memory_peak() -> None:
 
 
 def peak_bytes() -> int:
-    """Peak of the resident set in bytes; on Linux of this program alone, where `getrusage` would count what its parent held before it."""
+    """Peak of the resident set in bytes; on Linux of this program alone (`getrusage` would count its parent's memory too)."""
     found = process_bytes("VmHWM")
     if found is not None:
         return found
@@ -50,7 +50,7 @@ def peak_bytes() -> int:
 
 
 def process_bytes(name: str) -> int | None:
-    """A line of the system's account of this process in bytes; None where the system does not tell.
+    """A line of /proc/self/status in bytes; None on systems without it.
 
     Args:
         name: `VmRSS`, the resident set, and its parts `RssFile` and `RssShmem`, or `VmHWM`, the peak of it.

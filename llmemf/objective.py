@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -34,11 +34,11 @@ UNSHIFTED_SCALE = 60.0
 
 @dataclass(frozen=True)
 class SampledColumns:
-    """Columns that stand for a whole catalogue.
+    """Columns that represent a whole catalogue.
 
     Attributes:
         ids: (K,) item ids of the columns, in the numbering of the targets.
-        log_expansion: log of the number of items that a column stands for, one number or (K,): n over K for a draw out
+        log_expansion: log of the number of items that a column represents, one number or (K,): n over K for a draw out
             of n items (the log-Q correction of a uniform proposal, which makes the estimated normaliser unbiased), 0 for
             an item that is counted exactly, -inf for a draw that must not count.
     """
@@ -246,7 +246,15 @@ def _column_counts(present: Tensor | None, sampled: SampledColumns | None, like:
 
 class _MixtureNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, targets, row_weights, make_pass, log_weights, scales, *tensors):
+    def forward(
+        ctx: Any,
+        targets: Tensor,
+        row_weights: Tensor,
+        make_pass: MakePass,
+        log_weights: Tensor,
+        scales: Tensor,
+        *tensors: Tensor | None,
+    ) -> Tensor:
         modalities = len(tensors) // 3
         queries, tables, target_rows = (tensors[i * modalities : (i + 1) * modalities] for i in range(3))
         wants_table = [
@@ -292,7 +300,7 @@ class _MixtureNLL(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx, upstream):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (None if g is None else g * upstream for g in ctx.gradients)
         return (None, None, None, *gradients)
 

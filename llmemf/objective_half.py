@@ -4,7 +4,7 @@ Normalised vectors lose little in fp16. Their inner products leave the matrix un
 into the second product, sum_i P(i) E[i], in bf16, which has the range that fp16 lacks: at a scale of 100 exponentials span
 87 orders of magnitude. Normaliser, target logit, responsibilities and all gradients are fp32.
 
-A row whose target is already certain keeps a gradient of about 2^-9 of what it was at first, which is the rounding of bf16.
+The gradient of a row whose target is already certain never falls below about 2^-9 of the initial one: the rounding of bf16.
 
 No pass searches a row's maximum: what is subtracted from the logits is the part of the scale above `UNSHIFTED_SCALE`. Chunks
 are blocks of rows and columns whose logits stay in the GPU's L2 cache.
@@ -36,11 +36,11 @@ ALIGNMENT = 64
 """Columns of a block and rows in memory are multiples of this: matrix units read nothing unaligned at their full rate."""
 
 CPU_CACHE, CPU_FREE = 2**25, 2**30
-"""Bytes that stand for cache and free memory without a GPU."""
+"""Bytes of cache and of free memory that are assumed without a GPU."""
 
 
 class HalfTable(NamedTuple):
-    """16-bit copies of (N, D) item vectors, zero where an item lacks the modality: fp16 for the logits, bf16 for the expectations."""
+    """16-bit copies of (N, D) item vectors: fp16 for the logits, bf16 for the expectations; zero where an item lacks the modality."""
 
     logits: Tensor
     values: Tensor
@@ -116,7 +116,7 @@ class HalfPass:
         return self._shape(rows)[0]
 
     def _blocks(self, rows: int) -> list[slice]:
-        """Equal blocks of aligned width, and what is left of the items after them."""
+        """Equal blocks of aligned width, and one block of the remaining items."""
         items, width = len(self.halves[0].logits), self._shape(rows)[1]
         aligned = items // ALIGNMENT * ALIGNMENT
         count = max(1, -(-aligned // width))

@@ -101,7 +101,10 @@ def rank_cases(
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
-def _rank_batch(model, sequences, candidates, index, domain, ties) -> tuple[np.ndarray, ...]:
+def _rank_batch(
+    model: Recommender, sequences: DeviceSequences, candidates: np.ndarray, index: np.ndarray, domain: int, ties: Ties
+) -> tuple[np.ndarray, ...]:
+    """(B,) rank among candidates, rank among all items, and negative log-probability of the cases at `index` (B,)."""
     batch = sequences.batch(torch.from_numpy(index).to(sequences.device))
     scores = model.score_all(batch, domain)
     offset = model.num_x if domain else 0

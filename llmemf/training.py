@@ -3,7 +3,7 @@
 It knows nothing of sweeps. The state of every random choice is a function of (seed, epoch), so a run that is resumed at
 an epoch's end draws what the uninterrupted run draws.
 
-On a GPU training has fp32 with TF32 products (`_training_precision`); `precision`, `objective_precision` and `compile` are
+On a GPU training has fp32 with TF32 products (`training_precision`); `precision`, `objective_precision` and `compile` are
 options, each off.
 """
 
@@ -170,7 +170,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> float:
         config = self.config
         self.model.train()
-        with _random_scope(config.seed, epoch, self.device), _training_precision(self.device):
+        with _random_scope(config.seed, epoch, self.device), training_precision(self.device):
             order = torch.randperm(len(self.train_sequences), device=self.device)
             self.model.plan_epoch(self.train_sequences, order)
             losses = [self.step(index) for index in order.split(config.batch_size)]
@@ -253,7 +253,7 @@ _DTYPES = {"fp32": torch.bfloat16, "bf16": torch.bfloat16, "fp16": torch.float16
 
 
 @contextmanager
-def _training_precision(device: torch.device) -> Iterator[None]:
+def training_precision(device: torch.device) -> Iterator[None]:
     """On a GPU TF32 products of fp32 matrices inside: 10 bits of mantissa, several times the speed. Ranking stays outside."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda":

@@ -83,7 +83,7 @@ class ExportedModel:
         return len(self.items)
 
     @property
-    def stranger(self) -> int:
+    def unknown_user(self) -> int:
         """Dense id of a user without training sequences."""
         return self.manifest["num_users"]
 
@@ -161,7 +161,7 @@ def export_checkpoint(
     for name in stored["features"]:
         matrix: FeatureMatrix = getattr(data, name)
         arrays |= {f"{name}.rows": matrix.rows, f"{name}.has": matrix.has}
-    model = build_models(config, data, stored["best"], tensors, torch.device("cpu"), strangers=False)[0]
+    model = build_models(config, data, stored["best"], tensors, torch.device("cpu"), with_unknown_user=False)[0]
     manifest = {
         "format": FORMAT,
         "system": config.model,
@@ -205,7 +205,7 @@ def build_models(
     tensors: Mapping[str, Tensor],
     device: torch.device,
     *,
-    strangers: bool = True,
+    with_unknown_user: bool = True,
 ) -> tuple[Recommender, Recommender]:
     """The models of X and of Y with their weights, in evaluation mode.
 
@@ -213,13 +213,13 @@ def build_models(
         data: what they are built on.
         best: sets of weights: `joint`, or `x` and `y`.
         tensors: weights as in a checkpoint, by set; a system in closed form has none.
-        strangers: add one user without a history, the last one. Tables with one row per user get a row of zeros for it.
+        with_unknown_user: add one user without a history, the last one. Tables with one row per user get a row of zeros for it.
 
     Raises:
         InputError: the weights do not fit the configuration.
     """
-    if strangers:
-        data = _with_stranger(data)
+    if with_unknown_user:
+        data = _with_unknown_user(data)
     found = {}
     for name in best:
         own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
@@ -227,7 +227,7 @@ def build_models(
         expected = model.state_dict()
         for key, tensor in own.items():
             wanted = expected[key].shape if key in expected else tensor.shape
-            if strangers and wanted != tensor.shape and wanted == (data.num_users, *tensor.shape[1:]):
+            if with_unknown_user and wanted != tensor.shape and wanted == (data.num_users, *tensor.shape[1:]):
                 own[key] = torch.cat([tensor, tensor.new_zeros(1, *tensor.shape[1:])])
         try:
             model.load_state_dict(own)
@@ -237,7 +237,7 @@ def build_models(
     return (found["joint"], found["joint"]) if "joint" in found else (found["x"], found["y"])
 
 
-def _with_stranger(data: TrialData) -> TrialData:
+def _with_unknown_user(data: TrialData) -> TrialData:
     profile = data.profile
     if profile is not None:
         rows = np.concatenate([profile.rows, np.zeros_like(profile.rows[:1])])

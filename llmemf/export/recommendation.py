@@ -104,7 +104,7 @@ class Recommendations:
         """The history as evaluation shows one: before a held-out item, which no model reads."""
         model = self.model
         sequences = DeviceSequences(
-            Sequences.from_rows([model.stranger], [[*history, 0]]),
+            Sequences.from_rows([model.unknown_user], [[*history, 0]]),
             num_x=model.num_x,
             num_items=model.num_items,
             max_length=model.config.max_length,

@@ -25,7 +25,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
 
 
 class Layout:
-    """Where the rows of a left-padded batch stand, and what each position may look at.
+    """Where the rows of a left-padded batch stand, and which positions each position attends to.
 
     On a CPU the rows are those of real items alone, since maps, norms and networks over padding are time lost. On other
     devices they are all positions: the number of real ones changes from batch to batch, and reading it would make the host
@@ -90,7 +90,7 @@ class AttentionBlock(nn.Module):
         return x_RD + self._drop(self.outer(self._drop(F.relu(self.inner(x_RD)))))
 
     def _mix(self, q_RD: Tensor, x_RD: Tensor, layout: Layout) -> Tensor:
-        """softmax(Q K^T / sqrt(d)) V over what each position may look at."""
+        """softmax(Q K^T / sqrt(d)) V over the positions that each position attends to."""
         heads = [
             self._split(layout.table(layer(source)))
             for layer, source in ((self.query, q_RD), (self.key, x_RD), (self.value, x_RD))

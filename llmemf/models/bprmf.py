@@ -84,7 +84,7 @@ class BPRMF(Recommender):
         return loss
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:
-        """(B, n) x_ui; the biases alone for a user of whom nothing is known."""
+        """(B, n) x_ui; the biases alone for a user without training sequences and history."""
         users = self.users.of_histories(batch, self.items)
         return score_items(users, self.items, domain, num_x=self.num_x, bias=self.bias)
 

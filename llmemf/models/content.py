@@ -1,4 +1,4 @@
-"""Controls for frozen features: the same width and norms without the content, to see what of a gain is content.
+"""Controls for frozen features: the same width and norms without the content, to measure how much of a gain is content.
 
 A modality adds parameters, encoders and a term of the mixture besides what the features say. Noise in their place keeps
 all of that and says nothing; rows shuffled between the items of a domain keep even the distribution of the features, and

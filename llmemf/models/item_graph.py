@@ -28,7 +28,7 @@ from llmemf.scenarios.scenario import Sequences
 
 RELATIONS = ("also_buy", "also_view", "buy_after_view", "bought_together", "adaptation")
 BLOCK = 2048
-"""Items whose neighbours are looked for at once."""
+"""Items whose neighbours are searched at once."""
 DAY = 86_400
 
 

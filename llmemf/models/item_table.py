@@ -62,7 +62,7 @@ class FrozenTable(nn.Module):
         num_x: number of items of domain X.
         projection: `none` keeps the width of the encoder; `linear` and `mlp` map inputs and candidates alike.
         width: width after a projection.
-        missing: what stands for an item without the modality: nothing (`renormalise`: a zero row that leaves the
+        missing: what represents an item without the modality: nothing (`renormalise`: a zero row that leaves the
             mixture), the mean vector of its domain, or one learned vector.
     """
 
@@ -100,7 +100,7 @@ class FrozenTable(nn.Module):
     def input_rows(self, ids: Tensor, outputs: Tensor | None = None) -> Tensor:
         """(..., D) unit vectors as the encoders read them; zero at padding and for missing items.
 
-        `outputs` is what `output_rows()` gave for all items, where it is at hand already.
+        `outputs`, where given, is the result of `output_rows()` for all items, so that it is not computed again.
         """
         safe = ids.clamp(max=self.num_items - 1)
         rows = self.output_rows(safe) if outputs is None else F.embedding(safe, outputs).to(self.dtype)

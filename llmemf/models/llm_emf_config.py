@@ -109,8 +109,8 @@ class LLMEMFConfig(TrialConfig):
     sampled_negatives: int = Field(2048, ge=1)
     """Uniform draws per step and sequence of the sampled objective."""
     objective_precision: Literal["fp32", "fp16"] = "fp32"
-    """Operands of the exact objective's products: fp32, or fp16 with sums, normaliser and gradients in fp32 (an option, no default:
-    it changes the loss by up to 1e-3)."""
+    """Operands of the exact objective's products: fp32, or fp16 with sums, normaliser and gradients in fp32, which changes the
+    loss by up to 1e-3."""
     chunk_elements: int = Field(0, ge=0)
     """Logits held at once in the objective: memory against speed, never the result; 0 chooses by shapes and memory."""
 

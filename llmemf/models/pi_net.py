@@ -1,7 +1,7 @@
 """pi-Net: a parallel information-sharing network for shared-account cross-domain sequential recommendation.
 
-Beside one GRU per domain, a gated recurrent filter runs along each domain's time line and picks, at every step, what of that
-domain is of use to the other one, under K latent members of the account; a second GRU carries it over.
+Beside one GRU per domain, a gated recurrent filter runs along each domain's time line and selects, at every step, which part of
+that domain is of use to the other one, under K latent members of the account; a second GRU carries it over.
 
 Shapes: B batch, L length of a domain's line, D width, K members.
 """

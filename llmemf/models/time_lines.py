@@ -1,6 +1,6 @@
 """The two domains' histories of a batch beside their merged time line, and the last-two training view.
 
-Models that carry information from one domain to the other while both go on (pi-Net, PSJNet, MIFN) need to know, for every
+Models that carry information from one domain to the other while both advance (pi-Net, PSJNet, MIFN) need to know, for every
 item of a domain, what had happened in the other domain before it. They are trained on view V2, in which the last X item
 and the last Y item of a sequence are both targets (`last_two`), or on every item of a sequence (`every_item`).
 

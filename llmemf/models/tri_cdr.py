@@ -56,7 +56,7 @@ class TriCDRConfig(BaselineConfig):
     all but the target. With the first, nothing tells the model to rank an item of the history below the target."""
     num_negatives: int = Field(16, ge=1)
     """Negatives per step (source 1); more of them share the weight of the one. Within a few epochs one of some 50,000
-    items hardly ever meets what is ranked high."""
+    items hardly ever meets highly ranked ones."""
     scale: float = Field(5.0, gt=0)
     """Factor of the cosine between the fused vector and an item (source 5)."""
     contrast_weight: float = Field(0.1, ge=0)
@@ -109,7 +109,7 @@ class TriCDR(Recommender):
         self.unseen = UnseenItems(data, scope="domain")
         windows = int((-(-(data.train.lengths - 1) // config.max_length)).clip(min=1).sum())
         self.pretrain_steps = config.pretrain_epochs * -(-windows // config.batch_size)
-        # Counted in Python, so that no step waits for the device, and in the checkpoint, so that a resumed run goes on.
+        # Counted in Python, so that no step waits for the device, and kept in the checkpoint, so that a resumed run continues.
         self.steps = 0
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
         self.register_load_state_dict_post_hook(lambda model, _: setattr(model, "steps", int(model.steps_taken)))

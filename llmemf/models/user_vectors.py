@@ -51,7 +51,7 @@ class UserVectors(nn.Module):
         return torch.where(by_id, F.embedding(owners, self.rows), folded)
 
     def of_histories(self, batch: Batch, folding: Tensor | None) -> Tensor:
-        """(B, D) vectors in evaluation; zero for a user of whom nothing is known."""
+        """(B, D) vectors in evaluation; zero for a user without training sequences and history."""
         known = self.known[batch.users][:, None]
         if self.config.user_mode == "id":
             return F.embedding(batch.users, self.rows) * known

@@ -1,5 +1,6 @@
 """The trainer: resuming, stopping, choosing, refusing; and that frozen things stay frozen."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -15,7 +16,7 @@ import yaml
 from tiny import NUM_ITEMS, NUM_X, NUM_Y, SMALL, make_config, make_data, make_features_of_both_kinds, make_scenario
 from tiny import make_candidates as candidates_for
 
-from llmemf import checkpoint
+from llmemf import checkpoint, training
 from llmemf.batches import TrialData
 from llmemf.checkpoint import CONFIG, evaluate_checkpoint
 from llmemf.config import build_config, read_yaml
@@ -23,7 +24,7 @@ from llmemf.errors import InputError
 from llmemf.memory import memory_gb
 from llmemf.models import model_class
 from llmemf.ranking import METRICS
-from llmemf.training import NonFiniteLoss, Trainer
+from llmemf.training import NonFiniteLoss, Trainer, training_precision
 
 MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "memory_gb")
 DROPOUT = {"dropout": 0.3, "l2": 1e-4, "encoder_layers": 1}
@@ -418,6 +419,7 @@ def test_frozen_features_are_the_same_bytes_after_training():
         assert tables[kind].rows.numpy().tobytes() == inside[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -600,6 +602,7 @@ def test_an_unknown_device_is_the_users_mistake():
             make_trainer(device=name)
 
 
+@pytest.mark.slow
 def test_memory_is_the_peak_of_this_process():
     """A block that was held and given back stays in the peak; another process starts from its own."""
     script = (
@@ -627,3 +630,26 @@ def test_a_checkpoint_older_than_a_setting_had_its_default(tmp_path):
     Trainer(make_config(), data).load(tmp_path)
     with pytest.raises(InputError, match="heads"):
         Trainer(make_config(heads=2), data).load(tmp_path)
+
+
+def test_products_have_tf32_in_training_on_a_gpu_alone():
+    """Ranking stays outside, where fp32 is exact."""
+    before = torch.get_float32_matmul_precision()
+    with training_precision(torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+    with training_precision(torch.device("cpu")):
+        assert torch.get_float32_matmul_precision() == before
+
+
+def test_an_epoch_trains_with_that_precision(monkeypatch):
+    trainer, seen = make_trainer(epochs=1), []
+
+    @contextlib.contextmanager
+    def follow(device):
+        seen.append(device)
+        yield
+
+    monkeypatch.setattr(training, "training_precision", follow)
+    run(trainer)
+    assert seen == [trainer.device]

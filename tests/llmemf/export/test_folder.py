@@ -124,7 +124,7 @@ def test_validation_and_test_numbers_are_the_same_floats(exported, scenario):
     assert (comparison.equal, comparison.largest) == (len(exported.metrics["valid"]), 0)
 
 
-def test_a_stranger_is_scored_as_in_training(exported):
+def test_an_unknown_user_is_scored_as_in_training(exported):
     config = exported.trainer.config
     batch = batch_of(HISTORY, STRANGER, config.max_length, getattr(config, "layout", "compact"))
     for domain in (0, 1):
