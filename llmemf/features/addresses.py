@@ -1,7 +1,7 @@
-"""Which addresses may be fetched, and an HTTP transport that connects only to those.
+"""An HTTP transport that connects to public addresses only.
 
-Item tables come from others; an address in one must not make this machine talk to its own network. A name is resolved
-once per connection, the result is checked, and the connection goes to exactly the checked address: a name that
+Item tables come from strangers; an address in one must not make this machine talk to its own network. A name is resolved
+once per connection, the result is checked, and the connection goes to exactly the checked IP address. So a name that
 resolves differently a moment later changes nothing, and a redirect meets the same check as the first address.
 """
 
@@ -10,25 +10,19 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpcore2
 import httpx2
 
+from llmemf.features.image_content import NoImage
+
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-class ForbiddenAddress(Exception):
-    """A name or address that lies in a private, loopback, link-local or otherwise reserved range."""
-
-
-class UnknownHost(Exception):
-    """A name that cannot be resolved now."""
-
-
 def is_public(address: str) -> bool:
-    """Whether an IP address is a public unicast address, also seen through every form that embeds an IPv4 address."""
+    """Whether an IP address is a public unicast address; an IPv4 address inside an IPv6 address is judged itself."""
     ip = ipaddress.ip_address(address.split("%", 1)[0])
     if isinstance(ip, ipaddress.IPv6Address):
         embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
@@ -43,18 +37,17 @@ async def resolve(host: str, port: int) -> list[str]:
     """All IP addresses of a name, in the system's order.
 
     Raises:
-        UnknownHost: there are none.
+        NoImage: there are none.
     """
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise UnknownHost(f"{host}: {getattr(error, 'strerror', None) or error}") from None
-    return list(dict.fromkeys(entry[4][0] for entry in found))
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise NoImage("unknown host", transient=True) from None
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """Opens connections to checked addresses alone.
+    """Opens connections to checked addresses only.
 
     Args:
         allow_private: switch the check off.
@@ -69,43 +62,31 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         resolver: Callable[[str, int], Awaitable[list[str]]] = resolve,
         inner: httpcore2.AsyncNetworkBackend | None = None,
     ) -> None:
-        self._allow_private = allow_private
-        self._resolve = resolver
+        self._allow_private, self._resolve = allow_private, resolver
         self._inner = inner or httpcore2.AnyIOBackend()
 
     async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
+        self, host: str, port: int, timeout: float | None = None, *more: Any, **options: Any
     ) -> httpcore2.AsyncNetworkStream:
         """Connect to the first of the name's addresses that is allowed and answers.
 
         Raises:
-            ForbiddenAddress, UnknownHost: see there.
+            NoImage: the name is unknown, or all its addresses are private.
             httpcore2.ConnectError: none answers.
         """
         addresses = await self._resolve(host.strip("[]"), port)
         allowed = [address for address in addresses if self._allow_private or is_public(address)]
         if not allowed:
-            raise ForbiddenAddress(f"{host} is {addresses[0]}" if addresses else host)
-        # Two at most: a dead IPv6 route must not eat the time of the IPv4 address behind it, nor a long list.
+            raise NoImage("private address")
+        # Two at most: a dead IPv6 route must not use up the time of the IPv4 address behind it, nor a long list.
         tried = allowed[:2]
         share = None if timeout is None else timeout / len(tried)
         for address in tried:
             try:
-                return await self._inner.connect_tcp(address, port, share, local_address, socket_options)
+                return await self._inner.connect_tcp(address, port, share, *more, **options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
         raise failure
-
-    async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> httpcore2.AsyncNetworkStream:
-        raise ForbiddenAddress(path)
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class _Body(httpx2.AsyncByteStream):
@@ -121,32 +102,21 @@ class _Body(httpx2.AsyncByteStream):
 
 
 class GuardedTransport(httpx2.AsyncBaseTransport):
-    """httpx transport over a pool of guarded connections; its errors are those of httpcore.
-
-    Args:
-        backend: what opens connections.
-        connections: open at once, at most.
-    """
+    """httpx transport over a pool of guarded connections; its errors are those of httpcore and `NoImage`."""
 
     def __init__(self, backend: GuardedBackend, connections: int) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=httpx2.create_ssl_context(),
             max_connections=connections,
-            max_keepalive_connections=connections,
             keepalive_expiry=15.0,
             network_backend=backend,
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        url = request.url
+        raw = request.url
+        url = httpcore2.URL(scheme=raw.raw_scheme, host=raw.raw_host, port=raw.port, target=raw.raw_path)
         response = await self._pool.handle_async_request(
-            httpcore2.Request(
-                method=request.method,
-                url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-                headers=request.headers.raw,
-                content=request.stream,
-                extensions=request.extensions,
-            )
+            httpcore2.Request(request.method, url, headers=request.headers.raw, extensions=request.extensions)
         )
         return httpx2.Response(response.status, headers=response.headers, stream=_Body(response.stream))
 

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import httpx2
 import pandas as pd
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from llmemf import __version__
 from llmemf.errors import InputError
 from llmemf.features.addresses import GuardedBackend, GuardedTransport
-from llmemf.features.image_content import BadImage, ImageFacts, check_image
-from llmemf.features.image_request import BAD_ADDRESS, Failed, get_image, is_address, names_a_scheme
-from llmemf.features.image_table import (
-    FOLDER,
-    LOG,
-    NOT_FETCHED,
-    OK,
-    image_name,
-    image_table,
-    is_kept,
-    latest_outcomes,
-    write_image_table,
-)
-from llmemf.features.pace import Pace, sleep
+from llmemf.features.host_limit import HostLimit, sleep
+from llmemf.features.image_content import ImageFacts, NoImage, check_image
+from llmemf.features.image_request import BAD_ADDRESS, UNREACHABLE, get_image
+from llmemf.features.image_table import OK, ImageStore
 from llmemf.features.stopping import Stop, listening
-from llmemf.io import AppendOnlyLog, write_with
+from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
 
-LIMITED = 10
-"""Times that one address may meet "too many requests"."""
+REFUSALS = 10
+"""So many times one address may be refused with "too many requests"."""
 UNREACHED = 50
-"""So many addresses in a row that nobody answered at: the network is down, and the run ends in order."""
-UNREACHABLE = ("unknown host", "no connection")
+"""So many addresses in a row that cannot be reached mean that this machine is offline; the run ends."""
 LONGEST_WAIT = 120.0
-"""A server that asks to wait longer fails the address for this run."""
+"""If a server asks to wait longer, the address fails in this run."""
+HEADERS = {
+    "User-Agent": f"llmemf/{__version__}",
+    "Accept": "image/jpeg, image/png, image/webp, image/gif, image/*;q=0.5",
+    "Accept-Encoding": "identity",
+}
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,12 @@ class FetchSettings:
 
     Attributes:
         concurrency: requests at once.
-        tries: per address, for failures that may pass.
-        timeout: seconds for one try in all, redirects included.
+        tries: per address, for failures that a later try may mend.
+        timeout: seconds for one try, redirects included.
         max_bytes, max_pixels, min_side: of an image; see `check_image`.
         allow_private: fetch from private, loopback and link-local addresses too.
-        retry_failed: try failures of earlier runs again that cannot pass by themselves.
-        backoff: seconds of the first pause after a failure.
+        retry_failed: fetch again what failed in earlier runs for a lasting reason.
+        backoff: the first pause after a failure takes up to so many seconds.
     """
 
     concurrency: int = 16
@@ -67,14 +65,12 @@ class FetchSettings:
 
 @dataclass
 class FetchProgress:
-    """Where a run stands: addresses in all, done, with an image, failed; items that needed nothing; bytes."""
+    """Addresses in all, done, with an image, failed; bytes of the images."""
 
     total: int
     done: int = 0
     ok: int = 0
     failed: int = 0
-    retried: int = 0
-    kept: int = 0
     bytes: int = 0
 
 
@@ -86,7 +82,7 @@ class ImageFetch:
         scenario: saved on disk; `image` holds addresses, or paths below its folder.
         settings: limits.
         on_progress: called after every address and every second.
-        on_interrupt: called at the first Ctrl-C with the number of requests that are waited for.
+        on_interrupt: called at the first Ctrl-C with the number of requests that the run still waits for.
         backend: opens connections, None for the guarded one that the settings ask for.
     """
 
@@ -98,7 +94,7 @@ class ImageFetch:
     stop: Stop = field(default_factory=Stop)
 
     async def run(self) -> pd.DataFrame:
-        """Fetch what is missing and write the table; also when the run is stopped.
+        """Fetch what is missing and write the table, also when the run is stopped.
 
         Returns:
             the table that was written.
@@ -106,161 +102,159 @@ class ImageFetch:
         Raises:
             InputError: no item names an image, or the folder cannot be written or is in use.
         """
-        folder = self.scenario.folder
-        if not (self.scenario.items.image.astype(str).str.strip() != "").any():
+        self._addresses = self.scenario.items.image.astype(str).str.strip().tolist()
+        if not any(self._addresses):
             raise InputError(
                 f"no item of scenario {self.scenario.name!r} names an image; take them from a folder by external id: "
                 "--folder FOLDER"
             )
-        try:
-            (folder / FOLDER).mkdir(exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{folder / FOLDER} cannot be written: {error.strerror or error}") from None
-        with AppendOnlyLog(folder / LOG, durable=False, lock=True) as self._log:
-            self._outcomes = latest_outcomes(self._log.read())
-            self._progress = FetchProgress(total=0)
-            waiting = self._open_addresses()
-            self._progress.total = len(waiting)
+        with ImageStore(self.scenario) as self._store:
+            waiting = self._missing()
             try:
-                await self._fetch(waiting)
+                if waiting:
+                    await self._fetch(waiting)
             finally:
-                table = image_table(self.scenario, self._outcomes, NOT_FETCHED)
-                write_image_table(self.scenario, table)
+                table = self._store.write_table(self._addresses)
         if self.stop.error:
             raise self.stop.error
         return table
 
-    def _open_addresses(self) -> dict[str, list[int]]:
-        """Addresses to fetch with the items that name them; local paths are settled at once."""
-        addresses = self.scenario.items.image.astype(str).str.strip().tolist()
-        waiting: dict[str, list[int]] = {}
-        settled: list[dict] = []
-        for item, address in enumerate(addresses):
-            record = self._outcomes.get(item)
-            if record and record["address"] != address:
-                del self._outcomes[item]
-                record = None
-            if not address or is_kept(self.scenario.folder, record):
-                self._progress.kept += bool(address)
+    def _missing(self) -> dict[str, list[int]]:
+        """Addresses to fetch, each with its items; cells that are no address get their outcome at once."""
+        missing: dict[str, list[int]] = defaultdict(list)
+        outcomes = self._store.outcomes
+        for item, address in enumerate(self._addresses):
+            if item in outcomes and outcomes[item]["address"] != address:
+                del outcomes[item]
+            if not address or self._store.has_image(item):
                 continue
-            if record and record["status"] != OK and not record["transient"] and not self.settings.retry_failed:
+            record = outcomes.get(item, {"status": OK})
+            if record["status"] != OK and not record["transient"] and not self.settings.retry_failed:
                 continue
-            if not is_address(address):
-                facts = {"status": BAD_ADDRESS} if names_a_scheme(address) else self._local(address)
-                settled.append(self._outcome(item, address, **facts))
+            if is_address(address):
+                missing[address].append(item)
                 continue
-            waiting.setdefault(address, []).append(item)
-        self._note(settled)
-        return waiting
+            try:
+                data = self._local(address)
+                self._store.keep([item], address, data, self._check(data), path=address)
+            except NoImage as error:
+                self._store.note([item], address, str(error))
+        return missing
 
-    def _local(self, address: str) -> dict:
-        """The outcome of a path below the scenario's folder, where an import has put it."""
+    def _local(self, address: str) -> bytes:
+        """The bytes of a path below the scenario's folder, where an import has put the file.
+
+        Raises:
+            NoImage: it is no such path, or there is no such file.
+        """
+        if re.match(r"//|[A-Za-z][A-Za-z0-9+.-]+:", address):
+            raise NoImage(BAD_ADDRESS)
         folder = self.scenario.folder.resolve()
         try:
             path = (folder / address).resolve()
             if not path.is_relative_to(folder):
-                return {"status": "path outside the scenario's folder"}
-            data = path.read_bytes()
-            facts = check_image(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side)
+                raise NoImage("path outside the scenario's folder")
+            return path.read_bytes()
         except (OSError, ValueError):
-            return {"status": "no such file"}
-        except BadImage as error:
-            return {"status": str(error)}
-        return {"status": OK, "path": address, "bytes": len(data), "width": facts.width, "height": facts.height}
-
-    @staticmethod
-    def _outcome(item: int, address: str, status: str, path: str = "", transient: bool = False, **facts) -> dict:
-        return {"item": item, "path": path, "status": status, "address": address, "transient": transient, **facts}
-
-    def _note(self, records: list[dict]) -> None:
-        """Log outcomes, then count them."""
-        if records:
-            self._log.append(records)
-            self._outcomes.update((record["item"], record) for record in records)
+            raise NoImage("no such file") from None
 
     async def _fetch(self, waiting: dict[str, list[int]]) -> None:
-        if not waiting:
-            return
         settings = self.settings
-        backend = self.backend or GuardedBackend(allow_private=settings.allow_private)
-        transport = GuardedTransport(backend, settings.concurrency)
-        self._pace = Pace(settings.concurrency, settings.backoff)
-        self._pace.limit = settings.concurrency
-        self._unreached = 0
+        self._progress = FetchProgress(len(waiting))
+        self._hosts: dict[str, HostLimit] = defaultdict(lambda: HostLimit(settings.concurrency))
+        self._unreached = self._under_way = 0
+        transport = GuardedTransport(
+            self.backend or GuardedBackend(allow_private=settings.allow_private), settings.concurrency
+        )
         queue = iter(waiting.items())
-        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="decode") as self._decoders:
+        # Few images are decoded at once: each may take three bytes for each of max_pixels.
+        with ThreadPoolExecutor(max_workers=4) as self._decoders, listening(self.stop, self._tell_interrupt):
             async with httpx2.AsyncClient(
-                transport=transport,
-                follow_redirects=False,
-                timeout=settings.timeout,
-                headers={
-                    "User-Agent": f"llmemf/{__version__}",
-                    "Accept": "image/jpeg, image/png, image/webp, image/gif, image/*;q=0.5",
-                    "Accept-Encoding": "identity",
-                },
-            ) as client:
-                with listening(self.stop, lambda: self.on_interrupt(self._pace.under_way)):
-                    workers = [
-                        asyncio.create_task(self._work(client, queue))
-                        for _ in range(min(settings.concurrency, len(waiting)))
-                    ]
-                    ticker = asyncio.create_task(self._tick())
-                    try:
-                        await asyncio.gather(*workers)
-                    except asyncio.CancelledError:
-                        if self.stop.reason != "interrupted":
-                            raise
-                    finally:
-                        for task in [*workers, ticker]:
-                            task.cancel()
-                        await asyncio.gather(*workers, ticker, return_exceptions=True)
+                transport=transport, timeout=settings.timeout, headers=HEADERS
+            ) as self._client:
+                ticker = asyncio.create_task(self._tick())
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        for _ in range(min(settings.concurrency, len(waiting))):
+                            group.create_task(self._work(queue))
+                except asyncio.CancelledError:
+                    # The second Ctrl-C.
+                    if self.stop.reason != "interrupted":
+                        raise
+                finally:
+                    ticker.cancel()
         self.on_progress(self._progress)
 
-    async def _work(self, client: httpx2.AsyncClient, queue) -> None:
+    async def _work(self, queue: Iterator[tuple[str, list[int]]]) -> None:
         try:
             while not self.stop and (entry := next(queue, None)) is not None:
-                await self._settle(client, *entry)
+                await self._settle(*entry)
         except InputError as error:
             self.stop.request("error", error=error)
 
-    async def _settle(self, client: httpx2.AsyncClient, address: str, items: list[int]) -> None:
-        """Fetch one address, with retries, and note the outcome for all items that name it."""
-        failures = limited = 0
-        while (began := await self._pace.enter(self.stop.event)) is not None:
-            try:
-                async with asyncio.timeout(self.settings.timeout):
-                    data = await get_image(client, address, self.settings.max_bytes)
-                facts = await asyncio.get_running_loop().run_in_executor(self._decoders, self._check, data)
-            except TimeoutError:
-                failure = Failed("timeout", transient=True)
-            except Failed as error:
-                failure = error
-            except BadImage as error:
-                failure = Failed(str(error))
-            else:
-                self._pace.succeeded()
-                self._keep(address, items, data, facts)
-                self._unreached = 0
-                break
-            finally:
-                self._pace.leave()
-            failures += not failure.limited
-            limited += failure.limited
-            too_long = failure.wait is not None and failure.wait > LONGEST_WAIT
-            if not failure.transient or too_long or failures >= self.settings.tries or limited >= LIMITED:
-                self._note([self._outcome(item, address, str(failure), transient=failure.transient) for item in items])
-                self._progress.failed += 1
-                self._check_network(str(failure))
-                break
-            self._progress.retried += 1
-            if failure.limited:
-                self._pace.refused(failure.wait, limited, began)
-            else:
-                await sleep(max(failure.wait or 0.0, self._pace.backoff(failures)), self.stop.event)
+    async def _settle(self, address: str, items: list[int]) -> None:
+        """Fetch one address, with retries, and note the outcome for all its items."""
+        try:
+            data, facts = await self._retrying(address)
+        except NoImage as error:
+            if self.stop and error.transient:
+                return
+            self._store.note(items, address, str(error), transient=error.transient)
+            self._progress.failed += 1
+            self._check_network(str(error))
         else:
-            return
+            self._store.keep(items, address, data, facts)
+            self._progress.ok += 1
+            self._progress.bytes += len(data)
+            self._unreached = 0
         self._progress.done += 1
         self.on_progress(self._progress)
+
+    async def _retrying(self, address: str) -> tuple[bytes, ImageFacts]:
+        """An address's image, after as many tries as the settings allow.
+
+        Raises:
+            NoImage: the last failure.
+        """
+        host = self._hosts[urlsplit(address).netloc.lower()]
+        failures: Counter[bool] = Counter()
+        backoff = wait_random_exponential(multiplier=self.settings.backoff, max=60)
+
+        def is_over(state: RetryCallState) -> bool:
+            failures[_error(state).refused] += 1
+            return bool(self.stop) or failures[True] >= REFUSALS or failures[False] >= self.settings.tries
+
+        def wait(state: RetryCallState) -> float:
+            seconds = _error(state).wait or backoff(state)
+            if not _error(state).refused:
+                return seconds
+            host.pause(seconds)
+            return 0.0
+
+        return await AsyncRetrying(
+            retry=retry_if_exception(_may_pass),
+            stop=is_over,
+            wait=wait,
+            sleep=lambda seconds: sleep(seconds, self.stop.event),
+            reraise=True,
+        )(self._try, host, address)
+
+    async def _try(self, host: HostLimit, address: str) -> tuple[bytes, ImageFacts]:
+        async with host.place(self.stop.event):
+            if self.stop:
+                raise NoImage("stopped", transient=True)
+            self._under_way += 1
+            try:
+                async with asyncio.timeout(self.settings.timeout):
+                    data = await get_image(self._client, address, self.settings.max_bytes)
+            except TimeoutError:
+                raise NoImage("timeout", transient=True) from None
+            finally:
+                self._under_way -= 1
+        return data, await asyncio.get_running_loop().run_in_executor(self._decoders, self._check, data)
+
+    def _check(self, data: bytes) -> ImageFacts:
+        return check_image(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side)
 
     def _check_network(self, reason: str) -> None:
         self._unreached = self._unreached + 1 if reason in UNREACHABLE else 0
@@ -268,19 +262,21 @@ class ImageFetch:
             text = f"{UNREACHED} addresses in a row could not be reached ({reason}); is this machine online?"
             self.stop.request("endpoint", text)
 
-    def _keep(self, address: str, items: list[int], data: bytes, facts: ImageFacts) -> None:
-        """Write an image, then note it for all items that name its address."""
-        path = image_name(items[0], facts.suffix)
-        write_with(self.scenario.folder / path, lambda temporary: temporary.write_bytes(data))
-        known = {"path": path, "bytes": len(data), "width": facts.width, "height": facts.height}
-        self._note([self._outcome(item, address, OK, **known) for item in items])
-        self._progress.ok += 1
-        self._progress.bytes += len(data)
-
-    def _check(self, data: bytes) -> ImageFacts:
-        return check_image(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side)
+    def _tell_interrupt(self) -> None:
+        self.on_interrupt(self._under_way)
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             self.on_progress(self._progress)
+
+
+def _error(state: RetryCallState) -> NoImage:
+    error = state.outcome and state.outcome.exception()
+    assert isinstance(error, NoImage)
+    return error
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether another try in this run makes sense."""
+    return isinstance(error, NoImage) and error.transient and (error.wait or 0.0) <= LONGEST_WAIT

@@ -1,4 +1,4 @@
-"""Whether bytes are an image that may be kept: judged by its content, never by name or header."""
+"""Whether bytes are an image that may be kept: judged by the bytes themselves, never by name or header."""
 
 from __future__ import annotations
 
@@ -6,12 +6,36 @@ import io
 import warnings
 from dataclasses import dataclass
 
-FORMATS = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
-"""Pillow's names of the formats that are kept, and the suffix that each gets."""
+SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
+"""Pillow's names of the accepted formats, and the suffix of their files."""
+PILLOW_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    MemoryError,
+    OverflowError,
+)
+"""What Pillow raises at broken files."""
 
 
-class BadImage(Exception):
-    """Bytes that are kept out; the message is the reason."""
+class NoImage(Exception):
+    """Why an item gets no image; the message is the reason that the image table shows.
+
+    Attributes:
+        transient: a later try may succeed.
+        refused: the server said that it gets too many requests.
+        wait: seconds that the server asks to wait, None if it does not say.
+    """
+
+    def __init__(
+        self, reason: str, *, transient: bool = False, refused: bool = False, wait: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.transient, self.refused, self.wait = transient, refused, wait
 
 
 @dataclass(frozen=True)
@@ -28,65 +52,42 @@ def check_image(data: bytes, *, max_pixels: int, min_side: int) -> ImageFacts:
 
     Args:
         data: the file.
-        max_pixels: refuse images of more pixels, before any of them is decoded.
-        min_side: refuse images with a shorter side, in pixels: shops answer with one pixel where they have no image.
+        max_pixels: images of more pixels are refused before any pixel is decoded.
+        min_side: images with a shorter side, in pixels, are refused: shops send one pixel where they have no image.
 
     Raises:
-        BadImage: the reason why it is kept out.
+        NoImage: with the reason.
     """
     from PIL import Image
 
-    kind = _kind(data)
-    if not kind:
-        raise BadImage(_what_else(data))
     with warnings.catch_warnings():
         # Pillow's own limits are replaced by max_pixels, which is checked before decoding.
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=[kind]) as image:
+            with Image.open(io.BytesIO(data), formats=[name for name in SUFFIXES if name != "MPO"]) as image:
                 width, height = image.size
                 if width * height > max_pixels:
-                    raise BadImage("too many pixels")
+                    raise NoImage("too many pixels")
                 if min(width, height) < min_side:
-                    raise BadImage("too small")
+                    raise NoImage("too small")
                 image.draft("RGB", (256, 256))
                 image.load()
+                return ImageFacts(SUFFIXES[image.format or ""], width, height)
         except Image.DecompressionBombError:
-            raise BadImage("too many pixels") from None
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            EOFError,
-            IndexError,
-            KeyError,
-            TypeError,
-            MemoryError,
-            OverflowError,
-        ):
-            raise BadImage("broken image") from None
-    return ImageFacts(FORMATS[kind], width, height)
-
-
-def _kind(data: bytes) -> str:
-    """Pillow's name of the format that the first bytes announce, "" if none of `FORMATS`."""
-    if data[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    return "BMP" if data[:2] == b"BM" and len(data) > 26 else ""
+            raise NoImage("too many pixels") from None
+        except Image.UnidentifiedImageError:
+            raise NoImage(_what_else(data)) from None
+        except PILLOW_ERRORS:
+            raise NoImage("broken image") from None
 
 
 def _what_else(data: bytes) -> str:
-    if not data:
-        return "empty"
+    """What bytes are that Pillow does not recognise."""
     start = data[:512].lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         return "not an image (a web page)"
     if b"<svg" in start or data[4:12] in (b"ftypavif", b"ftypheic") or data[:4] in (b"II*\x00", b"MM\x00*"):
         return "unsupported image format"
-    return "not an image"
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")):
+        return "broken image"
+    return "not an image" if data else "empty"

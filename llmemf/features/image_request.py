@@ -1,103 +1,81 @@
-"""One request for an image: redirects by hand, a limit on its size, and a reason for every failure."""
+"""One request for an image: redirects one by one, a limit on its size, and a reason for every failure."""
 
 from __future__ import annotations
 
-import re
-import ssl
-from urllib.parse import urljoin, urlsplit
+import email.utils
+import time
+from urllib.parse import urljoin
 
 import httpcore2
 import httpx2
 
-from llmemf.features.addresses import ForbiddenAddress, UnknownHost
-from llmemf.features.pace import retry_after
+from llmemf.features.image_content import NoImage
+from llmemf.scenarios.images import is_address
 
 REDIRECTS = 5
 BAD_ADDRESS = "bad address"
+UNREACHABLE = ("unknown host", "no connection")
+"""Reasons that may mean that this machine is offline."""
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
-
-
-class Failed(Exception):
-    """An image that could not be had; `transient` if it may be had later, `wait` as the server asks."""
-
-    def __init__(
-        self, reason: str, *, transient: bool = False, limited: bool = False, wait: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.transient = transient
-        self.limited = limited
-        self.wait = wait
+TRANSIENT_ERRORS = {
+    httpcore2.TimeoutException: "timeout",
+    httpcore2.ConnectError: "no connection",
+    httpcore2.NetworkError: "broken connection",
+    httpcore2.ProtocolError: "broken connection",
+}
+"""Reasons of failures that a later try may mend; the first that fits."""
 
 
 async def get_image(client: httpx2.AsyncClient, address: str, max_bytes: int) -> bytes:
-    """The body behind an address, redirects followed by hand so that each meets the same checks.
+    """The bytes behind an address; every redirect meets the same checks, and its own body is never read.
 
     Raises:
-        Failed: with the reason.
+        NoImage: with the reason.
     """
-    for _ in range(REDIRECTS + 1):
-        if not is_address(address):
-            raise Failed(BAD_ADDRESS)
-        try:
+    try:
+        for _ in range(REDIRECTS + 1):
+            if not is_address(address):
+                raise NoImage(BAD_ADDRESS)
             async with client.stream("GET", address) as response:
-                location = response.headers.get("location")
-                if response.status_code in (301, 302, 303, 307, 308) and location:
-                    address = urljoin(address, location)
-                    continue
-                return await _read(response, max_bytes)
-        except Failed:
-            raise
-        except ForbiddenAddress:
-            raise Failed("private address") from None
-        except UnknownHost:
-            raise Failed("unknown host", transient=True) from None
-        except httpcore2.TimeoutException:
-            raise Failed("timeout", transient=True) from None
-        except httpcore2.ConnectError as error:
-            if _is_about_the_certificate(error):
-                raise Failed("bad certificate") from None
-            raise Failed("no connection", transient=True) from None
-        except (httpcore2.NetworkError, httpcore2.ProtocolError):
-            raise Failed("broken connection", transient=True) from None
-        except (httpx2.InvalidURL, httpx2.HTTPError, httpcore2.UnsupportedProtocol, ValueError):
-            raise Failed(BAD_ADDRESS) from None
-    raise Failed("too many redirects")
+                if not response.has_redirect_location:
+                    return await _read(response, max_bytes)
+                address = urljoin(address, response.headers["location"])
+    except tuple(TRANSIENT_ERRORS) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise NoImage("bad certificate") from None
+        reason = next(reason for kind, reason in TRANSIENT_ERRORS.items() if isinstance(error, kind))
+        raise NoImage(reason, transient=True) from None
+    except (httpcore2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.HTTPError, ValueError):
+        raise NoImage(BAD_ADDRESS) from None
+    raise NoImage("too many redirects")
 
 
 async def _read(response: httpx2.Response, max_bytes: int) -> bytes:
     status = response.status_code
     if status != 200:
         transient = status in TRANSIENT_STATUS or status >= 520
-        raise Failed(f"HTTP {status}", transient=transient, limited=status == 429, wait=retry_after(response.headers))
+        wait = retry_after(response.headers.get("retry-after", ""))
+        raise NoImage(f"HTTP {status}", transient=transient, refused=status == 429, wait=wait)
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise Failed("compressed transfer")
+        raise NoImage("compressed transfer")
     announced = response.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > max_bytes:
-        raise Failed("too large")
+        raise NoImage("too large")
     data = bytearray()
     async for chunk in response.aiter_raw():
         data += chunk
         if len(data) > max_bytes:
-            raise Failed("too large")
+            raise NoImage("too large")
     return bytes(data)
 
 
-def _is_about_the_certificate(error: BaseException | None) -> bool:
-    """Whether a refused certificate stands at the root of a failed connection."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    return error is not None
-
-
-def is_address(address: str) -> bool:
-    """Whether something is an http or https address with a host, as opposed to a path or anything else."""
+def retry_after(value: str) -> float | None:
+    """Seconds of a Retry-After header, which holds seconds or a date; None if it is empty or unreadable."""
     try:
-        parts = urlsplit(address)
-        return parts.scheme.lower() in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return max(0.0, float(value))
     except ValueError:
-        return False
-
-
-def names_a_scheme(address: str) -> bool:
-    """Whether something was meant as an address: ftp://..., http:/..., data:..., //host/..."""
-    return address.startswith("//") or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:", address) is not None
+        pass
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return None

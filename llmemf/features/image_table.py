@@ -1,60 +1,97 @@
-"""Images of a scenario's items on disk: `images/`, the log of what happened, and `images.parquet` made from it.
+"""Images of a scenario's items on disk: `images/`, the log of all outcomes, and `images.parquet` made from it.
 
 images/000123.jpg     the image of item 123; items with one address share the file of the first of them
-images_log.jsonl      one line per item and outcome; the latest of an item counts while its address stays the same
-images.parquet        item, path (relative to the scenario's folder, "" where none), status, address
+images_log.jsonl      one line per item and outcome; the last line of an item counts while its address stays the same
+images.parquet        item, path (relative to the scenario's folder, "" where there is none), status, address
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Any, Self
 
 import pandas as pd
 
-from llmemf.io import write_with
+from llmemf.errors import StorageError
+from llmemf.features.image_content import ImageFacts
+from llmemf.io import AppendOnlyLog, write_with
 from llmemf.scenarios.scenario import Scenario
 
 TABLE, LOG, FOLDER = "images.parquet", "images_log.jsonl", "images"
-OK, NO_ADDRESS, NOT_FETCHED = "ok", "no address", "not fetched"
+OK, NOT_FETCHED = "ok", "not fetched"
 
 
-def image_name(item: int, suffix: str) -> str:
-    """Path of an item's image, relative to the scenario's folder."""
-    return f"{FOLDER}/{item:06d}{suffix}"
+class ImageStore:
+    """The images of one scenario, open for one process at a time; a context manager.
 
+    Attributes:
+        outcomes: the latest record of every item that has one.
 
-def latest_outcomes(records: list[dict]) -> dict[int, dict]:
-    """The latest record of every item."""
-    return {record["item"]: record for record in records}
+    Raises:
+        InputError: another process has it open, or the scenario's folder cannot be written.
+    """
 
+    def __init__(self, scenario: Scenario) -> None:
+        self.folder = scenario.folder
+        try:
+            (self.folder / FOLDER).mkdir(exist_ok=True)
+        except OSError as error:
+            raise StorageError.of(self.folder / FOLDER, error) from None
+        self._log = AppendOnlyLog(self.folder / LOG, durable=False, lock=True)
+        self.outcomes: dict[int, dict[str, Any]] = {record["item"]: record for record in self._log.read()}
 
-def is_kept(folder: Path, record: dict | None) -> bool:
-    """Whether a record tells of an image that lies there as it was written."""
-    if not record or record["status"] != OK:
-        return False
-    try:
-        return (folder / record["path"]).stat().st_size == record["bytes"]
-    except OSError:
-        return False
+    def has_image(self, item: int) -> bool:
+        """Whether the item's image is still there in its full size."""
+        record = self.outcomes.get(item)
+        if not record or record["status"] != OK:
+            return False
+        try:
+            return (self.folder / record["path"]).stat().st_size == record["bytes"]
+        except OSError:
+            return False
 
+    def keep(self, items: Sequence[int], address: str, data: bytes, facts: ImageFacts, path: str | None = None) -> None:
+        """Write the image of an address, unless it is there already, and note it for all items of the address."""
+        path = path or f"{FOLDER}/{items[0]:06d}{facts.suffix}"
+        target = self.folder / path
+        if not target.is_file() or target.read_bytes() != data:
+            write_with(target, lambda temporary: temporary.write_bytes(data))
+        self.note(items, address, OK, path=path, bytes=len(data), width=facts.width, height=facts.height)
 
-def image_table(scenario: Scenario, outcomes: dict[int, dict], absent: str) -> pd.DataFrame:
-    """One row per item; items without an outcome get the status `absent`, or NO_ADDRESS where they name none."""
-    addresses = scenario.items.image.astype(str).str.strip().tolist()
-    rows = []
-    for item, address in enumerate(addresses):
-        record = outcomes.get(item)
-        if record:
+    def note(
+        self, items: Sequence[int], address: str, status: str, path: str = "", transient: bool = False, **facts: int
+    ) -> None:
+        """Note an outcome for all items of an address; only what is new goes to the log."""
+        shared = {"path": path, "status": status, "address": address, "transient": transient, **facts}
+        records = [{"item": item} | shared for item in items]
+        self._log.append([record for record in records if self.outcomes.get(record["item"]) != record])
+        self.outcomes.update((record["item"], record) for record in records)
+
+    def write_table(self, addresses: Sequence[str], *, no_address: str = "no address") -> pd.DataFrame:
+        """Write `images.parquet`, whole or not at all.
+
+        Args:
+            addresses: of every item, "" where it names none.
+            no_address: status of an item without address and record; with an address it is `NOT_FETCHED`.
+
+        Returns:
+            the table: one row per item.
+        """
+        rows = []
+        for item, address in enumerate(addresses):
+            nothing = {"path": "", "status": NOT_FETCHED if address else no_address, "address": address}
+            record = self.outcomes.get(item, nothing)
             rows.append((item, record["path"], record["status"], record["address"]))
-        else:
-            rows.append((item, "", absent if address else NO_ADDRESS, address))
-    return pd.DataFrame(rows, columns=["item", "path", "status", "address"])
+        table = pd.DataFrame(rows, columns=["item", "path", "status", "address"])
+        write_with(self.folder / TABLE, lambda path: table.to_parquet(path, index=False))
+        return table
 
+    def __enter__(self) -> Self:
+        return self
 
-def write_image_table(scenario: Scenario, table: pd.DataFrame) -> None:
-    """Write `images.parquet`, whole or not at all."""
-    write_with(scenario.folder / TABLE, lambda path: table.to_parquet(path, index=False))
+    def __exit__(self, *_error: object) -> None:
+        self._log.close()
 
 
 def counts_by_domain(scenario: Scenario, table: pd.DataFrame) -> dict[str, Counter]:

@@ -9,13 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from llmemf.errors import InputError
-from llmemf.features.image_content import BadImage, check_image
-from llmemf.features.image_table import FOLDER, LOG, OK, image_name, is_kept, latest_outcomes, write_image_table
-from llmemf.io import AppendOnlyLog, write_with
+from llmemf.features.image_content import SUFFIXES, NoImage, check_image
+from llmemf.features.image_table import ImageStore
 from llmemf.scenarios.scenario import Scenario
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp")
-ABSENT = "no file"
+NO_FILE = "no file"
 
 
 def take_local_images(
@@ -29,85 +27,79 @@ def take_local_images(
 ) -> pd.DataFrame:
     """Copy the images named by external id from a folder (and its subfolders) into a scenario.
 
-    Where the folder has one subfolder per domain, named as the domains are, items look only into their own.
+    Where the folder has one subfolder per domain, named as the domains are, items are looked for only in their own.
 
     Args:
         scenario: saved on disk.
-        folder: holds `<external id>.jpg`, `.jpeg`, `.png`, `.webp`, `.gif` or `.bmp`, in any case of letters.
-        max_bytes, max_pixels, min_side: see `check_image`.
+        folder: holds `<external id>.jpg`, `.jpeg`, `.png`, `.webp`, `.gif` or `.bmp`, in upper or lower case.
+        max_bytes: larger files are refused.
+        max_pixels, min_side: see `check_image`.
         on_progress: called with items done and in all.
 
     Returns:
         the table that was written; its `address` is the path below `folder`.
 
     Raises:
-        InputError: no such folder, nothing in it fits, one id has several files, or the scenario cannot be written.
+        InputError: no such folder, no file in it fits, one id has several files, or the scenario cannot be written.
     """
     folder = Path(folder)
+    found = _find(scenario, folder)
+    addresses = [str(found[item].relative_to(folder)) if item in found else "" for item in range(scenario.num_items)]
+    with ImageStore(scenario) as store:
+        for item, address in enumerate(addresses):
+            try:
+                if item in found:
+                    data = _read(found[item], max_bytes)
+                    store.keep([item], address, data, check_image(data, max_pixels=max_pixels, min_side=min_side))
+                elif item in store.outcomes:
+                    store.note([item], address, NO_FILE)
+            except NoImage as error:
+                store.note([item], address, str(error))
+            on_progress(item + 1, scenario.num_items)
+        return store.write_table(addresses, no_address=NO_FILE)
+
+
+def _find(scenario: Scenario, folder: Path) -> dict[int, Path]:
+    """The image file of every item that has one.
+
+    Raises:
+        InputError: as `take_local_images`.
+    """
     if not folder.is_dir():
         raise InputError(f"--folder {folder}: there is no such folder")
     roots = [folder / domain for domain in scenario.domains]
-    roots = roots if all(root.is_dir() for root in roots) else [folder, folder]
-    indices = {root: _index(root) for root in dict.fromkeys(roots)}
-    wanted = [(item, str(name)) for item, name in enumerate(scenario.items.external_id)]
+    if not all(root.is_dir() for root in roots):
+        roots = [folder, folder]
+    files: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for root in set(roots):
+        for path in sorted(root.rglob("*")):
+            if path.suffix.lower() in (*SUFFIXES.values(), ".jpeg") and path.is_file():
+                files[root, path.stem].append(path)
+    names = [str(name) for name in scenario.items.external_id]
     found = {}
-    for item, name in wanted:
-        files = indices[roots[int(item >= scenario.num_x)]].get(name, [])
-        if len(files) > 1:
-            raise InputError(f"item {name!r} has several images: {files[0]} and {files[1]}; leave one of them")
-        if files:
-            found[item] = files[0]
+    for item, name in enumerate(names):
+        named = files.get((roots[int(item >= scenario.num_x)], name), [])
+        if len(named) > 1:
+            raise InputError(f"item {name!r} has several images: {named[0]} and {named[1]}; leave one of them")
+        if named:
+            found[item] = named[0]
     if not found:
         raise InputError(
             f"--folder {folder}: no image in it is named by an external id of scenario {scenario.name!r} "
-            f"(such as {wanted[0][1]}.jpg)"
+            f"(such as {names[0]}.jpg)"
         )
-    (scenario.folder / FOLDER).mkdir(exist_ok=True)
-    rows = []
-    with AppendOnlyLog(scenario.folder / LOG, durable=False, lock=True) as log:
-        outcomes = latest_outcomes(log.read())
-        for item in range(scenario.num_items):
-            record = {"item": item, "path": "", "status": ABSENT, "address": "", "transient": False}
-            if item in found:
-                record["address"] = str(found[item].relative_to(folder))
-                record |= _take(scenario.folder, item, found[item], max_bytes, max_pixels, min_side)
-            if outcomes.get(item) != record and (item in found or item in outcomes):
-                log.append([record])
-            rows.append((item, record["path"], record["status"], record["address"]))
-            on_progress(item + 1, scenario.num_items)
-        table = pd.DataFrame(rows, columns=["item", "path", "status", "address"])
-        write_image_table(scenario, table)
-    return table
+    return found
 
 
-def _index(root: Path) -> dict[str, list[Path]]:
-    """Image files below a folder by their stem."""
-    files: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            files[path.stem].append(path)
-    return files
+def _read(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a file.
 
-
-def _take(target: Path, item: int, source: Path, max_bytes: int, max_pixels: int, min_side: int) -> dict:
-    """Check one file and copy it; what the log should say of it."""
+    Raises:
+        NoImage: it is too large or cannot be read.
+    """
     try:
-        if source.stat().st_size > max_bytes:
-            return {"status": "too large"}
-        data = source.read_bytes()
-        facts = check_image(data, max_pixels=max_pixels, min_side=min_side)
+        if path.stat().st_size > max_bytes:
+            raise NoImage("too large")
+        return path.read_bytes()
     except OSError as error:
-        return {"status": f"cannot be read: {error.strerror or error}"}
-    except BadImage as error:
-        return {"status": str(error)}
-    record = {
-        "status": OK,
-        "path": image_name(item, facts.suffix),
-        "bytes": len(data),
-        "width": facts.width,
-        "height": facts.height,
-    }
-    path = target / record["path"]
-    if not is_kept(target, record) or path.read_bytes() != data:
-        write_with(path, lambda temporary: temporary.write_bytes(data))
-    return record
+        raise NoImage(f"cannot be read: {error.strerror or error}") from None

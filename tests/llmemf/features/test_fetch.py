@@ -26,9 +26,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from llmemf.__main__ import app, main
-from llmemf.features.addresses import GuardedBackend, UnknownHost, is_public
+from llmemf.features.addresses import GuardedBackend, is_public
 from llmemf.features.fetch import FetchSettings, ImageFetch
-from llmemf.features.image_content import BadImage, check_image
+from llmemf.features.image_content import NoImage, check_image
 from llmemf.io import AppendOnlyLog
 from llmemf.scenarios.scenario import find_scenario
 
@@ -419,7 +419,7 @@ def test_private_addresses_are_refused_by_default(shop):
 
 def test_a_machine_that_is_offline_stops_early_and_tries_all_of_them_again(shop):
     async def nobody(host, port):
-        raise UnknownHost(host)
+        raise NoImage("unknown host", transient=True)
 
     backend = GuardedBackend(resolver=nobody)
     scenario = shop([f"http://h{number}.test/a.jpg" for number in range(200)])
@@ -580,9 +580,9 @@ def test_mistakes_with_a_folder(shop, tmp_path, capsys):
 def test_kinds_and_limits(kind):
     facts = check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=20)
     assert (facts.width, facts.height) == (50, 20)
-    with pytest.raises(BadImage, match="too many pixels"):
+    with pytest.raises(NoImage, match="too many pixels"):
         check_image(picture(kind, (50, 20)), max_pixels=999, min_side=20)
-    with pytest.raises(BadImage, match="too small"):
+    with pytest.raises(NoImage, match="too small"):
         check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=21)
 
 
@@ -598,7 +598,7 @@ def test_damage_anywhere_is_a_reason_and_never_a_crash():
             try:
                 check_image(bytes(damaged[: rng.integers(1, len(whole))]), max_pixels=10_000, min_side=1)
                 verdicts["ok"] += 1
-            except BadImage as error:
+            except NoImage as error:
                 verdicts[str(error)] += 1
     assert sum(verdicts.values()) == 150 and verdicts["broken image"] > 50
 
