@@ -114,6 +114,14 @@ def text_hash(*parts: str, separator: str = "\x1f") -> str:
     return hashlib.sha256(separator.join(parts).encode("utf-8", "replace")).hexdigest()
 
 
+def bytes_hash(parts: Iterable[Any]) -> str:
+    """SHA-256 of bytes, or of contiguous arrays, end to end."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
 def json_hash(content: Any) -> str:
     """SHA-256 of plain values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

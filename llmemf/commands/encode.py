@@ -8,17 +8,26 @@ llmemf features show NAME
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from llmemf.commands.encode_progress import EncodeProgress, clock
-from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite
+from llmemf.command_line import command_line
+from llmemf.commands.encode_progress import EncodeProgress
+from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite, root_words
 from llmemf.errors import InputError
+from llmemf.text_format import duration
+
+if TYPE_CHECKING:
+    from llmemf.features.clip import Clip
+    from llmemf.features.cluster import Pool
+    from llmemf.features.encode_job import Job
+    from llmemf.features.matrix import FeatureMatrix
+    from llmemf.scenarios.scenario import Scenario
 
 INTERRUPTED = 130
 
@@ -76,30 +85,31 @@ def encode(
     from llmemf.features.clip import SCHEMAS, ClipSettings, load_clip, resolve_device
     from llmemf.features.encode_job import make_job
 
+    weights = pretrained if pretrained is not None else "" if model.startswith(SCHEMAS) else "openai"
+    options = {"encoder": encoder, "batch_size": batch_size, "workers": workers, "shard_size": shard_size}
     with ExitStack() as stack:
-        cluster, here = None, None
+        pool = None
         if ray_address is not None:
-            from llmemf.features.cluster import Cluster
+            from llmemf.features.cluster import Pool, connected
 
-            cluster = stack.enter_context(Cluster.connected(ray_address))
-            chosen, precision = resolve_device(device.split(":")[0], precision, cuda=cluster.has_gpus)
-            cluster.plan(chosen, ray_workers)
-            here = "cpu"
+            resources = stack.enter_context(connected(ray_address))
+            has_gpus = resources.get("GPU", 0) >= 1
+            chosen, precision = resolve_device(device.split(":")[0], precision, cuda=has_gpus)
+            pool = Pool.of(resources, chosen, ray_workers)
         else:
             chosen, precision = resolve_device(device, precision)
-        weights = pretrained if pretrained is not None else "" if model.startswith(SCHEMAS) else "openai"
         settings = ClipSettings(model, weights, chosen, precision)
-        typer.echo(f"model {model} {weights}".rstrip() + f" on {cluster or chosen} in {precision}")
-        clip = load_clip(settings, device=here)
-        options = {"encoder": encoder, "batch_size": batch_size, "workers": workers, "shard_size": shard_size}
+        typer.echo(f"model {model} {weights}".rstrip() + f" on {pool or chosen} in {precision}")
+        # With a cluster it is loaded here only to know its weights.
+        clip = load_clip(settings, device="cpu" if pool else None)
         jobs = [make_job(scenario, source, clip, **options) for source in sources]
         jobs = [job for job in jobs if not _is_up_to_date(job, overwrite)]
-        written = [_encode(job, clip, cluster, overwrite) for job in jobs]
+        written = [_encode(job, clip, pool, overwrite) for job in jobs]
     if written:
         _tell(scenario, written)
 
 
-def _is_up_to_date(job, overwrite: bool) -> bool:
+def _is_up_to_date(job: Job, overwrite: bool) -> bool:
     """Whether there is nothing to do; features made from anything else are replaced only on demand."""
     difference = None if overwrite else job.difference()
     if difference:
@@ -113,8 +123,9 @@ def _is_up_to_date(job, overwrite: bool) -> bool:
     return difference is not None
 
 
-def _encode(job, clip, cluster, overwrite: bool):
-    """Encode what is missing of a job and write its matrix."""
+def _encode(job: Job, clip: Clip, pool: Pool | None, overwrite: bool) -> FeatureMatrix:
+    """Encode what is missing of a job, here or on a cluster, and write its matrix."""
+    from llmemf.features.cluster import encode_on_cluster
     from llmemf.features.encoding import encode_shards
 
     with job.store.locked():
@@ -124,27 +135,27 @@ def _encode(job, clip, cluster, overwrite: bool):
         progress = EncodeProgress(job.name, job.with_content(pending))
         try:
             with progress:
-                if cluster is None:
-                    encode_shards(job, clip, pending, progress)
+                if pool is None:
+                    for _ in encode_shards(job, clip, pending, progress):
+                        pass
                 else:
-                    cluster.encode_shards(job, clip.settings, pending, progress)
+                    encode_on_cluster(job, clip.settings, pool, pending, progress)
         except KeyboardInterrupt:
             kept = job.store.count - len(job.store.pending(job.source))
             typer.echo(
-                f"stopped: {kept} of {job.store.count} shards of {job.name} are kept; the same command goes on from "
-                "there",
+                f"stopped: {kept} of {job.store.count} shards of {job.name} are kept; the same command encodes the rest",
                 err=True,
             )
             raise typer.Exit(INTERRUPTED) from None
         matrix = job.finish(overwrite=overwrite)
     typer.echo(
-        f"{job.name}: {int(matrix.has.sum()):,} of {len(matrix.has):,} items in {clock(progress.seconds)}, "
+        f"{job.name}: {int(matrix.has.sum()):,} of {len(matrix.has):,} items in {duration(progress.seconds)}, "
         f"{progress.rate:,.1f} items/s"
     )
     return matrix
 
 
-def _tell(scenario, matrices) -> None:
+def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
     """What was written, what a user should know of it, and how to use it."""
     from llmemf.commands.feature_table import feature_table, notes
 
@@ -161,8 +172,7 @@ def _tell(scenario, matrices) -> None:
         use.append(f"--set {kind}_encoder={first}" + (f" (or {', '.join(others)})" if others else ""))
     typer.echo(f"use     {' '.join(use)}")
     root = scenario.folder.parent
-    shown = "" if root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(root))}"
-    typer.echo(f"look    llmemf features show {scenario.name}{shown}")
+    typer.echo(f"look    {command_line('features', 'show', scenario.name, *root_words(root))}")
 
 
 def show(
@@ -182,8 +192,8 @@ def show(
     scenario = find_scenario(name, data_root)
     folders = feature_folders(scenario)
     if not folders:
-        root = "" if data_root == DEFAULT_ROOT else f" --data-root {shlex.quote(str(data_root))}"
-        typer.echo(f"scenario {name!r} has no features yet; make them: llmemf features offline {name}{root}")
+        offline = command_line("features", "offline", name, *root_words(data_root))
+        typer.echo(f"scenario {name!r} has no features yet; make them: {offline}")
         return
     matrices = [FeatureMatrix.load(folder, verify=True) for folder in folders]
     for matrix in matrices:

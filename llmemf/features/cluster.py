@@ -1,11 +1,10 @@
-"""Shards over the machines of a Ray cluster: one worker per GPU, each with the model loaded, shards as its tasks.
+"""Shards on the machines of a Ray cluster: Ray Data's `map_batches` with a pool of actors that keep the model loaded.
 
-The only place below `llmemf` that imports Ray, and only when the user names a cluster.
+The only file below `llmemf` that imports Ray, inside functions, and only when the user names a cluster.
 """
 
 from __future__ import annotations
 
-import collections
 import gc
 import logging
 import os
@@ -14,10 +13,10 @@ import socket
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from llmemf.errors import InputError
+from llmemf.errors import InputError, StorageError
 from llmemf.features.clip import ClipSettings
 from llmemf.features.encode_job import Job
 from llmemf.features.encoding import Progress
@@ -28,8 +27,7 @@ CPUS_PER_WORKER = 4
 LARGEST_TASK = 4
 """Shards that a worker gets at once: enough to decode ahead, few enough to share the rest fairly."""
 RETRIES = 2
-"""How often the task of a worker that died is given to another one."""
-POLL_SECONDS = 0.5
+"""How often a task is given to another worker after its worker died."""
 CONNECT_SECONDS = 5
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,155 +35,140 @@ ENVIRONMENT = {
 }
 
 
-class Cluster:
-    """A connected Ray cluster, and its workers: they keep the model from one job to the next.
+@dataclass(frozen=True)
+class Pool:
+    """How many workers encode at once, and the cores and GPUs of each."""
 
-    Args:
-        address: for messages.
-        resources: of all machines, as Ray names them.
-    """
-
-    def __init__(self, address: str, resources: dict[str, float]) -> None:
-        self.address, self.resources = address, resources
-        self.workers, self.each = 0, {}
-        self.idle: list = []
-
-    @classmethod
-    @contextmanager
-    def connected(cls, address: str) -> Iterator[Cluster]:
-        """Connect to a cluster, or start Ray on this machine for "local".
-
-        Raises:
-            InputError: no cluster answers.
-        """
-        _check_answers(address)
-        _set_environment(address)
-        import ray
-
-        # Workers must import this copy of the package and no other.
-        python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        options = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if address == "local":
-            options["include_dashboard"] = False
-        try:
-            ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": python_path}}, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(
-                f"--ray-address {address}: cannot join the cluster ({' '.join(str(error).split())[:300]}); run this on "
-                "one of its machines, or leave the option out"
-            ) from None
-        try:
-            yield cls(address, ray.cluster_resources())
-        finally:
-            leave_ray()
+    workers: int
+    cpus: int
+    gpus: int
 
     def __str__(self) -> str:
-        each = "1 GPU" if self.each["num_gpus"] else f"{self.each['num_cpus']} core(s)"
+        each = "1 GPU" if self.gpus else f"{self.cpus} core(s)"
         return f"{self.workers} Ray worker(s) with {each} each"
 
-    @property
-    def has_gpus(self) -> bool:
-        return self.resources.get("GPU", 0) >= 1
-
-    def plan(self, device: str, workers: int | None = None) -> None:
-        """Settle how many workers run at once, and what each of them gets.
+    @classmethod
+    def of(cls, resources: dict[str, float], device: str, workers: int | None = None) -> Pool:
+        """Share a cluster among workers.
 
         Args:
-            device: "cuda": one GPU each and an equal part of the cores; "cpu": cores alone.
+            resources: of all machines, as Ray names them.
+            device: "cuda": one GPU each and an equal part of the cores; "cpu": cores only.
             workers: None takes one per GPU, or one per `CPUS_PER_WORKER` cores.
 
         Raises:
             InputError: the cluster does not have that much.
         """
-        gpus, cpus = int(self.resources.get("GPU", 0)), int(self.resources.get("CPU", 0))
-        most = gpus if device == "cuda" else cpus
+        gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+        most, unit = (gpus, "GPU") if device == "cuda" else (cpus, "core")
         count = workers or (gpus if device == "cuda" else max(1, cpus // CPUS_PER_WORKER))
         if not 1 <= count <= most:
             raise InputError(
-                f"--ray-workers {count}: the cluster has {most} {'GPU' if device == 'cuda' else 'core'}(s), one "
-                "worker needs at least one"
+                f"--ray-workers {count}: the cluster has {most} {unit}(s), one worker needs at least one of them"
             )
-        self.workers = count
-        self.each = {"num_cpus": max(1, cpus // count), "num_gpus": 1 if device == "cuda" else 0}
-
-    def encode_shards(self, job: Job, settings: ClipSettings, numbers: Sequence[int], progress: Progress) -> None:
-        """Encode shards on the cluster's workers; shards of a worker that dies go to a new one.
-
-        Args:
-            job: its folder must lie on storage that all machines share.
-            settings: which model, the same for all jobs; every machine needs its weights (a file: the same path).
-            numbers: shards to encode.
-            progress: called whenever new shards lie in the folder.
-
-        Raises:
-            InputError: as a worker raised it, or workers die over and over.
-        """
-        import ray
-
-        tasks = collections.deque(split_tasks(numbers, self.workers))
-        deaths: collections.Counter = collections.Counter()
-        shared = ray.put(replace(job, workers=self.each["num_cpus"] - 1 if job.workers else 0))
-        before, seen = job.store.stamps(numbers), set()
-        running: dict = {}
-        while tasks or running:
-            while tasks and len(running) < self.workers:
-                worker = self.idle.pop() if self.idle else ray.remote(ShardWorker).options(**self.each).remote(settings)
-                task = tasks.popleft()
-                running[worker.encode.remote(shared, task)] = (worker, task)
-            ready, _ = ray.wait(list(running), timeout=POLL_SECONDS)
-            written = {number for number, stamp in job.store.stamps(numbers).items() if stamp != before.get(number)}
-            progress(job.with_content(sorted(written - seen)))
-            seen = written
-            for reference in ready:
-                worker, task = running.pop(reference)
-                try:
-                    ray.get(reference)
-                    self.idle.append(worker)
-                except ray.exceptions.RayTaskError as error:
-                    raise _cause(error) from None
-                except ray.exceptions.RayError as error:
-                    left = [number for number in task if number not in seen]
-                    deaths.update(left)
-                    if any(deaths[number] > RETRIES for number in left):
-                        raise InputError(
-                            f"a worker of the cluster died {RETRIES + 1} times over shard {left[0]} "
-                            f"({' '.join(str(error).split())[:200]}); what is done is kept, run the same command again"
-                        ) from None
-                    if left:
-                        tasks.append(left)
+        return cls(count, max(1, cpus // count), int(device == "cuda"))
 
 
-class ShardWorker:
+@contextmanager
+def connected(address: str) -> Iterator[dict[str, float]]:
+    """Connect to a cluster, or start Ray on this machine for "local"; yields the resources of all machines.
+
+    Raises:
+        InputError: no cluster answers.
+    """
+    _check_answers(address)
+    _set_environment(address)
+    import ray
+
+    # Workers must import this copy of the package and no other.
+    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    options = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options["include_dashboard"] = False
+    try:
+        ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": python_path}}, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--ray-address {address}: cannot join the cluster ({' '.join(str(error).split())[:300]}); run this on "
+            "one of its machines, or leave the option out"
+        ) from None
+    try:
+        yield ray.cluster_resources()
+    finally:
+        leave_ray()
+
+
+def encode_on_cluster(job: Job, settings: ClipSettings, pool: Pool, numbers: Sequence[int], progress: Progress) -> None:
+    """Encode shards on a cluster; a task whose worker dies goes to a new one.
+
+    Args:
+        job: its folder must lie on storage that all machines share.
+        settings: which model; every machine needs its weights (a file: under the same path).
+        pool: the workers.
+        numbers: shards to encode.
+        progress: called whenever a shard is in the folder.
+
+    Raises:
+        InputError: as a worker raised it, or a task's workers die again and again.
+    """
+    if not numbers:
+        return
+    import ray
+    import ray.data
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = context.print_on_execution_start = False
+    context.raise_original_map_exception = True
+    # A shard may take hours on a CPU.
+    context.execution_no_progress_timeout_s = -1
+    # Every finished shard is reported at once; otherwise Ray Data collects 128 MiB of numbers first.
+    context.target_max_block_size = 1
+    size = max(1, min(LARGEST_TASK, len(numbers) // (2 * pool.workers)))
+    tasks = [{"shards": list(numbers[at : at + size])} for at in range(0, len(numbers), size)]
+    done = ray.data.from_items(tasks, override_num_blocks=len(tasks)).map_batches(
+        ShardEncoder,
+        fn_constructor_args=(replace(job, workers=pool.cpus - 1 if job.workers else 0), settings),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(pool.workers, len(tasks))),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+        max_restarts=-1,
+        max_task_retries=RETRIES,
+    )
+    try:
+        for row in done.iter_rows():
+            progress(job.with_content([row["shard"]]))
+    except ray.exceptions.RayError as error:
+        raise _told(error) from None
+
+
+class ShardEncoder:
     """A process of the cluster that keeps the model loaded.
 
     Args:
+        job: whose shards it encodes.
         settings: which model.
     """
 
-    def __init__(self, settings: ClipSettings) -> None:
-        self.settings = settings
-        self.clip = None
+    def __init__(self, job: Job, settings: ClipSettings) -> None:
+        self.job, self.settings, self.clip = job, settings, None
 
-    def encode(self, job: Job, numbers: Sequence[int]) -> None:
-        """Encode and write these shards, if the model here has the weights that the job was made for."""
+    def __call__(self, batch: dict) -> Iterator[dict]:
+        """Encode and write the shards of a task, if the model here has the weights that the job was made for."""
         from llmemf.features.clip import load_clip
         from llmemf.features.encoding import encode_shards
 
-        # Loaded with the first task and not with the actor, so that a mistake comes back as it was told.
+        # Loaded with the first task and not with the actor: Ray would report a mistake there as a dead actor.
         self.clip = self.clip or load_clip(self.settings)
-        encode_shards(job, self.clip, numbers)
-
-
-def split_tasks(numbers: Sequence[int], workers: int) -> list[list[int]]:
-    """Shards as tasks of at most `LARGEST_TASK`, at least two for every worker while there are enough."""
-    size = max(1, min(LARGEST_TASK, len(numbers) // (2 * workers)))
-    return [list(numbers[at : at + size]) for at in range(0, len(numbers), size)]
+        for number in encode_shards(self.job, self.clip, [int(number) for number in batch["shards"][0]]):
+            yield {"shard": [number]}
 
 
 def leave_ray() -> None:
     """Leave a cluster, or end the Ray of this process.
 
-    Ray (2.60) ends the whole process, without a word and with exit code 1, where Python's garbage collection frees an
+    Ray (2.60) ends the whole process, without a message and with exit code 1, where Python's garbage collection frees an
     object reference between two steps of `ray.shutdown`. So none runs meanwhile.
     """
     import ray
@@ -201,7 +184,7 @@ def leave_ray() -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Raise InputError unless something listens at the address: Ray itself would try for many minutes."""
+    """Raise InputError unless a server listens at the address: Ray itself would try for many minutes."""
     if address == "local":
         return
     if "://" in address:
@@ -230,14 +213,20 @@ def _set_environment(address: str) -> None:
             # Its own token: one that Ray leaves in the home directory would be asked for by every later cluster.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         elif "RAY_AUTH_TOKEN" in os.environ or token.exists():
-            # A cluster that was started where a token lies asks for it; Ray sends it only when told to.
+            # A cluster that was started where a token lies asks for it; Ray sends it only if this is set.
             os.environ["RAY_AUTH_MODE"] = "token"
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module="ray")
 
 
-def _cause(error: Exception) -> Exception:
-    """The mistake that a worker told, or else what Ray says of it."""
-    cause = getattr(error, "cause", None)
-    return InputError(str(cause)) if isinstance(cause, InputError) else error
+def _told(error: BaseException) -> InputError:
+    """A failure of the cluster in one line: the mistake that a worker reported, or what Ray says."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if type(cause) in (InputError, StorageError):
+            return InputError(str(cause))
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return InputError(
+        f"the cluster gave up ({' '.join(str(error).split())[:300]}); finished shards are kept, run the same command again"
+    )

@@ -1,15 +1,16 @@
-"""What a run of CLIP over the items of a scenario is: its content, its identity, its shards, and its matrix at the end.
+"""A run of CLIP over the items of a scenario: its content, its identity, its shards, and its matrix at the end.
 
 The identity holds all that decides about the rows apart from the items' contents (model, weights, precision, pooling,
-source of the text). Shards carry it, so that nothing made from something else is ever mixed in, and it stands in the
-manifest of the finished matrix.
+source of the text). Shards carry it, so that rows of different origin are never mixed, and it stands in the manifest of
+the finished matrix.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ METHODS = {
     "image": "CLIP image encoder (open_clip), frozen, rows of length 1",
 }
 VERSIONS = ("torch", "open_clip", "device")
-"""Facts whose change keeps shards apart but does not make a finished matrix out of date."""
+"""Facts that keep shards apart, but whose change does not make a finished matrix out of date."""
 
 
 @dataclass(frozen=True)
@@ -84,29 +85,27 @@ class Job:
         Raises:
             InputError: a shard is missing, no item has a row, or the matrix cannot be written.
         """
-        width, parts = None, []
-        for number in range(self.store.count):
-            shard = self.store.read(number)
-            if shard is None:
-                raise InputError(
-                    f"shard {number} of {self.name} is not in {self.store.folder}: with a cluster, the data root must "
-                    "be storage that all its machines share; run the same command again"
-                )
-            width = shard.rows.shape[1] or width
-            parts.append(shard)
+        shards = [self.store.read(number) for number in range(self.store.count)]
+        if None in shards:
+            raise InputError(
+                f"shard {shards.index(None)} of {self.name} is not in {self.store.folder}: with a cluster, the data root "
+                "must be storage that all its machines share; run the same command again"
+            )
+        parts = [shard for shard in shards if shard is not None]
         problems = {item: why for part in parts for item, why in part.problems.items()}
         has = np.concatenate([part.has for part in parts])
         if not has.any():
             first = f"; first: {self._problem(*next(iter(problems.items())))}" if problems else ""
             raise InputError(f"scenario {self.scenario.name!r}: none of its {self.source.kind}s can be encoded{first}")
-        rows = np.zeros((len(has), width), np.float32)
-        for number, part in enumerate(parts):
-            if part.rows.shape[1]:
-                rows[self.store.items(number).start : self.store.items(number).stop] = part.rows
+        rows = np.zeros((len(has), max(part.rows.shape[1] for part in parts)), np.float32)
+        rows[has] = np.concatenate([part.rows[part.has] for part in parts if part.has.any()])
+        counts: Counter[str] = Counter()
+        for part in parts:
+            counts.update(part.counts)
         details = {"method": METHODS[self.source.kind], "family": CLIP} | self.store.identity | self.source.facts
         details |= {"batch_size": self.batch_size, "shard_size": self.store.size}
         details["source_sha256"] = contents_hash(np.concatenate([part.digests for part in parts]))
-        details |= _added(part.counts for part in parts)
+        details |= counts
         if self.source.kind == "image":
             details["items_with_unreadable_image"] = len(problems)
             details["unreadable_images"] = [self._problem(item, why) for item, why in problems.items()]
@@ -190,11 +189,3 @@ def identity(clip: Clip, source: Source) -> dict:
         return facts | {"preprocess": preprocess}
     padding = f"longest of the batch, multiple of {PADDING_MULTIPLE}" if clip.shortens else "full context"
     return facts | {"context_length": context_length, "pooling": POOLING, "padding": padding}
-
-
-def _added(counts: Iterator[dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for part in counts:
-        for name, value in part.items():
-            total[name] = total.get(name, 0) + value
-    return total

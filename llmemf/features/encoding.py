@@ -3,7 +3,7 @@
 Text: a text longer than the encoder's context is cut into pieces (`text_pieces`); its row is the mean of the pieces'
 vectors of length 1, brought to length 1 again. A text of one piece has exactly the vector that open_clip gives.
 Images: the vector that open_clip gives, length 1. Items without content, or with an image that cannot be read, have a
-zero row and no mark in `has`.
+zero row and are False in `has`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ Progress = Callable[[int], None]
 """Called with the number of items that have just been encoded."""
 
 
-def encode_shards(job: Job, clip: Clip, numbers: Sequence[int], progress: Progress = lambda items: None) -> None:
-    """Encode these shards with a loaded model and write each as soon as it is complete.
+def encode_shards(
+    job: Job, clip: Clip, numbers: Sequence[int], progress: Progress = lambda items: None
+) -> Iterator[int]:
+    """Encode these shards with a loaded model, write each as soon as it is complete, and yield its number.
 
     Raises:
         InputError: the model is not the one that the job was made for, rows are not finite, or a shard cannot be
@@ -50,41 +52,42 @@ def encode_shards(job: Job, clip: Clip, numbers: Sequence[int], progress: Progre
                 f"item {item} of {job.name}: its row is not finite in {clip.settings.precision}; use --precision fp32"
             )
         job.store.write(number, shard)
+        yield number
 
 
 def _encode_texts(job: Job, clip: Clip, numbers: Sequence[int], progress: Progress) -> Iterator[tuple[int, Shard]]:
     shards = [[job.source.contents[item] for item in job.store.items(number)] for number in numbers]
     loader = torch.utils.data.DataLoader(
-        _Tokenised(shards, clip.tokenizer), batch_size=None, num_workers=min(job.workers, len(shards))
+        _TokenisedTexts(shards, clip.tokenizer), batch_size=None, num_workers=min(job.workers, len(shards))
     )
     for number, pieces in zip(numbers, loader):
         items = job.store.items(number)
         owners = np.repeat(np.arange(len(items)), [len(some) for some in pieces])
         flat = [piece for some in pieces for piece in some]
         order = np.argsort([len(piece) for piece in flat], kind="stable")
-        lasts = _last_places(owners)
+        # An item of several pieces counts with its last one.
+        is_last = np.append(owners[1:] != owners[:-1], True)
         vectors = []
         for start in range(0, len(flat), job.batch_size):
             batch = order[start : start + job.batch_size]
             multiple = PADDING_MULTIPLE if clip.shortens else None
             ids = padded([flat[place] for place in batch], clip.tokenizer.context_length, multiple)
             vectors.append(clip.encode_text(ids))
-            # An item of several pieces counts once.
-            progress(int(np.isin(batch, lasts).sum()))
-        rows, has = _pooled(vectors, owners, order, len(items))
+            progress(int(is_last[batch].sum()))
+        rows, has = _mean_rows(vectors, owners, order, len(items))
+        empty = sum(bool(job.source.contents[item]) and not some for item, some in zip(items, pieces))
         counts = {
             "pieces": len(flat),
             "items_in_several_pieces": sum(len(some) > 1 for some in pieces),
             "tokens": sum(map(len, flat)),
+            "items_with_text_but_no_token": empty,
         }
-        empty = sum(bool(job.source.contents[item]) and not some for item, some in zip(items, pieces))
-        counts["items_with_text_but_no_token"] = empty
         progress(empty)
         yield number, Shard(rows, has, job.source.digests(items), {}, counts)
 
 
-class _Tokenised(torch.utils.data.Dataset):
-    """Shards of texts, each to the token ids of its pieces."""
+class _TokenisedTexts(torch.utils.data.Dataset):
+    """Shards of texts, each text as the token ids of its pieces."""
 
     def __init__(self, shards: list[list[str]], tokenizer: PieceTokenizer) -> None:
         self.shards, self.tokenizer = shards, tokenizer
@@ -96,11 +99,7 @@ class _Tokenised(torch.utils.data.Dataset):
         return [self.tokenizer(text) if text else [] for text in self.shards[index]]
 
 
-def _last_places(owners: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(np.append(owners[1:] != owners[:-1], True)) if len(owners) else owners
-
-
-def _pooled(
+def _mean_rows(
     vectors: list[torch.Tensor], owners: np.ndarray, order: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean over the pieces of every item, (count, D) float32 of length 1, and which items have any."""
@@ -138,11 +137,11 @@ def _encode_images(job: Job, clip: Clip, numbers: Sequence[int], progress: Progr
             waiting += [part.pixels] if len(part.places) else []
             while sum(map(len, waiting)) >= job.batch_size:
                 pixels = torch.cat(waiting)
-                vectors.append(_run(clip, finish, pixels[: job.batch_size]))
+                vectors.append(_encode_batch(clip, finish, pixels[: job.batch_size]))
                 waiting = [rest] if len(rest := pixels[job.batch_size :]) else []
             progress(len(group))
         if waiting:
-            vectors.append(_run(clip, finish, torch.cat(waiting)))
+            vectors.append(_encode_batch(clip, finish, torch.cat(waiting)))
         has = np.zeros(len(items), bool)
         has[np.array(readable, np.int64) - items.start] = True
         found = torch.cat(vectors).cpu().numpy() if vectors else np.zeros((0, 0), np.float32)
@@ -151,7 +150,7 @@ def _encode_images(job: Job, clip: Clip, numbers: Sequence[int], progress: Progr
         yield number, Shard(rows, has, digests, problems)
 
 
-def _run(clip: Clip, finish: Callable, pixels: torch.Tensor) -> torch.Tensor:
+def _encode_batch(clip: Clip, finish: Callable, pixels: torch.Tensor) -> torch.Tensor:
     if torch.device(clip.settings.device).type == "cuda":
         # From pinned memory the copy runs beside the decoding of the next images.
         pixels = pixels.pin_memory().to(clip.settings.device, non_blocking=True)
@@ -159,7 +158,7 @@ def _run(clip: Clip, finish: Callable, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _fitting_workers(workers: int, group: int, clip: Clip) -> int:
-    """Fewer workers where the shared memory (64 MB in a container by default) does not hold what they decode."""
+    """Fewer workers where the shared memory (64 MB in a container by default) is too small for what they decode."""
     side = clip.facts["preprocess"]["size"]
     pixels = side * side if isinstance(side, int) else side[0] * side[1]
     shared = Path("/dev/shm")

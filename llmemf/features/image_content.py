@@ -5,6 +5,12 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 SUFFIXES = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "BMP": ".bmp"}
 """Pillow's names of the accepted formats, and the suffix of their files."""
@@ -91,3 +97,12 @@ def _what_else(data: bytes) -> str:
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"BM")):
         return "broken image"
     return "not an image" if data else "empty"
+
+
+def eight_bit(image: Picture) -> Picture:
+    """Grey images of 16 bits in 8 bits: Pillow's own conversion cuts every value off at 255, which makes them white."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))

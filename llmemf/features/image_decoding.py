@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from llmemf.features.image_content import eight_bit
 from llmemf.features.item_sources import DIGEST, digest_of
 
 PREFETCH = 2
@@ -121,7 +122,7 @@ class ImageGroups(torch.utils.data.Dataset):
             warnings.simplefilter("ignore")
             try:
                 with Image.open(io.BytesIO(content)) as image:
-                    return self.transform(image)
+                    return self.transform(eight_bit(image))
             except UnidentifiedImageError:
                 raise ValueError("no image file that PIL knows" if content else "the file is empty") from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -14,8 +13,10 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.features.matrix import TEXT_SOURCES
+from llmemf.io import bytes_hash
 from llmemf.scenarios.scenario import Scenario
 
 LLM_TEXT, LLM_MANIFEST, IMAGES = "llm_text.parquet", "llm_text.yaml", "images.parquet"
@@ -43,19 +44,18 @@ class Source:
             found = [digest_of(self.contents[item].encode()) if self.contents[item] else None for item in items]
         else:
             with ThreadPoolExecutor(8) as pool:
-                found = list(pool.map(lambda item: file_digest(self.contents[item]), items))
-        digests = np.zeros((len(items), DIGEST), np.uint8)
-        for row, digest in enumerate(found):
-            if digest is not None:
-                digests[row] = np.frombuffer(digest, np.uint8)
-        return digests
+                found = list(pool.map(_file_digest, [self.contents[item] for item in items]))
+        empty = bytes(DIGEST)
+        joined = b"".join(digest or empty for digest in found)
+        return np.frombuffer(joined, np.uint8).reshape(len(items), DIGEST)
 
 
 def digest_of(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
+    """SHA-256 as `DIGEST` bytes."""
+    return bytes.fromhex(bytes_hash([content]))
 
 
-def file_digest(path: str) -> bytes | None:
+def _file_digest(path: str) -> bytes | None:
     """SHA-256 of a file's bytes; None if it cannot be read, or if `path` is empty."""
     try:
         return digest_of(Path(path).read_bytes()) if path else None
@@ -105,7 +105,7 @@ def text_source(scenario: Scenario, source: str) -> Source:
     if source == "title":
         return Source("text", titles, {"source": source, "items_with_text": sum(map(bool, titles))})
     written, llm_facts = read_llm_text(scenario)
-    texts = written if source == "llm" else [join(title, text) for title, text in zip(titles, written)]
+    texts = written if source == "llm" else [_join(title, text) for title, text in zip(titles, written)]
     facts = {"source": source, "items_with_text": sum(map(bool, texts)), "llm_text": llm_facts}
     if source == "title+llm":
         facts["items_with_title_only"] = sum(bool(title) and not text for title, text in zip(titles, written))
@@ -113,7 +113,7 @@ def text_source(scenario: Scenario, source: str) -> Source:
     return Source("text", texts, facts)
 
 
-def join(title: str, text: str) -> str:
+def _join(title: str, text: str) -> str:
     """Title and LLM text as one text, the title as its first sentence."""
     if not title or not text:
         return title or text
@@ -121,31 +121,27 @@ def join(title: str, text: str) -> str:
 
 
 def read_llm_text(scenario: Scenario) -> tuple[list[str], dict]:
-    """LLM text of every item ("" where there is none), and what its manifest says of model and prompt.
+    """LLM text of every item ("" where there is none), and the facts of its manifest about model and prompt.
 
     Raises:
         InputError: there is none, or it cannot be read, or it names items that the scenario does not have.
     """
-    folder = _folder(scenario)
-    path = folder / LLM_TEXT
+    path, enrich = _folder(scenario) / LLM_TEXT, command_line("features", "enrich", scenario.name)
     if not path.exists():
         raise InputError(
-            f"scenario {scenario.name!r} has no LLM text: make it with `llmemf features enrich {scenario.name}`, or "
-            "encode the titles alone with --text title"
+            f"scenario {scenario.name!r} has no LLM text: make it with `{enrich}`, or encode the titles alone with "
+            "--text title"
         )
-    table = _read(path, ("item", "text"), scenario)
-    texts = [""] * scenario.num_items
-    for item, text in zip(table["item"], table["text"]):
-        texts[item] = "" if text is None else str(text).strip()
+    texts = _read_table(path, ("text",), scenario)["text"].astype(str).str.strip().tolist()
     if not any(texts):
-        raise InputError(f"{path} holds no text: run `llmemf features enrich {scenario.name}` again, or --text title")
-    manifest = folder / LLM_MANIFEST
+        raise InputError(f"{path} holds no text: run `{enrich}` again, or --text title")
+    manifest = path.with_name(LLM_MANIFEST)
     try:
         facts = yaml.safe_load(manifest.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise InputError(
             f"{manifest} cannot be read ({' '.join(str(error).split())}): it says which model wrote the texts; run "
-            f"`llmemf features enrich {scenario.name}` again"
+            f"`{enrich}` again"
         ) from None
     # YAML reads dates, which the JSON of a matrix's manifest does not know.
     facts = json.loads(json.dumps(facts, default=str))
@@ -163,11 +159,9 @@ def image_source(scenario: Scenario) -> Source:
     folder = _folder(scenario)
     path = folder / IMAGES
     if path.exists():
-        table = _read(path, ("item", "path", "status"), scenario)
-        named = [""] * scenario.num_items
-        for item, file in zip(table["item"], table["path"]):
-            named[item] = "" if file is None else str(file)
-        status = Counter(map(str, table["status"]))
+        table = _read_table(path, ("path", "status"), scenario)
+        named = table["path"].astype(str).tolist()
+        status = Counter(filter(None, table["status"].astype(str)))
         facts = {"source": IMAGES, "image_status": dict(sorted(status.items()))}
     else:
         named = scenario.items.image.astype(str).tolist()
@@ -175,7 +169,7 @@ def image_source(scenario: Scenario) -> Source:
         if addresses and len(addresses) == sum(map(bool, named)):
             raise InputError(
                 f"the images of scenario {scenario.name!r} are addresses ({addresses[0]}): fetch them first with "
-                f"`llmemf features images {scenario.name}`, or encode the texts alone with --kind text"
+                f"`{command_line('features', 'images', scenario.name)}`, or encode the texts alone with --kind text"
             )
         named = ["" if "://" in image else image for image in named]
         facts = {"source": "item table"} | ({"items_with_address_only": len(addresses)} if addresses else {})
@@ -189,18 +183,22 @@ def _folder(scenario: Scenario) -> Path:
     return scenario.folder.resolve()
 
 
-def _read(path: Path, columns: tuple[str, ...], scenario: Scenario) -> pd.DataFrame:
+def _read_table(path: Path, columns: tuple[str, ...], scenario: Scenario) -> pd.DataFrame:
+    """Columns of a table that names items, one row for each item of the scenario; "" where there is nothing.
+
+    Raises:
+        InputError: the table cannot be read or does not fit the scenario.
+    """
     try:
-        table = pd.read_parquet(path, columns=list(columns))
+        table = pd.read_parquet(path, columns=["item", *columns])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{path} cannot be read ({' '.join(str(error).split())}): make it again") from None
-    items = table["item"].to_numpy()
-    if len(items) and (items.min() < 0 or items.max() >= scenario.num_items):
-        wrong = items.min() if items.min() < 0 else items.max()
+    wrong = table["item"][~table["item"].between(0, scenario.num_items - 1)]
+    if len(wrong):
         raise InputError(
-            f"{path}: item {wrong} is out of range, scenario {scenario.name!r} has items 0 to "
+            f"{path}: item {wrong.iloc[0]} is out of range, scenario {scenario.name!r} has items 0 to "
             f"{scenario.num_items - 1}: the file belongs to another item table, make it again"
         )
-    if len(np.unique(items)) != len(items):
+    if table["item"].duplicated().any():
         raise InputError(f"{path}: an item stands there twice: make it again")
-    return table
+    return table.set_index("item").astype(object).reindex(range(scenario.num_items)).fillna("")

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from llmemf.errors import InputError
+from llmemf.features.image_content import eight_bit
 from llmemf.features.item_sources import IMAGES, image_source
 from llmemf.features.matrix import KINDS, FeatureMatrix, check_absent, feature_folders
 from llmemf.scenarios.images import is_address
@@ -27,6 +28,8 @@ FIT_IMAGES = 50_000
 LISTED_PROBLEMS = 50
 """The details list at most this many unreadable images by name; all are counted."""
 CHUNK = 8192
+LARGEST_WIDTH = 8192
+"""More columns cost hours and gigabytes, and no catalogue fills them."""
 
 
 def encode(scenario: Scenario, kind: str, width: int = 512) -> FeatureMatrix | None:
@@ -209,8 +212,8 @@ def encode_images(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
 
 
 def _check_width(width: int) -> None:
-    if width < 1:
-        raise InputError(f"feature width {width}: must be 1 or more (512 is the default)")
+    if not 1 <= width <= LARGEST_WIDTH:
+        raise InputError(f"--width {width}: must be from 1 to {LARGEST_WIDTH} (512 is the default)")
 
 
 def _image_paths(scenario: Scenario) -> np.ndarray:
@@ -235,7 +238,7 @@ def _read_images(folder: Path, paths: np.ndarray) -> tuple[np.ndarray, np.ndarra
         try:
             with Image.open(folder / path) as image:
                 image.draft("RGB", (2 * PIXELS, 2 * PIXELS))
-                small = image.convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX)
+                small = eight_bit(image).convert("RGB").resize((PIXELS, PIXELS), Image.Resampling.BOX)
         except FileNotFoundError:
             problems.append(f"{path}: no such file")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -1,9 +1,8 @@
-"""Encoded rows in shards: a killed run goes on where it stopped, and nothing made from something else is mixed in.
+"""Encoded rows in shards, so that a killed run loses little, and rows of different origin are never mixed.
 
 A shard holds the rows of a fixed range of items. It carries the identity of the run that made it (model, weights,
-precision, pooling, source: all that decides about the rows) and the digest of every item's content, and it counts as
-done only while both are still true. Shards are written to a temporary name and renamed, so several processes on several
-machines can write into one folder.
+precision, pooling, source: all that decides about the rows) and the hash of every item's content. It counts as done only
+while both are still the same. Several processes on several machines can write into one folder.
 
     features/.<kind>.<encoder>.shards/
         lock                     held while a command encodes into this folder
@@ -13,21 +12,19 @@ machines can write into one folder.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
-import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from llmemf.errors import InputError
+from llmemf.errors import InputError, StorageError
 from llmemf.features.item_sources import Source
-from llmemf.io import json_hash
+from llmemf.io import bytes_hash, json_hash, write_with
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ class ShardStore:
     @property
     def key(self) -> str:
         """SHA-256 over the identity and the cut into shards."""
-        return identity_key(self.identity | {"num_items": self.num_items, "shard_size": self.size})
+        return json_hash(self.identity | {"num_items": self.num_items, "shard_size": self.size})
 
     @property
     def count(self) -> int:
@@ -85,60 +82,45 @@ class ShardStore:
         """Write a shard; it appears whole or not at all.
 
         Raises:
-            InputError: the folder cannot be written.
+            StorageError: the folder cannot be written.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
         problems = [[item, problem] for item, problem in shard.problems.items()]
-        said = {"key": self.key, "problems": json.dumps(problems), "counts": json.dumps(shard.counts)}
-        temporary = self.folder / f".{number:05d}.{uuid.uuid4().hex}.tmp"
+        facts = {"key": self.key, "problems": json.dumps(problems), "counts": json.dumps(shard.counts)}
+        arrays = {"rows": shard.rows, "has": shard.has, "digests": shard.digests}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({"rows": shard.rows, "has": shard.has, "digests": shard.digests}, temporary, metadata=said)
-            temporary.rename(self.path(number))
-        except Exception as error:
-            temporary.unlink(missing_ok=True)
-            if isinstance(error, OSError) or "I/O" in str(error) or "os error" in str(error):
-                reason = getattr(error, "strerror", None) or error
-                raise InputError(f"cannot write {self.path(number)}: {reason}") from error
-            raise
+            write_with(self.path(number), lambda path: save_file(arrays, path, metadata=facts))
+        except SafetensorError as error:
+            raise StorageError(f"{self.path(number)} cannot be written: {error}") from error
 
     def read(self, number: int) -> Shard | None:
-        """Read a shard; None if there is none, or it is damaged, or another identity made it."""
+        """Read a shard; None if there is none, it is damaged, or a run of another identity made it."""
         from safetensors import SafetensorError, safe_open
 
         try:
             with safe_open(self.path(number), framework="numpy") as file:
-                said = file.metadata() or {}
-                if said.get("key") != self.key:
+                facts = file.metadata() or {}
+                if facts.get("key") != self.key:
                     return None
                 rows, has, digests = (file.get_tensor(name) for name in ("rows", "has", "digests"))
-            problems = {int(item): problem for item, problem in json.loads(said["problems"])}
-            shard = Shard(rows, has, digests, problems, json.loads(said["counts"]))
+            problems = {int(item): problem for item, problem in json.loads(facts["problems"])}
+            shard = Shard(rows, has, digests, problems, json.loads(facts["counts"]))
         except (OSError, SafetensorError, KeyError, ValueError):
             return None
         return shard if len(shard.rows) == len(self.items(number)) else None
 
     def pending(self, source: Source) -> list[int]:
-        """Numbers of the shards that do not exist, or were made from anything else than the source holds now."""
+        """Numbers of the shards that are missing, or were made from other contents than the source holds now."""
         return [number for number in range(self.count) if not self._is_done(number, source)]
 
     def _is_done(self, number: int, source: Source) -> bool:
         shard = self.read(number)
         return shard is not None and np.array_equal(shard.digests, source.digests(self.items(number)))
 
-    def stamps(self, numbers: Sequence[int]) -> dict[int, int]:
-        """Time of writing of each of these shards that exists, in nanoseconds."""
-        stamps = {}
-        for number in numbers:
-            try:
-                stamps[number] = self.path(number).stat().st_mtime_ns
-            except FileNotFoundError:
-                continue
-        return stamps
-
     def remove(self) -> None:
-        """Remove all shards; what they held stands in the finished matrix."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @contextmanager
@@ -152,7 +134,7 @@ class ShardStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("a+")
         except OSError as error:
-            raise InputError(f"cannot write to {self.folder}: {error.strerror or error}") from error
+            raise StorageError.of(self.folder, error) from error
         with lock:
             try:
                 # Unlike flock, no worker process inherits it: with the command's death it is free at once.
@@ -170,11 +152,6 @@ class ShardStore:
             yield
 
 
-def identity_key(identity: dict) -> str:
-    """SHA-256 of plain facts."""
-    return json_hash(identity)
-
-
 def contents_hash(digests: np.ndarray) -> str:
     """SHA-256 over the digests of all items, (N, 32) uint8: stands for everything that was encoded."""
-    return hashlib.sha256(np.ascontiguousarray(digests, dtype=np.uint8).tobytes()).hexdigest()
+    return bytes_hash([np.ascontiguousarray(digests, dtype=np.uint8)])

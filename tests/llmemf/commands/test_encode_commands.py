@@ -14,9 +14,10 @@ from small_clip import PHOTOS, photos, write_llm_text, write_scenario, write_sma
 from typer.testing import CliRunner
 
 from llmemf.__main__ import app, main
-from llmemf.commands.encode_progress import EncodeProgress, clock
+from llmemf.commands.encode_progress import EncodeProgress
 from llmemf.features import encoding
-from llmemf.features.cluster import Cluster, split_tasks
+from llmemf.errors import InputError
+from llmemf.features.cluster import Pool
 from llmemf.features.matrix import find_features
 from llmemf.scenarios.scenario import find_scenario
 
@@ -135,12 +136,12 @@ def test_ctrl_c_keeps_the_shards_and_says_so(root, small, monkeypatch):
         patch.setattr(encoding, "Shard", interrupt)
         result = CliRunner().invoke(app, ["features", *map(str, command)])
     assert result.exit_code == 130
-    assert "stopped: 2 of 5 shards of image.clip-small are kept; the same command goes on from there" in result.output
+    assert "stopped: 2 of 5 shards of image.clip-small are kept; the same command encodes the rest" in result.output
     assert "image.clip-small: 2 of 5 shards are there already" in call(*command)
 
 
-SLOW = "import time; from llmemf.features import encoding; old = encoding._run\n"
-SLOW += "encoding._run = lambda *given: (time.sleep(0.05), old(*given))[1]\n"
+SLOW = "import time; from llmemf.features import encoding; old = encoding._encode_batch\n"
+SLOW += "encoding._encode_batch = lambda *given: (time.sleep(0.05), old(*given))[1]\n"
 SLOW += "from llmemf.__main__ import main; main()"
 """The command with a pause after every batch, so that there is time to kill it in the middle."""
 
@@ -179,16 +180,15 @@ import os
 from pathlib import Path
 from llmemf.features import cluster
 
-class DiesOnce(cluster.ShardWorker):
-    def encode(self, job, numbers):
-        mark = Path({mark!r})
-        if not mark.exists():
-            mark.touch()
-            super().encode(job, numbers[:-1])
-            os._exit(1)
-        super().encode(job, numbers)
+class DiesOnce(cluster.ShardEncoder):
+    def __call__(self, batch):
+        for row in super().__call__(batch):
+            if not Path({mark!r}).exists():
+                Path({mark!r}).touch()
+                os._exit(1)
+            yield row
 
-cluster.ShardWorker = DiesOnce
+cluster.ShardEncoder = DiesOnce
 from llmemf.__main__ import main
 main()
 """
@@ -238,18 +238,13 @@ def test_a_cluster_that_is_not_there_is_told_at_once(root, small, capsys, monkey
 
 
 def test_a_cluster_is_shared_fairly():
-    cluster = Cluster("here", {"CPU": 32.0, "GPU": 4.0})
-    cluster.plan("cuda")
-    assert (cluster.workers, cluster.each) == (4, {"num_cpus": 8, "num_gpus": 1})
-    assert str(cluster) == "4 Ray worker(s) with 1 GPU each"
-    cluster.plan("cpu")
-    assert (cluster.workers, cluster.each) == (8, {"num_cpus": 4, "num_gpus": 0})
-    cluster.plan("cpu", 3)
-    assert (cluster.workers, cluster.each) == (3, {"num_cpus": 10, "num_gpus": 0})
-    with pytest.raises(Exception, match="--ray-workers 5: the cluster has 4 GPU"):
-        cluster.plan("cuda", 5)
-    assert split_tasks(range(5), 2) == [[0], [1], [2], [3], [4]]
-    assert [len(task) for task in split_tasks(range(50), 2)] == [4] * 12 + [2]
+    resources = {"CPU": 32.0, "GPU": 4.0}
+    assert Pool.of(resources, "cuda") == Pool(workers=4, cpus=8, gpus=1)
+    assert str(Pool.of(resources, "cuda")) == "4 Ray worker(s) with 1 GPU each"
+    assert Pool.of(resources, "cpu") == Pool(workers=8, cpus=4, gpus=0)
+    assert Pool.of(resources, "cpu", 3) == Pool(workers=3, cpus=10, gpus=0)
+    with pytest.raises(InputError, match="--ray-workers 5: the cluster has 4 GPU"):
+        Pool.of(resources, "cuda", 5)
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
@@ -262,10 +257,6 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     with EncodeProgress("text.clip", 100) as progress:
         progress(40)
     assert capsys.readouterr().out == "", "not more often than every few seconds"
-
-
-def test_times_to_read():
-    assert [clock(seconds) for seconds in (0.4, 59.6, 725, 11220)] == ["0:00", "1:00", "12:05", "3:07:00"]
 
 
 def test_help_and_errors_come_without_the_model_libraries(root):

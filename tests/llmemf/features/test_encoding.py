@@ -1,4 +1,4 @@
-"""CLIP rows of a scenario, compared bit by bit with calls of open_clip itself on the CPU in fp32.
+"""CLIP rows of a scenario, compared with calls of open_clip itself on the CPU in fp32 (images bit by bit).
 
 Reference checks: the real photos and their descriptions through `open_clip.create_model_and_transforms`, batch by batch
 (the same batches, since nothing promises that a row keeps its last bit in a batch of another size). Behaviour: what is
@@ -61,9 +61,14 @@ def job_of(scenario, clip, source, **options):
     return make_job(scenario, source, clip, **{"batch_size": BATCH, "workers": 0, "shard_size": 32} | options)
 
 
+def run(job, clip, numbers, *progress):
+    """Encode these shards; returns the numbers that were written."""
+    return list(encode_shards(job, clip, numbers, *progress))
+
+
 def encode(scenario, clip, source, **options):
     job = job_of(scenario, clip, source, **options)
-    encode_shards(job, clip, job.store.pending(source))
+    run(job, clip, job.store.pending(source))
     return job.finish()
 
 
@@ -134,7 +139,8 @@ def test_texts_of_one_piece_have_the_rows_of_open_clip(clip, reference, tmp_path
             with torch.inference_mode():
                 expected[batch] = model.encode_text(tokenizer([short[item] for item in batch]), normalize=True).numpy()
     assert len(short) > 60 and np.flatnonzero(matrix.has).tolist() == list(short)
-    assert np.array_equal(matrix.rows, expected)
+    # Ours are padded to their batch, open_clip's to the whole context: some processors then round differently.
+    np.testing.assert_allclose(matrix.rows, expected, rtol=0, atol=1e-6)
     assert matrix.details["llm_text"] == {"model": "some-llm", "prompt_version": "shop-1", "made": "2026-11-21"}
 
 
@@ -253,12 +259,12 @@ def test_a_stopped_run_goes_on_where_it_was(clip, drawn, kind):
     shutil.rmtree(drawn.folder / "features")
     job = job_of(drawn, clip, source, shard_size=3, batch_size=2)
     with pytest.raises(StopError):
-        encode_shards(job, clip, job.store.pending(source), stop_after(7))
+        run(job, clip, job.store.pending(source), stop_after(7))
     assert job.store.pending(source) == [2, 3]
     with pytest.raises(InputError, match="shard 2 of .* is not in"):
         job.finish()
     encoded = []
-    encode_shards(job, clip, job.store.pending(source), encoded.append)
+    run(job, clip, job.store.pending(source), encoded.append)
     assert sum(encoded) == 6
     assert np.array_equal(job.finish().rows, whole.rows)
     assert not job.store.folder.exists()
@@ -267,7 +273,7 @@ def test_a_stopped_run_goes_on_where_it_was(clip, drawn, kind):
 def test_only_shards_of_the_same_content_are_kept(clip, drawn):
     source = image_source(drawn)
     job = job_of(drawn, clip, source, shard_size=3)
-    encode_shards(job, clip, job.store.pending(source))
+    run(job, clip, job.store.pending(source))
     assert job.store.pending(source) == []
     Image.new("RGB", (20, 20), "red").save(drawn.folder / "images" / "4.png")
     assert job.store.pending(source) == [1]
@@ -280,14 +286,14 @@ def test_only_shards_of_the_same_content_are_kept(clip, drawn):
 def test_nothing_made_by_another_model_is_mixed_in(clip, drawn, tmp_path):
     source = image_source(drawn)
     job = job_of(drawn, clip, source, shard_size=3)
-    encode_shards(job, clip, [0, 1])
+    run(job, clip, [0, 1])
     folder = write_small_clip(tmp_path / "small", seed=9)
     other = load_clip(ClipSettings(folder, ""))
     second = job_of(drawn, other, source, shard_size=3)
     assert second.store.folder == job.store.folder, "the same name, so the same folder"
     assert second.store.pending(source) == [0, 1, 2, 3]
     with pytest.raises(InputError, match="is another one: weights_sha256 differ"):
-        encode_shards(job, other, [2])
+        run(job, other, [2])
     rough = load_clip(ClipSettings(clip.settings.model, "", "cpu", "bf16"))
     assert job_of(drawn, rough, source, shard_size=3).store.pending(source) == [0, 1, 2, 3]
     assert job_of(drawn, clip, source, shard_size=4).store.pending(source) == [0, 1, 2]
@@ -312,7 +318,7 @@ def test_rows_that_are_not_finite_are_refused(clip, drawn, monkeypatch):
     job = job_of(drawn, clip, source)
     monkeypatch.setattr(type(clip), "encode_text", lambda self, ids: torch.full((len(ids), 24), torch.nan))
     with pytest.raises(InputError, match="item 0 of text.clip-small-title: its row is not finite in fp32"):
-        encode_shards(job, clip, [0])
+        run(job, clip, [0])
     assert job.store.pending(source) == [0]
 
 
@@ -349,7 +355,7 @@ def test_images_as_the_download_left_them(clip, drawn):
 
 
 def test_what_cannot_be_encoded_is_told_before_any_work(drawn):
-    with pytest.raises(InputError, match="no LLM text.*llmemf features enrich shop.*--text title"):
+    with pytest.raises(InputError, match="no LLM text.*features enrich shop.*--text title"):
         find_sources(drawn, ("text",), ["title+llm"])
     with pytest.raises(InputError, match="must be one of title.llm, llm, title"):
         find_sources(drawn, ("text",), ["titles"])
@@ -357,7 +363,7 @@ def test_what_cannot_be_encoded_is_told_before_any_work(drawn):
         find_sources(drawn, ("text",), ["title", "title"])
     remote = write_scenario(drawn.folder.parent, ["a"] * 4, [None] * 4, name="remote")
     remote.items["image"] = "https://images.example/1.jpg"
-    with pytest.raises(InputError, match="are addresses .*llmemf features images remote"):
+    with pytest.raises(InputError, match="are addresses .*features images remote"):
         find_sources(remote, ("image",), [])
     bare = write_scenario(drawn.folder.parent, ["a"] * 4, [None] * 4, name="bare")
     sources, absent = find_sources(bare, ("text", "image"), ["title"])
