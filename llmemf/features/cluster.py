@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,8 @@ CPUS_PER_WORKER = 4
 """Cores of a worker in a cluster without GPUs."""
 LARGEST_TASK = 4
 """Shards that a worker gets at once: enough to decode ahead, few enough to share the rest fairly."""
-RETRIES = 2
-"""How often a task is given to another worker after its worker died."""
+TRIES = 3
+"""So many workers may die over one task."""
 CONNECT_SECONDS = 5
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -113,6 +114,7 @@ def encode_on_cluster(job: Job, settings: ClipSettings, pool: Pool, numbers: Seq
     """
     if not numbers:
         return
+    job.store.forget_tries()
     import ray
     import ray.data
 
@@ -133,12 +135,11 @@ def encode_on_cluster(job: Job, settings: ClipSettings, pool: Pool, numbers: Seq
         compute=ray.data.ActorPoolStrategy(size=min(pool.workers, len(tasks))),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
     )
     try:
-        for row in done.iter_rows():
-            progress(job.with_content([row["shard"]]))
+        with _native_messages_off():
+            for row in done.iter_rows():
+                progress(job.with_content([row["shard"]]))
     except ray.exceptions.RayError as error:
         raise _told(error) from None
 
@@ -159,10 +160,31 @@ class ShardEncoder:
         from llmemf.features.clip import load_clip
         from llmemf.features.encoding import encode_shards
 
+        numbers = [int(number) for number in batch["shards"][0]]
+        # Ray Data repeats the task of a dead worker without end.
+        if self.job.store.count_try(numbers[0]) > TRIES:
+            raise InputError(
+                f"{TRIES} workers of the cluster died over shard {numbers[0]} or the next ones: look for their memory "
+                "and the images there; finished shards are kept, run the same command again"
+            )
         # Loaded with the first task and not with the actor: Ray would report a mistake there as a dead actor.
         self.clip = self.clip or load_clip(self.settings)
-        for number in encode_shards(self.job, self.clip, [int(number) for number in batch["shards"][0]]):
+        for number in encode_shards(self.job, self.clip, numbers):
             yield {"shard": [number]}
+
+
+@contextmanager
+def _native_messages_off() -> Iterator[None]:
+    """Ray's C++ core warns of how Ray Data starts its actors, past Python and straight to the standard error."""
+    sys.stderr.flush()
+    before, terminal = sys.stderr, os.dup(2)
+    with open(os.devnull, "w") as nowhere, os.fdopen(terminal, "w", buffering=1) as sys.stderr:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            sys.stderr = before
 
 
 def leave_ray() -> None:

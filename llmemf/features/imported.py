@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from llmemf.errors import InputError
 from llmemf.features.matrix import KINDS, FeatureMatrix
+from llmemf.io import file_hash
 from llmemf.scenarios.scenario import Scenario
 
 CHUNK = 65536
@@ -29,8 +29,8 @@ def import_matrix(
         encoder: the name under which the features are shown and found.
 
     Raises:
-        InputError: no such file, no .npy file of numbers, wrong shape, NaN or infinity, an unusable encoder name, or
-            no row with any content.
+        InputError: no such file, no .npy file of numbers, wrong shape, NaN or infinity, a row of a length that float32
+            does not have, an unusable encoder name, or no row with any content.
     """
     if kind not in KINDS:
         raise InputError(f"feature kind {kind!r}: must be one of {', '.join(KINDS)}")
@@ -45,7 +45,7 @@ def import_matrix(
     for start in range(0, len(source), CHUNK):
         part = slice(start, start + CHUNK)
         keep = start + np.flatnonzero(has[part])
-        rows[keep] = _finite(scenario, path, keep, source[keep], rows.dtype)
+        rows[keep] = _checked(scenario, path, keep, source[keep], rows.dtype)
         has[keep] = rows[keep].any(axis=1)
     if not has.any():
         raise InputError(f"{path}: no row holds any value but zero; leave the modality out with --set modalities=...")
@@ -58,9 +58,9 @@ def import_matrix(
         details={
             "method": "imported matrix",
             "file": Path(path).name,
-            "sha256": _file_hash(path),
+            "sha256": file_hash(Path(path)),
             "mask": None if mask is None else Path(mask).name,
-            "mask_sha256": None if mask is None else _file_hash(mask),
+            "mask_sha256": None if mask is None else file_hash(Path(mask)),
             "items_without_feature": int((~has).sum()),
         },
     )
@@ -116,19 +116,27 @@ def _expected(scenario: Scenario, source: np.ndarray) -> str:
     return f"{needed} ({hints[len(source)]})" if len(source) in hints else needed
 
 
-def _finite(scenario: Scenario, path: str | Path, items: np.ndarray, source: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    with np.errstate(over="ignore"):
+def _checked(
+    scenario: Scenario, path: str | Path, items: np.ndarray, source: np.ndarray, dtype: np.dtype
+) -> np.ndarray:
+    """These rows in the type in which they are stored.
+
+    Raises:
+        InputError: a row holds NaN or infinity, or its length does not fit the type.
+    """
+    with np.errstate(over="ignore", under="ignore"):
         rows = np.asarray(source, dtype=dtype)
-    broken = ~np.isfinite(rows).all(axis=1)
-    if broken.any():
-        item = int(items[broken.argmax()])
-        raise InputError(
-            f"{path}: row {item} (item {scenario.items.external_id[item]!r}) holds NaN, infinity, or a value beyond "
-            f"{dtype}; repair it, or give a mask that leaves the row out"
-        )
+        lengths = np.linalg.norm(rows.astype(np.float64), axis=1)
+        limit = np.finfo(np.float32).max
+    for broken, why in (
+        (~np.isfinite(rows).all(axis=1), f"holds NaN, infinity, or a value beyond {dtype}"),
+        (lengths > limit, f"is longer than {limit:.1e}, the largest number of float32"),
+        ((lengths == 0) & (source != 0).any(axis=1), f"holds values too small for {dtype} and nothing else"),
+    ):
+        if broken.any():
+            item = int(items[broken.argmax()])
+            raise InputError(
+                f"{path}: row {item} (item {scenario.items.external_id[item]!r}) {why}; repair it, or give a mask that "
+                "leaves the row out"
+            )
     return rows
-
-
-def _file_hash(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,19 +14,22 @@ Packed features (see `llmemf.features.packed`) are such a folder whose rows have
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
-from llmemf.io import atomic_folder
+from llmemf.io import atomic_folder, bytes_hash, text_hash
 from llmemf.scenarios.scenario import Scenario
 
+BLOCK = 65536
+"""Rows that are read at once."""
 KINDS = ("text", "image")
 """Kinds of item features."""
 PROFILE = "profile"
@@ -81,11 +84,9 @@ class FeatureMatrix:
 
     def hash(self) -> str:
         """SHA-256 over rows and mask."""
-        digest = hashlib.sha256(f"{self.rows.shape}|{self.rows.dtype}".encode())
-        for start in range(0, len(self.rows), 65536):
-            digest.update(np.ascontiguousarray(self.rows[start : start + 65536]).tobytes())
-        digest.update(np.ascontiguousarray(self.has, dtype=bool).tobytes())
-        return digest.hexdigest()
+        head = f"{self.rows.shape}|{self.rows.dtype}".encode()
+        parts = (np.ascontiguousarray(self.rows[at : at + BLOCK]) for at in range(0, len(self.rows), BLOCK))
+        return bytes_hash(chain([head], parts, [np.ascontiguousarray(self.has, dtype=bool)]))
 
     def check(self, scenario: Scenario) -> None:
         """Raise InputError unless the matrix fits the scenario: kind, rows, what it was made from, finite values."""
@@ -105,15 +106,15 @@ class FeatureMatrix:
                 f"feature matrix {self.name} was made for {made_from} than that of scenario {scenario.name!r}; make it "
                 "again"
             )
-        for start in range(0, len(self.rows), 65536):
-            finite = np.isfinite(self.rows[start : start + 65536]).all(axis=1)
+        for start in range(0, len(self.rows), BLOCK):
+            finite = np.isfinite(self.rows[start : start + BLOCK]).all(axis=1)
             if not finite.all():
                 row = start + int((~finite).argmax())
                 raise InputError(
                     f"feature matrix {self.name}: row {row} ({subject} {names[row]!r}) holds NaN or "
                     "infinity; repair it, or mark the row as missing in has.npy"
                 )
-            stray = self.rows[start : start + 65536].any(axis=1) & ~self.has[start : start + 65536]
+            stray = self.rows[start : start + BLOCK].any(axis=1) & ~self.has[start : start + BLOCK]
             if stray.any():
                 row = start + int(stray.argmax())
                 raise InputError(
@@ -196,9 +197,14 @@ def _load_again(folder: str, expected: str) -> FeatureMatrix:
 
 
 def unit_rows(rows: np.ndarray, has: np.ndarray) -> np.ndarray:
-    """The rows in fp32, each of unit length where `has` is true and zero elsewhere; a copy."""
+    """The rows in fp32, each of unit length where `has` is true and zero elsewhere; a copy.
+
+    Rows of any finite size get their direction: powers of two, which change no digit, bring them near one first.
+    """
     rows = np.array(rows, dtype=np.float32)
     rows[~has] = 0
+    largest = np.maximum(rows.max(axis=1, keepdims=True), -rows.min(axis=1, keepdims=True))
+    rows = np.ldexp(rows, -np.frexp(largest)[1])
     rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return rows
 
@@ -213,7 +219,7 @@ def feature_folders(scenario: Scenario) -> list[Path]:
 def profiles_hash(scenario: Scenario) -> str:
     """SHA-256 over all that a profile is made from: the users, the item table, the training split."""
     hashes = scenario.hashes()
-    return hashlib.sha256("|".join(hashes[part] for part in ("users", "items", "train")).encode()).hexdigest()
+    return text_hash(*(hashes[part] for part in ("users", "items", "train")), separator="|")
 
 
 def _root(scenario: Scenario, kind: str) -> Path:
@@ -264,11 +270,12 @@ def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> Featu
     if kind == PROFILE:
         raise InputError(
             f"scenario {scenario.name!r} has no encoded user profiles{wanted} (present: {present or 'none'}); make them "
-            f"with `llmemf features enrich {scenario.name} --profiles` and `llmemf features profiles {scenario.name}`"
+            f"with `{command_line('features', 'enrich', scenario.name, '--profiles')}` and "
+            f"`{command_line('features', 'profiles', scenario.name)}`"
         )
     raise InputError(
         f"scenario {scenario.name!r} has no {kind} features{wanted} (present: {present or 'none'}); run "
-        f"`llmemf features offline {scenario.name}`, or leave the modality out with --set modalities=..."
+        f"`{command_line('features', 'offline', scenario.name)}`, or leave the modality out with --set modalities=..."
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from llmemf.features.matrix import FeatureMatrix
+from llmemf.features.matrix import FeatureMatrix, unit_rows
 from llmemf.scenarios.scenario import Scenario
 
 SAMPLE = 1000
@@ -16,6 +16,8 @@ SAMPLE = 1000
 BLOCK = 128
 CONSTANT_COSINE = 0.95
 """Above this mean cosine of random pairs a space is called nearly constant."""
+EQUAL = 1e-5
+"""Cosines closer than this are equal: rounding, which differs between processors, stays below it."""
 TWIN_COSINE = 1 - 1e-6
 MANY_TWINS = 0.2
 WORD = re.compile(r"[^\W\d_]{3,}")
@@ -78,7 +80,7 @@ def measure(scenario: Scenario, matrix: FeatureMatrix, images: FeatureMatrix | N
     rng = np.random.default_rng(seed)
     filled = np.flatnonzero(matrix.has)
     sample = np.sort(rng.choice(filled, min(SAMPLE, len(filled)), replace=False)) if len(filled) else filled
-    rows = unit_rows(matrix, sample)
+    rows = _unit_rows(matrix, sample)
     mean_cosine, rank = spread(rows)
     label, labels = item_labels(scenario)
     nearest, cosines = nearest_items(scenario, matrix, sample, 1, same_domain=True)
@@ -113,11 +115,8 @@ def measure(scenario: Scenario, matrix: FeatureMatrix, images: FeatureMatrix | N
     return space
 
 
-def unit_rows(matrix: FeatureMatrix, items: np.ndarray) -> np.ndarray:
-    """(len(items), width) float32 rows of length 1; a row without length stays zero."""
-    rows = np.asarray(matrix.rows[items], dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+def _unit_rows(matrix: FeatureMatrix, items: np.ndarray) -> np.ndarray:
+    return unit_rows(matrix.rows[items], matrix.has[items])
 
 
 def spread(rows: np.ndarray) -> tuple[float, float]:
@@ -156,16 +155,18 @@ def nearest_items(
         pool = low + np.flatnonzero(matrix.has[low:high])
         if not len(mine) or not len(pool):
             continue
-        candidates = unit_rows(matrix, pool)
+        candidates = _unit_rows(matrix, pool)
         for start in range(0, len(mine), BLOCK):
             block = mine[start : start + BLOCK]
-            scores = unit_rows(matrix, queries[block]) @ candidates.T
+            scores = _unit_rows(matrix, queries[block]) @ candidates.T
             scores[queries[block][:, None] == pool] = -np.inf
             kept = min(count, len(pool))
-            best = np.argpartition(-scores, kept - 1, axis=1)[:, :kept]
+            # Rounded, and of equal items the first: the last bit, which differs between processors, must not decide.
+            places = np.arange(len(pool)) * (0.5 * EQUAL / len(pool))
+            keys = places - np.round(scores.astype(np.float64) / EQUAL) * EQUAL
+            best = np.argpartition(keys, kept - 1, axis=1)[:, :kept]
+            best = np.take_along_axis(best, np.argsort(np.take_along_axis(keys, best, axis=1), axis=1), axis=1)
             values = np.take_along_axis(scores, best, axis=1)
-            order = np.argsort(-values, axis=1, kind="stable")
-            best, values = np.take_along_axis(best, order, axis=1), np.take_along_axis(values, order, axis=1)
             items[block, :kept] = np.where(np.isfinite(values), pool[best], -1)
             cosines[block, :kept] = values
     cosines[~matrix.has[queries]], items[~matrix.has[queries]] = -np.inf, -1
@@ -180,10 +181,10 @@ def own_image(
     if text.width != images.width or len(both) < 2 * top:
         return None
     sample = rng.choice(both, min(SAMPLE, len(both)), replace=False)
-    scores = unit_rows(text, sample) @ unit_rows(images, sample).T
-    own = np.diagonal(scores)[:, None]
+    scores = _unit_rows(text, sample) @ _unit_rows(images, sample).T
+    lead = scores - np.diagonal(scores)[:, None]
     # Equal scores share the mean rank: a constant space finds nothing.
-    ranks = (scores > own).sum(axis=1) + ((scores == own).sum(axis=1) - 1) / 2
+    ranks = (lead > EQUAL).sum(axis=1) + ((abs(lead) <= EQUAL).sum(axis=1) - 1) / 2
     return float((ranks < top).mean()), top, len(sample)
 
 

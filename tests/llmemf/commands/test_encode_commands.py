@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from llmemf.__main__ import app, main
 from llmemf.commands.encode_progress import EncodeProgress
-from llmemf.features import encoding
 from llmemf.errors import InputError
+from llmemf.features import encoding
 from llmemf.features.cluster import Pool
 from llmemf.features.matrix import find_features
 from llmemf.scenarios.scenario import find_scenario
@@ -180,19 +180,27 @@ import os
 from pathlib import Path
 from llmemf.features import cluster
 
-class DiesOnce(cluster.ShardEncoder):
+class Dying(cluster.ShardEncoder):
     def __call__(self, batch):
         for row in super().__call__(batch):
-            if not Path({mark!r}).exists():
-                Path({mark!r}).touch()
+            with Path({mark!r}).open("a") as file:
+                file.write(".")
+            if Path({mark!r}).stat().st_size <= {deaths}:
                 os._exit(1)
             yield row
 
-cluster.ShardEncoder = DiesOnce
+cluster.ShardEncoder = Dying
 from llmemf.__main__ import main
 main()
 """
-"""The command with a worker that dies in the middle of its first task."""
+"""The command with workers that die after a shard, so many times."""
+
+
+def on_two_workers(tmp_path, options, deaths):
+    script = DYING.format(mark=str(tmp_path / "deaths"), deaths=deaths)
+    command = [sys.executable, "-c", script, "features", "encode", "spread", *options]
+    command += ["--ray-address", "local", "--ray-workers", "2"]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.ray
@@ -207,19 +215,26 @@ def test_two_workers_of_a_cluster_give_the_same_bits_even_if_one_dies(tmp_path, 
         (scenario.folder / "images" / "17.jpg").write_text("broken")
     options = ["--data-root", str(tmp_path / "data"), "--model", small, "--shard-size", "9", "--batch-size", "4"]
     call("encode", "alone", *options)
-    script = DYING.format(mark=str(tmp_path / "died"))
-    command = [sys.executable, "-c", script, "features", "encode", "spread", *options]
-    command += ["--ray-address", "local", "--ray-workers", "2"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    done = on_two_workers(tmp_path, options, deaths=1)
     assert done.returncode == 0, done.stderr
-    assert "2 Ray worker(s) with 1 core(s) each" in done.stdout or os.cpu_count() != 2
+    assert "2 Ray worker(s) with" in done.stdout
     assert done.stderr == "", "Ray keeps its messages to itself"
-    assert (tmp_path / "died").exists()
+    assert (tmp_path / "deaths").exists()
     for kind in ("text", "image"):
         one, other = (find_features(scenario, kind) for scenario in (alone, spread))
         assert one.hash() == other.hash()
         assert one.details == other.details
     assert int(find_features(spread, "image").has.sum()) == 80
+
+
+@pytest.mark.ray
+@pytest.mark.chaos
+def test_workers_that_die_again_and_again_end_the_run_in_one_line(root, tmp_path, small):
+    (root / "shop").rename(root / "spread")
+    options = ["--data-root", str(root), "--model", small, "--kind", "image", "--shard-size", "10"]
+    done = on_two_workers(tmp_path, options, deaths=99)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 3 workers of the cluster died over shard 0") and done.stderr.count("\n") == 1
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once(root, small, capsys, monkeypatch):

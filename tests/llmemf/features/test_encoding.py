@@ -228,6 +228,17 @@ def test_every_kind_of_picture_is_transformed_as_open_clip_does(reference, tmp_p
     assert torch.equal(same(again.pixels), expected), "a transform of another form stays whole"
 
 
+def test_grey_images_of_16_bits_have_the_pixels_of_their_twins_of_8_bits(reference, tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 255, (2, 90, 70), np.uint8)
+    for number, grey in enumerate(pixels):
+        Image.fromarray(grey).save(tmp_path / f"8-{number}.png")
+        Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / f"16-{number}.png")
+    transform, _ = split_transform(reference[1])
+    paths = [str(tmp_path / f"{bits}-{number}.png") for bits in (8, 16) for number in (0, 1)]
+    decoded = ImageGroups([paths], transform)[0].pixels
+    assert torch.equal(decoded[2:], decoded[:2]) and not torch.equal(decoded[2], decoded[3])
+
+
 def test_a_bomb_counts_as_broken(clip, drawn, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 70 * 61 // 2 - 5)
     matrix = encode(drawn, clip, image_source(drawn))

@@ -69,7 +69,13 @@ def test_values_that_do_not_fit_are_named(scenario, save):
     broken[4, 0] = np.inf
     large = rows_of(dtype=np.float64)
     large[3, 1] = 1e300
+    long = rows_of()
+    long[2] = 3e38
+    tiny = rows_of(dtype=np.float64)
+    tiny[1] = 1e-60
     cases = [
+        (long, r"row 2 \(item 'i2'\) is longer than 3.4e\+38"),
+        (tiny, r"row 1 \(item 'i1'\) holds values too small for float32"),
         (
             rows_of(6),
             r"shape \(6, 3\) does not fit scenario 'tiny': one row for each of its 7 items.*3 of film first, then 4 of book",
@@ -121,3 +127,10 @@ def test_wrong_masks_kinds_and_names(scenario, save):
             import_matrix(scenario, "text", path, encoder=encoder)
     with pytest.raises(InputError, match="feature kind 'sound'"):
         import_matrix(scenario, "sound", path)
+
+
+def test_rows_of_extreme_size_are_imported(scenario, save):
+    rows = rows_of()
+    rows[2], rows[3] = rows[2] * 1e30, rows[3] * 1e-42
+    matrix = import_matrix(scenario, "text", save(rows))
+    assert matrix.has.all() and np.array_equal(matrix.rows, rows)

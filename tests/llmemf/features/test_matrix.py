@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from llmemf.errors import InputError
-from llmemf.features.matrix import FeatureMatrix, feature_folders, find_features, save_all
+from llmemf.features.matrix import FeatureMatrix, feature_folders, find_features, save_all, unit_rows
 
 
 @pytest.fixture
@@ -139,3 +139,21 @@ def test_the_encoder_is_found_or_named(scenario):
         find_features(scenario, "text", "clip")
     with pytest.raises(InputError, match="no image features"):
         find_features(scenario, "image")
+
+
+def test_rows_of_any_size_get_their_direction():
+    rows = np.array([[3, 4], [3e30, 4e30], [3e38, 0], [3e-42, 4e-42], [0, 0], [-3, 4], [7, 7]], np.float32)
+    has = np.array([True] * 6 + [False])
+    before = rows.copy()
+    found = unit_rows(rows, has)
+    expected = [[0.6, 0.8], [0.6, 0.8], [1, 0], [0.6, 0.8], [0, 0], [-0.6, 0.8], [0, 0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=0)
+    np.testing.assert_allclose(found[[0, 1, 5]], np.array(expected)[[0, 1, 5]], rtol=1e-6, atol=0)
+    assert found.dtype == np.float32 and np.array_equal(rows, before)
+
+
+def test_rows_of_usual_size_keep_their_bits():
+    """Results of earlier versions, which divided by the norm alone, can be repeated."""
+    rows = np.random.default_rng(0).normal(size=(50, 33)).astype(np.float32) * 100
+    plain = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert np.array_equal(unit_rows(rows, np.ones(50, bool)), plain)

@@ -10,7 +10,7 @@ from tiny import NUM_ITEMS, NUM_X, make_features, make_scenario
 
 from llmemf.features.feature_report import choose_items, measure_features
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.features.neighbours import companions, item_labels, measure, nearest_items, own_image, spread, unit_rows
+from llmemf.features.neighbours import companions, item_labels, measure, nearest_items, own_image, spread
 
 
 def matrix_of(scenario, rows, kind="text", encoder="hand", **details):
@@ -138,10 +138,20 @@ def test_texts_find_their_own_images(scenario):
     assert own_image(text, matrix_of(scenario, rows[:, :5], "image"), rng) is None
 
 
-def test_rows_of_length_one(scenario):
-    rows = np.zeros((NUM_ITEMS, 2))
-    rows[1] = [3, 4]
-    assert np.allclose(unit_rows(matrix_of(scenario, rows), np.array([0, 1])), [[0, 0], [0.6, 0.8]])
+def test_cosines_that_differ_by_rounding_are_equal(scenario):
+    """As a processor that sums in another order would give them: twins of one direction, some off by the last bits."""
+    rng = np.random.default_rng(0)
+    rows = np.ones((NUM_ITEMS, 24)) * (1 + 1e-7 * rng.normal(size=(NUM_ITEMS, 24)))
+    noisy = matrix_of(scenario, rows)
+    share, top, among = own_image(noisy, noisy, rng)
+    assert (share, top, among) == (0.0, 10, NUM_ITEMS), "the mean rank of all is not among the best ten"
+    nearest, _ = nearest_items(scenario, noisy, np.arange(NUM_ITEMS), 2, same_domain=True)
+    assert nearest[[0, 5, NUM_X, NUM_ITEMS - 1]].tolist() == [
+        [1, 2],
+        [0, 1],
+        [NUM_X + 1, NUM_X + 2],
+        [NUM_X, NUM_X + 1],
+    ]
 
 
 def test_items_with_the_most_features_are_shown(scenario):

@@ -121,6 +121,21 @@ def test_every_usual_image_form_is_read(tmp_path):
     assert cosine[1:, 1:].min() > 0.9 > cosine[0, 1:].max(), "one picture in five forms, and another picture"
 
 
+def test_grey_images_of_16_bits_differ_as_their_twins_of_8_bits_do(tmp_path):
+    """Pillow's own conversion cuts every value off at 255, which makes them white."""
+    up = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.uint8)
+    pixels = [up, up[::-1].copy(), up.T.copy(), up // 2]
+    names = [f"{bits}-{number}.png" for bits in (8, 16) for number in range(4)]
+    scenario = make_scenario(tmp_path, ["t"] * 8, images=names)
+    for number, grey in enumerate(pixels):
+        Image.fromarray(grey).save(scenario.folder / f"8-{number}.png")
+        Image.fromarray(grey.astype(np.uint16) * 257).save(scenario.folder / f"16-{number}.png")
+    assert Image.open(scenario.folder / "16-0.png").mode.startswith("I")
+    rows = encode_images(scenario, 3).rows
+    np.testing.assert_allclose(rows[4:], rows[:4], atol=1e-5)
+    assert (rows[4:] @ rows[4:].T).min() < 0
+
+
 def test_broken_images_are_counted_and_masked(pictures):
     whole = (pictures.folder / "red.png").read_bytes()
     (pictures.folder / "red.png").write_bytes(whole[: len(whole) // 2])
@@ -175,8 +190,9 @@ def test_wrong_arguments(pictures):
     with pytest.raises(InputError, match="feature kind 'sound'"):
         encode(pictures, "sound")
     for kind in ("text", "image"):
-        with pytest.raises(InputError, match="feature width 0"):
-            encode(pictures, kind, 0)
+        for width in (0, 100_000_000):
+            with pytest.raises(InputError, match=f"--width {width}: must be from 1 to 8192"):
+                encode(pictures, kind, width)
 
 
 def test_writing_tells_of_existing_features_before_the_work(pictures, monkeypatch):
