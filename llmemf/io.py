@@ -101,7 +101,7 @@ def file_hash(path: Path) -> str:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
 
 
-def bytes_hash(*parts: bytes) -> str:
+def bytes_hash(*parts: bytes | memoryview) -> str:
     """SHA-256 of bytes end to end."""
     digest = hashlib.sha256()
     for part in parts:
@@ -112,14 +112,6 @@ def bytes_hash(*parts: bytes) -> str:
 def text_hash(*parts: str, separator: str = "\x1f") -> str:
     """SHA-256 of texts end to end."""
     return hashlib.sha256(separator.join(parts).encode("utf-8", "replace")).hexdigest()
-
-
-def bytes_hash(parts: Iterable[Any]) -> str:
-    """SHA-256 of bytes, or of contiguous arrays, end to end."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def json_hash(content: Any) -> str:

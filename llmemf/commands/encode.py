@@ -18,7 +18,8 @@ from rich.console import Console
 
 from llmemf.command_line import command_line
 from llmemf.commands.encode_progress import EncodeProgress
-from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite, root_words
+from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite
+from llmemf.commands.long_run import INTERRUPTED, root_words
 from llmemf.errors import InputError
 from llmemf.text_format import duration
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from llmemf.features.encode_job import Job
     from llmemf.features.matrix import FeatureMatrix
     from llmemf.scenarios.scenario import Scenario
-
-INTERRUPTED = 130
 
 
 def encode(
@@ -86,7 +85,6 @@ def encode(
     from llmemf.features.encode_job import make_job
 
     weights = pretrained if pretrained is not None else "" if model.startswith(SCHEMAS) else "openai"
-    options = {"encoder": encoder, "batch_size": batch_size, "workers": workers, "shard_size": shard_size}
     with ExitStack() as stack:
         pool = None
         if ray_address is not None:
@@ -102,7 +100,18 @@ def encode(
         typer.echo(f"model {model} {weights}".rstrip() + f" on {pool or chosen} in {precision}")
         # With a cluster it is loaded here only to know its weights.
         clip = load_clip(settings, device="cpu" if pool else None)
-        jobs = [make_job(scenario, source, clip, **options) for source in sources]
+        jobs = [
+            make_job(
+                scenario,
+                source,
+                clip,
+                encoder=encoder,
+                batch_size=batch_size,
+                workers=workers,
+                shard_size=shard_size,
+            )
+            for source in sources
+        ]
         jobs = [job for job in jobs if not _is_up_to_date(job, overwrite)]
         written = [_encode(job, clip, pool, overwrite) for job in jobs]
     if written:
@@ -159,20 +168,21 @@ def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
     """What was written, what a user should know of it, and how to use it."""
     from llmemf.commands.feature_table import feature_table, notes
 
+    folder = scenario.folder
+    assert folder is not None
     Console(markup=False).print(feature_table(scenario, matrices))
     for matrix in matrices:
         for note in notes(matrix):
             typer.echo(f"note: {matrix.name}: {note}")
         if matrix.details.get("items_with_unreadable_image"):
-            manifest = scenario.folder / "features" / matrix.name / "manifest.json"
+            manifest = folder / "features" / matrix.name / "manifest.json"
             typer.echo(f"note: {matrix.name}: all of them are listed in {manifest}")
     use = []
     for kind in dict.fromkeys(one.kind for one in matrices):
         first, *others = (one.encoder for one in matrices if one.kind == kind)
         use.append(f"--set {kind}_encoder={first}" + (f" (or {', '.join(others)})" if others else ""))
     typer.echo(f"use     {' '.join(use)}")
-    root = scenario.folder.parent
-    typer.echo(f"look    {command_line('features', 'show', scenario.name, *root_words(root))}")
+    typer.echo(f"look    {command_line('features', 'show', scenario.name, *root_words(folder.parent))}")
 
 
 def show(

@@ -23,8 +23,3 @@ DataRoot = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace features of the same kind and encoder.")]
 EncodedKind = Annotated[Kind, typer.Option("--kind", help="What to encode.")]
-
-
-def root_words(data_root: Path) -> list[str]:
-    """The option that a command in a hint needs where the data root is not the default one."""
-    return [] if data_root == DEFAULT_ROOT else ["--data-root", str(data_root)]

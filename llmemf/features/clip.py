@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -59,7 +59,7 @@ class Clip:
     """
 
     settings: ClipSettings
-    model: torch.nn.Module
+    model: Any
     preprocess: Callable
     tokenizer: PieceTokenizer
     weights_sha256: str

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llmemf.errors import InputError, StorageError
-from llmemf.features.clip import ClipSettings
+from llmemf.features.clip import Clip, ClipSettings
 from llmemf.features.encode_job import Job
 from llmemf.features.encoding import Progress
 
@@ -83,11 +83,14 @@ def connected(address: str) -> Iterator[dict[str, float]]:
 
     # Workers must import this copy of the package and no other.
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    options = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        options["include_dashboard"] = False
     try:
-        ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": python_path}}, **options)
+        ray.init(
+            address=address,
+            runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False if address == "local" else None,
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"--ray-address {address}: cannot join the cluster ({' '.join(str(error).split())[:300]}); run this on "
@@ -153,7 +156,8 @@ class ShardEncoder:
     """
 
     def __init__(self, job: Job, settings: ClipSettings) -> None:
-        self.job, self.settings, self.clip = job, settings, None
+        self.job, self.settings = job, settings
+        self.clip: Clip | None = None
 
     def __call__(self, batch: dict) -> Iterator[dict]:
         """Encode and write the shards of a task, if the model here has the weights that the job was made for."""

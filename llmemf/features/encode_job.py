@@ -61,7 +61,7 @@ class Job:
 
     def difference(self) -> list[str] | None:
         """What differs between the finished matrix and what this job would make; None if there is no such matrix."""
-        folder = self.scenario.folder / "features" / self.name
+        folder = self.store.folder.with_name(self.name)
         if not (folder / "manifest.json").exists():
             return None
         details = FeatureMatrix.load(folder).details

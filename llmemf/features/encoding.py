@@ -127,7 +127,8 @@ def _encode_images(job: Job, clip: Clip, numbers: Sequence[int], progress: Progr
     decoded = decode(paths, transform, _fitting_workers(job.workers, size, clip))
     for number, some in zip(numbers, groups):
         items = job.store.items(number)
-        digests, problems, readable = np.zeros((len(items), DIGEST), np.uint8), {}, []
+        digests, readable = np.zeros((len(items), DIGEST), np.uint8), []
+        problems: dict[int, str] = {}
         waiting, vectors = [], []
         for group in some:
             part = next(decoded)

@@ -149,7 +149,7 @@ class ImageFetch:
         """
         if re.match(r"//|[A-Za-z][A-Za-z0-9+.-]+:", address):
             raise NoImage(BAD_ADDRESS)
-        folder = self.scenario.folder.resolve()
+        folder = self._store.folder.resolve()
         try:
             path = (folder / address).resolve()
             if not path.is_relative_to(folder):

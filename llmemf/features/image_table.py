@@ -33,13 +33,14 @@ class ImageStore:
     """
 
     def __init__(self, scenario: Scenario) -> None:
+        assert scenario.folder is not None
         self.folder = scenario.folder
         try:
             (self.folder / FOLDER).mkdir(exist_ok=True)
         except OSError as error:
             raise StorageError.of(self.folder / FOLDER, error) from None
         self._log = AppendOnlyLog(self.folder / LOG, durable=False, lock=True)
-        self.outcomes: dict[int, dict[str, Any]] = {record["item"]: record for record in self._log.read()}
+        self.outcomes: dict[int, dict[str, Any]] = {int(record["item"]): record for record in self._log.read()}
 
     def has_image(self, item: int) -> bool:
         """Whether the item's image is still there in its full size."""
@@ -80,7 +81,7 @@ class ImageStore:
         """
         rows = []
         for item, address in enumerate(addresses):
-            nothing = {"path": "", "status": NOT_FETCHED if address else no_address, "address": address}
+            nothing: dict[str, Any] = {"path": "", "status": NOT_FETCHED if address else no_address, "address": address}
             record = self.outcomes.get(item, nothing)
             rows.append((item, record["path"], record["status"], record["address"]))
         table = pd.DataFrame(rows, columns=["item", "path", "status", "address"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ class Source:
 
     kind: str
     contents: Sequence[str]
-    facts: dict = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def digests(self, items: Sequence[int]) -> np.ndarray:
         """(len(items), 32) uint8: SHA-256 of each text, or of each image file's bytes; zeros where there is none."""
@@ -52,7 +53,7 @@ class Source:
 
 def digest_of(content: bytes) -> bytes:
     """SHA-256 as `DIGEST` bytes."""
-    return bytes.fromhex(bytes_hash([content]))
+    return bytes.fromhex(bytes_hash(content))
 
 
 def _file_digest(path: str) -> bytes | None:
@@ -162,7 +163,7 @@ def image_source(scenario: Scenario) -> Source:
         table = _read_table(path, ("path", "status"), scenario)
         named = table["path"].astype(str).tolist()
         status = Counter(filter(None, table["status"].astype(str)))
-        facts = {"source": IMAGES, "image_status": dict(sorted(status.items()))}
+        facts: dict[str, Any] = {"source": IMAGES, "image_status": dict(sorted(status.items()))}
     else:
         named = scenario.items.image.astype(str).tolist()
         addresses = [image for image in named if "://" in image]
@@ -172,7 +173,9 @@ def image_source(scenario: Scenario) -> Source:
                 f"`{command_line('features', 'images', scenario.name)}`, or encode the texts alone with --kind text"
             )
         named = ["" if "://" in image else image for image in named]
-        facts = {"source": "item table"} | ({"items_with_address_only": len(addresses)} if addresses else {})
+        facts = {"source": "item table"}
+        if addresses:
+            facts["items_with_address_only"] = len(addresses)
     contents = [str(folder / image) if image else "" for image in named]
     return Source("image", contents, facts | {"items_with_image": sum(map(bool, contents))})
 

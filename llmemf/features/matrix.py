@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +84,7 @@ class FeatureMatrix:
     def hash(self) -> str:
         """SHA-256 over rows and mask."""
         head = f"{self.rows.shape}|{self.rows.dtype}".encode()
-        parts = (np.ascontiguousarray(self.rows[at : at + BLOCK]) for at in range(0, len(self.rows), BLOCK))
-        return bytes_hash(chain([head], parts, [np.ascontiguousarray(self.has, dtype=bool)]))
+        return bytes_hash(head, np.ascontiguousarray(self.rows).data, np.ascontiguousarray(self.has, dtype=bool).data)
 
     def check(self, scenario: Scenario) -> None:
         """Raise InputError unless the matrix fits the scenario: kind, rows, what it was made from, finite values."""

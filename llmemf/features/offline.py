@@ -120,7 +120,7 @@ def text_rows(texts: Sequence[str], width: int, name: str) -> tuple[np.ndarray, 
         "max_features": 100_000,
     }
     try:
-        counts = TfidfVectorizer(dtype=np.float32, **settings).fit_transform([texts[item] for item in filled])
+        counts = TfidfVectorizer(dtype=np.float32, **settings).fit_transform([text for text in texts if text])
     except ValueError as error:
         raise InputError(f"scenario {name!r}: its texts hold no usable word for TF-IDF ({error})") from None
     components = min(width, *counts.shape)
@@ -233,7 +233,8 @@ def _read_images(folder: Path, paths: np.ndarray) -> tuple[np.ndarray, np.ndarra
     from PIL import Image
 
     pixels = np.empty((len(paths), PIXELS * PIXELS * 3), dtype=np.uint8)
-    readable, problems = [], []
+    readable: list[int] = []
+    problems: list[str] = []
     for index, path in enumerate(paths):
         try:
             with Image.open(folder / path) as image:

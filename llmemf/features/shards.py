@@ -168,4 +168,4 @@ class ShardStore:
 
 def contents_hash(digests: np.ndarray) -> str:
     """SHA-256 over the digests of all items, (N, 32) uint8: stands for everything that was encoded."""
-    return bytes_hash([np.ascontiguousarray(digests, dtype=np.uint8)])
+    return bytes_hash(np.ascontiguousarray(digests, dtype=np.uint8).data)
