@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from llmemf.command_line import command_line
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint
 from llmemf.commands.encode_progress import EncodeProgress
-from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite
-from llmemf.commands.long_run import INTERRUPTED, root_words
+from llmemf.commands.feature_options import EncodedKind, Kind, Overwrite
+from llmemf.commands.long_run import INTERRUPTED
 from llmemf.errors import InputError
 from llmemf.text_format import duration
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def encode(
-    name: Name,
+    name: Existing,
     kind: EncodedKind = Kind.both,
     model: Annotated[
         str, typer.Option("--model", help="Model of open_clip, or local-dir:FOLDER, or hf-hub:OWNER/NAME.")
@@ -69,7 +69,7 @@ def encode(
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode texts and images with a frozen CLIP model; the same command goes on where a killed run stopped."""
+    """Encode texts and images with a frozen CLIP model; the same command continues a killed run."""
     from llmemf.features.item_sources import find_sources
     from llmemf.scenarios.scenario import find_scenario
 
@@ -182,11 +182,11 @@ def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
         first, *others = (one.encoder for one in matrices if one.kind == kind)
         use.append(f"--set {kind}_encoder={first}" + (f" (or {', '.join(others)})" if others else ""))
     typer.echo(f"use     {' '.join(use)}")
-    typer.echo(f"look    {command_line('features', 'show', scenario.name, *root_words(folder.parent))}")
+    typer.echo(f"look    {hint(folder.parent, 'features', 'show', scenario.name)}")
 
 
 def show(
-    name: Name,
+    name: Existing,
     output: Annotated[
         Path | None, typer.Option("--output", help="The page (features.html in the scenario's folder).")
     ] = None,
@@ -202,7 +202,7 @@ def show(
     scenario = find_scenario(name, data_root)
     folders = feature_folders(scenario)
     if not folders:
-        offline = command_line("features", "offline", name, *root_words(data_root))
+        offline = hint(data_root, "features", "offline", name)
         typer.echo(f"scenario {name!r} has no features yet; make them: {offline}")
         return
     matrices = [FeatureMatrix.load(folder, verify=True) for folder in folders]

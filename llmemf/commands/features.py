@@ -18,7 +18,8 @@ import typer
 from rich.console import Console
 
 from llmemf.commands import encode, enrich, images
-from llmemf.commands.feature_options import DEFAULT_ROOT, DataRoot, EncodedKind, Kind, Name, Overwrite
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
+from llmemf.commands.feature_options import EncodedKind, Kind, Overwrite
 from llmemf.errors import InputError
 
 Precision = Literal["fp16", "fp32"]
@@ -28,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="Make, import and show the item fea
 
 @app.command("offline")
 def offline(
-    name: Name,
+    name: Existing,
     kind: EncodedKind = Kind.both,
     width: Annotated[int, typer.Option("--width", min=1, help="Numbers per item.")] = 512,
     data_root: DataRoot = DEFAULT_ROOT,
@@ -52,21 +53,21 @@ def offline(
             absent.append(each)
             continue
         written.append(matrix)
-        _say(f"{each}: {int(matrix.has.sum())} of {scenario.num_items} items in {time.perf_counter() - start:.1f} s")
+        say(f"{each}: {int(matrix.has.sum())} of {scenario.num_items} items in {time.perf_counter() - start:.1f} s")
         for note in notes(matrix):
-            _say(f"note: {note}")
+            say(f"note: {note}")
     left = ",".join(["id", *(each for each in ("image", "text") if each not in absent)])
     nothing = f"no item of scenario {name!r} has {' or '.join(_CONTENT[each] for each in absent)}"
     if not written:
         raise InputError(f"{nothing}: nothing was written; train without it: --set modalities={left}")
     Console(markup=False).print(feature_table(scenario, written))
     if absent:
-        _say(f"note: {nothing}; train without it: --set modalities={left}")
+        say(f"note: {nothing}; train without it: --set modalities={left}")
 
 
 @app.command("import")
 def import_(
-    name: Name,
+    name: Existing,
     text: Annotated[Path | None, typer.Option("--text", help="Matrix of text features (.npy), rows by item.")] = None,
     image: Annotated[
         Path | None, typer.Option("--image", help="Matrix of image features (.npy), rows by item.")
@@ -103,7 +104,7 @@ def import_(
 
 @app.command("profiles")
 def profiles(
-    name: Name,
+    name: Existing,
     matrix: Annotated[
         Path | None,
         typer.Option("--matrix", help="Rows by another text encoder (.npy), one per line of llm_profiles.parquet."),
@@ -120,13 +121,13 @@ def profiles(
     scenario = find_scenario(name, data_root)
     found = import_profiles(scenario, matrix, encoder) if matrix else encode_profiles(scenario, width)
     found.save(scenario, overwrite=overwrite)
-    _say(f"{found.name}: {int(found.has.sum()):,} of {len(found.has):,} users have a row of {found.width} numbers")
-    _say(f"next: llmemf train {name} --set model=lecdsr --set profile=llm")
+    say(f"{found.name}: {int(found.has.sum()):,} of {len(found.has):,} users have a row of {found.width} numbers")
+    say(f"next: {hint(data_root, 'train', name, '--set', 'model=lecdsr', '--set', 'profile=llm')}")
 
 
 @app.command("pack")
 def pack(
-    name: Name,
+    name: Existing,
     kind: EncodedKind = Kind.both,
     encoder: Annotated[str, typer.Option("--encoder", help="Which features; auto as in training.")] = "auto",
     precision: Annotated[Precision, typer.Option("--precision", help="fp16 (half the size), or fp32.")] = "fp16",
@@ -143,19 +144,14 @@ def pack(
     for each in KINDS if kind is Kind.both else (kind.value,):
         packed = pack_matrix(find_features(scenario, each, encoder), scenario, precision, overwrite=overwrite)
         change = packed.details[PACKED]["largest_change"]
-        _say(
+        say(
             f"{packed.name}: {packed.rows.nbytes / 2**20:,.0f} MiB; no row moved by more than {change:.1e} of its length"
         )
-        settings.append(f"--set {each}_encoder={packed.encoder}")
-    _say(f"next: llmemf train {name} {' '.join(settings)}")
+        settings += ["--set", f"{each}_encoder={packed.encoder}"]
+    say(f"next: {hint(data_root, 'train', name, *settings)}")
 
 
 _CONTENT = {"text": "a title or description", "image": "an image"}
-
-
-def _say(text: str) -> None:
-    """Print without rich's wrapping and markup, so that names and paths come out whole."""
-    typer.echo(text)
 
 
 app.command("encode")(encode.encode)
