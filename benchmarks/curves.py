@@ -19,7 +19,7 @@ import pandas as pd
 
 from llmemf.errors import InputError
 from sweeps.search.space import Block, Space, build_space
-from sweeps.state.settings import RECORD, SweepRecord
+from sweeps.state.sweep_record import RECORD, SweepRecord
 from sweeps.state.sweep_state import SweepState
 
 GRID = Path(__file__).resolve().parent.parent / "sweeps" / "grid.py"

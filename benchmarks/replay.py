@@ -23,11 +23,11 @@ from typing import Any, Literal
 import numpy as np
 from curves import Between, Curves
 
-from sweeps.core.plan import choose_points
 from sweeps.core.sweep import make_scheduler
+from sweeps.search.grid_points import choose_points
 from sweeps.search.search import PRIOR_TRIALS, Method, SweepSearch
 from sweeps.state.event_log import EventLog
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import best_of
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,17 @@ def test_the_version_is_stated_once(project):
         if f'"{llmemf.__version__}"' in path.read_text()
     ]
     assert stated == [ROOT / "llmemf" / "__init__.py"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sweep", "--help"], ["data", "prepare", "amazon", "--help"]])
+def test_help_starts_without_heavy_libraries(words, tmp_path):
+    heavy = ["torch", "ray", "mlflow", "optuna", "pandas", "numpy", "scipy", "sklearn", "pyarrow"]
+    script = (
+        "import sys\nfrom sweeps.cli.main import main\n"
+        f"try: main({words})\nexcept SystemExit: pass\n"
+        f"print('loaded', [name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "loaded []"

@@ -36,7 +36,6 @@ from llmemf.commands.new_scenario import Target
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 from llmemf.scenarios.choices import HistoryRepeats, PublishedSplit, TieBreak
-from llmemf.scenarios.manifest import MANIFEST, Manifest, read_manifest
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
@@ -132,6 +131,7 @@ def import_sample(data_root: DataRoot = DEFAULT_ROOT) -> None:
 def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
     """List the prepared scenarios."""
     from llmemf.commands.scenario_view import scenario_list
+    from llmemf.scenarios.manifest import MANIFEST, Manifest, read_manifest
 
     manifests: dict[Path, Manifest | None] = {}
     notes: list[str] = []

@@ -33,7 +33,14 @@ from llmemf.scenarios.scenario import Scenario, Sequences
 
 NAME = "sample"
 GENERATOR_VERSION = 1
-GENERATOR_FILES = ("sample.py", "sample_process.py", "sample_texts.py", "sample_covers.py", "negatives.py")
+GENERATOR_FILES = (
+    "sample.py",
+    "sample_process.py",
+    "sample_texts.py",
+    "sample_data/texts.yaml",
+    "sample_covers.py",
+    "negatives.py",
+)
 
 log = logging.getLogger(__name__)
 
@@ -85,10 +92,10 @@ def _sequences(windows: Windows, chosen: np.ndarray) -> Sequences:
 
 
 def _generator(seed: int) -> dict:
-    """What decides the sample's content: version, seed, and a hash of the generator's own code."""
+    """What decides the sample's content: version, seed, and a hash of the generator's own code and texts."""
     digest = hashlib.sha256()
     for name in GENERATOR_FILES:
-        digest.update(Path(__file__).with_name(name).read_bytes())
+        digest.update((Path(__file__).parent / name).read_bytes())
     return {"version": GENERATOR_VERSION, "seed": seed, "code": digest.hexdigest()[:16]}
 
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmemf.scenarios.sample_covers import STYLES
-from llmemf.scenarios.sample_texts import THEMES
+from llmemf.scenarios.sample_texts import NUM_THEMES
 
 NUM_USERS, NUM_FILMS, NUM_BOOKS = 2000, 700, 800
 NUM_ITEMS = NUM_FILMS + NUM_BOOKS
@@ -80,11 +80,11 @@ class Traits:
 def draw_traits(seed: int = 0) -> Traits:
     """Draw the hidden traits of all items, balanced within each domain."""
     rng = np.random.default_rng([seed, 1])
-    theme, style = _balanced(len(THEMES), rng), _balanced(len(STYLES), rng)
+    theme, style = _balanced(NUM_THEMES, rng), _balanced(len(STYLES), rng)
     late = rng.random(NUM_ITEMS) < LATE_ITEMS
     return Traits(
         theme=theme,
-        second_theme=(theme + rng.integers(1, len(THEMES), NUM_ITEMS)) % len(THEMES),
+        second_theme=(theme + rng.integers(1, NUM_THEMES, NUM_ITEMS)) % NUM_THEMES,
         style=style,
         community=_balanced(NUM_COMMUNITIES, rng),
         successors=np.stack([_successors(0, NUM_FILMS, rng), _successors(NUM_FILMS, NUM_ITEMS, rng)], axis=1),
@@ -136,7 +136,7 @@ def draw_windows(traits: Traits, seed: int = 0) -> Windows:
     windows = _plan(rng)
     tastes = [
         _tastes(count, favourites, rng)
-        for count, favourites in zip((len(THEMES), len(STYLES), NUM_COMMUNITIES), FAVOURITES)
+        for count, favourites in zip((NUM_THEMES, len(STYLES), NUM_COMMUNITIES), FAVOURITES)
     ]
     pulls = _pulls(traits)
     taken = np.zeros((NUM_USERS, NUM_ITEMS), dtype=bool)
@@ -168,7 +168,7 @@ def draw_windows(traits: Traits, seed: int = 0) -> Windows:
 def _pulls(traits: Traits) -> list[np.ndarray]:
     """(labels, num_items) for theme, style, community: how much likelier an item is in a mood of that label."""
     every = np.arange(NUM_ITEMS)
-    theme = np.ones((len(THEMES), NUM_ITEMS))
+    theme = np.ones((NUM_THEMES, NUM_ITEMS))
     theme[traits.theme, every] = np.exp(THEME_PULL)
     theme[traits.second_theme, every] = np.exp(THEME_PULL * SECOND_THEME)
     style = np.where(np.arange(len(STYLES))[:, None] == traits.style, np.exp(STYLE_PULL), 1.0)

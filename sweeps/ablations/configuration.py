@@ -11,8 +11,9 @@ from llmemf.models import model_class
 from sweeps.ablations.plan import MODEL, AblationRecord
 from sweeps.ablations.rows import STANDARD, TABLE4, Row, effective_config, other_rows, table4_rows
 from sweeps.comparison.record import stored_plan, sweep_record
-from sweeps.core.plan import Plan, build_plan, merged_space
-from sweeps.state.settings import RECORD, SweepRecord, SweepSettings, space_keys
+from sweeps.core.plan import Plan, build_plan
+from sweeps.core.settings import merged_space, space_keys
+from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings
 
 
 def settled_rows(record: AblationRecord) -> dict[str, Row]:

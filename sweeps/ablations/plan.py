@@ -27,17 +27,12 @@ from sweeps.comparison.record import (
     resume_group,
     used_scenario,
 )
-from sweeps.core.plan import Options, absolute_uri, plan_resume, plan_sweep
-from sweeps.state.settings import (
-    RECORD,
-    SweepRecord,
-    as_values,
-    is_of_group,
-    load_ablations,
-    scenario_files,
-)
+from sweeps.core.plan import Options, plan_resume, plan_sweep
+from sweeps.core.settings import as_values, load_ablations, scenario_files
+from sweeps.state.sweep_record import RECORD, SweepRecord, is_of_group
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import best_of
+from sweeps.tracking.addresses import absolute_uri
 
 MODEL = "llm_emf"
 IMMUTABLE_OPTIONS = ("rows", "tune", "from_sweep", "seeds", "epochs", "seed", "tracking_uri")

@@ -83,7 +83,7 @@ def ablation(
 
     # With its own hold of the output: while trials run, everybody else's goes to the ablation's log.
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-    print_fallback(record, console)
+    print_fallback(record.requested, record.scenario, record.data_root, console)
     if dry_run:
         from llmemf.scenarios.scenario import find_scenario
         from sweeps.ablations.run import finalize

@@ -82,14 +82,14 @@ def compare(
     able = [model for model in record.models if model not in problems]
     if not able:
         raise InputError(problems[record.models[0]])
-    print_fallback(record, console)
+    print_fallback(record.requested, record.scenario, record.data_root, console)
     if dry_run:
         from llmemf.scenarios.scenario import find_scenario
 
         there = (Path(record.data_root) / record.scenario / "manifest.json").exists()
         found = find_scenario(record.scenario, record.data_root) if there else None
         problems = problems_of(record, with_data=there)
-        print_dry_run(record, found, problems, room(plan_search(record, able[0])), console)
+        print_dry_run(record, found, problems, room(plan_search(record, able[0]).record)[0], console)
         return
 
     from sweeps.comparison.run import run_comparison

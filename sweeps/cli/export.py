@@ -45,9 +45,9 @@ def export(
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow.  [default: the sweep's]")] = None,
 ) -> None:
     """Write the best model of a sweep to a folder that needs nothing else, and register it in MLflow."""
-    from sweeps.core.plan import absolute_uri
     from sweeps.export.chosen import choose
     from sweeps.export.write import write_model
+    from sweeps.tracking.addresses import absolute_uri
 
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     storage = storage.resolve()

@@ -93,9 +93,10 @@ def sweep(
         plan = plan_extend(given, extend)
     else:
         plan = plan_resume(given) if resume else plan_continue(given) if start_or_continue else plan_sweep(given)
-    print_fallback(plan.record, console)
+    print_fallback(plan.record.requested, plan.record.scenario, plan.record.data_root, console)
     if dry_run or estimate:
-        parallel = room(plan)
+        parallel, notices = room(plan.record)
+        plan.notices += notices
         if estimate:
             from sweeps.costs.estimate import estimate as run_estimate
 

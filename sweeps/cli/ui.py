@@ -30,7 +30,7 @@ def ui(
     ] = None,
 ) -> None:
     """Browse the sweeps of a storage folder in MLflow's own pages."""
-    from sweeps.tracking.runs import pages
+    from sweeps.tracking import pages
 
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     storage = storage.resolve()
@@ -57,7 +57,7 @@ def ui(
 
 
 def _print_links(console: Console, uri: str, address: str, storage: Path, open_browser: bool) -> None:
-    from sweeps.tracking.runs import pages
+    from sweeps.tracking import pages
 
     links = pages.links(uri, storage, address)
     width = max(map(len, ["open", *links]))

@@ -1,4 +1,4 @@
-"""A Ray cluster is looked at before a sweep starts on it: room for trials, shared storage, the same code everywhere."""
+"""What is checked of a Ray cluster before a sweep starts on it: room for trials, shared storage, the same code everywhere."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from llmemf.errors import InputError
 from llmemf.text_format import plural
 from sweeps.cluster import node_probe
 from sweeps.cluster.resources import check_request, trials_that_fit
-from sweeps.core.plan import Plan
-from sweeps.state.settings import RECORD, SweepRecord
+from sweeps.state.sweep_record import RECORD, SweepRecord
 
 ANSWER_SECONDS = 120.0
 """A node that has not answered after this is not used: its first worker imports torch, perhaps over a network."""
@@ -48,31 +47,27 @@ class NodeType:
         return f"{self.name}: {describe(self.resources)}"
 
 
-def check_cluster(plan: Plan) -> int:
-    """Look at the cluster this process is connected to; returns how many trials run at once.
-
-    Notices for the user are added to the plan.
+def check_cluster(record: SweepRecord) -> tuple[int, list[str]]:
+    """Check the cluster that this process is connected to; returns how many trials run at once, and notices for the user.
 
     Raises:
         InputError: not even one trial fits, or a node that would run trials does not see the sweep's folder, has other
             versions or other code.
     """
-    parallel = cluster_room(plan)
-    check_nodes(plan.record.folder, [node for node in alive() if trials_that_fit(plan.record, node["Resources"])])
-    return parallel
+    parallel, notices = cluster_room(record)
+    check_nodes(record.folder, [node for node in alive() if trials_that_fit(record, node["Resources"])])
+    return parallel, notices
 
 
-def cluster_room(plan: Plan) -> int:
-    """How many trials the cluster runs at once; notices for the user are added to the plan.
+def cluster_room(record: SweepRecord) -> tuple[int, list[str]]:
+    """How many trials the cluster runs at once, and notices for the user.
 
     Raises:
         InputError: not even one trial fits.
     """
-    check_request(plan.record)
+    check_request(record)
     planned, most_workers = planned_nodes()
-    parallel, notices = capacity(plan.record, alive(), planned, most_workers)
-    plan.notices += notices
-    return parallel
+    return capacity(record, alive(), planned, most_workers)
 
 
 def alive() -> list[dict[str, Any]]:

@@ -22,9 +22,7 @@ from sweeps.cluster.access import refused, set_token
 from sweeps.cluster.check import check_cluster, cluster_room
 from sweeps.cluster.login_node import BorrowedNode, has_node
 from sweeps.cluster.resources import machine, slots
-from sweeps.core.plan import Plan
-from sweeps.core.sweep_data import SweepData
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20
@@ -51,8 +49,14 @@ LOCAL_SETTINGS = {"RAY_BACKEND_LOG_LEVEL": "error"}
 """Ray writes a line about this one to the terminal when it connects to a cluster."""
 
 
-def start_ray(plan: Plan, data: SweepData) -> int:
-    """Start Ray here, or connect to a cluster and look at it; returns how many trials run at once.
+def start_ray(record: SweepRecord, shared_bytes: int) -> tuple[int, list[str]]:
+    """Start Ray here, or connect to a cluster and check it.
+
+    Args:
+        shared_bytes: size of the data that the trials share.
+
+    Returns:
+        how many trials run at once, and notices for the user.
 
     Raises:
         InputError: no cluster answers, it is not fit for this sweep, or not even one trial fits.
@@ -62,37 +66,37 @@ def start_ray(plan: Plan, data: SweepData) -> int:
     # Workers must import this checkout and no other copy.
     python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     remove_stale(temporary_folder())
-    if plan.record.ray_address:
-        _join(plan.record.ray_address, data_bytes(data), {"PYTHONPATH": python_path})
-        return check_cluster(plan)
+    if record.ray_address:
+        _join(record.ray_address, shared_bytes, {"PYTHONPATH": python_path})
+        return check_cluster(record)
     here = machine()
-    parallel = slots(plan.record, here)
+    parallel = slots(record, here)
     os.environ["PYTHONPATH"] = python_path
     ray.init(
         address="local",
         num_cpus=int(here["CPU"]),
         num_gpus=int(here["GPU"]),
         include_dashboard=False,
-        object_store_memory=data_bytes(data) + OBJECT_STORE_EXTRA,
+        object_store_memory=shared_bytes + OBJECT_STORE_EXTRA,
         log_to_driver=False,
         logging_level=logging.ERROR,
         _temp_dir=str(temporary_folder()),
     )
-    return parallel
+    return parallel, []
 
 
-def room(plan: Plan) -> int:
-    """How many trials would run at once, without starting anything: here, or on the cluster that is asked for it.
+def room(record: SweepRecord) -> tuple[int, list[str]]:
+    """How many trials would run at once here or on the cluster, and notices for the user; no trial is started.
 
     Raises:
         InputError: not even one fits, or no cluster answers.
     """
-    if not plan.record.ray_address:
-        return slots(plan.record, machine())
-    set_environment(plan.record.ray_address)
+    if not record.ray_address:
+        return slots(record, machine()), []
+    set_environment(record.ray_address)
     try:
-        _join(plan.record.ray_address, 0, {})
-        return cluster_room(plan)
+        _join(record.ray_address, 0, {})
+        return cluster_room(record)
     finally:
         stop_ray()
 
@@ -188,16 +192,6 @@ def has_listener(session: Path) -> bool:
                 continue
             return True
     return False
-
-
-def data_bytes(data: SweepData) -> int:
-    """Upper bound of what trials share through the object store."""
-    matrices = sum(4 * matrix.rows.size for matrix in data.features.values() if not matrix.packed)
-    scenario = data.scenario
-    parts = sum(
-        getattr(scenario.split(name), part).nbytes for name in ("train", "valid") for part in ("items", "times")
-    )
-    return matrices + parts + scenario.candidates["valid"].nbytes
 
 
 class ClusterWatch:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from llmemf.errors import InputError
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 
 def machine() -> dict[str, float]:

@@ -14,7 +14,8 @@ from sweeps.comparison.group import GroupRun
 from sweeps.comparison.record import GroupRecord
 from sweeps.comparison.step import GroupBackend
 from sweeps.core.interrupt import Interrupted, StopRequest
-from sweeps.core.sweep import ALL_FAILED, COMPLETED, INTERRUPTED, NEEDS_USER, TIME_SPENT, check_reachable, locked
+from sweeps.core.storage import check_reachable, locked
+from sweeps.core.sweep import ALL_FAILED, COMPLETED, INTERRUPTED, NEEDS_USER, TIME_SPENT
 
 
 def run_group(

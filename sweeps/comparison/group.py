@@ -30,15 +30,12 @@ from sweeps.comparison.state import EntryResult, GroupState, SeedResult
 from sweeps.comparison.step import GroupBackend, SharedRay, Step
 from sweeps.comparison.tracking import GroupTracking
 from sweeps.core.interrupt import StopRequest
-from sweeps.core.plan import SAMPLE, Plan
+from sweeps.core.plan import Plan
+from sweeps.core.results import code_version
+from sweeps.core.settings import SAMPLE
+from sweeps.core.storage import locked
 from sweeps.core.summary import caveats
-from sweeps.core.sweep import (
-    CLUSTER_LOST,
-    INTERRUPTED,
-    NEEDS_USER,
-    code_version,
-    locked,
-)
+from sweeps.core.sweep import CLUSTER_LOST, INTERRUPTED, NEEDS_USER
 from sweeps.core.sweep_data import SweepData, load_data
 from sweeps.state import leaderboard
 from sweeps.state.checkpoint_retention import CheckpointRetention

@@ -27,19 +27,20 @@ from sweeps.comparison.record import (
     sweep_record,
     used_scenario,
 )
-from sweeps.core.plan import Plan, absolute_uri, build_plan, merged_space
-from sweeps.state.settings import (
+from sweeps.core.plan import Plan, build_plan
+from sweeps.core.settings import (
     IMMUTABLE_SETTINGS,
-    RECORD,
     SHARED_SETTINGS,
-    SweepSettings,
     apply_assignments,
     as_values,
     checked_space,
     load_settings,
+    merged_space,
     scenario_files,
     space_keys,
 )
+from sweeps.state.sweep_record import RECORD, SweepSettings
+from sweeps.tracking.addresses import absolute_uri
 
 DEFAULT_TRIALS = 20
 IMMUTABLE_OPTIONS = ("trials_per_model", "seeds", "epochs", "seed", "tracking_uri")

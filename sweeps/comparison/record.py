@@ -22,8 +22,9 @@ from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError, nearest
 from llmemf.io import write_text
 from llmemf.models import model_class
-from sweeps.core.plan import SAMPLE, Options, Plan, build_plan, plan_resume
-from sweeps.state.settings import RECORD, SweepRecord, SweepSettings, scenario_files
+from sweeps.core.plan import Options, Plan, build_plan, plan_resume
+from sweeps.core.settings import SAMPLE, scenario_files
+from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings
 
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
 DEFAULT_SEEDS = 5

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps.cluster.ray_session import OBJECT_STORE_EXTRA, data_bytes, start_ray, stop_ray
+from sweeps.cluster.ray_session import OBJECT_STORE_EXTRA, start_ray, stop_ray
 from sweeps.comparison.seeds import TestEvaluation
 from sweeps.core.interrupt import StopRequest
 from sweeps.core.plan import Plan
-from sweeps.core.sweep import COMPLETED, INTERRUPTED, Result, Sweep, TrialBackend, write_results
+from sweeps.core.results import write_results
+from sweeps.core.sweep import COMPLETED, INTERRUPTED, Result, Sweep, TrialBackend
 from sweeps.core.sweep_data import SweepData
 from sweeps.state import leaderboard
 from sweeps.state.trial_records import TrialRecord, best_of
@@ -108,11 +109,12 @@ class SharedRay:
         Raises:
             InputError: no cluster answers, it is not fit for this sweep, or not even one trial fits.
         """
-        needed = data_bytes(data)
+        needed = data.shared_bytes()
         # The last sweep's data is let go only after the next one's has come.
         if not self.parallel or self._held + needed > self._room:
             self.stop()
-            self.parallel = start_ray(plan, data)
+            self.parallel, notices = start_ray(plan.record, needed)
+            plan.notices += notices
             self._room = needed + OBJECT_STORE_EXTRA // 2
         self._held = needed
         return self.parallel

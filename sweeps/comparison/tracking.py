@@ -10,7 +10,7 @@ from typing import Any
 
 from llmemf.errors import InputError
 from sweeps.comparison.record import GroupRecord
-from sweeps.core.sweep import code_version
+from sweeps.core.results import code_version
 from sweeps.tracking.mlflow_writer import PARENT, MlflowWriter, Operation, TrackingTarget, one_line
 from sweeps.tracking.runs import STATUS, finite
 

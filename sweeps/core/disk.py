@@ -13,7 +13,7 @@ from llmemf.errors import InputError
 from sweeps.state import checkpoints
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.event_log import EVENT_LOG
-from sweeps.state.settings import RECORD, TUNE, SweepRecord
+from sweeps.state.sweep_record import RECORD, TUNE, SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import mlflow_client
 

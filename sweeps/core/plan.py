@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import datetime
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
 from sweeps.cluster.resources import default_gpus
-from sweeps.core.trial import rungs
-from sweeps.search.space import Block, Space, build_space, without_points
-from sweeps.state.settings import (
+from sweeps.core.settings import (
     IMMUTABLE_SETTINGS,
-    SHARED_SETTINGS,
-    SweepRecord,
-    SweepSettings,
+    SAMPLE,
     apply_assignments,
     as_values,
     checked_space,
-    find_sweep,
-    load_settings,
+    find_settings,
+    merged_space,
     scenario_files,
     space_keys,
 )
+from sweeps.search.grid_points import check_points, choose_points
+from sweeps.search.rungs import rungs
+from sweeps.search.space import Space, build_space
+from sweeps.state.sweep_record import SweepRecord, SweepSettings, find_sweep
 from sweeps.state.sweep_state import SweepState
+from sweeps.tracking.addresses import absolute_uri
 
-SAMPLE = "sample"
-CHECKED_POINTS = 2000
-"""A block with more points than this is checked at evenly spread ones."""
 IMMUTABLE_OPTIONS = (
     "model",
     "search",
@@ -161,7 +157,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     data_root, storage = options.data_root.resolve(), options.storage.resolve()
     if re.match(r"[a-z][a-z0-9]+:/", str(options.storage)):
         raise InputError(f"--storage {options.storage}: a folder is expected (on a cluster one that every node sees)")
-    values, used, notices = _find_settings(options.scenario, data_root, options.model)
+    values, used, notices = find_settings(options.scenario, data_root, options.model)
     for key in ("model", "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "seed"):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
@@ -304,161 +300,9 @@ def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence
     if immutable:
         raise InputError(f"{immutable[0]} must be the same in all trials; give one value")
     fixed.setdefault("epochs", config_class.model_fields["epochs"].default)
-    space, configs, notices = _check_points(config_class, fixed, space)
+    space, configs, notices = check_points(config_class, fixed, space)
     points, trials = choose_points(record, space, whole_grid=whole_grid, known=known)
     record.trials = trials
     if record.search == "grid" and space.ranges:
         raise InputError(f"--search grid: {space.ranges[0]} is a range; give it a list of values")
     return Plan(record, config_class, fixed, space, points, trials, configs, notices)
-
-
-def choose_points(
-    record: SweepRecord, space: Space, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()
-) -> tuple[list[dict[str, Any]], int]:
-    """The grid points that are still to run, in seeded random order, and the number of all trials.
-
-    How many grid points come before Optuna's proposals is decided when the sweep starts (`record.grid_points`), so that an
-    extension adds proposals.
-    """
-    refined = record.search != "grid" and space.continuous
-    if not refined:
-        wanted = space.size if whole_grid else record.trials
-        points = space.fresh(record.seed, known, wanted - len(known))
-        return points, len(known) + len(points)
-    if record.search == "random" or (space.size == 1 and not known):
-        record.grid_points = 0
-    elif record.grid_points is None:
-        record.grid_points = space.size if space.size <= record.trials // 2 else max(1, record.trials // 2)
-    record.grid_points = min(record.grid_points, record.trials, space.size)
-    return space.fresh(record.seed, known, record.grid_points - len(known)), record.trials
-
-
-def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """The `space` section with the command line's values in it; a simplex that was cut becomes plain lists."""
-    merged: dict[str, Any] = {}
-    rest = dict(overrides)
-    for name, entry in space.items():
-        keys = [key.strip() for key in str(name).split(",")]
-        given = {key: rest.pop(key) for key in keys if key in rest}
-        if not given:
-            merged[name] = entry
-        elif len(keys) == 1:
-            merged[name] = given[name]
-        else:
-            merged[name] = {**entry, "given": given}
-    return {**merged, **rest}
-
-
-def _find_settings(requested: str, data_root: Path, model: str | None) -> tuple[dict[str, Any], str, list[str]]:
-    """Settings for a scenario, the scenario that is used, and what to tell the user about it."""
-    files = scenario_files()
-    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
-    if requested in prepared and requested not in files:
-        notice = f"sweeps/scenarios/{requested}.yaml does not exist: the model's default space is used"
-        space = dict(model_class(model or "llm_emf").default_space())
-        return {"space": space}, requested, [notice]
-    if requested in files:
-        used = requested if requested in prepared else SAMPLE
-        values, notices = _settings_of(files[used], model)
-        return values, used, notices
-    known = sorted({*files, *prepared})
-    raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `llmemf data import --help`")
-
-
-def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[str]]:
-    """What a scenario's file says to a model; one that it was not written for takes what all systems share."""
-    values = load_settings(path)
-    written_for = values.get("model", SweepSettings.model_fields["model"].default)
-    if model in (None, written_for):
-        return values, []
-    model_type = model_class(model)
-    fixed = {
-        key: value
-        for key, value in values.get("fixed", {}).items()
-        if key in SHARED_SETTINGS and key in model_type.config_class.model_fields
-    }
-    kept = {key: value for key, value in values.items() if key not in ("model", "fixed", "space", "constraints")}
-    notice = (
-        f"{path.name} is for {written_for}: of it {model} takes {', '.join(fixed) or 'no setting'}, which all systems share, "
-        "and searches its own default space"
-    )
-    return {**kept, "fixed": fixed, "space": dict(model_type.default_space())}, [notice]
-
-
-def _check_points(
-    config_class: type[TrialConfig], fixed: dict[str, Any], space: Space
-) -> tuple[Space, list[TrialConfig], list[str]]:
-    """Build the configuration of every grid value once, beside typical values of the other settings.
-
-    Each value is valid by itself; one that the model refuses beside the others (alpha = 0 where ids are the only
-    modality) is dropped and counted.
-    """
-    typical: dict[str, Any] = {}
-    for block in space.blocks:
-        values = block.points[len(block.points) // 2] if block.points else (block.low,)
-        typical.update(zip(block.keys, values))
-    configs = [build_config(config_class, {**fixed, **typical}, where="settings")]
-    blocks, notices, dropped = [], [], dict(space.dropped_by)
-    for block in space.blocks:
-        bad: dict[tuple, str] = {}
-        step = max(1, len(block.points) // CHECKED_POINTS)
-        for point in block.points[::step]:
-            values = {**fixed, **typical, **dict(zip(block.keys, point))}
-            try:
-                configs.append(build_config(config_class, values, where="space"))
-            except InputError as error:
-                bad[point] = str(error)
-        if bad:
-            if len(bad) == len(block.points):
-                raise InputError(next(iter(bad.values())))
-            reason = next(iter(bad.values())).removeprefix("space: ")
-            dropped[reason] = len(bad)
-            block = without_points(block, set(bad))
-        blocks.append(block)
-    return Space(tuple(blocks), dropped), configs, notices
-
-
-def absolute_uri(uri: str | None, storage: Path) -> str:
-    """The tracking URI with an absolute path: trials and `mlflow ui` run in other folders.
-
-    Raises:
-        InputError: MLflow's old file store, which it no longer writes.
-    """
-    if uri is None:
-        return f"sqlite:///{storage / 'mlflow.db'}"
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
-    if "://" not in uri or uri.startswith("file:"):
-        raise InputError(
-            f"--tracking-uri {uri}: MLflow no longer writes folders; give sqlite:///FILE.db or http://HOST:PORT"
-        )
-    return uri
-
-
-def check_writable(plan: Plan) -> None:
-    """Create the sweep's folder and write into it.
-
-    Raises:
-        InputError: that is not possible.
-    """
-    folder = plan.record.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
-            file.write(b"x" * 65536)
-            file.flush()
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written ({error.strerror}): free some space or rights, or give another --storage"
-        ) from None
-
-
-def describe_space(block: Block) -> str:
-    """A block of the space in a few words, for the start of a sweep."""
-    keys = ", ".join(block.keys)
-    if not block.points:
-        scale = " (log)" if block.log else ""
-        return f"{keys}: {text_format.number(block.low)} to {text_format.number(block.high)}{scale}"
-    if len(block.keys) > 1:
-        return f"{keys}: {len(block.points)} combinations"
-    return f"{keys}: " + ", ".join(text_format.number(point[0]) for point in block.points)

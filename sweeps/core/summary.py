@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -12,30 +10,33 @@ from rich.text import Text
 from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.features.matrix import is_offline
-from sweeps.core.plan import SAMPLE, Plan, describe_space
+from sweeps.core import result_tables
+from sweeps.core.plan import Plan
+from sweeps.core.settings import SAMPLE
 from sweeps.core.sweep_data import SweepData
-from sweeps.state import leaderboard
-from sweeps.state.settings import SweepRecord
+from sweeps.search.space import Block
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
-if TYPE_CHECKING:
-    from sweeps.comparison.record import GroupRecord
 
+def print_fallback(requested: str, used: str, data_root: str, console: Console) -> None:
+    """Say loudly that the sample is used in place of data that is not there.
 
-def print_fallback(record: SweepRecord | GroupRecord, console: Console) -> None:
-    """Say loudly that the sample stands in for data that is not there."""
-    wanted, root = record.requested, record.data_root
-    if record.scenario != SAMPLE or wanted == SAMPLE:
+    Args:
+        requested: the scenario that the user asked for.
+        used: the scenario that is used.
+        data_root: where its data was looked for.
+    """
+    if used != SAMPLE or requested == SAMPLE:
         return
     text = Text.assemble(
-        (f"There is no data for {wanted} in {root}.\n", "bold"),
+        (f"There is no data for {requested} in {data_root}.\n", "bold"),
         "This sweep runs on the embedded ",
         ("sample", "bold"),
         " instead: generated users and items, small settings. It is called sample in all that it writes, and its "
-        f"numbers say nothing about {wanted}.\n\nTo bring the real data:\n",
-        (f"  llmemf data import windows FOLDER --name {wanted} --domains X,Y\n", "cyan"),
-        (f"  llmemf features offline {wanted}", "cyan"),
+        f"numbers say nothing about {requested}.\n\nTo bring the real data:\n",
+        (f"  llmemf data import windows FOLDER --name {requested} --domains X,Y\n", "cyan"),
+        (f"  llmemf features offline {requested}", "cyan"),
     )
     console.print(
         Panel(text, border_style="yellow", title="embedded sample", title_align="left", width=min(console.width, 100))
@@ -189,13 +190,13 @@ def print_end(
     console.print()
     if best_of(records):
         domains = data.scenario.domains
-        console.print(leaderboard.table(records, domains, console.width))
-        if len(records) > leaderboard.TOP:
-            console.print(f"the best {leaderboard.TOP} of {len(records)}; all in leaderboard.csv", style="dim")
+        console.print(result_tables.table(records, domains, console.width))
+        if len(records) > result_tables.TOP:
+            console.print(f"the best {result_tables.TOP} of {len(records)}; all in leaderboard.csv", style="dim")
         console.print(f"epoch: best/run; objective: {describe_objective(plan)}", style="dim")
         console.print()
         if test:
-            console.print(leaderboard.test_table(test, domains))
+            console.print(result_tables.test_table(test, domains))
         for note in caveats(plan, data, looks):
             console.print(note, style="yellow", highlight=False)
         console.print()
@@ -231,3 +232,14 @@ def describe_objective(plan: Plan) -> str:
 def print_command(console: Console, label: str, command: str) -> None:
     """A command on one unbroken line, so that it can be copied."""
     console.print(Text.assemble((f"{label:<10}  ", "dim"), (command, "cyan")), soft_wrap=True)
+
+
+def describe_space(block: Block) -> str:
+    """A block of the space in a few words, for the start of a sweep."""
+    keys = ", ".join(block.keys)
+    if not block.points:
+        scale = " (log)" if block.log else ""
+        return f"{keys}: {text_format.number(block.low)} to {text_format.number(block.high)}{scale}"
+    if len(block.keys) > 1:
+        return f"{keys}: {len(block.points)} combinations"
+    return f"{keys}: " + ", ".join(text_format.number(point[0]) for point in block.points)

@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import errno
-import fcntl
-import getpass
 import os
 import platform
 import shutil
 import socket
-import subprocess
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from llmemf.config import build_config
 from llmemf.errors import InputError
-from llmemf.io import write_text
 from sweeps.cluster.hardware import describe_machine
 from sweeps.cluster.node_probe import versions
-from sweeps.cluster.ray_session import ROOT, ClusterWatch, quiet, start_ray, stop_ray
+from sweeps.cluster.ray_session import ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.core.display import Display
 from sweeps.core.interrupt import Interrupted, StopRequest
-from sweeps.core.plan import Plan, check_writable
-from sweeps.core.summary import caveats, describe_resources, print_end, print_start
+from sweeps.core.plan import Plan
+from sweeps.core.results import code_version, open_tracking, write_results
+from sweeps.core.storage import check_reachable, check_writable, disk_full, locked
+from sweeps.core.summary import describe_resources, print_end, print_start
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
 from sweeps.state import leaderboard
-from sweeps.state.checkpoint_retention import CheckpointRetention
-from sweeps.state.settings import TUNE, SweepRecord
+from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
+from sweeps.state.sweep_record import TUNE
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
-from sweeps.tracking.mlflow_writer import TrackingTarget
 from sweeps.tracking.runs import Tracking
 
 COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, INTERRUPTED = 0, 1, 2, 3, 130
@@ -279,14 +272,14 @@ class Sweep:
         known = [test["metrics"] for test in self.state.tests if test["trial"] == best.number]
         if weights is None:
             raise InputError(f"the weights of {best.name} are not in {self.folder / 'trials'}: bring them back")
-        kept = leaderboard.keep_best(weights, self.folder)
+        best_folder = keep_best(weights, self.folder)
         if known:
             return known[-1]
         evaluate = self.backend.evaluate
         if evaluate is None:
             from llmemf.checkpoint import evaluate_checkpoint as evaluate
         with self.console.status("scoring the best trial on the test split"):
-            test = evaluate(kept, self.data.scenario, self.data.features, split="test")
+            test = evaluate(best_folder, self.data.scenario, self.data.features, split="test")
         self.state.tested(best, test)
         return test
 
@@ -320,7 +313,8 @@ def run_sweep(
             parallel = 0
             if sweep.search.has_work():
                 with console.status("starting Ray"):
-                    parallel = start_ray(plan, data)
+                    parallel, notices = start_ray(plan.record, data.shared_bytes())
+                    plan.notices += notices
             # Ray and MLflow set their own handlers for signals and logs when they start.
             stop.listen()
             watch.listen()
@@ -360,129 +354,3 @@ def make_scheduler(plan: Plan, state: SweepState) -> Any:
         grace_period=min(plan.record.grace_period, plan.epochs),
         reduction_factor=plan.record.reduction_factor,
     )
-
-
-def write_results(
-    plan: Plan,
-    data: SweepData,
-    records: list[TrialRecord],
-    best: TrialRecord | None,
-    test: dict[str, float],
-    looks: int = 0,
-) -> list[Path]:
-    """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
-    record = plan.record
-    notes = caveats(plan, data, looks)
-    files = {
-        "leaderboard.csv": leaderboard.as_csv(records),
-        "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
-    }
-    if best:
-        config = build_config(plan.config_class, {**plan.fixed, **best.config}, where=best.name)
-        encoders = ", ".join(f"{kind} {matrix.encoder}" for kind, matrix in data.features.items()) or "none"
-        facts = {
-            "best trial of sweep": f"{record.name} ({best.name}, epoch {best.best_epoch})",
-            "scenario": f"{data.scenario.name}, fingerprint {data.scenario.fingerprint}",
-            "features": encoders,
-            "train it again": f"llmemf train {data.scenario.name} --config {record.folder / 'best.yaml'}",
-        }
-        if notes:
-            facts["note"] = " ".join(notes)
-        files["best.yaml"] = leaderboard.best_yaml(config.to_dict(), facts, {**best.metrics, **test})
-    for name, text in files.items():
-        write_text(record.folder / name, text)
-    return [record.folder / name for name in files]
-
-
-def open_tracking(
-    plan: Plan, data: SweepData, state: SweepState, console: Console, client: Callable[[], Any] | None = None
-) -> Tracking:
-    """The tracker with its parent run, level with the event log; makes the database where there is none."""
-    record = plan.record
-    tags = {
-        "scenario": data.scenario.name,
-        "model": record.model,
-        "search": record.search,
-        "scheduler": record.scheduler,
-        "seed": str(record.seed),
-        "code": code_version(),
-        **data.tags(),
-        # MLflow's own columns: where a run comes from.
-        "mlflow.source.name": "sweeps/grid.py",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
-        "mlflow.user": getpass.getuser(),
-    }
-    if plan.objectives:
-        tags["objective"] = "+".join(plan.objectives)
-    if plan.is_fallback:
-        tags["asked_for"] = record.requested
-    local = not record.tracking_uri.startswith(("http", "databricks"))
-    artifacts = (Path(record.storage) / "artifacts" / record.scenario).as_uri() if local else None
-    target = TrackingTarget(record.tracking_uri, record.scenario, record.name, artifacts, tags, plan.shared)
-    with console.status("opening the tracking database"):
-        tracking = Tracking(target, client)
-        tracking.open(state)
-    return tracking
-
-
-def check_reachable(record: SweepRecord) -> None:
-    """Try to connect to the tracking server and the Ray cluster, where they are named by an address.
-
-    Raises:
-        InputError: nobody answers there.
-    """
-    parts = urlsplit(record.tracking_uri)
-    if parts.scheme in ("http", "https"):
-        problem = _no_answer(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-        if problem:
-            raise InputError(
-                f"no tracking server answers at {record.tracking_uri} ({problem}): start it, or leave --tracking-uri out"
-            )
-    host, _, port = (record.ray_address or "").removeprefix("ray://").partition(":")
-    if port.isdecimal():
-        problem = _no_answer(host, int(port))
-        if problem:
-            raise InputError(
-                f"no Ray cluster answers at {record.ray_address} ({problem}): start it, or leave --ray-address out"
-            )
-
-
-def _no_answer(host: str | None, port: int, timeout: float = 3.0) -> str:
-    """Why nobody answers there, "" if somebody does."""
-    try:
-        socket.create_connection((host or "", port), timeout=timeout).close()
-    except OSError as error:
-        return error.strerror or str(error)
-    return ""
-
-
-def code_version() -> str:
-    """Git commit of this checkout (with -dirty for changed files), or the package's version."""
-    import llmemf
-
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return llmemf.__version__
-    return found or llmemf.__version__
-
-
-def disk_full(plan: Plan) -> InputError:
-    return InputError(f"no space left for {plan.record.folder}: free some, then continue with: {plan.resume_command()}")
-
-
-@contextmanager
-def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold the sweep's folder: two drivers of one sweep would overwrite each other.
-
-    Raises:
-        InputError: another process holds it.
-    """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"sweep {name!r} is running in another process") from None
-        yield

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmemf.errors import InputError
-from sweeps.core.plan import SAMPLE, Plan
+from sweeps.core.plan import Plan
+from sweeps.core.settings import SAMPLE
 
 if TYPE_CHECKING:
     from llmemf.batches import TrialData
@@ -27,6 +28,16 @@ class SweepData:
     scenario: Scenario
     features: dict[str, FeatureMatrix]
     trial_data: TrialData
+
+    def shared_bytes(self) -> int:
+        """Upper bound of what trials share through Ray's object store."""
+        matrices = sum(4 * matrix.rows.size for matrix in self.features.values() if not matrix.packed)
+        parts = sum(
+            getattr(self.scenario.split(name), part).nbytes
+            for name in ("train", "valid")
+            for part in ("items", "times")
+        )
+        return matrices + parts + self.scenario.candidates["valid"].nbytes
 
     def tags(self) -> dict[str, str]:
         """Hashes and encoder names that go into every run."""

@@ -104,12 +104,3 @@ def reported(metrics: dict[str, Any], epochs: int) -> dict[str, Any]:
         elif (name in REPORTED_NAMES or name.startswith(REPORTED)) and math.isfinite(value):
             kept[name] = int(value) if name in ("epoch", "best_epoch") else float(value)
     return kept
-
-
-def rungs(epochs: int, grace_period: int, reduction_factor: float) -> list[int]:
-    """Epochs at which successive halving decides: grace, grace * factor, ... below the last epoch."""
-    milestones, milestone = [], float(grace_period)
-    while milestone < epochs:
-        milestones.append(math.ceil(milestone))
-        milestone *= reduction_factor
-    return milestones

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from sweeps.costs.measure import TrialCost, measure
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 if TYPE_CHECKING:
     from llmemf.batches import TrialData

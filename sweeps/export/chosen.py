@@ -9,7 +9,7 @@ from typing import Any
 from llmemf.errors import InputError, nearest
 from sweeps.core.summary import caveats_of
 from sweeps.state import checkpoints
-from sweeps.state.settings import SweepRecord, find_sweep
+from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 

@@ -12,7 +12,7 @@ from llmemf.export.folder import ExportedModel, export_checkpoint
 from llmemf.features.matrix import find_features
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import find_scenario
-from sweeps.core.sweep import code_version
+from sweeps.core.results import code_version
 from sweeps.export.chosen import Chosen
 
 TOLERATED = 0.01

@@ -7,7 +7,8 @@ from typing import Any
 
 from llmemf.command_line import command_line
 from llmemf.models import model_class
-from sweeps.state.settings import SweepRecord, SweepSettings, checked_space, load_settings, scenario_files
+from sweeps.core.settings import checked_space, load_settings, scenario_files
+from sweeps.state.sweep_record import SweepRecord, SweepSettings
 
 OPTIONS = (
     "search",

@@ -15,7 +15,7 @@ from llmemf.models import model_class
 from sweeps.report.history import SweepHistory, TrialHistory
 from sweeps.report.parameters import searched_parameters
 from sweeps.search.space import build_space
-from sweeps.state.settings import SweepRecord, find_sweep
+from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 
 

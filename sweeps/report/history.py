@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps.core.trial import rungs
 from sweeps.report.parameters import Parameter
-from sweeps.state.settings import GROUPS, SweepRecord
+from sweeps.search.rungs import rungs
+from sweeps.state.sweep_record import GROUPS, SweepRecord
 from sweeps.state.trial_records import TrialRecord, best_of, ranked
 
 

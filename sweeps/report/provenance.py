@@ -9,7 +9,7 @@ from pathlib import Path
 from llmemf import text_format
 from sweeps.report.history import SweepHistory
 from sweeps.report.tracked import Tracked
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 
 def facts(

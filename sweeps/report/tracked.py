@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.tracking.mlflow_writer import PARENT, mlflow_client, one_line
 
 

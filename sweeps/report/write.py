@@ -15,7 +15,7 @@ from sweeps.report.content import make_report_data
 from sweeps.report.gather import gather
 from sweeps.report.pages import as_html, as_markdown
 from sweeps.report.tracked import find_runs, log_report
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 
 def write_report(record: SweepRecord, console: Console, *, breakdown: bool = True) -> Path:

@@ -11,10 +11,12 @@ from pydantic import Field
 
 from llmemf.errors import InputError
 from sweeps.comparison.record import DEFAULT_SEEDS, RESOURCES, GroupRecord, check_new, resume_group
-from sweeps.core.plan import Options, absolute_uri, plan_resume
-from sweeps.state.settings import SweepRecord, find_sweep, space_keys
+from sweeps.core.plan import Options, plan_resume
+from sweeps.core.settings import space_keys
+from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
+from sweeps.tracking.addresses import absolute_uri
 
 DEFAULT_TOP = 3
 IMMUTABLE_OPTIONS = ("top", "seeds", "tracking_uri", "data_root")

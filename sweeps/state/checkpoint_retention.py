@@ -59,3 +59,18 @@ def _holding(records: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Ended trials with a value that counts, the best first."""
     ended = [record for record in records if record.outcome in ("completed", "pruned")]
     return [record for record in ranked(ended) if record.objective is not None]
+
+
+def keep_best(source: Path, folder: Path) -> Path:
+    """Copy the weights and settings of the best trial to `best/` in the sweep's folder."""
+    target, temporary = folder / "best", folder / ".best.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir()
+        for name in ("best.safetensors", "config.yaml"):
+            shutil.copy2(source / name, temporary / name)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target

@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from llmemf.errors import InputError
-from sweeps.core.plan import absolute_uri
-from sweeps.state.settings import RECORD, SweepRecord, is_of_group
+from sweeps.state.sweep_record import RECORD, SweepRecord, is_of_group
+from sweeps.tracking.addresses import absolute_uri
 from sweeps.tracking.mlflow_writer import PARENT, mlflow_client, one_line
 
 START_SECONDS = 120.0

@@ -19,7 +19,7 @@ from replay import Choices, Course, draw_seeds, epoch_result, replay_grid, repla
 
 from llmemf.errors import InputError
 from sweeps.search.space import build_space
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 
 FAKES = str(Path(__file__).resolve().parents[1] / "sweeps")

@@ -15,7 +15,7 @@ from llmemf.scenarios.scenario import Scenario
 from llmemf.training import Trainer
 from sweeps.state import checkpoints
 from sweeps.state.checkpoint_retention import CheckpointRetention
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import TrackingTarget
 from sweeps.tracking.runs import Tracking

@@ -9,7 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 START = 1_800_000_000_000
 SPACE = {"lr": [1e-4, 1e-3, 1e-2], "alpha, beta": {"simplex": 0.1}, "lambda1": [0.1, 0.3, 1.0]}

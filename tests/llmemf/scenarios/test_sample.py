@@ -6,9 +6,11 @@ features. In both, the weights of the parts are fitted on one of {valid, test} b
 other, by MRR on the stored candidates.
 """
 
+import hashlib
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from scipy.optimize import minimize
 
 from llmemf.errors import InputError
 from llmemf.features.matrix import find_features
-from llmemf.scenarios import sample, sample_process
+from llmemf.scenarios import sample, sample_process, sample_texts
 from llmemf.scenarios.sample import make_sample, prepare_sample
 from llmemf.scenarios.sample_process import NUM_FILMS, NUM_ITEMS, TEST_SLOT, VALID_SLOT
 from llmemf.scenarios.scenario import SPLITS
@@ -89,6 +91,25 @@ def test_texts_and_covers_are_complete(prepared):
         with Image.open(prepared.folder / path) as image:
             assert image.size == (64, 96) and image.mode == "RGB"
     assert sum(file.stat().st_size for file in (prepared.folder / "images").iterdir()) < 5e6
+
+
+def test_texts_are_the_published_ones(prepared):
+    content = "\n".join([*prepared.items.title, *prepared.items.description])
+    assert hashlib.sha256(content.encode()).hexdigest().startswith("c99ef3d264ce594c")
+    assert len(sample_texts.texts()["themes"]) == sample_texts.NUM_THEMES
+
+
+def test_the_generator_is_known_by_all_its_files(monkeypatch):
+    folder = Path(sample.__file__).parent
+    own = {path.name for path in folder.glob("sample*.py")} | {
+        f"sample_data/{p.name}" for p in folder.glob("sample_data/*")
+    }
+    assert own <= set(sample.GENERATOR_FILES)
+    code = sample._generator(0)["code"]
+    monkeypatch.setattr(
+        sample, "GENERATOR_FILES", [name for name in sample.GENERATOR_FILES if "texts.yaml" not in name]
+    )
+    assert sample._generator(0)["code"] != code
 
 
 def test_same_seed_same_bytes_other_seed_other_sample(prepared, traits, windows):

@@ -12,7 +12,7 @@ from sweeps.ablations.configuration import configuration, full_row, plan_row_sea
 from sweeps.ablations.encoders import Encoders, find_encoders
 from sweeps.ablations.plan import AblationRecord
 from sweeps.ablations.rows import STANDARD, effective_config
-from sweeps.state.settings import load_ablations, load_settings, scenario_files
+from sweeps.core.settings import load_ablations, load_settings, scenario_files
 
 ALL = Encoders(text="clip-title", llm="clip-title+llm", image="clip")
 OFFLINE = Encoders(text="offline", image="offline", problems={"llm": "no LLM text"})

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -23,7 +22,7 @@ from sweeps.cluster import access, login_node, node_probe, ray_session
 from sweeps.cluster import check as cluster
 from sweeps.cluster.check import NodeType, capacity, check_cluster, compare, node_problem, read_node_types
 from sweeps.cluster.resources import check_request, trials_that_fit
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -347,14 +346,14 @@ def wait_until(condition, seconds):
 
 
 def planned(storage, **values):
-    return SimpleNamespace(record=record(storage=str(storage), **values), notices=[])
+    return record(storage=str(storage), **values)
 
 
 @pytest.mark.ray
 def test_a_cluster_that_is_fit(machines, tmp_path):
-    plan = planned(tmp_path)
-    assert check_cluster(plan) == 3 and plan.notices == []
-    assert list(plan.record.folder.iterdir()) == [], "the check leaves nothing behind"
+    stored = planned(tmp_path)
+    assert check_cluster(stored) == (3, [])
+    assert list(stored.folder.iterdir()) == [], "the check leaves nothing behind"
     with pytest.raises(InputError, match="1 node with 2 CPU and 0 GPU, 1 node with 1 CPU and 0 GPU: lower"):
         check_cluster(planned(tmp_path, cpus_per_trial=3))
 
@@ -369,7 +368,9 @@ def test_a_node_with_its_own_disk_does_not_see_the_storage(machines, monkeypatch
         check_cluster(planned(machines.private))
     assert str(caught.value).count("node ") == 1
     assert f"does not see {machines.private}/sweeps/s; mount the storage" in str(caught.value)
-    assert check_cluster(planned(machines.private, cpus_per_trial=2)) == 1, "a node that runs no trial need not see it"
+    assert check_cluster(planned(machines.private, cpus_per_trial=2))[0] == 1, (
+        "a node that runs no trial need not see it"
+    )
 
 
 @pytest.mark.ray

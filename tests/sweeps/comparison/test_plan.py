@@ -20,7 +20,7 @@ from sweeps.comparison.plan import (
     plan_search,
 )
 from sweeps.comparison.record import plan_seeds
-from sweeps.state.settings import load_settings, scenario_files
+from sweeps.core.settings import load_settings, scenario_files
 from sweeps.state.sweep_state import SweepState
 
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,14 +215,18 @@ def test_other_data_under_the_same_name_is_refused(here):
 
 def test_one_ray_as_long_as_the_data_fits(monkeypatch):
     started = []
-    monkeypatch.setattr("sweeps.comparison.step.start_ray", lambda plan, data: started.append(data) or 2)
+    monkeypatch.setattr("sweeps.comparison.step.start_ray", lambda record, size: started.append(size >> 20) or (2, []))
     monkeypatch.setattr("sweeps.comparison.step.stop_ray", lambda: None)
-    monkeypatch.setattr("sweeps.comparison.step.data_bytes", lambda data: data * 2**20)
     ray = SharedRay()
-    assert [ray.start(None, size) for size in (10, 10, 30, 300, 10)] == [2] * 5
+    plan = SimpleNamespace(record=None, notices=[])
+
+    def start(size):
+        return ray.start(plan, SimpleNamespace(shared_bytes=lambda: size * 2**20))
+
+    assert [start(size) for size in (10, 10, 30, 300, 10)] == [2] * 5
     assert started == [10, 300], "with 100 MB to spare"
     ray.stop()
-    assert ray.start(None, 10) == 2 and len(started) == 3
+    assert start(10) == 2 and len(started) == 3
 
 
 def compare(folder, *arguments):

@@ -8,7 +8,7 @@ from llmemf.errors import InputError
 from sweeps.cli.main import single
 from sweeps.core import disk
 from sweeps.core.plan import Options, plan_sweep
-from sweeps.core.sweep import locked
+from sweeps.core.storage import locked
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import mlflow_client
 

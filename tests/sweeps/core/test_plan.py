@@ -8,19 +8,13 @@ from sweep_fakes import tiny_scenario
 from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
 from sweeps.cluster.resources import slots
-from sweeps.core import plan as planning
-from sweeps.core.plan import (
-    Options,
-    absolute_uri,
-    build_plan,
-    choose_points,
-    plan_continue,
-    plan_extend,
-    plan_resume,
-    plan_sweep,
-)
+from sweeps.core import settings
+from sweeps.core.plan import Options, build_plan, plan_continue, plan_extend, plan_resume, plan_sweep
+from sweeps.core.settings import checked_space, load_settings, scenario_files
+from sweeps.core.storage import check_writable
 from sweeps.core.sweep_data import load_data
-from sweeps.state.settings import SweepRecord, checked_space, load_settings, scenario_files
+from sweeps.search.grid_points import choose_points
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 
 NOW = datetime.datetime(2026, 11, 21, 2, 3, 4)
@@ -179,7 +173,7 @@ def test_mistakes_in_a_scenario_file(tmp_path, content, message):
 def test_settings_that_the_model_does_not_have(prepared, monkeypatch, content, message):
     path = prepared / "movie_book.yaml"
     path.write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(planning, "scenario_files", lambda: {"movie_book": path})
+    monkeypatch.setattr(settings, "scenario_files", lambda: {"movie_book": path})
     with pytest.raises(InputError, match=message):
         make()
 
@@ -426,18 +420,10 @@ def test_resources_in_plain_words(prepared):
             slots(record.model_copy(update=values), machine)
 
 
-def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert absolute_uri(None, tmp_path / "mlruns") == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
-    assert absolute_uri("sqlite:///my.db", tmp_path) == f"sqlite:///{tmp_path}/my.db"
-    assert absolute_uri("sqlite:////abs/my.db", tmp_path) == "sqlite:////abs/my.db"
-    assert absolute_uri("http://host:5000", tmp_path) == "http://host:5000"
-
-
 def test_an_unwritable_folder_is_one_sentence(prepared):
     (prepared / "mlruns").write_text("a file, not a folder")
     with pytest.raises(InputError, match="cannot be written"):
-        planning.check_writable(make())
+        check_writable(make())
 
 
 def test_changed_data_is_noticed(prepared):

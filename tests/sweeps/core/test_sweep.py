@@ -25,7 +25,9 @@ from sweeps.cluster.ray_session import LogWatch
 from sweeps.core import sweep
 from sweeps.core.interrupt import StopRequest
 from sweeps.core.plan import Options, plan_extend, plan_resume, plan_sweep
-from sweeps.core.sweep import TrialBackend, check_reachable, code_version, locked, run_sweep
+from sweeps.core.results import code_version
+from sweeps.core.storage import check_reachable, locked
+from sweeps.core.sweep import TrialBackend, run_sweep
 from sweeps.search.asha import ResumableASHA
 from sweeps.search.search import SweepSearch
 from sweeps.state import checkpoints
@@ -403,7 +405,7 @@ def test_a_refused_extension_changes_nothing(project_folder, monkeypatch):
 
 
 def test_time_that_is_spent_before_the_trials_start(project_folder, monkeypatch):
-    monkeypatch.setattr(sweep, "start_ray", lambda *args: time.sleep(0.3))
+    monkeypatch.setattr(sweep, "start_ray", lambda *args: time.sleep(0.3) or (1, []))
     plan = plan_sweep(Options(scenario="sample", name="s1"))
     out = io.StringIO()
     result = run_sweep(plan, Console(file=out, width=200), time_budget=0.05, backend=TrialBackend(data=tiny_data()))

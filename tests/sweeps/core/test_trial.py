@@ -8,7 +8,7 @@ from sweep_fakes import FakeTrainer, objective, tiny_data
 
 from sweeps.cluster import check as cluster
 from sweeps.core import trial
-from sweeps.core.trial import NodeUnfit, reported, run_epochs, rungs
+from sweeps.core.trial import NodeUnfit, reported, run_epochs
 from sweeps.state import checkpoints
 from sweeps.state.checkpoints import stored, trial_folder
 
@@ -146,20 +146,3 @@ def test_plain_types_and_finite_values_only():
 def test_an_objective_that_is_no_number_ends_the_trial(value):
     with pytest.raises(ValueError, match="epoch 3"):
         reported({**METRICS, "objective": value}, 8)
-
-
-@pytest.mark.parametrize(
-    ("epochs", "grace", "factor", "expected"),
-    [(100, 3, 3, [3, 9, 27, 81]), (8, 2, 3, [2, 6]), (9, 3, 3, [3]), (3, 3, 3, []), (10, 1, 2.5, [1, 3, 7])],
-)
-def test_rungs(epochs, grace, factor, expected):
-    assert rungs(epochs, grace, factor) == expected
-
-
-@pytest.mark.parametrize(("epochs", "grace", "factor"), [(100, 3, 3), (8, 2, 3), (9, 3, 3), (50, 1, 4), (20, 2, 2.5)])
-def test_rungs_are_those_of_the_scheduler(epochs, grace, factor):
-    from sweeps.search.asha import ResumableASHA
-
-    scheduler = ResumableASHA([], max_t=epochs, grace_period=grace, reduction_factor=factor)
-    milestones = sorted(math.ceil(milestone) for milestone, _ in scheduler.rungs if milestone < epochs)
-    assert milestones == rungs(epochs, grace, factor)

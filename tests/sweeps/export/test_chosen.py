@@ -6,7 +6,7 @@ import pytest
 
 from llmemf.errors import InputError
 from sweeps.export.chosen import choose
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
 

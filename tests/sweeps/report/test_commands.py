@@ -10,7 +10,7 @@ from report_fakes import make_sweep, rising, trial
 from sweeps.cli.main import single
 from sweeps.core.plan import Options, plan_extend, plan_sweep
 from sweeps.report import commands
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from report_fakes import START, make_sweep, metrics, rising, trial
 
 from llmemf.errors import InputError
 from sweeps.report.gather import find_record, gather
-from sweeps.state.settings import SweepRecord
+from sweeps.state.sweep_record import SweepRecord
 
 
 def test_a_sweep_is_read_as_its_journal_tells(tmp_path):

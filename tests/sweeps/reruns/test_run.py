@@ -18,7 +18,7 @@ from sweeps.comparison.step import GroupBackend
 from sweeps.core.plan import Options, plan_sweep
 from sweeps.reruns.plan import RerunOptions, RerunRecord, plan_rerun, plan_resume_rerun
 from sweeps.reruns.run import run_rerun
-from sweeps.state.settings import find_sweep
+from sweeps.state.sweep_record import find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
 

@@ -4,7 +4,7 @@ import random
 import pytest
 from sweep_fakes import epoch_result, propose
 
-from sweeps.state.checkpoint_retention import CheckpointRetention
+from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
 from sweeps.state.checkpoints import save, trial_folder
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
@@ -120,3 +120,29 @@ def test_weights_that_somebody_removed_are_not_offered(tmp_path):
     state.add(propose(state, epochs=1), epoch_result(1, 0.9), stopped=False)
     trained(state, tmp_path, 0.5)
     assert list(CheckpointRetention(tmp_path, state, keep=5).weights()) == ["t02"]
+
+
+def test_the_best_checkpoint_is_kept_whole(tmp_path):
+    checkpoint, folder = tmp_path / "checkpoint", tmp_path / "sweep"
+    checkpoint.mkdir()
+    folder.mkdir()
+    for text in ("old", "new"):
+        for name in ("best.safetensors", "config.yaml", "state.pt", "report.json"):
+            (checkpoint / name).write_text(text)
+        assert keep_best(checkpoint, folder) == folder / "best"
+        assert {path.name: path.read_text() for path in (folder / "best").iterdir()} == {
+            "best.safetensors": text, "config.yaml": text
+        }  # fmt: skip
+    assert [path.name for path in folder.iterdir()] == ["best"]
+
+
+def test_the_old_best_stays_where_the_new_one_cannot_be_copied(tmp_path):
+    checkpoint, folder = tmp_path / "checkpoint", tmp_path / "sweep"
+    checkpoint.mkdir()
+    (folder / "best").mkdir(parents=True)
+    (folder / "best" / "config.yaml").write_text("old")
+    (checkpoint / "best.safetensors").write_text("new")
+    with pytest.raises(FileNotFoundError):
+        keep_best(checkpoint, folder)
+    assert (folder / "best" / "config.yaml").read_text() == "old"
+    assert [path.name for path in folder.iterdir()] == ["best"]

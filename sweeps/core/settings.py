@@ -1,27 +1,19 @@
-"""What a sweep is: its scenario file, the command line over it, and the record that lets it resume."""
+"""Where the settings of a sweep come from: a scenario file, and `--set` of the command line in place of some of it."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, get_origin
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
-from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys, without_removed
+from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys
 from llmemf.errors import InputError, nearest
-from llmemf.io import write_text
 from llmemf.models import model_class
+from sweeps.state.sweep_record import SweepSettings
 
 SCENARIO_FILES = Path(__file__).resolve().parent.parent / "scenarios"
-RECORD = "sweep.yaml"
-DISK_NAMES = {"varied_keys": "shown"}
-"""Fields of a record that have another key in `sweep.yaml`."""
-TUNE = "tune"
-"""Folder of a sweep that Ray Tune writes for itself; nothing of it is needed to resume."""
-GROUPS = ("comparisons", "ablations", "reruns")
-"""Folders of a storage beside `sweeps`: what is made of sweeps of its own, named OWNER--ENTRY."""
+SAMPLE = "sample"
 IMMUTABLE_SETTINGS = (
     "model",
     "epochs",
@@ -54,90 +46,11 @@ SHARED_SETTINGS = (
 a system is (widths, weights, modalities) stays its own."""
 
 
-class SweepSettings(BaseModel):
-    """One file of `sweeps/scenarios/`, with the command line's options laid over it."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-    model: str = "llm_emf"
-    """The system, see `llmemf.models.MODELS`."""
-    search: Literal["optuna", "grid", "random"] = "optuna"
-    """optuna: grid points, then TPE refines; grid: every grid point once; random: draws from the continuous space."""
-    trials: int = Field(40, ge=1)
-    """Number of trials; `grid` runs the whole grid unless the command line says otherwise."""
-    grid_points: int | None = Field(None, ge=0)
-    """How many grid points `optuna` runs first; by default all, or half of the trials where the grid is larger."""
-    scheduler: Literal["asha", "none"] = "asha"
-    """asha: stop trials that fall behind (asynchronous successive halving); none: let all run to their end."""
-    grace_period: int = Field(3, ge=1)
-    """ASHA: epochs before a trial can be stopped."""
-    reduction_factor: float = Field(3, gt=1)
-    """ASHA: one of so many trials goes on at each rung; the next rung has so many times the epochs."""
-    seed: int = Field(0, ge=0)
-    """Seed of grid order, sampler and trials."""
-    fixed: dict[str, Any] = {}
-    """Settings of every trial, where they differ from the model's defaults."""
-    space: dict[str, Any] = {}
-    """What is searched; see `sweeps.search.space`. Empty: the model's default space."""
-    constraints: list[str] = []
-    """Comparisons that every grid point must fulfil, for example `alpha + beta <= 1`."""
-
-
 class ScenarioFile(SweepSettings):
     """What may stand in a file of `sweeps/scenarios/`."""
 
-    ablations: dict[str, dict[str, Any]] = {}
+    ablations: dict[str, dict[str, Any]] = Field({})
     """Rows of one's own for `sweeps/ablation.py`: name -> settings that differ from the full model."""
-
-
-class SweepRecord(SweepSettings):
-    """All that a sweep was started with: `sweep.yaml` in its folder."""
-
-    name: str
-    requested: str
-    """The scenario that was asked for."""
-    scenario: str
-    """The scenario that is used: the same, or `sample`."""
-    data_root: str
-    storage: str
-    tracking_uri: str
-    cpus_per_trial: float = 1
-    gpus_per_trial: float = 0
-    concurrency: int | None = None
-    keep: int = Field(5, ge=1)
-    """How many trials keep their weights, the best ones."""
-    ray_address: str | None = None
-    fresh_workers: bool = False
-    """Whether every trial starts a process of its own."""
-    fingerprint: str = ""
-    varied_keys: list[str] = []
-    """Settings that differ between trials."""
-    created: str = ""
-    status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.storage) / "sweeps" / self.name
-
-    def save(self) -> None:
-        """Write `sweep.yaml`; it appears whole or not at all."""
-        content = {DISK_NAMES.get(key, key): value for key, value in json.loads(self.model_dump_json()).items()}
-        write_text(self.folder / RECORD, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
-
-    @classmethod
-    def load(cls, folder: Path) -> SweepRecord:
-        """Read the record of a sweep.
-
-        Raises:
-            InputError: there is none, it was damaged, or it has a setting that was removed since.
-        """
-        where, names = str(folder / RECORD), {on_disk: name for name, on_disk in DISK_NAMES.items()}
-        stored = without_removed(read_yaml(folder / RECORD), where)
-        values = {names.get(key, key): value for key, value in stored.items()}
-        for section in ("fixed", "space"):
-            if isinstance(values.get(section), dict):
-                values[section] = without_removed(values[section], where)
-        return build_config(cls, values, where=where)
 
 
 def scenario_files() -> dict[str, Path]:
@@ -260,34 +173,53 @@ def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, whe
     return result
 
 
-def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | None) -> Path:
-    """Folder of the sweep that goes on: the named one, or the newest (of a scenario).
-
-    Args:
-        flag: the option that asked for it.
-
-    Raises:
-        InputError: there is none; existing ones are offered.
-    """
-    root = storage / "sweeps"
-    existing = {path.parent.name: path for path in root.glob(f"*/{RECORD}")}
-    if name is not None:
-        if name in existing:
-            return root / name
-        hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
-        raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
-    # The sweeps of a group go on with it, when they are not named.
-    records = [SweepRecord.load(path.parent) for name, path in existing.items() if not is_of_group(storage, name)]
-    matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
-    if not matching:
-        found = f"stored sweeps: {', '.join(sorted(existing))}" if existing else "none is stored there"
-        wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
-        raise InputError(f"{flag}: {wanted} in {root}; {found}")
-    return root / max(matching, key=lambda record: record.created).name
+def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The `space` section with the command line's values in it; a simplex that was cut becomes plain lists."""
+    merged: dict[str, Any] = {}
+    rest = dict(overrides)
+    for name, entry in space.items():
+        keys = [key.strip() for key in str(name).split(",")]
+        given = {key: rest.pop(key) for key in keys if key in rest}
+        if not given:
+            merged[name] = entry
+        elif len(keys) == 1:
+            merged[name] = given[name]
+        else:
+            merged[name] = {**entry, "given": given}
+    return {**merged, **rest}
 
 
-def is_of_group(storage: Path, name: str) -> bool:
-    """Whether a sweep was made by a comparison, an ablation or a rerun of this storage."""
-    parts = name.split("--")
-    owners = ["--".join(parts[:count]) for count in range(1, len(parts))]
-    return any((storage / root / owner).exists() for root in GROUPS for owner in owners)
+def find_settings(requested: str, data_root: Path, model: str | None) -> tuple[dict[str, Any], str, list[str]]:
+    """Settings for a scenario, the scenario that is used, and what to tell the user about it."""
+    files = scenario_files()
+    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
+    if requested in prepared and requested not in files:
+        notice = f"sweeps/scenarios/{requested}.yaml does not exist: the model's default space is used"
+        space = dict(model_class(model or "llm_emf").default_space())
+        return {"space": space}, requested, [notice]
+    if requested in files:
+        used = requested if requested in prepared else SAMPLE
+        values, notices = _settings_of(files[used], model)
+        return values, used, notices
+    known = sorted({*files, *prepared})
+    raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `llmemf data import --help`")
+
+
+def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[str]]:
+    """What a scenario's file says to a model; one that it was not written for takes what all systems share."""
+    values = load_settings(path)
+    written_for = values.get("model", SweepSettings.model_fields["model"].default)
+    if model in (None, written_for):
+        return values, []
+    model_type = model_class(model)
+    fixed = {
+        key: value
+        for key, value in values.get("fixed", {}).items()
+        if key in SHARED_SETTINGS and key in model_type.config_class.model_fields
+    }
+    kept = {key: value for key, value in values.items() if key not in ("model", "fixed", "space", "constraints")}
+    notice = (
+        f"{path.name} is for {written_for}: of it {model} takes {', '.join(fixed) or 'no setting'}, which all systems share, "
+        "and searches its own default space"
+    )
+    return {**kept, "fixed": fixed, "space": dict(model_type.default_space())}, [notice]

@@ -1,0 +1,75 @@
+"""The tables that a sweep prints at its end: its best trials, and the test metrics of the best one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from llmemf import text_format
+from sweeps.core.display import STYLE, fits
+from sweeps.state.trial_records import TrialRecord, ranked
+
+TOP = 10
+SHOWN_METRICS = ("mrr", "ndcg_10")
+
+
+def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> Table:
+    """The best trials for the terminal: validation metrics per domain where the width allows it."""
+    shown = ranked(records)[:TOP]
+    keys = list(shown[0].varied) if shown else []
+    outcomes = [record.outcome for record in shown if record.outcome != "completed"]
+    fixed = {
+        "trial": [record.name for record in shown],
+        "epoch": [f"{record.best_epoch}/{record.epoch}" for record in shown],
+        "objective": ["-" if record.objective is None else f"{record.objective:.4f}" for record in shown],
+    }
+    metrics = [f"val/{domain}/{name}" for domain in domains for name in SHOWN_METRICS]
+    used = sum(len(max([name, *cells], key=len)) for name, cells in fixed.items()) + max(map(len, outcomes), default=0)
+    columns, gap, spread = [], 2, False
+    for columns, gap in ((metrics, 2), (metrics, 1), ([], 2), ([], 1)):
+        gaps = gap * (len(fixed) + bool(outcomes) + len(columns) - 1)
+        spread = fits(shown, keys, width - used - gaps - sum(len(_heading(name)) for name in columns), gap)
+        if spread:
+            break
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    for name in (*fixed, *map(_heading, columns)):
+        result.add_column(name, no_wrap=True, justify="left" if name == "trial" else "right")
+    if outcomes:
+        result.add_column("", no_wrap=True)
+    for key in keys if spread else ["settings"]:
+        result.add_column(key, no_wrap=spread, justify="right" if spread else "left")
+    for place, record in enumerate(shown):
+        cells: list[Any] = [column[place] for column in fixed.values()]
+        cells += [f"{record.metrics[name]:.4f}" if name in record.metrics else "-" for name in columns]
+        if outcomes:
+            quiet = record.outcome == "completed"
+            cells.append(Text("" if quiet else record.outcome, style=STYLE[record.outcome]))
+        given = [text_format.number(record.varied.get(key)) for key in keys]
+        cells += given if spread else [text_format.settings(record.varied)]
+        result.add_row(*cells, style="bold" if place == 0 else "")
+    return result
+
+
+def _heading(metric: str) -> str:
+    """`val/movie/ndcg_10` -> `movie N@10`."""
+    _, domain, name = metric.split("/")
+    return f"{domain} {name.upper().replace('NDCG_', 'N@')}"
+
+
+def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
+    """Test metrics of the best trial: one row per domain and ranking."""
+    names = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
+    result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    result.add_column("test", no_wrap=True)
+    result.add_column("ranked among", no_wrap=True)
+    for name in names:
+        result.add_column(name.upper().replace("_", "@"), justify="right", no_wrap=True)
+    for domain in domains:
+        for prefix, among in (("test", "stored candidates"), ("test_full", "all items")):
+            values = [test.get(f"{prefix}/{domain}/{name}") for name in names]
+            result.add_row(domain, among, *("-" if value is None else f"{value:.4f}" for value in values))
+    return result

@@ -1,0 +1,134 @@
+"""The record of a sweep, `sweep.yaml` in its folder: all that it was started with, and so all that it needs to continue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from llmemf.config import build_config, read_yaml, without_removed
+from llmemf.errors import InputError, nearest
+from llmemf.io import write_text
+
+RECORD = "sweep.yaml"
+DISK_NAMES = {"varied_keys": "shown"}
+"""Fields of a record that have another key in `sweep.yaml`."""
+TUNE = "tune"
+"""Folder of a sweep that Ray Tune writes for itself; no sweep needs it to resume."""
+GROUPS = ("comparisons", "ablations", "reruns")
+"""Folders of a storage beside `sweeps`: of groups, whose own sweeps are named GROUP--ROW."""
+
+
+class SweepSettings(BaseModel):
+    """The settings of a sweep: those of a scenario file, with the options of the command line in place of some."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    model: str = "llm_emf"
+    """The system, see `llmemf.models.MODELS`."""
+    search: Literal["optuna", "grid", "random"] = "optuna"
+    """optuna: grid points, then TPE refines; grid: every grid point once; random: draws from the continuous space."""
+    trials: int = Field(40, ge=1)
+    """Number of trials; `grid` runs the whole grid unless the command line says otherwise."""
+    grid_points: int | None = Field(None, ge=0)
+    """How many grid points `optuna` runs first; by default all, or half of the trials where the grid is larger."""
+    scheduler: Literal["asha", "none"] = "asha"
+    """asha: stop trials that fall behind (asynchronous successive halving); none: let all run to their end."""
+    grace_period: int = Field(3, ge=1)
+    """ASHA: epochs before a trial can be stopped."""
+    reduction_factor: float = Field(3, gt=1)
+    """ASHA: one of so many trials passes each rung; the next rung has so many times the epochs."""
+    seed: int = Field(0, ge=0)
+    """Seed of grid order, sampler and trials."""
+    fixed: dict[str, Any] = {}
+    """Settings of every trial, where they differ from the model's defaults."""
+    space: dict[str, Any] = {}
+    """What is searched; see `sweeps.search.space`. Empty: the model's default space."""
+    constraints: list[str] = []
+    """Comparisons that every grid point must fulfil, for example `alpha + beta <= 1`."""
+
+
+class SweepRecord(SweepSettings):
+    """All that a sweep was started with: `sweep.yaml` in its folder."""
+
+    name: str
+    requested: str
+    """The scenario that was asked for."""
+    scenario: str
+    """The scenario that is used: the same, or `sample`."""
+    data_root: str
+    storage: str
+    tracking_uri: str
+    cpus_per_trial: float = 1
+    gpus_per_trial: float = 0
+    concurrency: int | None = None
+    keep: int = Field(5, ge=1)
+    """How many trials keep their weights, the best ones."""
+    ray_address: str | None = None
+    fresh_workers: bool = False
+    """Whether every trial starts a process of its own."""
+    fingerprint: str = ""
+    varied_keys: list[str] = []
+    """Settings that differ between trials."""
+    created: str = ""
+    status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.storage) / "sweeps" / self.name
+
+    def save(self) -> None:
+        """Write `sweep.yaml`; it appears whole or not at all."""
+        content = {DISK_NAMES.get(key, key): value for key, value in json.loads(self.model_dump_json()).items()}
+        write_text(self.folder / RECORD, yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110))
+
+    @classmethod
+    def load(cls, folder: Path) -> SweepRecord:
+        """Read the record of a sweep.
+
+        Raises:
+            InputError: there is none, it was damaged, or it has a setting that was removed since.
+        """
+        where, names = str(folder / RECORD), {on_disk: name for name, on_disk in DISK_NAMES.items()}
+        stored = without_removed(read_yaml(folder / RECORD), where)
+        values = {names.get(key, key): value for key, value in stored.items()}
+        for section in ("fixed", "space"):
+            if isinstance(values.get(section), dict):
+                values[section] = without_removed(values[section], where)
+        return build_config(cls, values, where=where)
+
+
+def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | None) -> Path:
+    """Folder of the sweep to continue: the named one, or the newest (of a scenario).
+
+    Args:
+        flag: the option that asked for it.
+
+    Raises:
+        InputError: there is none; existing ones are offered.
+    """
+    root = storage / "sweeps"
+    existing = {path.parent.name: path for path in root.glob(f"*/{RECORD}")}
+    if name is not None:
+        if name in existing:
+            return root / name
+        hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
+        raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
+    # A group continues its own sweeps, unless the user names one of them.
+    records = [SweepRecord.load(path.parent) for name, path in existing.items() if not is_of_group(storage, name)]
+    matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
+    if not matching:
+        found = f"stored sweeps: {', '.join(sorted(existing))}" if existing else "none is stored there"
+        wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
+        raise InputError(f"{flag}: {wanted} in {root}; {found}")
+    return root / max(matching, key=lambda record: record.created).name
+
+
+def is_of_group(storage: Path, name: str) -> bool:
+    """Whether a sweep was made by a comparison, an ablation or a rerun of this storage."""
+    parts = name.split("--")
+    owners = ["--".join(parts[:count]) for count in range(1, len(parts))]
+    return any((storage / root / owner).exists() for root in GROUPS for owner in owners)

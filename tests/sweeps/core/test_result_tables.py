@@ -1,0 +1,41 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from sweeps.core import result_tables
+from sweeps.state.trial_records import TrialRecord
+
+DOMAINS = ("movie", "book")
+
+
+def record(number, outcome, objective, **more):
+    metrics = {f"val/{d}/{m}": objective for d in DOMAINS for m in ("mrr", "ndcg_10", "hr_10")} if objective else {}
+    settings = {"lr": 3.54e-3, "l2": 5.19e-5, "alpha": 0.224, "beta": 0.423, "lambda1": 0.265, "lambda2": 0.443}
+    values = {"outcome": outcome, "epoch": 8, "objective": objective, "best_epoch": 7, "metrics": metrics}
+    return TrialRecord(number, settings, 8, **values, **more)
+
+
+RECORDS = [record(1, "pruned", 0.1), record(2, "completed", 0.3), record(3, "failed", 0.9, error="a | b"), record(4, "interrupted", None)]  # fmt: skip
+
+
+def printed(table, width):
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(table)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_table_fits_and_is_ordered(width):
+    text = printed(result_tables.table(RECORDS, DOMAINS, width), width)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split()[0] for line in lines[2:6]] == ["t02", "t01", "t03", "t04"]
+    assert all(name in text for name in ("7/8", "0.3000", "pruned", "failed", "3.54e-3", "0.443"))
+    assert ("movie N@10" in text) == (width >= 120)
+    assert len(lines) == 6, "one line per trial"
+
+
+def test_only_the_best_ten_are_shown():
+    text = printed(result_tables.table([record(i, "completed", i / 100) for i in range(1, 15)], DOMAINS, 120), 120)
+    assert len(text.splitlines()) == 12 and "t14" in text and "t04" not in text

@@ -1,0 +1,9 @@
+from sweeps.tracking.addresses import absolute_uri
+
+
+def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri(None, tmp_path / "mlruns") == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert absolute_uri("sqlite:///my.db", tmp_path) == f"sqlite:///{tmp_path}/my.db"
+    assert absolute_uri("sqlite:////abs/my.db", tmp_path) == "sqlite:////abs/my.db"
+    assert absolute_uri("http://host:5000", tmp_path) == "http://host:5000"
