@@ -28,7 +28,7 @@ Between = Literal["cells", "linear"]
 
 
 def record(name: str, seeds: Iterable[int], storage: Path, options: Sequence[str]) -> list[Path]:
-    """Run the whole grid once per seed, or go on with it; every seed is a sweep, so that each one finished can be used.
+    """Run the whole grid once per seed, or continue it; every seed is a sweep, so that each one finished can be used.
 
     Args:
         options: of `sweeps/grid.py`: scenario, epochs, settings, resources.
@@ -47,7 +47,7 @@ def record(name: str, seeds: Iterable[int], storage: Path, options: Sequence[str
         command += options
         code = subprocess.run(command, check=False).returncode
         if code:
-            raise InputError(f"sweep {sweep} ended with code {code}: run the same command again to go on")
+            raise InputError(f"sweep {sweep} ended with code {code}: run the same command again to continue")
         folders.append(storage / "sweeps" / sweep)
     return folders
 
@@ -136,7 +136,7 @@ class Curves:
         needed = space.size * epochs
         seeds = tuple(seed for seed in all_seeds if int((table["seed"] == seed).sum()) == needed)
         if not seeds:
-            raise InputError(f"no seed has all {space.size} points to epoch {epochs}: go on with `record`")
+            raise InputError(f"no seed has all {space.size} points to epoch {epochs}: continue with `record`")
         values = [[[whole[(*p, s, e)] for e in range(1, epochs + 1)] for s in seeds] for p in points]
         return cls(space, seeds, np.array(values), tuple(seed for seed in all_seeds if seed not in seeds))
 

@@ -3,7 +3,7 @@
     python benchmarks/idle_trials.py TRIALS EPOCHS SECONDS [--fresh-workers]
 
 One trial at a time on a local Ray, with Optuna and MLflow over SQLite, in the current folder. Between the last epoch of a
-trial and the first one of the next lies the time of that epoch and what the sweep adds; so says the journal, which has the
+trial and the first one of the next lies the time of that epoch and what the sweep adds; the event log has the
 time of each. What a report blocks is measured where it blocks, in the trial.
 """
 

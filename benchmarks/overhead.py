@@ -5,7 +5,7 @@
 Sweeps of trials that wait instead of training, one at a time on a local Ray (`idle_trials.py`), in turn with warm workers
 (one process runs trials one after the other, as by default) and with fresh ones (`--fresh-workers`). The figures are medians
 over all trials, or all epochs, of all rounds. Of a report there are two: for how long it blocks the trial, and for how long
-it keeps the driver's CPU busy, MLflow's thread included, while the trial goes on.
+it keeps the driver's CPU busy, MLflow's thread included, while the trial trains on.
 
 The shares are arithmetic on these, for a trial of 100 epochs in a warm process, and for a sweep of 25 trials that successive
 halving cuts to 289 epochs in all, of which the first starts the process; at the given seconds per epoch.

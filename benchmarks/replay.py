@@ -165,7 +165,7 @@ def epoch_result(curve: np.ndarray, epoch: int, patience: int) -> dict[str, Any]
 
 
 class Unwritten(EventLog):
-    """A journal that is not written: thousands of replays need no disk."""
+    """An event log that is not written: thousands of replays need no disk."""
 
     def append(self, event: str, **content: Any) -> dict[str, Any]:
         return json.loads(json.dumps({"event": event, "time": int(time.time() * 1000), **content}))
@@ -182,7 +182,7 @@ def replay_grid(curves: Curves, order: int, seed_of: np.ndarray, *, patience: in
 
 
 def replay_top(curves: Curves, order: int, seed_of: np.ndarray, *, first: int, keep: int) -> Course:
-    """Every point in random order for `first` epochs; then the best `keep` go on to their end, the best of them first."""
+    """Every point in random order for `first` epochs; then the best `keep` train to their end, the best of them first."""
     points = np.random.default_rng([order, 3]).permutation(len(curves.final))
     scores = np.array([curves.objective[point, seed_of[point], first - 1] for point in points])
     kept = points[np.argsort(-scores, kind="stable")[:keep]]

@@ -5,7 +5,7 @@
     python benchmarks/search_efficiency.py replay curves.csv [--orders 36] [--share 0.99,0.95] [--seen one|mixed|mean]
 
 `record` runs the grid once per seed with `sweeps/grid.py`, no trial stopped early (what stands after `--` are its options),
-and writes one table; the same command goes on after an interruption. `--gather` only writes the table of what is there.
+and writes one table; the same command continues after an interruption. `--gather` only writes the table of what is there.
 
 `replay` searches that table many times, in shuffled orders: with the project's own search and halving, and the ways that
 they have to beat (the plain grid, with patience, in random order, and all points for one epoch, then the best few). A

@@ -176,7 +176,7 @@ def main() -> None:
     start_ray(max(counts), 2 * features + 400 * MB)
     console.print(f"{arguments.scenario}: {features / MB:,.0f} MiB of features for {data.num_items:,} items\n")
     folder = Path(tempfile.mkdtemp(prefix="trial-memory-"))
-    # What a trial looks for to know that its node sees the sweep's folder.
+    # A trial checks for this file to know that its node sees the sweep's folder.
     (folder / "sweep.yaml").touch()
     function = with_data(data, folder)
     table = Table(box=None, padding=(0, 1))
