@@ -144,6 +144,11 @@ class LLMEMFConfig(TrialConfig):
             raise ValueError(
                 "share_encoders = modalities needs item_projection = linear or mlp and projection_dim = id_dim"
             )
+        widths = [self.id_dim] * ("id" in self.modalities)
+        widths += [self.projection_dim] * (self.item_projection != "none" and set(self.modalities) != {"id"})
+        for width in widths:
+            if width % self.heads:
+                raise ValueError(f"heads = {self.heads} does not divide the width {width} of a modality")
         if self.scale != "fixed" and self.scale_init > self.scale_max:
             raise ValueError(
                 f"scale_init = {self.scale_init:g} is above scale_max = {self.scale_max:g}: raise the latter"

@@ -18,7 +18,7 @@ from sweeps.search.search import SweepSearch
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, trial_name
-from sweeps.tracking.runs import Tracking, allowed
+from sweeps.tracking.runs import Tracking
 
 log = logging.getLogger(__name__)
 
@@ -75,9 +75,7 @@ class SweepCallback(tune.Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         record = self._record(trial)
         self._clock(record)
-        kept = {"epoch": result["epoch"], "best_epoch": result["best_epoch"], **allowed(result)}
-        kept["stopped_early"] = result.get("stopped_early", False)
-        event = self.state.add(record, kept, stopped=bool(result.get("done")))
+        event = self.state.add(record, result, stopped=bool(result.get("done")))
         if event:
             self.tracking.log_epoch(record, event["result"], event["time"])
         self._show()

@@ -25,7 +25,7 @@ from sweeps.core.settings import (
     scenario_files,
     space_keys,
 )
-from sweeps.search.grid_points import check_points, choose_points
+from sweeps.search.grid_points import PointCheck, check_points, choose_points
 from sweeps.search.rungs import rungs
 from sweeps.search.space import Space, build_space
 from sweeps.state.sweep_record import SweepRecord, SweepSettings, find_sweep
@@ -86,6 +86,7 @@ class Plan:
         points: grid points that have not been run, in their order.
         trials: number of trials.
         configs: one valid configuration per distinct choice; what data is needed follows from them.
+        check: whether the model accepts a point of the space.
         notices: sentences that the user should read.
         resumed: whether it continues a stored sweep.
         extended: whether it also has more trials than that one was planned with.
@@ -99,6 +100,7 @@ class Plan:
     points: list[dict[str, Any]]
     trials: int
     configs: list[TrialConfig]
+    check: PointCheck
     notices: list[str] = field(default_factory=list)
     resumed: bool = False
     extended: bool = False
@@ -289,7 +291,7 @@ def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence
 
     Args:
         whole_grid: whether all grid points are meant.
-        known: what the trials that the sweep has already have chosen.
+        known: configurations of the trials that the sweep already has.
     """
     config_class = model_class(record.model).config_class
     space = build_space(record.space, record.constraints)
@@ -300,9 +302,11 @@ def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence
     if immutable:
         raise InputError(f"{immutable[0]} must be the same in all trials; give one value")
     fixed.setdefault("epochs", config_class.model_fields["epochs"].default)
-    space, configs, notices = check_points(config_class, fixed, space)
-    points, trials = choose_points(record, space, whole_grid=whole_grid, known=known)
+    space, configs, check, notices = check_points(config_class, fixed, space)
+    points, trials = choose_points(
+        record, space, whole_grid=whole_grid, known=known, accepts=lambda point: not check.problem(point)
+    )
     record.trials = trials
     if record.search == "grid" and space.ranges:
         raise InputError(f"--search grid: {space.ranges[0]} is a range; give it a list of values")
-    return Plan(record, config_class, fixed, space, points, trials, configs, notices)
+    return Plan(record, config_class, fixed, space, points, trials, configs, check, notices)

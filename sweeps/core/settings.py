@@ -161,16 +161,21 @@ def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, whe
             if key.strip() in IMMUTABLE_SETTINGS and isinstance(entry, list) and len(entry) > 1:
                 raise InputError(f"{where}: {key.strip()} must be the same in all trials; give one value")
         if isinstance(entry, dict):
-            if "simplex" not in entry:
-                for end in ("low", "high"):
-                    if end in entry:
-                        checked(config_class, name, entry[end], where=f"{where}: space")
-            result[name] = entry
+            result[name] = entry if "simplex" in entry else _checked_range(config_class, name, entry, where=where)
         elif "," in str(name):
             raise InputError(f"{where}: space: {name!r}: several settings belong together only as {{simplex: STEP}}")
         else:
             result[name] = as_values(config_class, name, entry, where=f"{where}: space")
     return result
+
+
+def _checked_range(config_class: type[TrialConfig], key: str, entry: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """A range with its ends in the setting's own type."""
+    where = f"{where}: space"
+    ends = {end: checked(config_class, key, entry[end], where=where) for end in ("low", "high") if end in entry}
+    if any(isinstance(value, int) for value in ends.values()):
+        raise InputError(f"{where}: {key} = {entry}: {key} is a whole number; give it a list of values")
+    return {**entry, **ends}
 
 
 def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +190,7 @@ def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, 
         elif len(keys) == 1:
             merged[name] = given[name]
         else:
-            merged[name] = {**entry, "given": given}
+            merged[name] = {**entry, "given": {**entry.get("given", {}), **given}}
     return {**merged, **rest}
 
 

@@ -95,6 +95,7 @@ class Sweep:
             method=plan.record.search,
             points=plan.points,
             varied_keys=plan.varied_keys,
+            problem=plan.check.problem,
             trials=plan.trials,
             epochs=plan.epochs,
             seed=plan.record.seed,

@@ -1,4 +1,4 @@
-"""One trial is one Trainer: it yields a report of every epoch, and its weights go into the sweep's folder."""
+"""One trial trains one model: it yields a report of every epoch and writes its checkpoints into the sweep's folder."""
 
 from __future__ import annotations
 
@@ -12,19 +12,6 @@ CHECKPOINT_SECONDS = 10.0
 """A checkpoint at most this often; an interrupted trial repeats at most this much."""
 CHECKPOINT_SHARE = 0.05
 """Share of a trial's time that checkpoints may take where writing one is slow."""
-REPORTED = ("train/", "val/", "val_full/")
-"""Metrics by name's beginning that leave a trial. There is no test metric among them, and none can pass."""
-REPORTED_NAMES = (
-    "epoch",
-    "objective",
-    "best_epoch",
-    "stopped_early",
-    "seconds_train",
-    "seconds_valid",
-    "sequences_per_second",
-    "memory_gb",
-    "gpu_mem_gb",
-)
 
 
 class NodeUnfit(RuntimeError):
@@ -44,7 +31,7 @@ def train_trial(
             weights outlive it.
 
     Yields:
-        the report of each epoch (`reported`). The next one begins when it is asked for.
+        the report of each epoch: the trainer's metrics and `epochs`. The next epoch begins when it is asked for.
 
     Raises:
         NonFiniteLoss: training diverged; the trial has failed.
@@ -62,7 +49,11 @@ def train_trial(
 def run_epochs(
     make_trainer: Callable[[], Any], config: dict[str, Any], folder: str, checkpoint_epochs: Collection[int]
 ) -> Iterator[dict[str, Any]]:
-    """Drive a Trainer: load, iterate, save now and then, yield reports."""
+    """Drive a Trainer: load, iterate, save now and then, yield reports.
+
+    Raises:
+        ValueError: the objective of an epoch is not finite.
+    """
     from sweeps.cluster.check import node_problem
     from sweeps.state import checkpoints
 
@@ -75,7 +66,10 @@ def run_epochs(
         yield {**report, "epochs": config["epochs"]}
     epochs, saved, pause = config["epochs"], time.monotonic(), CHECKPOINT_SECONDS
     for metrics in trainer.epochs():
-        report = reported(metrics, epochs)
+        if not math.isfinite(metrics["objective"]):
+            # A search cannot learn from it, and a scheduler would never stop it.
+            raise ValueError(f"the objective of epoch {metrics['epoch']} is {metrics['objective']}")
+        report = {"epochs": epochs, **metrics}
         began = time.monotonic()
         if is_last(report) or metrics["epoch"] in checkpoint_epochs or began - saved >= pause:
             checkpoints.save(trainer, own, report)
@@ -87,20 +81,3 @@ def run_epochs(
 def is_last(report: dict[str, Any]) -> bool:
     """Whether no epoch comes after this one."""
     return report["epoch"] >= report["epochs"] or report["stopped_early"]
-
-
-def reported(metrics: dict[str, Any], epochs: int) -> dict[str, Any]:
-    """The metrics of an epoch that leave the trial: allowed names, finite values, plain types.
-
-    Raises:
-        ValueError: the objective is not finite; a search cannot learn from it and a scheduler would never stop it.
-    """
-    if not math.isfinite(metrics["objective"]):
-        raise ValueError(f"the objective of epoch {metrics['epoch']} is {metrics['objective']}")
-    kept: dict[str, Any] = {"epochs": epochs}
-    for name, value in metrics.items():
-        if name == "stopped_early":
-            kept[name] = bool(value)
-        elif (name in REPORTED_NAMES or name.startswith(REPORTED)) and math.isfinite(value):
-            kept[name] = int(value) if name in ("epoch", "best_epoch") else float(value)
-    return kept

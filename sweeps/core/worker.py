@@ -1,7 +1,7 @@
 """A process that runs trials, one after the other, as an actor of Ray Tune.
 
-Starting a process costs seconds (Python, Ray, torch), starting a trial in one that is there a fraction of one. A process is
-used again only after a trial that ended in order, and only where `sweeps.core.process_state` finds it as it was before its first.
+Starting a process costs seconds (Python, Ray, torch), starting a trial in a running one a fraction of a second. A process gets
+another trial only after one that ended in order, and only where `sweeps.core.process_state` can restore its first state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sweeps.core.trial import is_last
 
 
 class StaleWorker(RuntimeError):
-    """The process is not what it was before its first trial; the trial runs in another one."""
+    """The state before the first trial cannot be restored; the trial runs in another process."""
 
 
 class TrialWorker(tune.Trainable):
@@ -37,7 +37,7 @@ class TrialWorker(tune.Trainable):
     ) -> None:
         self._shared = {"data": data, "folder": folder, "checkpoint_epochs": checkpoint_epochs}
         self._run_trial, self._reports = run_trial, None
-        self._pristine: ProcessState | None = None
+        self._state: ProcessState | None = None
         self._problem = ""
 
     def step(self) -> dict[str, Any]:
@@ -62,12 +62,12 @@ class TrialWorker(tune.Trainable):
         return {**report, DONE: done}
 
     def _make_ready(self) -> None:
-        if self._pristine is None:
+        if self._state is None:
             torch.set_num_threads(max(1, int(self.trial_resources.required_resources.get("CPU", 1))))
-            self._pristine = ProcessState()
+            self._state = ProcessState()
             return
         try:
-            problem = self._problem or self._pristine.restore()
+            problem = self._problem or self._state.restore()
         except Exception as error:  # noqa: BLE001  no trial fails for what an earlier one did
             problem = f"{type(error).__name__}: {error}"
         if problem:

@@ -1,4 +1,4 @@
-"""The search: trials to go on with, grid points, then Optuna's suggestions.
+"""The search: unfinished trials, grid points, then Optuna's suggestions.
 
 The study is made anew from the sweep's records whenever a driver starts, so it never disagrees with them, and a space that
 was widened since is the space of all its trials. Each suggestion follows from the seed, the trial's number and the trials
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +17,15 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
+from llmemf.errors import InputError
 from sweeps.search.space import Space
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
 
 Method = Literal["optuna", "grid", "random"]
 STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+SUGGESTIONS = 1000
+"""So often Optuna is asked at most for one trial that the model accepts."""
 PRIOR_TRIALS = 10
 """Trials before TPE models what it has seen; fewer where a sweep begins with fewer grid points."""
 
@@ -40,6 +43,7 @@ class SweepSearch(Searcher):
         trials: number of all trials.
         epochs: of a new trial.
         varied_keys: settings that vary between trials; by default those of the space.
+        problem: why the model refuses a configuration, "" if it accepts it.
         seed: of the sampler. With several trials at once the suggestions also depend on the order in which trials end.
         startup: random suggestions before TPE starts to model (finished grid points count).
 
@@ -58,6 +62,7 @@ class SweepSearch(Searcher):
         epochs: int,
         points: Iterable[dict[str, Any]] = (),
         varied_keys: Iterable[str] | None = None,
+        problem: Callable[[Mapping[str, Any]], str] = lambda config: "",
         seed: int = 0,
         startup: int = PRIOR_TRIALS,
     ) -> None:
@@ -66,6 +71,7 @@ class SweepSearch(Searcher):
         self.trials, self.epochs, self.seed, self.startup = trials, epochs, seed, startup
         self.waiting = deque(state.unfinished())
         self.points = deque(points)
+        self.problem = problem
         self.varied_keys = space.varied_keys if varied_keys is None else tuple(varied_keys)
         self.live: dict[str, TrialRecord] = {}
         self._asked: dict[int, optuna.Trial] = {}
@@ -125,13 +131,29 @@ class SweepSearch(Searcher):
         elif not self._refines:
             return None
         self.study.sampler = self._sampler(number)
-        trial = self.study.ask(self.space.distributions())
-        # The point itself wins over the way back from Optuna's parameters: 0.3 arrives as 0.3.
-        config = {**self.space.from_internal(trial.params), **point}
+        trial, config = self._ask(point)
         record = self.state.propose(config, self.varied_keys, self.epochs, trial.params)
         self._asked[number] = trial
         self._label(trial, record)
         return record
+
+    def _ask(self, point: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
+        """Optuna's next trial and its configuration, which the model accepts.
+
+        Raises:
+            InputError: the model refuses whatever is suggested.
+        """
+        problem = ""
+        for _ in range(SUGGESTIONS):
+            trial = self.study.ask(self.space.distributions())
+            # The point itself wins over the way back from Optuna's parameters: 0.3 arrives as 0.3.
+            config = {**self.space.from_internal(trial.params), **point}
+            problem = self.problem(config)
+            if not problem:
+                return trial, config
+            # No sampler learns from it.
+            self.study.tell(trial, state=TrialState.FAIL)
+        raise InputError(f"none of {SUGGESTIONS} suggestions is valid ({problem}): narrow the space with --set")
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
         seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -169,15 +169,22 @@ class Space:
         keys = [key for block in self.grid_blocks if block.kind != "fixed" for key in block.keys]
         return tuple(repr(list(value) if isinstance(value := settings.get(key), tuple) else value) for key in keys)
 
-    def fresh(self, seed: int, known: Iterable[Mapping[str, Any]], count: int) -> list[dict[str, Any]]:
+    def fresh(
+        self,
+        seed: int,
+        known: Iterable[Mapping[str, Any]],
+        count: int,
+        accepts: Callable[[Mapping[str, Any]], bool] = lambda point: True,
+    ) -> list[dict[str, Any]]:
         """The next grid points of the seeded order, without those that have been run.
 
         Args:
-            known: settings of earlier trials.
+            known: configurations of earlier trials.
             count: how many are wanted; fewer are given where the grid ends.
+            accepts: whether a point may run.
         """
-        seen = {self.identity(settings) for settings in known}
-        new = (point for point in self.shuffled(seed) if self.identity(point) not in seen)
+        seen = {self.identity(config) for config in known}
+        new = (point for point in self.shuffled(seed) if self.identity(point) not in seen and accepts(point))
         return list(itertools.islice(new, max(0, count)))
 
     def shuffled(self, seed: int) -> Iterator[dict[str, Any]]:
@@ -319,7 +326,9 @@ def _range(key: str, entry: Mapping[str, Any]) -> Block:
         low, high = float(entry["low"]), float(entry["high"])
     except (TypeError, ValueError):
         raise InputError(f"space: {key} = {dict(entry)}: low and high must be numbers") from None
-    log = bool(entry.get("log", False))
+    log = entry.get("log", False)
+    if not isinstance(log, bool):
+        raise InputError(f"space: {key} = {dict(entry)}: log must be true or false")
     if not low < high or (log and low <= 0):
         raise InputError(
             f"space: {key} = {dict(entry)}: low must be below high" + (", and above 0 with log" if log else "")

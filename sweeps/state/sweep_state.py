@@ -8,6 +8,7 @@ from typing import Any
 
 from llmemf.errors import InputError
 from sweeps.state.event_log import EVENT_LOG, EventLog
+from sweeps.state.metrics import epoch_result
 from sweeps.state.trial_records import TrialRecord, trial_name
 
 LOSSES = 3
@@ -30,7 +31,7 @@ class SweepState:
 
     Attributes:
         records: number -> record.
-        tests: what each look at the test split gave: `trial`, `metrics`.
+        tests: every evaluation on the test split: `trial`, `metrics`.
         seconds: running time of the sweep so far, interruptions left out.
         saved: called after every written event; tests kill the driver here.
     """
@@ -53,9 +54,9 @@ class SweepState:
         return self._last_time is None
 
     def unfinished(self) -> list[TrialRecord]:
-        """Trials that go on, in their order; those that failed for want of a node, memory or disk are tried again."""
+        """Trials that have not ended, in their order; those that failed for want of a node, memory or disk are tried again."""
         for record in self.records.values():
-            if record.goes_on:
+            if record.is_retried:
                 record.try_again()
         return [record for record in self.records.values() if not record.ended]
 
@@ -102,9 +103,10 @@ class SweepState:
         """The metrics of an epoch; None for one that a trial repeats after it was interrupted.
 
         Args:
-            result: allowed metrics with `epoch`, `objective`, `best_epoch` and `stopped_early`.
+            result: what the trial reported; `metrics.epoch_result` says what of it is stored.
             stopped: whether the scheduler ended the trial with it.
         """
+        result = epoch_result(result)
         if result["epoch"] <= record.epoch:
             return None
         last = result["epoch"] >= record.epochs or result["stopped_early"]
@@ -124,7 +126,7 @@ class SweepState:
         self._write("failed", trial=record.number, kind=kind, error=error, seconds=round(record.seconds, 3))
 
     def tested(self, record: TrialRecord, metrics: dict[str, float]) -> None:
-        """One look at the test split."""
+        """Store an evaluation on the test split."""
         self._write("tested", trial=record.number, metrics=metrics)
 
     def stop(self, reason: str) -> None:

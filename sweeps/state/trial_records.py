@@ -63,7 +63,7 @@ class TrialRecord:
         self.outcome, self.error, self.kind, self.losses = "pending", "", "", 0
 
     @property
-    def goes_on(self) -> bool:
+    def is_retried(self) -> bool:
         """Whether it failed for want of a node, memory or disk: a resumed sweep tries it again."""
         return self.outcome == "failed" and self.kind != "error"
 
@@ -92,6 +92,6 @@ def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The leading trial of those that hold: completed or pruned while anything runs, with a value."""
+    """The trial with the highest objective among those that did not fail."""
     valued = [record for record in records if record.objective is not None and record.outcome != "failed"]
     return min(valued, key=lambda record: (-record.objective, record.number), default=None)

@@ -15,19 +15,11 @@ from typing import Any
 from llmemf import text_format
 from llmemf.config import read_yaml
 from llmemf.errors import InputError
+from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
 from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, MlflowWriter, TrackingTarget, one_line
 
-LOGGED = ("train/", "val/", "val_full/")
-LOGGED_NAMES = (
-    "objective",
-    "seconds_train",
-    "seconds_valid",
-    "sequences_per_second",
-    "memory_gb",
-    "gpu_mem_gb",
-)
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 WEIGHTS = ("best.safetensors", "config.yaml")
 
@@ -124,7 +116,7 @@ class Tracking:
 
     def log_epoch(self, record: TrialRecord, result: Mapping[str, Any], time: int) -> None:
         """Metrics of one epoch, with the time of its event."""
-        self.writer.write("metrics", record.name, values=allowed(result), step=result["epoch"], time=time)
+        self.writer.write("metrics", record.name, values=metrics_of(result), step=result["epoch"], time=time)
 
     def end_trial(self, record: TrialRecord) -> None:
         """Close the run with its outcome; a trial that never started has none."""
@@ -179,12 +171,6 @@ class Tracking:
             return f"/#/experiments/{self.writer.experiment()}/runs?workflowType=machine_learning"
         except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
             return ""
-
-
-def allowed(result: Mapping[str, Any]) -> dict[str, float]:
-    """What of a trial's result becomes metrics: training and validation, nothing of Tune's own, never test."""
-    wanted = {name: value for name, value in result.items() if name.startswith(LOGGED) or name in LOGGED_NAMES}
-    return finite(wanted)
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sweeps.state.checkpoints import trial_folder
 
 EPOCHS = 3
+CHANGED_THREADS = 2
+"""Threads of torch that every trial leaves; a worker of one CPU begins with one."""
 VALUES = (0.5, 0.1, 0.6, 0.7, 0.1, 0.8, 0.9)
 """Objective of each trial; one of 0.1 is stopped after its first epoch where an earlier one had more."""
 
@@ -18,8 +22,8 @@ VALUES = (0.5, 0.1, 0.6, 0.7, 0.1, 0.8, 0.9)
 def odd_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()) -> Iterator[dict[str, Any]]:
     """The third fails, the fourth leaves a thread, and the process of the fifth dies when that trial is left."""
     number = config["trial"]
-    seen = {"train/pid": float(os.getpid()), "train/changed": float("CHANGED" in os.environ)}
-    os.environ["CHANGED"] = "yes"
+    seen = {"train/pid": float(os.getpid()), "train/changed": float(torch.get_num_threads() == CHANGED_THREADS)}
+    torch.set_num_threads(CHANGED_THREADS)
     weights = trial_folder(Path(folder), number) / "epoch-0001"
     weights.mkdir(parents=True, exist_ok=True)
     for name in ("best.safetensors", "config.yaml"):

@@ -344,6 +344,27 @@ def test_extend_into_a_wider_space(prepared):
     assert wide.trials == 10 and wide.before == {}
 
 
+def test_extend_by_one_share_of_a_simplex_keeps_the_other(prepared):
+    store(trials=4, done=4, assignments=["alpha=0.3"])
+    wide = plan_extend(Options(name="mine", assignments=["beta=0.1,0.2"]), 4)
+    assert wide.record.space["alpha, beta"]["given"] == {"alpha": 0.3, "beta": [0.1, 0.2]}
+    assert {point["alpha"] for point in wide.space.shuffled(0)} == {0.3}
+    assert {point["beta"] for point in wide.space.shuffled(0)} == {0.1, 0.2}
+
+
+def test_a_range_of_whole_numbers_is_refused():
+    config_class = model_class("llm_emf").config_class
+    with pytest.raises(InputError, match="x.yaml: space: id_dim .*whole number"):
+        checked_space(config_class, {"id_dim": {"low": 16, "high": 64}}, where="x.yaml")
+    found = checked_space(config_class, {"lr": {"low": 1, "high": 2}}, where="x.yaml")["lr"]["low"]
+    assert type(found) is float, "in the type of the setting"
+
+
+def test_a_removed_setting_is_refused_with_what_to_do(prepared):
+    with pytest.raises(InputError, match="--set: cuda_graphs was removed: .*compile"):
+        make(assignments=["cuda_graphs=true"])
+
+
 def test_extend_by_a_setting_that_was_the_same_so_far(prepared):
     """`heads` had the model's default, `id_dim` a fixed value: earlier trials are told both."""
     plan = store(trials=4, done=4, assignments=["id_dim=64"])

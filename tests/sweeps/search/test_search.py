@@ -4,6 +4,7 @@ import pytest
 from ray.tune.search import Searcher
 from sweep_fakes import epoch_result, propose
 
+from llmemf.errors import InputError
 from sweeps.search.search import SweepSearch
 from sweeps.search.space import build_space
 from sweeps.state.sweep_state import SweepState
@@ -330,3 +331,21 @@ def test_the_search_has_no_state_of_its_own(state, tmp_path):
     assert not (tmp_path / "state").exists()
     with pytest.raises(NotImplementedError):
         search.restore(str(tmp_path / "state"))
+
+
+def test_suggestions_that_the_model_refuses_are_asked_for_again(state):
+    def problem(config):
+        return "too small" if config["lr"] < 1e-3 else ""
+
+    search = make(state, "random", count=0, problem=problem)
+    for number in range(8):
+        run(search, f"tune{number}")
+    assert len(state.records) == 8 and min(record.config["lr"] for record in state.records.values()) >= 1e-3
+    again = make(SweepState(state.event_log.path.parent), "random", count=0, problem=problem)
+    assert again.suggest("next") == search.suggest("next"), "refused suggestions leave no trace"
+
+
+def test_a_space_in_which_nothing_is_valid_is_refused(state):
+    search = make(state, "random", count=0, problem=lambda config: "heads = 3 does not fit")
+    with pytest.raises(InputError, match="heads = 3"):
+        search.suggest("tune1")

@@ -216,3 +216,8 @@ def test_a_wider_grid_leaves_out_the_points_of_the_narrow_one():
     wide = build_space({"lr": [1e-4, 1e-3, 1e-2], "l2": [0.0, 1e-3]})
     found = wide.fresh(0, list(narrow.shuffled(0)), 99)
     assert sorted((point["lr"], point["l2"]) for point in found) == [(1e-2, 0.0), (1e-2, 1e-3)]
+
+
+def test_log_is_true_or_false():
+    with pytest.raises(InputError, match="lr .*log must be true or false"):
+        build_space({"lr": {"low": 0.1, "high": 1.0, "log": "no"}})
