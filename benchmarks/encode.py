@@ -146,7 +146,7 @@ def measure(job: Job, clip: Clip, repeats: int) -> dict[str, tuple[float, float]
     run = clip.encode_text if job.source.kind == "text" else clip.encode_image
     ways = {
         "plain": lambda: plain(job, clip),
-        "ours": lambda: encode_shards(job, clip, range(job.store.count)),
+        "ours": lambda: list(encode_shards(job, clip, range(job.store.count))),
         "model": lambda: [run(batch).cpu() for batch in batches],
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}

@@ -6,7 +6,6 @@ Shapes: B batch, L tokens, D width of the joint space.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import socket
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError, nearest
+from llmemf.io import bytes_hash
 
 if TYPE_CHECKING:
     from llmemf.features.text_pieces import PieceTokenizer
@@ -194,11 +195,11 @@ def load_clip(settings: ClipSettings, *, device: str | None = None) -> Clip:
 
 def hash_weights(model: torch.nn.Module) -> str:
     """SHA-256 over name, type, shape and values of every weight: the same for every file format and device."""
-    digest = hashlib.sha256()
+    parts: list[bytes | memoryview] = []
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        parts.append(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+        parts.append(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return bytes_hash(*parts)
 
 
 def _check_names(settings: ClipSettings) -> bool:
@@ -257,7 +258,7 @@ def _no_weights(settings: ClipSettings, error: Exception) -> str:
         f"the weights {pretrained!r} of {model} are neither in the local cache nor can they be downloaded ({reason}). "
         f"With internet access this command downloads them by itself, once; otherwise fetch the checkpoint "
         f"(open_clip_model.safetensors or open_clip_pytorch_model.bin) from {address} on another machine and pass it: "
-        f"--model {variant} --pretrained FILE. For features without any weights: llmemf features offline"
+        f"--model {variant} --pretrained FILE. For features without any weights: {command_line('features', 'offline', 'NAME')}"
     )
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from llmemf.errors import InputError
-from llmemf.features.matrix import KINDS, FeatureMatrix
+from llmemf.features.matrix import BLOCK, KINDS, FeatureMatrix
 from llmemf.io import file_hash
 from llmemf.scenarios.scenario import Scenario
 
-CHUNK = 65536
 RESERVED = ("auto", "offline")
 
 
@@ -42,8 +41,8 @@ def import_matrix(
         raise InputError(f"{path}: values of type {source.dtype}; floating point numbers are needed")
     has = np.ones(scenario.num_items, dtype=bool) if mask is None else _load_mask(scenario, mask)
     rows = np.zeros(source.shape, dtype=np.float16 if source.dtype == np.float16 else np.float32)
-    for start in range(0, len(source), CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, len(source), BLOCK):
+        part = slice(start, start + BLOCK)
         keep = start + np.flatnonzero(has[part])
         rows[keep] = _checked(scenario, path, keep, source[keep], rows.dtype)
         has[keep] = rows[keep].any(axis=1)

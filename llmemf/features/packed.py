@@ -1,4 +1,4 @@
-"""Packed features: rows of unit length in half (or single) precision, as trials read them, so that nobody copies them.
+"""Packed features: rows of unit length in half (or single) precision, as trials read them, so that no process copies them.
 
 Other features are brought to unit length in single precision when a sweep starts, in the driver's memory, and once more in the
 object store of every node. Packed ones stay in their file: each process maps it, a node holds the pages that are read once,
@@ -7,18 +7,16 @@ and drops them where memory is short. Half precision takes half of the disk and 
 
 from __future__ import annotations
 
-import os
-import shutil
+import tempfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from llmemf.errors import InputError
-from llmemf.features.matrix import KINDS, PACKED, FeatureMatrix, check_absent, unit_rows
+from llmemf.errors import InputError, StorageError
+from llmemf.features.matrix import BLOCK, KINDS, PACKED, FeatureMatrix, check_absent, unit_rows
 from llmemf.scenarios.scenario import Scenario
 
-BLOCK = 65536
 TYPES = {"fp16": np.float16, "fp32": np.float32}
 
 
@@ -41,22 +39,20 @@ def pack(
     encoder = f"{matrix.encoder}-{precision}"
     if not overwrite:
         check_absent(scenario, [f"{matrix.kind}.{encoder}"])
-    folder = (scenario.folder or Path()) / f".pack-{matrix.name}.{os.getpid()}.tmp"
+    root = scenario.folder or Path()
     try:
-        folder.mkdir()
-        rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", TYPES[precision], matrix.rows.shape)
-        largest = 0.0
-        for start in range(0, len(rows), BLOCK):
-            part = slice(start, start + BLOCK)
-            exact = unit_rows(matrix.rows[part], matrix.has[part])
-            rows[part] = exact
-            largest = max(largest, float(np.linalg.norm(rows[part].astype(np.float32) - exact, axis=1).max(initial=0)))
-        facts = {"from": matrix.encoder, "hash": matrix.hash(), "precision": precision, "largest_change": largest}
-        packed = FeatureMatrix(
-            matrix.kind, encoder, rows, matrix.has, matrix.items_hash, {**matrix.details, PACKED: facts}
-        )
-        return FeatureMatrix.load(packed.save(scenario, overwrite=overwrite))
+        with tempfile.TemporaryDirectory(prefix=".pack-", dir=root) as folder:
+            rows = np.lib.format.open_memmap(Path(folder) / "rows.npy", "w+", TYPES[precision], matrix.rows.shape)
+            largest = 0.0
+            for start in range(0, len(rows), BLOCK):
+                part = slice(start, start + BLOCK)
+                exact = unit_rows(matrix.rows[part], matrix.has[part])
+                rows[part] = exact
+                change = np.linalg.norm(rows[part].astype(np.float32) - exact, axis=1)
+                largest = max(largest, float(change.max(initial=0)))
+            facts = {"from": matrix.encoder, "hash": matrix.hash(), "precision": precision, "largest_change": largest}
+            details = {**matrix.details, PACKED: facts}
+            packed = FeatureMatrix(matrix.kind, encoder, rows, matrix.has, matrix.items_hash, details)
+            return FeatureMatrix.load(packed.save(scenario, overwrite=overwrite))
     except OSError as error:
-        raise InputError(f"cannot write features below {scenario.folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        raise StorageError.of(root, error) from error

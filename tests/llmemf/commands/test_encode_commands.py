@@ -146,6 +146,7 @@ SLOW += "from llmemf.__main__ import main; main()"
 """The command with a pause after every batch, so that there is time to kill it in the middle."""
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.skipif(not PHOTOS.exists(), reason=f"{PHOTOS} does not exist: set LLMEMF_REAL_DATA")
 def test_a_killed_run_gives_the_bits_of_one_that_was_not(tmp_path, small):
@@ -284,6 +285,7 @@ def test_help_and_errors_come_without_the_model_libraries(root):
     assert done.stdout == "loaded []\n", done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_workers_nor_much_on_shards(root, small):
     """A batch of another size may give other last bits: the matrix product takes another way through its blocks."""
     made = []

@@ -78,6 +78,10 @@ def test_offline_twice_needs_overwrite(root, capsys):
     assert find_features(find_scenario("tiny", root), "text").width == 3
 
 
+def test_offline_refuses_a_width_that_would_never_end(root, capsys):
+    assert "--width 100000000: must be from 1 to 8192" in refuse(capsys, "offline", "tiny", "--width", 100_000_000)
+
+
 def test_offline_names_unreadable_images(root):
     with_images(root)
     (root / "tiny" / "3.png").write_text("broken")

@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 from llmemf.__main__ import app, main
 from llmemf.features.addresses import GuardedBackend, is_public
 from llmemf.features.fetch import FetchSettings, ImageFetch
+from llmemf.features.host_limit import HostLimit
 from llmemf.features.image_content import NoImage, check_image
 from llmemf.io import AppendOnlyLog
 from llmemf.scenarios.scenario import find_scenario
@@ -422,13 +423,13 @@ def test_a_machine_that_is_offline_stops_early_and_tries_all_of_them_again(shop)
         raise NoImage("unknown host", transient=True)
 
     backend = GuardedBackend(resolver=nobody)
-    scenario = shop([f"http://h{number}.test/a.jpg" for number in range(200)])
+    scenario = shop([f"http://h{number}.test/a.jpg" for number in range(80)])
     table, run = fetch(scenario, dataclasses.replace(SETTINGS, tries=1), backend=backend)
     assert run.stop.reason == "endpoint" and "is this machine online?" in run.stop.message
     counts = table.status.value_counts()
-    assert 50 <= counts["unknown host"] <= 58 and counts["not fetched"] == 200 - counts["unknown host"]
+    assert 50 <= counts["unknown host"] <= 58 and counts["not fetched"] == 80 - counts["unknown host"]
     with FakeImages({"/a.jpg": send(picture())}) as server:
-        names = {f"h{number}.test": [["8.8.8.8"]] for number in range(200)}
+        names = {f"h{number}.test": [["8.8.8.8"]] for number in range(80)}
         assert (fetch(scenario, backend=guarded(server.port, names)[0])[0].status == "ok").all()
 
 
@@ -463,6 +464,44 @@ def test_a_certificate_must_be_trusted_and_name_the_host(shop, tmp_path, monkeyp
         assert table.status[:2].tolist() == ["ok", "bad certificate"]
 
 
+# Politeness.
+
+
+def test_a_server_that_refuses_gets_fewer_requests_at_once_and_then_more_again():
+    async def scene():
+        host, stop = HostLimit(8), asyncio.Event()
+
+        async def request(refused):
+            async with host.place(stop):
+                await asyncio.sleep(0)
+                if refused:
+                    raise NoImage("HTTP 429", refused=True)
+
+        async def at_once(outcomes):
+            await asyncio.gather(*map(request, outcomes), return_exceptions=True)
+            return host.places
+
+        return [await at_once(outcomes) for outcomes in ([True] * 3, [True] * 9, [False], [False] * 2, [False] * 99)]
+
+    assert asyncio.run(scene()) == [5, 1, 2, 3, 8]
+
+
+def test_a_pause_that_a_server_asks_for_holds_all_its_requests(shop):
+    asked = {}
+
+    def note(handler, before):
+        asked.setdefault(handler.path, []).append(time.monotonic())
+        refuse = handler.path == "/first" and before == 0
+        (send(b"", 429, Retry_After="0.6") if refuse else send(picture()))(handler, before)
+
+    with FakeImages({path: note for path in ("/first", "/second")}) as server:
+        scenario = shop([f"{server.url}/first", f"{server.url}/second"])
+        table, _ = fetch(scenario, dataclasses.replace(SETTINGS, concurrency=1))
+    assert (table.status[:2] == "ok").all()
+    refused, again = asked["/first"]
+    assert again - refused >= 0.6 and asked["/second"][0] - refused >= 0.6
+
+
 # Kill, Ctrl-C, lock.
 
 
@@ -483,6 +522,7 @@ def logged(scenario):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_goes_on_where_it_was(shop, number):
     paths = [f"/{index}" for index in range(24)]

@@ -60,7 +60,7 @@ def test_chunks_do_not_matter(scenario, save, monkeypatch):
     rows[[1, 4]] = 0
     path, mask = save(rows), save(np.arange(7) != 6, "mask.npy")
     whole = import_matrix(scenario, "text", path, mask)
-    monkeypatch.setattr(imported, "CHUNK", 2)
+    monkeypatch.setattr(imported, "BLOCK", 2)
     assert import_matrix(scenario, "text", path, mask).hash() == whole.hash()
 
 

@@ -215,6 +215,7 @@ def test_details_are_plain_json(pictures):
         assert '"sklearn"' in text
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_titles(tmp_path):
     table = REAL_DATA / "movie_book" / "items.tsv"

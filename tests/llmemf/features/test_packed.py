@@ -146,6 +146,7 @@ def test_a_model_computes_what_it_computes_from_the_same_rows_in_fp32(scenario, 
         torch.testing.assert_close(one, two, rtol=20 * tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.slow
 def test_trials_train_and_score_alike(scenario):
     data, plain = packed_and_plain(scenario)
     one, two = (list(Trainer(make_config(dropout=0.2), each).epochs()) for each in (data, plain))
