@@ -170,7 +170,7 @@ class ImageFetch:
         # Few images are decoded at once: each may take three bytes for each of max_pixels.
         with ThreadPoolExecutor(max_workers=4) as self._decoders, listening(self.stop, self._tell_interrupt):
             async with httpx2.AsyncClient(
-                transport=transport, timeout=settings.timeout, headers=HEADERS
+                transport=transport, follow_redirects=False, timeout=settings.timeout, headers=HEADERS
             ) as self._client:
                 ticker = asyncio.create_task(self._tick())
                 try:
