@@ -12,6 +12,7 @@ DOORS = {
     "compare": "compare.py",
     "ablation": "ablation.py",
     "rerun": "rerun.py",
+    "study": "study.py",
     "report": "report.py",
     "export": "export.py",
     "ui": "ui.py",

@@ -1,7 +1,7 @@
 """The console command `llmemf`.
 
 llmemf sweep --scenario movie_book        search the hyperparameters of a model
-llmemf compare, ablation, rerun           studies made of several sweeps
+llmemf compare, ablation, rerun, study    groups of sweeps: rows over seeds in one table
 llmemf report, ui, export, clean          what came out, MLflow's pages, the best model, disk space
 llmemf data, features                     prepare scenarios and their items' features
 llmemf train, evaluate, recommend         one model on one scenario
@@ -18,7 +18,7 @@ import llmemf
 from llmemf.command_line import DOORS
 from llmemf.commands import add_commands
 from llmemf.commands.boundary import run_app
-from sweeps.cli import ablation, clean, compare, export, report, rerun, sweep, ui
+from sweeps.cli import ablation, clean, compare, export, report, rerun, study, sweep, ui
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +29,7 @@ app.command("sweep")(sweep.sweep)
 app.command("compare")(compare.compare)
 app.command("ablation")(ablation.ablation)
 app.command("rerun")(rerun.rerun)
+app.command("study")(study.study)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("ui")(ui.ui)

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from llmemf import text_format
+
 Scenario = Annotated[str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of a trial at most.")]
 SearchSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the searches; those after it are the seeds.")]
@@ -30,3 +32,30 @@ FreshWorkers = Annotated[
 TimeBudget = Annotated[
     str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
 ]
+Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds of each row's configuration.  [default: 5]")]
+GroupName = Annotated[str | None, typer.Option("--name", help="Its name.  [default: SCENARIO-DATE-TIME]")]
+Storage = Annotated[Path, typer.Option(help="Folder for all that is written.")]
+FromSweep = Annotated[
+    str | None,
+    typer.Option("--from", metavar="SWEEP", help="All rows have the configuration of its best trial; see the page."),
+]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting of all rows. Repeatable.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the one --name, or the newest (of the scenario).")]
+Continue = Annotated[bool, typer.Option("--continue", help="Start the one --name, or continue it where it exists.")]
+
+
+def names(text: str | None) -> list[str] | None:
+    """`a, b` as a list; None where nothing was given."""
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def time_limit(text: str | None) -> float | None:
+    """`--time-budget` in seconds.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return None if text is None else text_format.seconds(text, "--time-budget")

@@ -8,21 +8,19 @@ python sweeps/rerun.py --resume                         continue the newest reru
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from llmemf import text_format
 from sweeps.cli import options
+from sweeps.cli.group import group_console, run
 
 
 def rerun(
     sweep: Annotated[str | None, typer.Argument(help="A completed sweep.  [default: the newest]")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="How many configurations.  [default: 3]")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of each.  [default: 5]")] = None,
+    seeds: options.Seeds = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at once.  [default: the sweep's]")] = None,
     cpus_per_trial: Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: the sweep's]")] = None,
     gpus_per_trial: Annotated[
@@ -33,8 +31,8 @@ def rerun(
         Path | None, typer.Option(help="Folder that holds the prepared scenarios.  [default: the sweep's]")
     ] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow.  [default: the sweep's]")] = None,
-    storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
-    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT).")] = None,
+    storage: options.Storage = Path("mlruns"),
+    ray_address: options.RayAddress = None,
     fresh_workers: Annotated[
         bool | None,
         typer.Option(
@@ -42,29 +40,36 @@ def rerun(
             help="A new process per trial, or one that runs trials in turn.  [default: the sweep's]",
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be trained; start and write nothing.")
-    ] = False,
+    dry_run: options.DryRun = False,
     time_budget: options.TimeBudget = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the rerun --name or of SWEEP, or the newest.")
     ] = False,
 ) -> None:
     """Train a sweep's best configurations over seeds; the best on validation is tested once."""
-    from sweeps.reruns.plan import RerunOptions, plan_rerun, plan_resume_rerun
+    from sweeps.groups.plan import GroupOptions, plan_group
+    from sweeps.groups.rerun import KIND, facts
+    from sweeps.groups.terminal import print_start
 
-    values = {key: value for key, value in locals().items() if key in RerunOptions.__dataclass_fields__}
-    budget = None if time_budget is None else text_format.seconds(time_budget, "--time-budget")
-    record = (plan_resume_rerun if resume else plan_rerun)(RerunOptions(**values))
-    # With its own hold of the output: while trials run, everybody else's goes to the rerun's log.
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    given = GroupOptions(
+        sweep=sweep,
+        top=top,
+        seeds=seeds,
+        concurrency=concurrency,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        name=f"{sweep}-rerun" if resume and sweep and not name else name,
+        data_root=data_root,
+        tracking_uri=tracking_uri,
+        storage=storage,
+        ray_address=ray_address,
+        fresh_workers=fresh_workers,
+    )
+    limit = options.time_limit(time_budget)
+    group = plan_group(KIND.name, KIND.plan, given, resume=resume)
+    console = group_console()
     if dry_run:
-        from sweeps.reruns.view import print_start
-
-        print_start(record, None, None, console)
+        print_start(group, facts(group, None), None, console)
         console.print("dry run: nothing was started or written", style="dim")
-        return
-
-    from sweeps.reruns.run import run_rerun
-
-    raise typer.Exit(run_rerun(record, console, time_budget=budget))
+    else:
+        run(KIND, group, console, limit)

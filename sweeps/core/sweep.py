@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -71,6 +72,24 @@ class TrialBackend:
     saved: Callable[[dict[str, Any]], None] | None = None
 
 
+@dataclass
+class PartOfGroup:
+    """What is different in a sweep that is a part of a group: it tells nothing at its end, since the group does.
+
+    Attributes:
+        title: of the live table.
+        tags: of the sweep's run, which hang it below the group's.
+        test: tests ended trials by their weights, in the place of the best trial's test; gives name of a trial -> test
+            metrics. None where the sweep must not look at the test split.
+        on_stuck: ends the process where Ray does not answer, with the reason.
+    """
+
+    title: str
+    tags: dict[str, str]
+    test: Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]] | None
+    on_stuck: Callable[[str], None]
+
+
 class Sweep:
     """A running sweep: what the plan names and what grows while it runs.
 
@@ -78,12 +97,13 @@ class Sweep:
         plan: what to run.
         console: where to show it.
         backend: see there.
+        part: given where the sweep is a part of a group.
     """
 
-    def __init__(self, plan: Plan, console: Console, backend: TrialBackend) -> None:
+    def __init__(self, plan: Plan, console: Console, backend: TrialBackend, part: PartOfGroup | None = None) -> None:
         from sweeps.search.search import PRIOR_TRIALS, SweepSearch
 
-        self.plan, self.console, self.backend = plan, console, backend
+        self.plan, self.console, self.backend, self.part = plan, console, backend, part
         self.folder = plan.record.folder
         self.state = SweepState(self.folder)
         self.state.saved = backend.saved or self.state.saved
@@ -124,12 +144,14 @@ class Sweep:
         )  # fmt: skip
         record.fingerprint, record.status = data.scenario.fingerprint, "running"
         record.save()
-        title = f"{record.name}   {record.model} on {record.scenario}, {record.search}"
+        title = self.part.title if self.part else f"{record.name}   {record.model} on {record.scenario}, {record.search}"
         self.display = Display(
             self.console, title=title, planned=self.plan.trials, slots=parallel, records=self.state.records
         )
         self.display.already(self.state.seconds)
         self.tracking = open_tracking(self.plan, data, self.state, self.console, self.backend.client)
+        if self.part:
+            self.tracking.log_parent(tags=self.part.tags, step=0, time=0)
 
     def train(self, parallel: int, stop: StopRequest) -> None:
         """Run all trials that are left, until the last one ends or the sweep is asked to stop."""
@@ -202,6 +224,8 @@ class Sweep:
         # Never given back: whoever comes second must not end the process before the first has closed the runs.
         self._leaving.acquire()
         self.leave(reason)
+        if self.part:
+            self.part.on_stuck(reason)
         self.console.print(f"{reason}; Ray does not answer. What was saved continues with:")
         self.console.print(f"  {self.plan.resume_command()}", style="cyan", soft_wrap=True)
         # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
@@ -236,15 +260,16 @@ class Sweep:
         records = list(self.state.records.values())
         best = best_of(records)
         outcome = "interrupted" if stop.reason else "completed" if best else "failed"
-        test = self._test(best) if outcome == "completed" and best else {}
+        test: dict[str, float] = {}
+        if outcome == "completed":
+            test = self._test_trials(records).get(best.name, {}) if self.part else self._test(best)
         paths = write_results(self.plan, self.data, records, best, test, looks=len(self.state.tests))
         tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
-        summary = {}
-        if best:
-            tags["best_trial"] = best.name
-            tags["test_looks"] = str(len(self.state.tests))
-            summary = {"objective": best.objective, **best.metrics, **test} if outcome == "completed" else {}
-        if outcome == "completed":
+        summary = {"objective": best.objective, **best.metrics} if outcome == "completed" else {}
+        if best and not self.part:
+            tags |= {"best_trial": best.name, "test_looks": str(len(self.state.tests))}
+            summary |= test
+        if outcome == "completed" and not self.part:
             for name, folder in self.retention.weights().items():
                 tracking.log_weights(name, folder)
         tracking.log_parent(
@@ -254,14 +279,27 @@ class Sweep:
             undelivered = tracking.close(outcome)
         self.tracking = None
         self.finalize(outcome, stop.reason)
-        print_end(
-            self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
-            tracking.page(), self.console, looks=len(self.state.tests),
-        )  # fmt: skip
+        if not self.part:
+            print_end(
+                self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
+                tracking.page(), self.console, looks=len(self.state.tests),
+            )  # fmt: skip
         code = {"completed": COMPLETED, "failed": ALL_FAILED}.get(outcome)
         if code is None:
             code = TIME_SPENT if stop.planned else INTERRUPTED if stop.reason == "interrupted" else NEEDS_USER
         return Result(code, records, test)
+
+    def _test_trials(self, records: list[TrialRecord]) -> dict[str, dict[str, float]]:
+        """Test metrics of the trials of a part of a group, also into their runs."""
+        if self.part.test is None:
+            return {}
+        found = self.part.test(records, self.retention.weights())
+        for record in records:
+            if record.name in found:
+                self.tracking.writer.write(
+                    "metrics", record.name, values=found[record.name], step=record.best_epoch, time=record.updated
+                )
+        return found
 
     def _test(self, best: TrialRecord) -> dict[str, float]:
         """Test metrics of the chosen trial: computed once, and known from the event log afterwards.

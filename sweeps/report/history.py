@@ -134,5 +134,5 @@ class SweepHistory:
             owner = "--".join(parts[:count])
             for root in GROUPS:
                 if (storage / root / owner).exists():
-                    return f"{root.removesuffix('s')} {owner}"
+                    return f"{GROUPS[root]} {owner}"
         return ""

@@ -18,8 +18,8 @@ DISK_NAMES = {"varied_keys": "shown"}
 """Fields of a record that have another key in `sweep.yaml`."""
 TUNE = "tune"
 """Folder of a sweep that Ray Tune writes for itself; no sweep needs it to resume."""
-GROUPS = ("comparisons", "ablations", "reruns")
-"""Folders of a storage beside `sweeps`: of groups, whose own sweeps are named GROUP--ROW."""
+GROUPS = {"comparisons": "comparison", "ablations": "ablation", "reruns": "rerun", "studies": "study"}
+"""Folder of a storage beside `sweeps` -> kind of the groups in it, whose own sweeps are named GROUP--ROW."""
 
 
 class SweepSettings(BaseModel):
@@ -128,7 +128,7 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
 
 
 def is_of_group(storage: Path, name: str) -> bool:
-    """Whether a sweep was made by a comparison, an ablation or a rerun of this storage."""
+    """Whether a sweep was made by a group (a comparison, an ablation, ...) of this storage."""
     parts = name.split("--")
     owners = ["--".join(parts[:count]) for count in range(1, len(parts))]
     return any((storage / root / owner).exists() for root in GROUPS for owner in owners)

@@ -1,17 +1,65 @@
-"""A trial floor of formulas for groups of sweeps: comparisons, ablations, reruns."""
+"""Groups of sweeps on a trial floor of formulas: plan, resume and run them."""
 
 from __future__ import annotations
 
+import datetime
+import io
 import json
 import zlib
 from unittest.mock import MagicMock
 
 import numpy as np
-from sweep_fakes import FakeTrainer, epoch_result
+from rich.console import Console
+from sweep_fakes import FakeTrainer, epoch_result, grow, tiny_data
 
 from llmemf.ranking import summarise
-from sweeps.comparison.seeds import TestEvaluation
+from sweeps.core.plan import Options, plan_sweep
+from sweeps.groups import ablation, comparison, rerun, study
+from sweeps.groups.evaluation import TestEvaluation
+from sweeps.groups.plan import GroupOptions, plan_group
+from sweeps.groups.run import GroupBackend, run_group
 from sweeps.state import checkpoints
+from sweeps.state.sweep_state import SweepState
+
+KINDS = {module.KIND.name: module.KIND for module in (comparison, ablation, rerun, study)}
+NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)
+
+
+def plan(kind, **options):
+    """A new group."""
+    return plan_group(kind, lambda given, now: KINDS[kind].plan(given, NOW), GroupOptions(**options), resume=False)
+
+
+def resume(kind, **options):
+    """A stored group."""
+    group = plan_group(kind, KINDS[kind].plan, GroupOptions(**options), resume=True)
+    if kind == "comparison":
+        comparison.add_systems(group, options.get("models"))
+    return group
+
+
+def go(group, floor, data=None, mlflow=False, **more):
+    """Run a group; gives exit code and what was shown. Without `mlflow` its runs are kept nowhere."""
+    out = io.StringIO()
+    client = None if mlflow else no_server
+    backend = GroupBackend(data=data or tiny_data(), train=floor.train, rank=floor.rank, client=client)
+    console = Console(file=out, width=160, highlight=False, markup=False)
+    code = run_group(KINDS[group.kind], group, console, backend=backend, **more)
+    return code, out.getvalue()
+
+
+def make_sweep(name, scores, status="completed"):
+    """A sweep of two epochs on the sample as it lies on the disk: learning rate -> best objective of its trial."""
+    planned = plan_sweep(Options(scenario="sample", name=name, epochs=2))
+    record = planned.record
+    record.folder.mkdir(parents=True)
+    record.status = status
+    record.save()
+    state = SweepState(record.folder)
+    rest = {key: block.points[0][i] for block in planned.space.blocks for i, key in enumerate(block.keys)}
+    for lr, score in scores.items():
+        grow(state, state.propose({**rest, "lr": lr, "alpha": 0.2, "beta": 0.3}, ("lr",), 2, {}), 2, value=score)
+    return record
 
 
 class Floor:
@@ -19,17 +67,17 @@ class Floor:
 
     Args:
         fails: systems of which every trial fails.
-        stops_at: the how-manieth trial or look raises KeyboardInterrupt.
+        stops_at: the n-th trial or test raises KeyboardInterrupt.
         nan: systems whose test has no numbers.
         value: settings and epoch -> objective.
     """
 
     def __init__(self, fails=(), stops_at=None, nan=(), value=lambda config, epoch: config.get("lr", 0.5) * epoch):
         self.fails, self.stops_at, self.nan, self.value = fails, stops_at, nan, value
-        self.trained, self.looks = [], []
+        self.trained, self.tests = [], []
 
     def _count(self, steps, what):
-        if len(self.trained) + len(self.looks) + 1 == self.stops_at:
+        if len(self.trained) + len(self.tests) + 1 == self.stops_at:
             raise KeyboardInterrupt
         steps.append(what)
 
@@ -60,7 +108,7 @@ class Floor:
     def rank(self, folder, data):
         config = json.loads((folder / "config.yaml").read_text())
         model, seed = config["model"], config["seed"]
-        self._count(self.looks, (model, seed, folder))
+        self._count(self.tests, (model, seed, folder))
         if model in self.nan:
             raise FloatingPointError("a score is NaN")
         rng = np.random.default_rng(zlib.crc32(json.dumps(config, sort_keys=True).encode()))

@@ -1,1 +1,0 @@
-"""Which part of the model brings what."""

@@ -1,0 +1,357 @@
+"""Comparisons: each system with one budget of search over its own default space, its choice over seeds, one table.
+
+The rows are systems. Each is tuned, trained over seeds and tested; the reference is the best other system.
+"""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from llmemf import text_format
+from llmemf.config import parse_assignment
+from llmemf.errors import InputError, nearest
+from llmemf.models import MODELS, model_class
+from llmemf.scenarios.scenario import Scenario
+from sweeps.core.plan import Plan
+from sweeps.core.settings import (
+    IMMUTABLE_SETTINGS,
+    SHARED_SETTINGS,
+    apply_assignments,
+    as_values,
+    checked_space,
+    merged_space,
+    space_keys,
+)
+from sweeps.core.summary import describe_resources
+from sweeps.core.sweep_data import load_data
+from sweeps.groups import layout
+from sweeps.groups.group import Group, Row
+from sweeps.groups.kind import Kind
+from sweeps.groups.paper_numbers import OWN_PAPER, PaperTable, in_table_order, shown_name
+from sweeps.groups.plan import GroupOptions, plan_search, seeds_after, shared_fields, shared_settings, used_scenario
+from sweeps.groups.render import Block, Cell, Column, csv_text, facts_table, rich_table
+from sweeps.groups.table import Table, TableRow
+from sweeps.groups.terminal import data_fact, print_nothing_started, set_fact
+from sweeps.state.sweep_record import SweepSettings
+
+DEFAULT_TRIALS = 20
+
+
+def plan_comparison(options: GroupOptions, now: datetime.datetime) -> Group:
+    """Plan a new comparison.
+
+    Raises:
+        InputError: any mistake in options or scenario file, in one sentence.
+    """
+    used = used_scenario(options.scenario, options.root)
+    values, fixed = shared_settings(used, options.epochs)
+    seed = values.get("seed", 0) if options.seed is None else options.seed
+    group = Group(
+        kind="comparison",
+        name=options.name or f"{used}-{now:%Y%m%d-%H%M%S}",
+        requested=options.scenario,
+        scenario=used,
+        rows=[Row(name=name, model=name) for name in _checked_models(options.models)],
+        trials=options.trials_per_model or DEFAULT_TRIALS,
+        seeds=seeds_after(seed, options.seeds),
+        seed=seed,
+        fixed=fixed,
+        **shared_fields(options, now),
+        **{key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values},
+    )
+    fill_rows(group)
+    return group
+
+
+def add_systems(group: Group, models: list[str] | None) -> None:
+    """Further systems for a stored comparison.
+
+    Raises:
+        InputError: there is no such system.
+    """
+    names = [*group.names, *(_checked_models(models) if models else [])]
+    group.rows = [Row(name=name, model=name) for name in in_table_order(list(dict.fromkeys(names)))]
+    fill_rows(group)
+
+
+def _checked_models(models: list[str] | None) -> list[str]:
+    """The systems to compare in the order of the table: the named ones, or all."""
+    for name in models or []:
+        if name not in MODELS:
+            raise InputError(f"--models: unknown system {name!r}: {nearest(name, MODELS)}")
+    return in_table_order(list(dict.fromkeys(models or MODELS)))
+
+
+def fill_rows(group: Group, scenario: Scenario | None = None) -> None:
+    """Check every `--set` (KEY=VALUE is for all systems that have the setting, MODEL.KEY=VALUE for one) and fill the rows.
+
+    Raises:
+        InputError: no system has it, a value is invalid, or it would make the systems incomparable.
+    """
+    for text in group.assignments:
+        model, key = _addressed(text)
+        if model is not None and model not in group.names:
+            raise InputError(f"--set {text}: {model!r} is not compared: {nearest(model, group.names)}")
+        if model is not None and key in SHARED_SETTINGS:
+            raise InputError(
+                f"--set {text}: {key} must be the same in all systems: write --set {text.partition('.')[2]}"
+            )
+        fields = [model_class(name).config_class.model_fields for name in ([model] if model else group.names)]
+        if not any(key in own for own in fields):
+            raise InputError(f"--set {text}: unknown key {key!r}: {nearest(key, sorted(set().union(*fields)))}")
+        if key == "seed":
+            raise InputError(f"--set {text}: give --seed for the searches, --seeds for the chosen configurations")
+    group.rows = [_filled(group, name) for name in group.names]
+
+
+def _addressed(text: str) -> tuple[str | None, str]:
+    """The system that a `--set` is for, None for all, and its key."""
+    key, _ = parse_assignment(text)
+    model, dot, own = key.partition(".")
+    return (model, own) if dot else (None, key)
+
+
+def _filled(group: Group, model: str) -> Row:
+    """The row of a system: what its search fixes, and its space."""
+    model_type = model_class(model)
+    config_class = model_type.config_class
+    fixed = {}
+    for key, value in group.fixed.items():
+        if key in config_class.model_fields:
+            fixed[key] = as_values(config_class, key, value, where=f"{group.scenario}: fixed")[0]
+    space = checked_space(config_class, dict(model_type.default_space()), where=model)
+    settings = SweepSettings(model=model, fixed=fixed, space=space)
+    own = []
+    for text in group.assignments:
+        addressed, key = _addressed(text)
+        if addressed in (None, model) and key in config_class.model_fields:
+            own.append(text.partition(".")[2] if addressed else text)
+    given = apply_assignments(settings, own)
+    for key in given:
+        if key in (*IMMUTABLE_SETTINGS, *SHARED_SETTINGS):
+            raise InputError(f"--set {key}: one value is expected: it must be the same in all systems")
+    space = merged_space(settings.space, given)
+    fixed = {key: value for key, value in settings.fixed.items() if key not in space_keys(space)}
+    return Row(name=model, title=shown_name(model), model=model, overrides=fixed, space=space)
+
+
+def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    stopping = "ASHA stops the laggards" if group.scheduler == "asha" else "none is stopped early"
+    budget = f"at most {group.trials} trials ({group.search}, {stopping}) of at most "
+    seeds = f"then {text_format.plural(len(group.seeds), 'seed')} of the chosen configuration, each tested once"
+    return [
+        data_fact(group, scenario),
+        ("systems", f"{len(group.rows)}: {', '.join(row.title for row in group.rows)}"),
+        ("each", f"{budget}{text_format.plural(group.fixed['epochs'], 'epoch')}, {seeds}"),
+        ("common", text_format.settings(group.fixed)),
+        *set_fact(group),
+    ]
+
+
+def params(group: Group) -> dict[str, Any]:
+    return {
+        "systems": "+".join(group.names),
+        "trials_per_model": group.trials,
+        "seeds": "+".join(map(str, group.seeds)),
+        **group.fixed,
+    }
+
+
+def paper_value(paper: PaperTable, row: str, domain: str, metric: str) -> float | None:
+    return paper.value(row, domain, metric)
+
+
+def line(table: Table, row: TableRow, place: int, earlier: bool) -> Text:
+    how = ""
+    if row.result.outcome == "done":
+        cost, seeds = costs(row), text_format.plural(len(row.result.seeds), "seed")
+        parameters = _count(row.result.parameters)
+        how = f"{cost['trials']} trials, {seeds}, {cost['training time']} training each, {parameters} parameters"
+    return layout.row_line(table, row, place, earlier, how, title=True)
+
+
+COSTS = ("trials", "search time", "seeds", "training time", "epochs best/run", "parameters", "chosen")
+
+
+def costs(row: TableRow) -> dict[str, str]:
+    """How a system came to its numbers, as text."""
+    result = row.result
+    search, seeds = result.search, list(result.seeds.values())
+    if not search or not seeds:
+        return dict.fromkeys(COSTS, "-")
+    stopped = f" ({search['pruned']} stopped early)" if search["pruned"] else ""
+    mean = {name: np.mean([getattr(seed, name) for seed in seeds]) for name in ("seconds", "best_epoch", "epochs_run")}
+    texts = (
+        f"{search['trials']}{stopped}",
+        text_format.duration(search["seconds"]),
+        str(len(seeds)),
+        text_format.duration(mean["seconds"]) if mean["seconds"] >= 10 else f"{mean['seconds']:.1f} s",
+        f"{mean['best_epoch']:.3g}/{mean['epochs_run']:.3g}",
+        _count(result.parameters),
+        text_format.settings(result.chosen),
+    )
+    return dict(zip(COSTS, texts, strict=True))
+
+
+def _count(parameters: int | None) -> str:
+    """`812`, `65.5 k`, `12.3 M`."""
+    if parameters is None:
+        return "-"
+    for size, unit in ((1e6, " M"), (1e3, " k")):
+        if parameters >= size:
+            return f"{parameters / size:.1f}{unit}"
+    return str(parameters)
+
+
+TIMES = (
+    "Search time: of all trials together, as long as they held their places. Training time: of one seed's training steps, "
+    "mean over seeds. Trials may have run beside one another, so times compare only on a quiet machine."
+)
+
+
+def costs_block(table: Table, width: int | None = None) -> Block:
+    """How each system came to its numbers.
+
+    Args:
+        width: of the terminal, None for Markdown.
+    """
+    narrow = width is not None and width < 140
+    block = Block("Costs", [Column("system" if width is None else "costs", right=False)], remark=TIMES)
+    for name in COSTS:
+        heading = name.replace(" ", "\n") if narrow and name != "chosen" else name
+        block.columns.append(Column(heading, right=name != "chosen", wrap=name == "chosen"))
+    for row in table.rows:
+        texts = costs(row)
+        if narrow:
+            texts["trials"] = texts["trials"].replace(" stopped early)", " stopped)")
+        name = row.heading if width is None else row.row.title
+        block.lines.append([Cell(name), *map(Cell, texts.values())])
+    return block
+
+
+def blocks(table: Table, console: Console) -> list[Block]:
+    domains = [layout.terminal_block(table, domain, console) for domain in table.domains]
+    return [*domains, costs_block(table, console.width)]
+
+
+CSV_COLUMNS = (
+    "model", "system", "status", "outcome", *layout.CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against",
+    "difference", "parameters", "training_seconds", "search_seconds", "search_trials", "best_epoch", "epochs_run", "reason",
+)  # fmt: skip
+
+
+def files(table: Table) -> dict[str, str]:
+    lines = []
+    for row in table.rows:
+        result = row.result
+        shared = {
+            "model": row.name,
+            "system": row.row.title,
+            "status": result.status,
+            "outcome": result.outcome or "waiting",
+            "reason": result.reason,
+        }
+        if result.outcome == "done" and result.seeds:
+            seeds = result.seeds.values()
+            shared |= {
+                "parameters": result.parameters,
+                "training_seconds": np.mean([seed.seconds for seed in seeds]),
+                "search_seconds": result.search.get("seconds"),
+                "search_trials": result.search.get("trials"),
+                "best_epoch": np.mean([seed.best_epoch for seed in seeds]),
+                "epochs_run": np.mean([seed.epochs_run for seed in seeds]),
+            }
+        lines += layout.csv_lines(table, row, shared)
+    return {
+        "comparison.md": layout.page_markdown(table, f"Scenario `{table.scenario.name}`.", costs_block(table)),
+        "comparison.csv": csv_text(CSV_COLUMNS, lines),
+        "comparison.tex": layout.page_latex(table, rf"Systems on {layout.tex(table.scenario.name)}."),
+    }
+
+
+def annotate(table: Table) -> None:
+    """Headings with how a system relates to its source, and what a reader of the table must know."""
+    for row in table.rows:
+        status = row.result.status
+        row.heading = row.row.title + (f" ({status})" if status not in ("", "faithful") else "")
+    group, scenario, done = table.group, table.scenario, table.done
+    table.notes = layout.protocol_notes(
+        table,
+        f"In percent: mean and standard deviation over {text_format.plural(len(group.seeds), 'seed')} of the configuration "
+        f"that {group.trials} trials at most chose on validation, the same budget for every system. Each seed was tested "
+        "once, at its best validation epoch. Bold: best; underlined: second.",
+        "system",
+    )
+    if table.paper is not None:
+        paper = table.paper
+        text = (
+            f"{layout.paper_heading(table)}: as printed in LLM-EMF's table of {paper.title}, by its authors, one run, "
+            "candidates not stated there (999 where it repeats C2DSR's table)."
+        )
+        if not table.same_data:
+            text += (
+                f" That data has {paper.num_items[0]:,} + {paper.num_items[1]:,} items and {paper.num_train:,} training "
+                f"sequences, this one {scenario.num_x:,} + {scenario.num_y:,} and {len(scenario.train):,}: the numbers do "
+                "not stand beside each other."
+            )
+        own = [row.row.title for row in table.rows if row.name in OWN_PAPER & paper.rows.keys()]
+        table.notes.append(text)
+        table.notes += [
+            f"{name}: the paper's column is from its own paper; LLM-EMF's tables leave it out." for name in own
+        ]
+    if any(row.heading == row.row.title for row in done):
+        table.notes.append("A system without a remark in brackets is written faithfully from its source.")
+    table.notes += layout.row_notes(table)
+
+
+KIND = Kind("comparison", plan_comparison, facts, params, files, annotate, fill_rows, paper_value, blocks, line)
+
+
+def problems_of(group: Group, *, with_data: bool) -> dict[str, str]:
+    """Systems that cannot run, each with its reason.
+
+    Args:
+        with_data: whether the data is there to be looked at.
+    """
+    found = {}
+    for row in group.rows:
+        try:
+            plan = plan_search(group, row)
+            if with_data:
+                load_data(plan)
+        except InputError as error:
+            found[row.name] = str(error)
+    return found
+
+
+def print_plan(group: Group, problems: dict[str, str], parallel: int, console: Console) -> None:
+    """Every system with its space and trials, or why it cannot run, and where it comes from."""
+    columns = [Column("system", right=False), Column("status", right=False), Column("trials"), Column("seeds")]
+    block = Block("", [*columns, Column("searched", right=False, wrap=True)])
+    plans: dict[str, Plan] = {row.name: plan_search(group, row) for row in group.rows if row.name not in problems}
+    seeds = {row.name: 1 if model_class(row.name).closed_form else len(group.seeds) for row in group.rows}
+    for row in group.rows:
+        texts = [row.title, model_class(row.name).status]
+        if plan := plans.get(row.name):
+            texts += [str(plan.trials), str(seeds[row.name]), ", ".join(plan.space.varied_keys) or "nothing"]
+            block.lines.append([*map(Cell, texts)])
+        else:
+            problem = Cell(f"cannot run: {problems[row.name]}", "cannot run")
+            block.lines.append([*map(Cell, [*texts, "-", "-"]), problem])
+    console.print(rich_table(block))
+    total = sum(plan.trials for plan in plans.values())
+    text = f"\n{text_format.plural(total, 'trial')} of searches, {sum(seeds[name] for name in plans)} of seeds"
+    console.print(text + (f"; {describe_resources(next(iter(plans.values())), parallel)}" if plans else ""))
+    sources = [(row.title, model_class(row.name).source) for row in group.rows if model_class(row.name).source]
+    if sources:
+        shown = facts_table()
+        for name, source in sources:
+            shown.add_row(name, Text(source))
+        console.print()
+        console.print(shown)
+    print_nothing_started(console)

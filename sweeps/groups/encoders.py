@@ -1,0 +1,103 @@
+"""Which frozen features of a scenario stand for text, text with the LLM's words, and images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from llmemf.features.matrix import CLIP, TEXT_SOURCES, choose_encoder, feature_folders
+from llmemf.scenarios.scenario import Scenario
+
+
+class Encoders(BaseModel):
+    """Names of the encoders whose matrices the rows read; None where there is none, with the reason in `problems`.
+
+    `text` and `llm` are one encoder on the item's own words and on those with the LLM's: rows with the one and with the
+    other differ in nothing else.
+    """
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    text: str | None = None
+    llm: str | None = None
+    image: str | None = None
+    problems: dict[str, str] = {}
+    """Of `text`, `llm` and `image`: why there is none."""
+
+    @property
+    def best_text(self) -> str | None:
+        """Text with the LLM's words where there are any."""
+        return self.llm or self.text
+
+
+def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto") -> Encoders:
+    """Read from the manifests of a scenario's feature matrices which of them stands for what.
+
+    Args:
+        text, image: the encoders that the configuration names; `auto` is read as in training.
+    """
+    name = scenario.name
+    matrices = {kind: {} for kind in ("text", "image")}
+    for folder in feature_folders(scenario):
+        kind, _, encoder = folder.name.partition(".")
+        if kind in matrices:
+            matrices[kind][encoder] = _details(folder)
+    found = Encoders()
+    chosen, found.problems = {}, {}
+    for kind, wanted in (("text", text), ("image", image)):
+        present = sorted(matrices[kind])
+        root = (scenario.folder or Path()) / "features"
+        chosen[kind] = choose_encoder(root, kind, present) if wanted == "auto" else wanted
+        if not present:
+            found.problems[kind] = f"scenario {name!r} has no {kind} features"
+        elif chosen[kind] not in present:
+            found.problems[kind] = (
+                f"scenario {name!r} has {kind} features from {', '.join(present)}: name one with --set {kind}_encoder=..."
+            )
+    found.image = None if "image" in found.problems else chosen["image"]
+    if "text" in found.problems:
+        found.problems["llm"] = found.problems["text"]
+        return found
+    main = chosen["text"]
+    details = matrices["text"][main]
+    twins = _same_encoder(matrices["text"], details)
+    if _has_llm_text(details):
+        found.llm, found.text = main, twins.get("title")
+    else:
+        found.text = main
+        found.llm = next((twins[source] for source in TEXT_SOURCES if source in twins and source != "title"), None)
+    if found.llm is None:
+        found.problems["llm"] = (
+            f"scenario {name!r} has no text features with LLM text by the encoder of {main!r}: `llmemf features enrich "
+            f"{name}`, then `llmemf features encode {name} --text title title+llm`"
+        )
+    if found.text is None:
+        found.problems["text"] = (
+            f"scenario {name!r} has no text features without LLM text by the encoder of {main!r}: `llmemf features encode "
+            f"{name} --text title`"
+        )
+    return found
+
+
+def _has_llm_text(details: dict[str, Any]) -> bool:
+    return details.get("source") in ("llm", "title+llm")
+
+
+def _same_encoder(matrices: dict[str, dict[str, Any]], details: dict[str, Any]) -> dict[str, str]:
+    """Source -> name, of the matrices that one CLIP model with the same weights made of other texts."""
+    if details.get("family") != CLIP:
+        return {}
+    same = {name: other for name, other in matrices.items() if other.get("family") == CLIP}
+    weights = details.get("weights_sha256")
+    return {other["source"]: name for name, other in same.items() if other.get("weights_sha256") == weights}
+
+
+def _details(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "manifest.json").read_text())["details"])
+    except (OSError, ValueError, KeyError, TypeError):
+        # What is wrong with it is said where it is loaded.
+        return {}

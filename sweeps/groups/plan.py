@@ -1,0 +1,358 @@
+"""Plan groups: what all kinds have in common, from the command line to the sweeps that a group is made of."""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llmemf.command_line import command_line
+from llmemf.config import TrialConfig, parse_assignment, unknown_keys
+from llmemf.errors import InputError, nearest
+from llmemf.models import model_class
+from sweeps.cluster.resources import default_gpus
+from sweeps.core.plan import Options, Plan, build_plan, plan_resume
+from sweeps.core.settings import SAMPLE, SHARED_SETTINGS, as_values, load_settings, scenario_files
+from sweeps.groups.group import RESOURCES, Group, Row, root_of
+from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import best_of
+from sweeps.tracking.addresses import absolute_uri
+
+DEFAULT_SEEDS = 5
+IMMUTABLE_OPTIONS = {
+    "models": "--models",
+    "model": "--model",
+    "trials_per_model": "--trials-per-model",
+    "rows": "--rows",
+    "vary": "--vary",
+    "tune": "--tune",
+    "from_sweep": "--from",
+    "top": "--top",
+    "seeds": "--seeds",
+    "epochs": "--epochs",
+    "seed": "--seed",
+    "tracking_uri": "--tracking-uri",
+    "data_root": "--data-root",
+    "assignments": "--set",
+}
+"""Options that a stored group has once and for all."""
+
+
+@dataclass
+class GroupOptions:
+    """The command line of a group; None means that a file, a sweep or a default decides.
+
+    Each kind reads the options that it has: `models` and `trials_per_model` (comparison), `rows` and `tune` (ablation),
+    `sweep` and `top` (rerun), `model` and `vary` (study), `from_sweep` (ablation, study).
+    """
+
+    scenario: str | None = None
+    models: list[str] | None = None
+    trials_per_model: int | None = None
+    rows: list[str] | None = None
+    tune: int | None = None
+    from_sweep: str | None = None
+    sweep: str | None = None
+    top: int | None = None
+    model: str | None = None
+    vary: list[str] | None = None
+    seeds: int | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    concurrency: int | None = None
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    name: str | None = None
+    data_root: Path | None = None
+    tracking_uri: str | None = None
+    storage: Path = Path("mlruns")
+    ray_address: str | None = None
+    fresh_workers: bool | None = None
+    assignments: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        """The folder of the prepared scenarios, absolute."""
+        return (self.data_root or Path("data")).resolve()
+
+
+Planner = Callable[[GroupOptions, datetime.datetime], Group]
+
+
+def plan_group(
+    kind: str, new: Planner, options: GroupOptions, *, resume: bool = False, start_or_continue: bool = False
+) -> Group:
+    """The group that a command line means: a new one, or a stored one that is continued.
+
+    Args:
+        new: plans a new group of this kind.
+
+    Raises:
+        InputError: any mistake in options or scenario file, in one sentence.
+    """
+    if resume and start_or_continue:
+        raise InputError("--resume and --continue exclude each other: give one of them")
+    if start_or_continue:
+        if options.name is None:
+            raise InputError(f"--continue needs --name: the {kind} that is started, or continued where it exists")
+        resume = (root_of(kind, options.storage.resolve()) / options.name / f"{kind}.yaml").exists()
+        if resume:
+            options = GroupOptions(**{key: getattr(options, key) for key in (*RESOURCES, "storage", "name")})
+    if resume:
+        return resume_group(kind, options)
+    group = new(options, datetime.datetime.now())
+    check_new(group)
+    return group
+
+
+def shared_fields(options: GroupOptions, now: datetime.datetime) -> dict[str, Any]:
+    """Fields that every new group has from the command line: where it goes, and on which resources."""
+    storage = options.storage.resolve()
+    return {
+        "assignments": options.assignments,
+        "data_root": str(options.root),
+        "storage": str(storage),
+        "tracking_uri": absolute_uri(options.tracking_uri, storage),
+        "cpus_per_trial": 1 if options.cpus_per_trial is None else options.cpus_per_trial,
+        "gpus_per_trial": default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
+        "concurrency": options.concurrency,
+        "ray_address": options.ray_address,
+        "fresh_workers": bool(options.fresh_workers),
+        "created": now.isoformat(timespec="microseconds"),
+    }
+
+
+def seeds_after(seed: int, count: int | None) -> list[int]:
+    """The seeds that configurations are trained with: others than the search's own, whose luck must not count."""
+    return list(range(seed + 1, seed + 1 + (DEFAULT_SEEDS if count is None else count)))
+
+
+def check_new(group: Group) -> None:
+    """Check that a group may start under its name.
+
+    Raises:
+        InputError: the name is no good, or taken.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", group.name):
+        raise InputError(
+            f"--name {group.name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit"
+        )
+    if (group.folder / f"{group.kind}.yaml").exists():
+        raise InputError(
+            f"{_a(group.kind)} named {group.name!r} exists in {group.storage}: give --resume to continue it, or another "
+            "--name"
+        )
+    steps = [(name, step) for name in group.names for step in ("search", "seeds")]
+    taken = [group.sweep_name(*step) for step in steps if group.sweep_folder(*step).exists()]
+    if taken:
+        raise InputError(f"a sweep named {taken[0]!r} exists in {group.storage}: give another --name")
+
+
+def find_group(kind: str, storage: Path, name: str | None, scenario: str | None = None) -> Group:
+    """The stored group that is to be continued: the named one, or the newest (of a scenario).
+
+    Raises:
+        InputError: there is none; existing ones are offered.
+    """
+    root = root_of(kind, storage)
+    existing = sorted(path.parent.name for path in root.glob(f"*/{kind}.yaml"))
+    if name is not None and name not in existing:
+        hint = nearest(name, existing) if existing else f"none is stored in {root}"
+        raise InputError(f"--resume: there is no {kind} {name!r}: {hint}")
+    groups = [Group.load(kind, root / known) for known in existing if name in (None, known)]
+    matching = [group for group in groups if scenario is None or scenario in (group.requested, group.scenario)]
+    if not matching:
+        wanted = f"no {kind}" if scenario is None else f"no {kind} of scenario {scenario!r}"
+        found = f"stored ones: {', '.join(existing)}" if existing else "none is stored there"
+        raise InputError(f"--resume: {wanted} in {root}; {found}")
+    group = max(matching, key=lambda group: group.created)
+    # The folder may have been moved together with all that lies in it.
+    group.storage = str(storage)
+    return group
+
+
+def resume_group(kind: str, options: GroupOptions) -> Group:
+    """The stored group that a command line continues, with the resources of that line.
+
+    Raises:
+        InputError: there is none, or an option would change it.
+    """
+    changed = [flag for key, flag in IMMUTABLE_OPTIONS.items() if getattr(options, key) not in (None, [])]
+    if kind == "comparison":
+        # Systems can be added to one.
+        changed = [flag for flag in changed if flag != "--models"]
+    if changed:
+        raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {', '.join(changed)}")
+    group = find_group(kind, options.storage.resolve(), options.name, options.scenario)
+    for key in RESOURCES:
+        if getattr(options, key) is not None:
+            setattr(group, key, getattr(options, key))
+    return group
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
+def used_scenario(requested: str | None, data_root: Path) -> str:
+    """The scenario that is used for a requested one: itself, or the sample where its data is not there.
+
+    Raises:
+        InputError: none was requested, or nobody knows it; the nearest name is offered.
+    """
+    files = scenario_files()
+    if requested is None:
+        raise InputError(f"--scenario is missing; shipped ones: {', '.join(files)}")
+    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
+    if requested not in (SAMPLE, *prepared, *files):
+        hint = nearest(requested, sorted({*files, *prepared}))
+        raise InputError(f"unknown scenario {requested!r}: {hint}; see `{command_line('data', 'import', '--help')}`")
+    return requested if requested in (SAMPLE, *prepared) else SAMPLE
+
+
+def shared_settings(scenario: str, epochs: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a scenario's file says of its sweeps, and those of its settings that hold for every system."""
+    files = scenario_files()
+    values = load_settings(files[scenario]) if scenario in files else {}
+    fixed = {key: value for key, value in values.get("fixed", {}).items() if key in SHARED_SETTINGS}
+    if epochs is not None:
+        fixed["epochs"] = epochs
+    fixed.setdefault("epochs", TrialConfig.model_fields["epochs"].default)
+    return values, fixed
+
+
+def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
+    """The completed sweep that `--from` names.
+
+    Raises:
+        InputError: there is none, it is not completed, or it is of another scenario.
+    """
+    stored = sorted(path.parent.name for path in (storage / "sweeps").glob(f"*/{RECORD}"))
+    if name not in stored:
+        hint = nearest(name, stored) if stored else f"none is stored in {storage / 'sweeps'}"
+        raise InputError(f"--from: there is no sweep {name!r}: {hint}")
+    record = SweepRecord.load(storage / "sweeps" / name)
+    record.storage = str(storage)
+    if record.status != "completed":
+        raise InputError(f"--from {name}: {not_completed(record)}")
+    if scenario is not None and scenario not in (record.requested, record.scenario):
+        raise InputError(f"--from {name}: that sweep is of {record.scenario}, not of {scenario}")
+    return record
+
+
+def not_completed(record: SweepRecord) -> str:
+    resume = command_line("sweep", "--resume", "--name", record.name, storage=record.storage)
+    return f"sweep {record.name!r} is not completed ({record.status}): continue it with {resume}"
+
+
+def best_configuration(record: SweepRecord, options: GroupOptions) -> tuple[dict[str, Any], str]:
+    """The settings of a sweep's best trial with `--set` and `--epochs` over them, and where they come from.
+
+    Raises:
+        InputError: no trial has a value, or a setting is invalid.
+    """
+    plan = plan_resume(Options(name=record.name, storage=Path(record.storage)))
+    best = best_of(SweepState(record.folder).records.values())
+    if best is None:
+        raise InputError(f"--from {record.name}: no trial of it has a value")
+    fixed = {key: value for key, value in {**plan.fixed, **best.config}.items() if key not in ("model", "seed")}
+    return {**fixed, **assigned(plan.config_class, options)}, f"sweep {record.name} ({best.name})"
+
+
+def assigned(config_class: type[TrialConfig], options: GroupOptions) -> dict[str, Any]:
+    """The settings of `--set` and `--epochs`, one value each.
+
+    Raises:
+        InputError: a setting is unknown, invalid, or the seed.
+    """
+    given = dict(parse_assignment(text) for text in options.assignments)
+    if options.epochs is not None:
+        given["epochs"] = options.epochs
+    if "seed" in given:
+        raise InputError("--set seed: give --seed; the seeds after it are trained")
+    return checked_settings(config_class, given, "--set")
+
+
+def checked_settings(config_class: type[TrialConfig], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings in their own types, one value each.
+
+    Raises:
+        InputError: a setting is unknown, invalid, or has several values.
+    """
+    problems = unknown_keys(values, config_class.model_fields, where)
+    if problems:
+        raise InputError(problems[0])
+    found = {}
+    for key, value in values.items():
+        checked = as_values(config_class, key, value, where=where)
+        if len(checked) > 1:
+            raise InputError(f"{where}: {key}: one value is expected")
+        found[key] = checked[0]
+    return found
+
+
+def plan_search(group: Group, row: Row) -> Plan:
+    """The search of a row: a new sweep, or the stored one.
+
+    Raises:
+        InputError: the row cannot run.
+    """
+    if row.problem:
+        raise InputError(row.problem)
+    if (group.sweep_folder(row.name) / RECORD).exists():
+        return _stored_plan(group, row, "search")
+    return plan_new_search(group, row)
+
+
+def plan_new_search(group: Group, row: Row) -> Plan:
+    """The search of a row, whether one is stored or not."""
+    settings = SweepSettings(
+        model=row.model,
+        trials=group.trials,
+        fixed=group.config_of(row),
+        space=row.space,
+        constraints=group.constraints,
+        **{key: getattr(group, key) for key in ("search", "scheduler", "grace_period", "reduction_factor", "seed")},
+    )
+    return build_plan(_sweep_record(group, settings, row, "search", keep=1))
+
+
+def plan_seeds(group: Group, row: Row, config: dict[str, Any]) -> Plan:
+    """A configuration over all seeds, none of them stopped by a scheduler; a closed form has use for one only.
+
+    Args:
+        config: its settings, without `model` and `seed`.
+
+    Raises:
+        InputError: the row cannot run.
+    """
+    if row.problem:
+        raise InputError(row.problem)
+    if (group.sweep_folder(row.name, "seeds") / RECORD).exists():
+        return _stored_plan(group, row, "seeds")
+    seeds = group.seeds[:1] if model_class(row.model).closed_form else group.seeds
+    settings = SweepSettings(
+        model=row.model, search="grid", trials=len(seeds), scheduler="none", seed=group.seed, fixed=config,
+        space={"seed": seeds},
+    )  # fmt: skip
+    return build_plan(_sweep_record(group, settings, row, "seeds", keep=len(seeds)), whole_grid=True)
+
+
+def _sweep_record(group: Group, settings: SweepSettings, row: Row, step: str, keep: int) -> SweepRecord:
+    shared = ("requested", "scenario", "data_root", "storage", "tracking_uri", *RESOURCES)
+    return SweepRecord(
+        **settings.model_dump(),
+        **{key: getattr(group, key) for key in shared},
+        name=group.sweep_name(row.name, step),
+        keep=keep,
+        created=datetime.datetime.now().isoformat(timespec="microseconds"),
+    )
+
+
+def _stored_plan(group: Group, row: Row, step: str) -> Plan:
+    resources = {key: getattr(group, key) for key in RESOURCES}
+    return plan_resume(Options(name=group.sweep_name(row.name, step), storage=Path(group.storage), **resources))

@@ -1,0 +1,350 @@
+"""Reruns: the best trials of a sweep again over seeds; validation chooses one of them, and only then that one is tested.
+
+The rows are trials. Each is trained over seeds other than the sweep's own, so that the luck of the search does not count.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from llmemf import text_format
+from llmemf.errors import InputError
+from llmemf.scenarios.scenario import Scenario
+from sweeps.core.plan import Options, plan_resume
+from sweeps.core.settings import space_keys
+from sweeps.groups.group import RESOURCES, Group, Row
+from sweeps.groups.kind import Kind
+from sweeps.groups.plan import GroupOptions, not_completed, seeds_after
+from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number, p_value
+from sweeps.groups.significance import Test
+from sweeps.groups.spread import Spread
+from sweeps.groups.table import OBJECTIVE, Table, TableRow
+from sweeps.state.sweep_record import SweepRecord, find_sweep
+from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import ranked
+from sweeps.tracking.addresses import absolute_uri
+
+DEFAULT_TOP = 3
+ALPHA = 0.05
+METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
+
+
+def plan_rerun(options: GroupOptions, now: datetime.datetime) -> Group:
+    """Plan a new rerun of a completed sweep: the named one, or the newest.
+
+    Raises:
+        InputError: any mistake in options, in one sentence.
+    """
+    storage = options.storage.resolve()
+    folder = find_sweep(storage, "rerun", name=options.sweep, scenario=None)
+    sweep = SweepRecord.load(folder)
+    sweep.storage = str(storage)
+    if sweep.status != "completed":
+        raise InputError(not_completed(sweep))
+    if "seed" in space_keys(sweep.space):
+        raise InputError(f"sweep {sweep.name!r} is one configuration over seeds already: name a sweep that searched")
+    plan, state = plan_resume(Options(name=sweep.name, storage=storage)), SweepState(folder)
+    top = DEFAULT_TOP if options.top is None else options.top
+    best = [record for record in ranked(state.records.values()) if record.outcome in ("completed", "pruned")][:top]
+    rows = [
+        Row(
+            name=record.name,
+            title=record.name,
+            model=sweep.model,
+            overrides={k: v for k, v in {**plan.fixed, **record.config}.items() if k not in ("model", "seed")},
+            varied=record.varied,
+            objective=record.objective,
+        )
+        for record in best
+    ]
+    given = {key: getattr(options, key) for key in RESOURCES if getattr(options, key) is not None}
+    uri = options.tracking_uri
+    return Group(
+        kind="rerun",
+        name=options.name or f"{sweep.name}-rerun",
+        requested=sweep.requested,
+        scenario=sweep.scenario,
+        rows=rows,
+        test="winner",
+        facts={"sweep": sweep.name, "asked": top, "earlier_looks": len(state.tests)},
+        seed=sweep.seed,
+        seeds=seeds_after(sweep.seed, options.seeds),
+        fingerprint=sweep.fingerprint,
+        data_root=sweep.data_root if options.data_root is None else str(options.root),
+        storage=str(storage),
+        tracking_uri=sweep.tracking_uri if uri is None else absolute_uri(uri, storage),
+        created=now.isoformat(timespec="microseconds"),
+        **{key: getattr(sweep, key) for key in RESOURCES} | given,
+    )
+
+
+def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    said = [("sweep", f"{group.facts['sweep']}, {_model(group)} on {group.scenario}")]
+    if scenario is not None:
+        said.append(("data", f"{scenario.name} ({scenario.fingerprint[:8]})"))
+    for row in group.rows:
+        text = f"{row.name}  {row.objective:.4f}  {text_format.settings(row.varied)}"
+        said.append(("trials" if row is group.rows[0] else "", text))
+    count, seeds = text_format.plural(len(group.seeds), "seed"), ", ".join(map(str, group.seeds))
+    return [*said, ("each", f"{count} ({seeds}); the best on validation is tested once")]
+
+
+def params(group: Group) -> dict[str, Any]:
+    return {
+        "sweep_again": group.facts["sweep"],
+        "trials": "+".join(group.names),
+        "seeds": "+".join(map(str, group.seeds)),
+    }
+
+
+def _model(group: Group) -> str:
+    return group.rows[0].model if group.rows else "no trial"
+
+
+def line(table: Table, row: TableRow, place: int, earlier: bool) -> Text:
+    text = Text(f"{place}/{len(table.group.rows)}  ", style="dim")
+    text.append(f"{row.name}  ", style="bold not dim")
+    spread, why = row.cells.get(OBJECTIVE), _why(row)
+    if spread is None:
+        return text.append(why or "failed", style="red not dim")
+    text.append(f"validation {number(spread, 4)}", style="not dim")
+    text.append(f" ({row.row.objective:.4f} in the sweep), {text_format.plural(spread.count, 'seed')}")
+    text.append(f", {why}" if why else "", style="red not dim")
+    return text.append(", earlier" if earlier else "")
+
+
+def _why(row: TableRow) -> str:
+    """Why there are no numbers, or fewer than there should be; "" where there are all."""
+    if row.result.outcome == "missing":
+        return f"cannot run: {row.result.reason}"
+    return row.result.reason or ("" if row.result.outcome == "done" else "not run yet")
+
+
+def annotate(table: Table) -> None:
+    """What the order of the rows does not prove, and what a reader must know."""
+    if table.leader and table.complete:
+        table.warnings = _warnings(table)
+    group = table.group
+    table.notes = [
+        ("Validation: the sweep's objective at each seed's best epoch, over "
+        f"{text_format.plural(len(group.seeds), 'seed')} other than the sweep's own; mean, sample standard deviation, 95 % "
+        "interval of the mean (Student's t). No scheduler stopped a seed.")
+    ]
+    if len(table.rows) > 1:
+        table.notes.append(
+            "p: paired two-sided t-test over seeds against the leader, with Holm's correction. Few seeds find large "
+            "differences only."
+        )
+    spreads = {row.name: row.cells[OBJECTIVE] for row in table.rows if OBJECTIVE in row.cells}
+    lucky = [name for name, spread in spreads.items() if group.row(name).objective > (spread.high or math.inf)]
+    if lucky:
+        table.notes.append(
+            f"In the sweep {', '.join(lucky)} scored above the interval of its seeds: chosen as the best of many, it was "
+            "lucky."
+        )
+    if any(row.result.seeds for row in table.rows):
+        table.notes.append(
+            "The configuration was chosen on validation; its seeds looked at the test split once each. The sweep itself had "
+            f"looked at it {text_format.plural(group.facts.get('earlier_looks', 0), 'time')} before."
+        )
+    asked = group.facts.get("asked", DEFAULT_TOP)
+    if len(group.rows) < asked:
+        table.notes.append(f"{asked} were asked for; the sweep has {len(group.rows)} trials with a value.")
+    by_name = sorted(table.rows, key=lambda row: group.names.index(row.name))
+    table.notes += dict.fromkeys(note for row in by_name for note in row.result.notes)
+
+
+def _warnings(table: Table) -> list[str]:
+    best, found = table.row(table.leader), []
+    others = [row for row in table.rows if OBJECTIVE in row.cells and row is not best]
+    if table.winner != best.name:
+        found.append(
+            f"{table.winner} was chosen and tested earlier; {best.name} leads now and is not tested: the test split has one "
+            "look."
+        )
+    spread = best.cells[OBJECTIVE]
+    if others and spread.count < 2:
+        return [*found, "One seed says nothing about the spread: which of these is the best is not known. Give --seeds 5."]
+    parts, close = [], []
+    for row in others:
+        test = row.seed_tests.get(OBJECTIVE)
+        if test is None or not test.adjusted < ALPHA:
+            same = "intervals overlap" if spread.overlaps(row.cells[OBJECTIVE]) else "intervals apart"
+            close.append(row)
+            parts.append(f"{row.name} (p {p_value(test)}, {same})")
+    if close:
+        what = "The ranking is within the noise" if close[0] is others[0] else "Not all of the ranking stands"
+        seeds = text_format.plural(spread.count, "seed")
+        found.append(f"{what}: over {seeds} {best.name} cannot be told from {', '.join(parts)}.")
+    return found
+
+
+HEADINGS = ("in the sweep", "mean", "sd", "95 % interval", "p", "seeds", "best epoch")
+
+
+def cells(row: TableRow) -> list[str]:
+    """A configuration's numbers on validation: in the sweep, mean, deviation, interval, p, seeds, epochs."""
+    spread = row.cells.get(OBJECTIVE)
+    if spread is None:
+        return [_four(row.row.objective), *["-"] * 6]
+    test = row.seed_tests.get(OBJECTIVE)
+    p = "leader" if test is None else p_value(test)
+    return [_four(row.row.objective), *_mean_and_interval(spread), p, str(spread.count), f"{np.mean(row.epochs):.3g}"]
+
+
+def _four(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _mean_and_interval(spread: Spread) -> list[str]:
+    interval = "-" if spread.low is None else f"{_four(spread.low)} to {_four(spread.high)}"
+    return [_four(spread.mean), _four(spread.deviation), interval]
+
+
+def _validation_block(table: Table, *, terminal: bool) -> Block:
+    columns = [Column("trial", right=False), *map(Column, HEADINGS), Column("settings", right=False, wrap=True)]
+    block = Block("Validation", columns)
+    for row in table.rows:
+        settings, winner = text_format.settings(row.row.varied), row.name == table.winner
+        if terminal:
+            style = "winner" if winner else ""
+            block.lines.append([Cell(text, style) for text in (row.name, *cells(row), settings)])
+        else:
+            name = f"**{row.name}**" if winner else row.name
+            name += f" ({_why(row)})" if _why(row) else ""
+            block.lines.append([*map(Cell, (name, *cells(row), settings))])
+    return block
+
+
+def _markdown(table: Table) -> str:
+    group = table.group
+    page = [_validation_block(table, terminal=False)]
+    names = [name for name in table.rows[0].values if name.startswith("val") and name.count("/") == 2] if table.rows else []
+    if names:
+        block = Block("", [Column("metric"), *(Column(row.name) for row in table.rows)])
+        for name in names:
+            block.lines.append([Cell(name), *(Cell(number(row.cells.get(name), 4)) for row in table.rows)])
+        page.append(block)
+    if table.tested:
+        block = Block(f"Test of {table.winner}", [*map(Column, ("metric", "mean", "sd", "95 % interval"))])
+        for metric, spread in table.tested.items():
+            block.lines.append([*map(Cell, (metric, *_mean_and_interval(spread)))])
+        page.append(block)
+    title, subtitle = f"Rerun of {group.facts['sweep']}", f"{_model(group)} on scenario `{group.scenario}`."
+    return markdown(title, subtitle, page, table.notes, table.warnings)
+
+
+def blocks(table: Table, console: Console) -> list[Block]:
+    """The configurations in order, and the winner's test: one line per domain and ranking."""
+    validation = _validation_block(table, terminal=True)
+    validation.gap = 1 if console.width < 120 else 2
+    if not table.tested:
+        return [validation]
+    columns = [Column(f"test of {table.winner}", right=False), Column("ranked among", right=False)]
+    columns += [Column(metric.upper().replace("_", "@")) for metric in METRICS]
+    tested = Block(f"Test of {table.winner}", columns, gap=1)
+    for domain in table.domains:
+        for prefix, among in (("test", "stored candidates"), ("test_full", "all items")):
+            spreads = [table.tested.get(f"{prefix}/{domain}/{metric}") for metric in METRICS]
+            tested.lines.append([*map(Cell, (domain, among, *(number(spread, 4) for spread in spreads)))])
+    return [validation, tested]
+
+
+CSV_COLUMNS = (
+    "rank", "trial", "winner", "metric", "mean", "sd", "low", "high", "seeds", "values", "p", "p_holm", "in_the_sweep",
+    "settings", "reason",
+)  # fmt: skip
+
+
+def _csv(table: Table) -> str:
+    """One line per configuration and metric, unrounded, as fractions: the objective, validation, and the winner's test."""
+    lines = []
+    for place, row in enumerate(table.rows, start=1):
+        shared = {
+            "rank": place,
+            "trial": row.name,
+            "winner": int(row.name == table.winner),
+            "settings": text_format.settings(row.row.varied),
+            "reason": _why(row),
+        }
+        lines += [] if row.cells else [shared]
+        for metric, spread in row.cells.items():
+            made = {
+                **shared,
+                "metric": metric,
+                "mean": spread.mean,
+                "sd": spread.deviation,
+                "low": spread.low,
+                "high": spread.high,
+                "seeds": spread.count,
+                "values": ";".join(map(repr, row.values[metric].values())),
+            }
+            if metric == OBJECTIVE:
+                made["in_the_sweep"] = row.row.objective
+                if test := row.seed_tests.get(metric):
+                    made |= {"p": test.p, "p_holm": test.adjusted}
+            lines.append(made)
+    return csv_text(CSV_COLUMNS, lines)
+
+
+def _json(table: Table) -> str:
+    """All of it for a program: configurations, values by seed, tests, warnings."""
+    group = table.group
+    content = {
+        "sweep": group.facts["sweep"],
+        "rerun": group.name,
+        "scenario": group.scenario,
+        "fingerprint": group.fingerprint,
+        "model": _model(group),
+        "seeds": group.seeds,
+        "winner": table.winner,
+        "configurations": [
+            {
+                "trial": row.name,
+                "settings": row.row.varied,
+                "configuration": row.row.overrides,
+                "in_the_sweep": row.row.objective,
+                "objective": {str(seed): value for seed, value in row.values.get(OBJECTIVE, {}).items()},
+                "spread": vars(row.cells[OBJECTIVE]) if OBJECTIVE in row.cells else None,
+                "validation": {
+                    name: list(values.values())
+                    for name, values in row.values.items()
+                    if name != OBJECTIVE and name not in row.result.metrics
+                },
+                "against_leader": _plain(row.seed_tests.get(OBJECTIVE)),
+                "reason": _why(row),
+            }
+            for row in table.rows
+        ],
+        "test": {metric: vars(spread) for metric, spread in table.tested.items()},
+        "earlier_looks": group.facts.get("earlier_looks", 0),
+        "warnings": table.warnings,
+        "notes": table.notes,
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _plain(test: Test | None) -> dict[str, Any] | None:
+    if test is None:
+        return None
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in vars(test).items()}
+
+
+def files(table: Table) -> dict[str, str]:
+    return {"rerun.md": _markdown(table), "rerun.csv": _csv(table), "rerun.json": _json(table)}
+
+
+def beside(group: Group) -> Path:
+    """The folder of the sweep, whose leaderboard the tables stand beside."""
+    return Path(group.storage) / "sweeps" / group.facts["sweep"]
+
+
+KIND = Kind("rerun", plan_rerun, facts, params, files, annotate, blocks=blocks, line=line, beside=beside)

@@ -1,0 +1,138 @@
+"""How far a group is, as it follows from its event log: which row has which result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sweeps.state.event_log import EVENT_LOG, EventLog
+
+OUTCOMES = ("done", "failed", "missing")
+KEYS = ("row", "model", "trial")
+"""Under which an event names its row: the first one today, the others in logs of a former version."""
+
+
+@dataclass
+class SeedResult:
+    """One seed of the chosen configuration.
+
+    Attributes:
+        metrics: of the test split, as `llmemf.ranking.summarise` gives them.
+        best_epoch, epochs_run: of its training.
+        seconds: of training steps, without validation and start-up.
+    """
+
+    metrics: dict[str, float]
+    best_epoch: int
+    epochs_run: int
+    seconds: float
+
+
+@dataclass
+class RowResult:
+    """What is known of one row.
+
+    Attributes:
+        outcome: "" while it is under way, `done`, `failed` (every trial or seed), `missing` (it cannot run on this data).
+        reason: why it failed or cannot run, or what is to be said of one that is done.
+        status: how the system relates to its source.
+        seeds: seed -> result.
+        search: how its search went, see `evaluation.search_facts`.
+        chosen: the searched settings of the chosen configuration.
+        parameters: number of trainable scalars.
+        facts: what the model says of itself.
+        notes: what a reader of its numbers must know.
+    """
+
+    name: str
+    outcome: str = ""
+    reason: str = ""
+    status: str = ""
+    seeds: dict[int, SeedResult] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
+    chosen: dict[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def values(self, metric: str) -> dict[int, float]:
+        """Seed -> a test metric, of every seed that has it, as fractions."""
+        return {seed: found.metrics[metric] for seed, found in sorted(self.seeds.items()) if metric in found.metrics}
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the test metrics of any seed, sorted."""
+        return sorted(set().union(*(seed.metrics for seed in self.seeds.values())))
+
+
+class GroupState:
+    """The results of a group and the event log that they follow from.
+
+    Args:
+        folder: the group's folder.
+
+    Raises:
+        InputError: the event log is damaged.
+
+    Attributes:
+        results: name -> result.
+        seconds: running time so far, interruptions left out.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.event_log = EventLog(folder / EVENT_LOG)
+        self.results: dict[str, RowResult] = {}
+        self.seconds = 0.0
+        self._last_time: int | None = None
+        for event in self.event_log.read():
+            self._apply(event)
+
+    @property
+    def is_new(self) -> bool:
+        return self._last_time is None
+
+    def result(self, row: str) -> RowResult:
+        return self.results.setdefault(row, RowResult(row))
+
+    def open(self, **facts: Any) -> None:
+        """A driver takes the group over."""
+        self._write("opened", **facts)
+
+    def tested(self, row: str, seed: int, result: SeedResult, **facts: Any) -> None:
+        """One seed of a row was evaluated on the test split.
+
+        Args:
+            facts: `parameters`, `status` and `facts` of the model.
+        """
+        self._write("tested", row=row, seed=seed, result=vars(result), **facts)
+
+    def end(self, row: str, outcome: str, reason: str = "", **facts: Any) -> None:
+        """A row is finished; what failed or was missing is tried again by a driver that continues.
+
+        Args:
+            facts: further attributes of `RowResult`.
+        """
+        assert outcome in OUTCOMES, outcome
+        self._write("ended", row=row, outcome=outcome, reason=reason, **facts)
+
+    def stop(self, reason: str) -> None:
+        """The driver ends in order."""
+        self._write("stopped", reason=reason)
+
+    def _write(self, event: str, **content: Any) -> None:
+        self._apply(self.event_log.append(event, **content))
+
+    def _apply(self, event: dict[str, Any]) -> None:
+        if self._last_time is not None and event["event"] != "opened":
+            self.seconds += max(0, event["time"] - self._last_time) / 1000
+        self._last_time = event["time"]
+        row = next((event[key] for key in KEYS if key in event), None)
+        if row is None:
+            return
+        result = self.result(row)
+        if event["event"] == "tested":
+            result.seeds[event["seed"]] = SeedResult(**event["result"])
+        # Facts of later events replace those of earlier ones.
+        for key in {"outcome", "reason", "status", "search", "chosen", "parameters", "facts", "notes"} & event.keys():
+            setattr(result, key, event[key])

@@ -1,0 +1,141 @@
+"""Studies: one row per value of a setting (one per combination of several), everything else as it is, one table.
+
+The shared configuration is that of a sweep's best trial, or a system's defaults with the scenario's shared settings.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import re
+from typing import Any
+
+from llmemf import text_format
+from llmemf.config import build_config, parse_assignment
+from llmemf.errors import InputError, nearest
+from llmemf.models import MODELS, model_class
+from llmemf.scenarios.scenario import Scenario
+from sweeps.core.settings import as_values
+from sweeps.groups import layout
+from sweeps.groups.group import Group, Row
+from sweeps.groups.kind import Kind
+from sweeps.groups.plan import (
+    GroupOptions,
+    assigned,
+    best_configuration,
+    named_sweep,
+    seeds_after,
+    shared_fields,
+    shared_settings,
+    used_scenario,
+)
+from sweeps.groups.render import tex
+from sweeps.groups.table import Table
+from sweeps.groups.terminal import data_fact, set_fact
+
+
+def plan_study(options: GroupOptions, now: datetime.datetime) -> Group:
+    """Plan a new study.
+
+    Raises:
+        InputError: any mistake in options or scenario file, in one sentence.
+    """
+    if options.from_sweep is not None:
+        record = named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
+        model, requested, used, seed = record.model, options.scenario or record.requested, record.scenario, record.seed
+        if options.model not in (None, model):
+            raise InputError(f"--model {options.model}: sweep {record.name!r} is of {model}: leave --model out")
+        fixed, origin = best_configuration(record, options)
+    else:
+        requested, used = options.scenario, used_scenario(options.scenario, options.root)
+        model = options.model or "llm_emf"
+        if model not in MODELS:
+            raise InputError(f"--model: unknown system {model!r}: {nearest(model, MODELS)}")
+        values, shared = shared_settings(used, options.epochs)
+        seed, known = values.get("seed", 0), model_class(model).config_class.model_fields
+        fixed = {key: value for key, value in shared.items() if key in known}
+        fixed |= assigned(model_class(model).config_class, options)
+        origin = f"the defaults of {model} with what all systems share on {used}"
+    seed = seed if options.seed is None else options.seed
+    return Group(
+        kind="study",
+        name=options.name or f"{used}-{now:%Y%m%d-%H%M%S}",
+        requested=requested,
+        scenario=used,
+        rows=_rows(model, fixed, options.vary or []),
+        seed=seed,
+        seeds=seeds_after(seed, options.seeds),
+        fixed=fixed,
+        origin=origin,
+        **shared_fields(options, now),
+    )
+
+
+def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
+    """A row per combination of the values of `--vary KEY=VALUE,VALUE`, the last key changing fastest."""
+    config_class, grid = model_class(model).config_class, {}
+    for text in vary:
+        key, value = parse_assignment(text)
+        if key not in config_class.model_fields or key in ("model", "seed"):
+            valid = sorted(set(config_class.model_fields) - {"model", "seed"})
+            raise InputError(f"--vary {text}: {key!r} is no setting that can be varied: {nearest(key, valid)}")
+        if key in grid:
+            raise InputError(f"--vary {text}: {key} is varied already")
+        grid[key] = as_values(config_class, key, value, where="--vary")
+    if not grid:
+        raise InputError("--vary is missing: KEY=VALUE,VALUE,...")
+    rows = []
+    for values in itertools.product(*grid.values()):
+        overrides = dict(zip(grid, values, strict=True))
+        title = text_format.settings(overrides)
+        row = Row(name=re.sub(r"[^A-Za-z0-9._-]+", "-", title), title=title, model=model, overrides=overrides, varied=overrides)
+        if row.name in [other.name for other in rows]:
+            raise InputError(f"--vary: {title} is given twice")
+        try:
+            build_config(config_class, {"model": model, **fixed, **overrides}, where=title)
+        except InputError as error:
+            row.problem = str(error)
+        rows.append(row)
+    if all(row.problem for row in rows):
+        raise InputError(rows[0].problem)
+    return rows
+
+
+def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    count, seeds = (text_format.plural(len(what), noun) for what, noun in ((group.rows, "row"), (group.seeds, "seed")))
+    return [
+        data_fact(group, scenario),
+        ("rows", f"{count} of {group.rows[0].model}, {seeds} each, each seed tested once"),
+        ("varied", ", ".join(row.title for row in group.rows)),
+        ("configuration", group.origin),
+        ("shared", text_format.settings(group.fixed)),
+        *set_fact(group),
+    ]
+
+
+def params(group: Group) -> dict[str, Any]:
+    own = {"rows": "+".join(group.names), "configuration": group.origin, "seeds": "+".join(map(str, group.seeds))}
+    return {**group.fixed, **own}
+
+
+def files(table: Table) -> dict[str, str]:
+    name, model = table.scenario.name, table.group.rows[0].model
+    subtitle = f"{model} on scenario `{name}`: {table.group.origin}."
+    return {
+        "study.md": layout.page_markdown(table, subtitle, layout.rows_block(table)),
+        "study.csv": layout.page_csv(table),
+        "study.tex": layout.page_latex(table, f"{tex(model)} on {tex(name)}."),
+    }
+
+
+def annotate(table: Table) -> None:
+    seeds = text_format.plural(len(table.group.seeds), "seed")
+    protocol = (
+        f"In percent: mean and standard deviation over {seeds}; all other settings are those of {table.group.origin}. Each "
+        "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and deviation over "
+        "seeds. Bold: best; underlined: second."
+    )
+    table.notes = [*layout.protocol_notes(table, protocol, "row"), *layout.row_notes(table)]
+
+
+KIND = Kind("study", plan_study, facts, params, files, annotate)

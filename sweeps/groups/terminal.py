@@ -1,0 +1,119 @@
+"""What a group says in the terminal at its start and at its end, and what it would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from llmemf import text_format
+from llmemf.command_line import command_line
+from llmemf.scenarios.scenario import Scenario
+from sweeps.core.summary import print_command
+from sweeps.groups.group import Group
+from sweeps.groups.render import Block, Cell, Column, facts_table, rich_table
+from sweeps.groups.results import GroupState
+from sweeps.groups.table import Table
+
+
+def print_start(group: Group, facts: Sequence[tuple[str, str]], state: GroupState | None, console: Console) -> None:
+    """What is run, on what, with which budget, and where it goes."""
+    shown = facts_table()
+    shown.add_row(group.kind, Text(group.name, style="bold"))
+    if state is not None and not state.is_new:
+        done = sum(result.outcome == "done" for result in state.results.values())
+        shown.add_row("goes on", f"{done} of {text_format.plural(len(group.rows), group.noun)} done")
+    for name, text in facts:
+        shown.add_row(name, Text(text))
+    shown.add_row("writes to", str(group.folder))
+    console.print(shown)
+    console.print()
+
+
+def data_fact(group: Group, scenario: Scenario | None) -> tuple[str, str]:
+    """A scenario and its sizes, in one line."""
+    if scenario is None:
+        return "data", f"{group.scenario} (made when the {group.kind} starts)"
+    sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
+    sequences = f"{len(scenario.train):,} sequences, {len(scenario.test):,} test cases"
+    return "data", f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {sequences}"
+
+
+def set_fact(group: Group) -> list[tuple[str, str]]:
+    return [("set", " ".join(group.assignments))] if group.assignments else []
+
+
+def print_end(
+    blocks: Sequence[Block], table: Table, state: GroupState, files: str, undelivered: str, page: str, console: Console
+) -> None:
+    """The tables, what to know about them, where everything lies, and how to repeat what failed.
+
+    Args:
+        files: names of the files with the tables.
+        undelivered: what MLflow lacks.
+        page: where MLflow's pages show the runs, below the address of its server.
+    """
+    group = table.group
+    console.print()
+    for block in blocks:
+        console.print(rich_table(block))
+        console.print()
+    for warning in table.warnings:
+        console.print(f"warning: {warning}", style="bold yellow", highlight=False)
+    for note in table.notes:
+        console.print(note, style="dim", highlight=False)
+    console.print()
+    facts = facts_table()
+    style = "green" if group.status == "completed" else "red"
+    took = f"in {text_format.duration(state.seconds)}"
+    facts.add_row(group.kind, Text.assemble(group.name, " ", (group.status, f"bold {style}"), f" {took}"))
+    facts.add_row("tables", f"{group.folder}/{files}")
+    if undelivered:
+        facts.add_row("note", undelivered)
+    console.print(facts)
+    if group.tracking_uri.startswith("http"):
+        print_command(console, "browse", group.tracking_uri.rstrip("/") + page)
+    else:
+        print_command(console, "browse", command_line("ui", storage=group.storage))
+    if any(row.state and not row.row.problem for row in table.rows):
+        print_command(console, "try again", group.resume_command())
+
+
+def print_rows(group: Group, sections: Mapping[str, str], console: Console) -> None:
+    """Every row with what it changes, or why it cannot run.
+
+    Args:
+        sections: section -> its heading.
+    """
+    if not all(row.title for row in group.rows):
+        console.print(f"rows  {', '.join(group.names)}")
+        console.print("Which of them can run is known when the data is there.", style="dim")
+        return
+    columns = [Column("row", right=False), Column("", right=False, wrap=True)]
+    block = Block("", [*columns, Column("what it changes", right=False, wrap=True)])
+    for section in dict.fromkeys(row.section for row in group.rows):
+        if section:
+            block.lines.append([Cell(sections[section], "section")])
+        for row in group.rows:
+            if row.section == section:
+                changes = Cell(f"cannot run: {row.problem}", "cannot run") if row.problem else Cell(
+                    text_format.settings(row.shown)
+                )  # fmt: skip
+                full = " (full model)" if row.name == group.reference else ""
+                block.lines.append([Cell(row.name), Cell(row.title + full), changes])
+    console.print(rich_table(block))
+    able = sum(not row.problem for row in group.rows)
+    trials = f"{able * group.trials:,} trials of searches at most, " if group.trials else ""
+    count = text_format.plural(len(group.rows), "row")
+    console.print(f"\n{able} of {count} can run: {trials}{able * len(group.seeds)} of seeds")
+
+
+def print_nothing_started(console: Console) -> None:
+    console.print("\ndry run: nothing was started or written", style="dim")
+
+
+def is_there(group: Group) -> bool:
+    """Whether the data of a group is prepared."""
+    return (Path(group.data_root) / group.scenario / "manifest.json").exists()

@@ -1,0 +1,97 @@
+"""MLflow's view of a group: one run above the runs of its sweeps, with the tables."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmemf.errors import InputError
+from sweeps.core.results import code_version
+from sweeps.groups.group import Group
+from sweeps.tracking.mlflow_writer import PARENT, MlflowWriter, Operation, TrackingTarget, one_line
+from sweeps.tracking.runs import STATUS, finite
+
+
+class GroupTracking:
+    """The run of a group.
+
+    Args:
+        params: of the run.
+        client: makes the MLflow client; tests give their own.
+    """
+
+    def __init__(self, group: Group, params: dict[str, Any], client: Callable[[], Any] | None = None) -> None:
+        self.group, self.params = group, params
+        tags = {
+            group.kind: group.name,
+            "scenario": group.scenario,
+            "seed": str(group.seed),
+            "fingerprint": group.fingerprint,
+            "code": code_version(),
+            "mlflow.source.name": f"sweeps/{group.command}",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
+            "mlflow.user": getpass.getuser(),
+        }
+        if group.is_fallback:
+            tags["asked_for"] = group.requested
+        local = not group.tracking_uri.startswith(("http", "databricks"))
+        artifacts = (Path(group.storage) / "artifacts" / group.scenario).as_uri() if local else None
+        # No sweep has a space in its name.
+        self.name = f"{group.kind} {group.name}"
+        self.writer = MlflowWriter(
+            TrackingTarget(group.tracking_uri, group.scenario, self.name, artifacts, tags), client
+        )
+
+    def open(self) -> None:
+        """Create the run, or find that of an earlier driver.
+
+        Raises:
+            InputError: the tracking server or database cannot be reached.
+        """
+        group, writer = self.group, self.writer
+        try:
+            found = writer.search(f"tags.sweep = '{self.name}'")
+            if found:
+                writer.runs[PARENT] = found[0].info.run_id
+                writer.deliver(Operation("reopen", PARENT, {}))
+            else:
+                writer.deliver(Operation("create", PARENT, {"name": self.name, "start": _now()}))
+                writer.deliver(Operation("params", PARENT, {"params": self.params}))
+        except Exception as error:
+            raise InputError(
+                f"tracking at {group.tracking_uri} does not work ({one_line(error)}); start the server, or give another "
+                "--tracking-uri"
+            ) from error
+
+    def tags_of(self, step: str) -> dict[str, str]:
+        """Tags that hang a sweep below this run."""
+        return {self.group.kind: self.group.name, "step": step, "mlflow.parentRunId": self.writer.runs[PARENT]}
+
+    def close(self, outcome: str, metrics: dict[str, float], paths: list[Path], page: str) -> str:
+        """Write metrics and files, and close the run; says in one line what failed ("" if nothing).
+
+        Args:
+            page: the tables in Markdown, for the run's description.
+        """
+        if metrics:
+            self.writer.write("metrics", PARENT, values=finite(metrics), step=0, time=_now())
+        self.writer.write("tags", PARENT, tags={"mlflow.note.content": page})
+        for path in paths:
+            self.writer.write("artifact", PARENT, path=str(path), folder=None)
+        self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=_now())
+        return self.writer.close()
+
+    def page(self) -> str:
+        """Where MLflow's pages show the runs, below the address of the server; "" if it is unknown."""
+        try:
+            return f"/#/experiments/{self.writer.experiment()}/runs?workflowType=machine_learning"
+        except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
+            return ""
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

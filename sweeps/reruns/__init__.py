@@ -1,1 +1,0 @@
-"""The best configurations of a sweep again, over seeds."""

@@ -1,0 +1,79 @@
+"""The files of groups: of this version, and of the former one, in which each kind had a format of its own."""
+
+import pytest
+import yaml
+from group_fakes import Floor, go, make_sweep, plan, resume
+
+from llmemf.errors import InputError
+from sweeps.groups.encoders import Encoders
+from sweeps.groups.group import Group
+
+SHARED = (
+    "name", "requested", "scenario", "seeds", "seed", "data_root", "storage", "tracking_uri", "cpus_per_trial",
+    "gpus_per_trial", "concurrency", "ray_address", "fresh_workers", "fingerprint", "created", "status",
+)  # fmt: skip
+SEARCHES = ("search", "scheduler", "grace_period", "reduction_factor", "assignments", "fixed")
+OFFLINE = Encoders(text="offline", image="offline", problems={"llm": "no LLM text"})
+
+
+@pytest.fixture(autouse=True)
+def here(project_folder):
+    return make_sweep("s1", {0.003: 0.4, 0.01: 0.6})
+
+
+def made(kind):
+    """A group that ran to its end."""
+    if kind == "comparison":
+        group = plan(kind, scenario="sample", name="g1", models=["popularity", "sasrec"], trials_per_model=2, seeds=2)
+    elif kind == "ablation":
+        group = plan(kind, scenario="sample", name="g1", rows=["ids", "text", "text_llm"], seeds=2)
+        group.facts["encoders"] = OFFLINE.model_dump()
+    else:
+        group = plan(kind, sweep="s1", name="g1", top=2, seeds=2)
+    code, text = go(group, Floor())
+    assert code == 0, text
+    return group
+
+
+def former(group):
+    """What the former version wrote of a group."""
+    keys = SHARED if group.kind == "rerun" else (*SHARED, *SEARCHES)
+    content = {key: getattr(group, key) for key in keys}
+    if group.kind == "comparison":
+        return {**content, "models": group.names, "trials_per_model": group.trials}
+    if group.kind == "ablation":
+        content |= {"rows": group.names, "tune": None, "origin": group.origin, "space": {}, "constraints": []}
+        return {**content, "own": {}, "encoders": group.facts["encoders"], "full": group.reference}
+    return {
+        **content,
+        "sweep": "s1",
+        "model": "llm_emf",
+        "trials": group.names,
+        "asked": 2,
+        "configurations": {row.name: row.overrides for row in group.rows},
+        "shown": {row.name: row.varied for row in group.rows},
+        "objectives": {row.name: row.objective for row in group.rows},
+        "earlier_looks": 0,
+        "winner": group.winner,
+    }
+
+
+@pytest.mark.parametrize(("kind", "key"), [("comparison", "model"), ("ablation", "row"), ("rerun", "trial")])
+def test_a_group_of_the_former_version_is_continued_and_repeats_nothing(kind, key):
+    group = made(kind)
+    tables = {path.name: path.read_bytes() for path in group.folder.glob(f"{kind}.*") if path.suffix not in (".yaml", ".log")}
+    (group.folder / f"{kind}.yaml").write_text(yaml.safe_dump(former(group), sort_keys=False))
+    events = group.folder / "journal.jsonl"
+    events.write_text(events.read_text().replace('"row":', f'"{key}":'))
+    again = resume(kind)
+    floor = Floor()
+    code, text = go(again, floor)
+    assert code == 0 and not floor.trained and not floor.tests, text
+    assert {name: (group.folder / name).read_bytes() for name in tables} == tables and len(tables) == 3
+    assert Group.load(kind, group.folder) == again, "written in the format of this version"
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "comparison.yaml").write_text("kind: comparison\nnme: c1\n")
+    with pytest.raises(InputError, match=r"comparison\.yaml.*'nme'"):
+        Group.load("comparison", tmp_path)
