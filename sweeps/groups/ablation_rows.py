@@ -197,7 +197,7 @@ def effective_config(config: TrialConfig) -> dict[str, Any]:
     weights = config.weights()
     used = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
     scores = [config.score_weights(domain) for domain in (0, 1)]
-    losses = {first: config.loss_weights(first) for first in config.towers()}
+    losses = {first: config.loss_weights(first) for first in config.first_domains()}
     dropped = {
         "preset",
         "alpha",
