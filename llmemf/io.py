@@ -26,7 +26,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         sync(path.parent)
     except StorageError:  # of a file that was written inside the block
         raise

@@ -37,7 +37,7 @@ def _options(
     min_item: Annotated[
         int, typer.Option("--min-item", min=1, help="Interactions an item needs, of users of both domains.")
     ] = USUAL.min_item,
-    filter: Annotated[
+    kind: Annotated[
         Filter,
         typer.Option("--filter", help="Repeat the filter until both hold for what is left, or count once."),
     ] = USUAL.filter,
@@ -96,7 +96,7 @@ def _options(
     return PreparationOptions(
         min_user=min_user,
         min_item=min_item,
-        filter=filter,
+        filter=kind,
         repeats=repeats,
         limits=WindowLimits(min_per_domain, min_length, max_length, max_days or None),
         split=split,
@@ -115,7 +115,7 @@ def _options(
 def prepare_amazon(
     folder: Annotated[
         Path, typer.Argument(callback=home, help="Folder with the downloaded review and metadata files.")
-    ] = Path("."),
+    ] = Path(),
     *,
     x: Annotated[
         str, typer.Option("--x", help="Category of domain X as in the file names, for example Movies_and_TV.")
@@ -195,7 +195,7 @@ def prepare_table(
         scenario, report = read_table(
             interactions, items, name, names, found, _assignments(columns), options, progress, target.data_root
         )
-    _finish(scenario, report, target, items.parent if items is not None else Path("."))
+    _finish(scenario, report, target, items.parent if items is not None else Path())
 
 
 def _progress() -> ReadingProgress:

@@ -30,7 +30,7 @@ def check_inside(image: str, place: str) -> None:
     """
     if is_address(image):
         return
-    if Path(image).is_absolute() or os.path.normpath(image).split(os.sep)[0] == os.pardir:
+    if Path(image).is_absolute() or Path(os.path.normpath(image)).parts[:1] == (os.pardir,):
         raise InputError(
             f"{place}: the image {image!r} lies outside the folder of the item table: give a path inside that folder, an "
             "address (https://...), or nothing"

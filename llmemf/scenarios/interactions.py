@@ -76,7 +76,7 @@ class _Column:
         path.touch()
 
     def add(self, values: np.ndarray) -> None:
-        with open(self._path, "ab") as file:
+        with self._path.open("ab") as file:
             values.astype(self._kind, copy=False).tofile(file)
 
     def load(self) -> np.ndarray:

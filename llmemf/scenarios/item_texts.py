@@ -92,8 +92,8 @@ def _levels(path: list | tuple) -> list[str]:
 
 def _image(record: dict) -> str:
     for field in ("imUrl", "imageURLHighRes", "imageURL", "image", "images"):
-        for address in _addresses(record.get(field)):
-            address = html.unescape(address.strip())
+        for written in _addresses(record.get(field)):
+            address = html.unescape(written.strip())
             usable = address.lower().startswith(("http://", "https://")) and not re.search(r"\s", address)
             if usable and not NO_IMAGE.search(address):
                 return address.encode(errors="replace").decode()

@@ -67,7 +67,7 @@ class LineFile:
         """
         try:
             self.size = self.path.stat().st_size
-            with open(self.path, "rb") as file:
+            with self.path.open("rb") as file:
                 first_line = 1
                 for data, position in _ahead(self._whole_lines(file)):
                     num_lines = count_lines(data)

@@ -15,7 +15,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         InputError: the file cannot be read, or a line is not UTF-8.
     """
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if text.strip():

@@ -257,7 +257,7 @@ def time_of(value: object) -> int:
         return seconds(int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()))
     if isinstance(value, date):
         return time_of(datetime(value.year, value.month, value.day, tzinfo=UTC))
-    if value is None or isinstance(value, str) and value.strip() in ("", r"\N"):
+    if value is None or (isinstance(value, str) and value.strip() in ("", r"\N")):
         raise BadLine("no time")
     try:
         number = int(float(str(value)))

@@ -92,8 +92,9 @@ class TableRows:
                 if len(row) != self._width:
                     counts.add_bad(number, f"not {self._width} cells", ", ".join(row))
                     continue
-                row = {role: row[place] for role, place in self._column_of.items()}
-            yield number, row
+                yield number, {role: row[place] for role, place in self._column_of.items()}
+            else:
+                yield number, row
             if counts.lines % BATCH_ROWS == 0:
                 counts.check_early(max_bad)
         if self._is_parquet:
@@ -161,7 +162,7 @@ class TableRows:
 
 def _is_parquet(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             return file.read(4) == b"PAR1"
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error

@@ -87,7 +87,7 @@ def _print_commands(console: Console, model, folder: Path, served: str, uri: str
 
     request = example(model)
     binaries = Path(sys.executable).parent
-    llmemf = shutil.which("llmemf") and "llmemf" or str(binaries / "llmemf")
+    llmemf = (shutil.which("llmemf") and "llmemf") or str(binaries / "llmemf")
     history = ",".join(request["history"])
     words = [llmemf, "recommend", "--model", str(folder), "--history", history, "--domain", request["domain"]]
     lines = {"recommend": shlex.join(words)}

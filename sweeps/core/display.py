@@ -128,7 +128,7 @@ class Display:
 
     def counts(self) -> dict[str, int]:
         """How many trials stand where."""
-        count = {name: 0 for name in ("running", "completed", "pruned", "failed", "interrupted", "pending")}
+        count = dict.fromkeys(("running", "completed", "pruned", "failed", "interrupted", "pending"), 0)
         for record in self.records:
             count[record.outcome] += 1
         count["done"] = count["completed"] + count["pruned"] + count["failed"]

@@ -67,7 +67,7 @@ def test_amazon_says_what_became_of_the_data(llmemf, raw, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "more, part",
+    ("more", "part"),
     [
         (("--x", "Filmes"), "did you mean 'Films'"),
         (("--domains", "film"), "two names with a comma"),

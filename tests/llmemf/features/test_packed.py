@@ -48,7 +48,7 @@ def packed_and_plain(scenario, precision="fp16"):
     return data, dataclasses.replace(data, **plain)
 
 
-@pytest.mark.parametrize("precision, kind, error", [("fp16", np.float16, 2**-11), ("fp32", np.float32, 0)])
+@pytest.mark.parametrize(("precision", "kind", "error"), [("fp16", np.float16, 2**-11), ("fp32", np.float32, 0)])
 def test_rows_have_unit_length_and_stand_for_the_original(scenario, precision, kind, error):
     original = find_features(scenario, "image", "random")
     packed = pack(original, scenario, precision)

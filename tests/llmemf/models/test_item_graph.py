@@ -113,7 +113,7 @@ def choose_by_hand(row, neighbours, size, hops):
     share = [(sum(domain(item) == d for item in session) + 1) / (len(session) + 2) for d in (0, 1)]
 
     def choose():
-        keys = {item: 0.0 for item in session}
+        keys = dict.fromkeys(session, 0.0)
         for d in (0, 1):
             free = [item for item in reached if item not in session and domain(item) == d]
             free.sort(key=lambda item: (-(min(reached[item]) > 0), -sum(reached[item]), item))

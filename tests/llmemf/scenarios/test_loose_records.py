@@ -12,7 +12,7 @@ from llmemf.scenarios.loose_records import BAD_ESCAPE, NOT_UTF8, flat_literal, i
 
 
 @pytest.mark.parametrize(
-    "line, record, mended",
+    ("line", "record", "mended"),
     [
         (b'{"a": 1}', {"a": 1}, []),
         (b"{'a': 'it\\'s', 'b': \"it's\", 'c': [1, 2.5, None, True], 'd': {'e': (1,)}}",
@@ -74,7 +74,7 @@ def test_a_long_hostile_line_takes_no_long_time():
 
 
 @pytest.mark.parametrize(
-    "value, expected",
+    ("value", "expected"),
     [("A", "A"), (" A ", "A"), (7, "7"), (["A"], "A"), ("\\N", None), ("", None), (None, None), (True, None),
      (["A", "B"], None), (1.5, None)],
 )  # fmt: skip
@@ -87,7 +87,7 @@ def test_identifiers(value, expected):
 
 
 @pytest.mark.parametrize(
-    "value, text",
+    ("value", "text"),
     [
         ("Tom &amp;amp; Jerry", "Tom & Jerry"),
         ("a <b>bold</b> <br/>claim: 1 < 2 and 3 > 2", "a bold claim: 1 < 2 and 3 > 2"),
@@ -106,7 +106,7 @@ def test_plain_text(value, text):
 
 
 @pytest.mark.parametrize(
-    "value, text",
+    ("value", "text"),
     [
         ([["Books", "Fiction"], ["Gifts"], ["Gifts"]], "Books > Fiction | Gifts"),
         (["Books", "", "Fiction", 3], "Books > Fiction"),
@@ -120,7 +120,7 @@ def test_categories(value, text):
 
 
 @pytest.mark.parametrize(
-    "record, image",
+    ("record", "image"),
     [
         ({"imUrl": "javascript:alert(1)", "imageURL": ["http://a/1.jpg"]}, "http://a/1.jpg"),
         ({"imUrl": "http://g/no-img-sm._V1.gif"}, ""),

@@ -126,7 +126,7 @@ def test_filter_equals_a_plain_loop(kind):
         assert min(of_user.values()) >= 12 and min(of_item.values()) >= 9 and loops > 2
 
 
-@pytest.mark.parametrize("keep, wanted", [("first", [0, 2, 4]), ("last", [2, 3, 4])])
+@pytest.mark.parametrize(("keep", "wanted"), [("first", [0, 2, 4]), ("last", [2, 3, 4])])
 def test_repeats(keep, wanted):
     """User 0 takes item 1 at 5, at 9, and at 5 again; rows keep their order."""
     users, items, times = np.array([0, 0, 0, 0, 1]), np.array([1, 1, 2, 1, 1]), np.array([5, 5, 7, 9, 5])
@@ -175,7 +175,7 @@ def test_colliding_names_are_noticed(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options, part",
+    ("options", "part"),
     [
         ({"filter": "most"}, "--filter 'most': choose one of core, once"),
         ({"tie_break": "none"}, "--tie-break"),

@@ -40,7 +40,7 @@ def read(path):
     return rows, counts
 
 
-@pytest.mark.parametrize("change, expected", ODD)
+@pytest.mark.parametrize(("change", "expected"), ODD)
 def test_an_odd_line_among_many(tmp_path, change, expected):
     lines = [json.dumps(GOOD | {"asin": f"B{number}"}) for number in range(300)]
     lines.insert(170, json.dumps(GOOD | change))

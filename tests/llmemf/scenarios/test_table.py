@@ -26,7 +26,7 @@ TEXTS = {
 CHECKED = TEXTS | {M1: ("Heat; the film", "Two men", "Film > Action", "covers/heat.jpg")}
 
 
-def interactions(time=lambda day: at(day)) -> pd.DataFrame:
+def interactions(time=at) -> pd.DataFrame:
     rows = [(user, item, time(day), "Film") for user, item, day in FILMS]
     rows += [(user, item, time(day), "BOOK") for user, item, day in BOOKS]
     return pd.DataFrame(rows, columns=["user", "item", "time", "domain"])
@@ -180,7 +180,7 @@ def test_names_that_look_like_missing_values_are_names(tmp_path, ending):
 
 
 @pytest.mark.parametrize(
-    "value, expected",
+    ("value", "expected"),
     [
         ("1300000000", 1_300_000_000),
         (" 1300000000.9 ", 1_300_000_000),

@@ -86,7 +86,7 @@ def test_no_interaction_no_window():
 
 
 @pytest.mark.parametrize(
-    "limits, part",
+    ("limits", "part"),
     [
         ((3, 6, 5, 30), "cannot hold 6"),
         ((4, 2, 7, 30), "cannot hold 8"),

@@ -220,7 +220,7 @@ def test_bad_files_are_named_with_their_line(tmp_path, role, content, message):
 
 def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
     folder = write_folder(tmp_path)
-    with open(folder / "testdata_new.txt", "ab") as file:
+    with (folder / "testdata_new.txt").open("ab") as file:
         file.write(b"0\t1\t\xff\n")
     with pytest.raises(InputError, match=r"testdata_new.txt:2: expected UTF-8"):
         read_windows(folder, "tiny")

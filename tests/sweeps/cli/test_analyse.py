@@ -22,7 +22,7 @@ def executed(finished):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LLMEMF_STORAGE", str(finished.storage))
         for number, source in enumerate(CODE):
-            exec(compile(source, f"cell {number}", "exec"), names)  # noqa: S102
+            exec(compile(source, f"cell {number}", "exec"), names)
     yield names
     import matplotlib.pyplot as plt
 

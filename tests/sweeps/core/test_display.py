@@ -58,7 +58,7 @@ def test_the_live_table_shows_where_the_sweep_stands(width):
 
 
 def test_many_settings_fit_into_80_columns():
-    many = {name: 0.00354321 for name in ("lr", "l2", "alpha", "beta", "lambda1", "lambda2", "scale_init", "dropout")}
+    many = dict.fromkeys(("lr", "l2", "alpha", "beta", "lambda1", "lambda2", "scale_init", "dropout"), 0.00354321)
     display, console = shown(80, [record(1, "running", 0.1, 1, **many)])
     console.print(display.render())
     text = console.file.getvalue()

@@ -95,7 +95,7 @@ def test_the_simplex_is_sampled_uniformly_and_never_left(paper):
         assert abs((share < 0.5).mean() - 0.75) < 0.015
 
 
-@pytest.mark.parametrize("u, v", [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.123456789, 1.0), (1e-9, 1.0)])
+@pytest.mark.parametrize(("u", "v"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0), (0.123456789, 1.0), (1e-9, 1.0)])
 def test_corners_of_the_simplex(paper, u, v):
     block = next(block for block in paper.blocks if block.kind == "simplex")
     values = block.from_internal(dict(zip(block.distributions(), (u, v))))
