@@ -95,7 +95,7 @@ def measure(trials: int, epochs: int, seconds: float, fresh_workers: bool) -> di
 
     backend = TrialBackend(data=tiny_data(), trainable=idle_trial, evaluate=fake_evaluate, saved=saved)
     began = time.perf_counter()
-    with open("log", "w") as log:
+    with Path("log").open("w") as log:
         run_sweep(plan, Console(file=log), backend=backend)
     wall = time.perf_counter() - began
     events = list(SweepState(plan.record.folder).epochs())

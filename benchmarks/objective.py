@@ -166,9 +166,8 @@ def _added_memory(name: str, items: int, batch: int, scale: float, threads: int)
 
 def gemm_rate() -> float:
     """FLOP/s of a square fp32 product in this process."""
-    a, times = torch.randn(2048, 2048), []
-    for _ in range(7):
-        times.append(timed(lambda: a @ a))
+    a = torch.randn(2048, 2048)
+    times = [timed(lambda: a @ a) for _ in range(7)]
     return 2 * 2048**3 / statistics.median(times)
 
 

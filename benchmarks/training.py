@@ -56,8 +56,10 @@ class ListDataset(torch.utils.data.Dataset):
         row = self.rows[index]
         parts = []
         for items in ([i for i in row if i < self.num_x], [i for i in row if i >= self.num_x], row):
-            for padded in (items[:-1], items[1:]):
-                parts.append([self.pad] * (PAD_LENGTH - len(padded[-PAD_LENGTH:])) + padded[-PAD_LENGTH:])
+            parts += [
+                [self.pad] * (PAD_LENGTH - len(padded[-PAD_LENGTH:])) + padded[-PAD_LENGTH:]
+                for padded in (items[:-1], items[1:])
+            ]
         return [torch.tensor(part) for part in parts]
 
 

@@ -128,7 +128,7 @@ def store_bytes() -> int:
             if (folder / "comm").read_text().strip() == "raylet" and f"PPid:\t{os.getpid()}\n" in (
                 folder / "status"
             ).read_text():
-                files = {os.readlink(link): link.stat().st_blocks * 512 for link in (folder / "fd").iterdir()}
+                files = {str(link.readlink()): link.stat().st_blocks * 512 for link in (folder / "fd").iterdir()}
                 return sum(size for name, size in files.items() if "plasma" in name)
         except OSError:
             continue

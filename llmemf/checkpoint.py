@@ -106,6 +106,7 @@ def _failures_of(path: Path) -> Iterator[None]:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
     return str(error).strip().partition("\n")[0]
 
 

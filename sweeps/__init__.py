@@ -1,0 +1,1 @@
+"""Sweeps of many trials: search, scheduling, tracking, studies and reports."""

@@ -174,9 +174,8 @@ def sweep_lines():
     """Every sweep on a cluster that the files name: (file, words)."""
     found = [(KUBERAY, shlex.split(load(KUBERAY)["spec"]["entrypoint"]))]
     for name in PAGES:
-        for line in read(name).splitlines():
-            if "ray job submit" in line and "grid.py" in line and not line.startswith("#"):
-                found.append((name, shlex.split(line)))
+        lines = [line for line in read(name).splitlines() if "ray job submit" in line and not line.startswith("#")]
+        found += [(name, shlex.split(line)) for line in lines if "grid.py" in line]
     return found
 
 

@@ -81,7 +81,7 @@ def graph() -> dict[str, set[str]]:
 
 def room(module: str) -> str:
     """`sweeps.core.plan` -> `core`, `llmemf.config` -> `config`."""
-    return (module.split(".") + [""])[1]
+    return ([*module.split("."), ""])[1]
 
 
 def level(module: str) -> int | None:

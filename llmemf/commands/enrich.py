@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 class TokenParameter(StrEnum):
+    """How an endpoint calls the limit of an answer's tokens."""
+
     max_tokens = "max_tokens"
     max_completion_tokens = "max_completion_tokens"
 

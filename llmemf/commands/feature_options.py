@@ -9,6 +9,8 @@ import typer
 
 
 class Kind(StrEnum):
+    """Which features a command is about."""
+
     text = "text"
     image = "image"
     both = "both"

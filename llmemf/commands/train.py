@@ -28,6 +28,8 @@ SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
 class Split(StrEnum):
+    """Which split is scored."""
+
     valid = "valid"
     test = "test"
 

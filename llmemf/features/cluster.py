@@ -182,7 +182,7 @@ def _native_messages_off() -> Iterator[None]:
     """Ray's C++ core warns of how Ray Data starts its actors, past Python and straight to the standard error."""
     sys.stderr.flush()
     before, terminal = sys.stderr, os.dup(2)
-    with open(os.devnull, "w") as nowhere, os.fdopen(terminal, "w", buffering=1) as sys.stderr:
+    with Path(os.devnull).open("w") as nowhere, os.fdopen(terminal, "w", buffering=1) as sys.stderr:
         os.dup2(nowhere.fileno(), 2)
         try:
             yield

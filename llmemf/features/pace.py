@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import random
 import time
@@ -99,10 +100,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
 async def sleep(seconds: float, stop: asyncio.Event) -> None:
     """Sleep, but not beyond `stop`."""
-    try:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        pass
 
 
 async def first(*waits) -> None:

@@ -272,18 +272,22 @@ def node_problem(folder: Path | str, seconds: float = 5.0) -> str:
 
 
 def wanted(record: SweepRecord) -> dict[str, float]:
+    """What one trial needs, as Ray counts it."""
     return {"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial}
 
 
 def holds_something(resources: dict[str, float]) -> bool:
+    """Whether there is a processor or a GPU among the resources."""
     return bool(resources.get("CPU") or resources.get("GPU"))
 
 
 def describe(resources: dict[str, float]) -> str:
+    """`4 CPU and 1 GPU`."""
     return f"{resources.get('CPU', 0):g} CPU and {resources.get('GPU', 0):g} GPU"
 
 
 def name_of(node: dict[str, Any]) -> str:
+    """A node's host name and address."""
     host, address = node.get("NodeManagerHostname", ""), node["NodeManagerAddress"]
     return f"{host} ({address})" if host and host != address else address
 

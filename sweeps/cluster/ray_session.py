@@ -173,6 +173,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def is_alive(process: int) -> bool:
+    """Whether a process of this number runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

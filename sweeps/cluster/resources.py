@@ -18,6 +18,7 @@ def machine() -> dict[str, float]:
 
 
 def default_gpus() -> float:
+    """GPUs of a trial where the user names none: one, where the machine has one."""
     return 1.0 if machine()["GPU"] else 0.0
 
 

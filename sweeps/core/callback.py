@@ -179,4 +179,5 @@ def last_error(trace: str) -> str:
 
 
 def is_disk_full(trace: str) -> bool:
+    """Whether a trial's error says that the disk was full."""
     return f"[Errno {errno.ENOSPC}]" in trace or "No space left on device" in trace

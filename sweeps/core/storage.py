@@ -65,6 +65,7 @@ def _no_answer(host: str | None, port: int, timeout: float = 3.0) -> str:
 
 
 def disk_full(plan: Plan) -> InputError:
+    """The error for a disk without space, with the command that continues."""
     return InputError(f"no space left for {plan.record.folder}: free some, then continue with: {plan.resume_command()}")
 
 

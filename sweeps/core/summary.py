@@ -106,6 +106,7 @@ def describe_progress(state: SweepState, trials: int) -> str:
 
 
 def describe_data(plan: Plan, data: SweepData | None) -> str:
+    """The scenario with its counts, for the plan's table."""
     if data is None:
         return f"{plan.record.scenario} (made when the sweep starts)"
     scenario = data.scenario
@@ -114,6 +115,7 @@ def describe_data(plan: Plan, data: SweepData | None) -> str:
 
 
 def describe_trials(plan: Plan) -> str:
+    """How many trials there are and where they come from, for the plan's table."""
     record, first = plan.record, len(plan.points)
     count = text_format.plural(plan.trials, "trial")
     if plan.resumed:
@@ -131,6 +133,7 @@ def describe_trials(plan: Plan) -> str:
 
 
 def describe_resources(plan: Plan, parallel: int) -> str:
+    """What trials get and how many run at once, for the plan's table."""
     record = plan.record
     each = f"{record.cpus_per_trial:g} CPU" + (f" and {record.gpus_per_trial:g} GPU" if record.gpus_per_trial else "")
     where = f" on the cluster at {record.ray_address}" if record.ray_address else ""

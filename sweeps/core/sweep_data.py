@@ -83,4 +83,5 @@ def load_data(plan: Plan) -> SweepData:
 
 
 def is_prepared(plan: Plan) -> bool:
+    """Whether the scenario of a plan lies below the data root."""
     return (Path(plan.record.data_root) / plan.record.scenario / "manifest.json").exists()

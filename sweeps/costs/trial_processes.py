@@ -87,7 +87,7 @@ def _prepare(path: str, places: list[tuple[int, int]], record: SweepRecord, inde
     os.environ["OMP_NUM_THREADS"] = str(threads)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible_gpus(indexes.get(), record.gpus_per_trial, visible)
-    os.nice(max(0, int(os.environ.get("RAY_worker_niceness", NICENESS)) - os.nice(0)))
+    os.nice(max(0, int(os.environ.get("RAY_worker_niceness", NICENESS)) - os.nice(0)))  # noqa: SIM112 (Ray spells it so)
     # What libraries print must not come between the lines of the estimate.
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
@@ -126,7 +126,7 @@ def share_data(data: TrialData, file: IO[bytes]) -> list[tuple[int, int]]:
 
 def attach_data(path: str, places: list[tuple[int, int]]) -> TrialData:
     """The data of `share_data`, its arrays read-only in shared memory; this program made the pickle a moment ago."""
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     head, *parts = [memory[start : start + length] for start, length in places]
     return pickle.loads(head, buffers=parts)

@@ -23,6 +23,7 @@ OPTIONS = (
 
 
 def resume(record: SweepRecord) -> str:
+    """The command that continues a sweep."""
     return _line(record, "sweep", "--resume", "--name", record.name)
 
 
@@ -32,6 +33,7 @@ def extend(record: SweepRecord, more: int, assignments: dict[str, Any] | None = 
 
 
 def rerun(record: SweepRecord, *, top: int, seeds: int) -> str:
+    """The command that trains a sweep's best configurations again."""
     return _line(record, "rerun", record.name, "--top", top, "--seeds", seeds)
 
 

@@ -43,6 +43,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
+    """One trial as a row of the table."""
+
     number: int
     is_best: bool
     cells: list[Cell]
@@ -50,6 +52,8 @@ class Row:
 
 @dataclass(frozen=True)
 class TrialTable:
+    """All trials with the columns that the page shows."""
+
     columns: list[Column]
     rows: list[Row]
 

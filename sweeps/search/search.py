@@ -7,6 +7,7 @@ before it; nothing of a sampler has to be stored.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -180,10 +181,8 @@ class SweepSearch(Searcher):
     def _params(self, record: TrialRecord, distributions: Mapping[str, Any]) -> dict[str, Any] | None:
         """Optuna's parameters of a stored trial in this space, None where it lies outside."""
         candidates = [record.optuna_params]
-        try:
+        with contextlib.suppress(KeyError):
             candidates.append(self.space.to_internal(record.config))
-        except KeyError:
-            pass
         for params in candidates:
             if set(params) == set(distributions) and all(_fits(distributions[key], params[key]) for key in params):
                 return params

@@ -25,6 +25,7 @@ STATE = "state.pt"
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
+    """The folder of a trial in its sweep's folder."""
     return sweep / "trials" / trial_name(number)
 
 

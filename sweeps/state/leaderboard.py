@@ -38,6 +38,7 @@ def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
 
 
 def as_csv(records: list[TrialRecord]) -> str:
+    """The leaderboard as CSV, one line per trial."""
     lines = rows(records)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]) if lines else ["rank"], lineterminator="\n")

@@ -77,6 +77,7 @@ class TrialRecord:
 
 
 def trial_name(number: int) -> str:
+    """`t07`: how a trial is called everywhere."""
     return f"t{number:02d}"
 
 

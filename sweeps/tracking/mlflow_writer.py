@@ -304,6 +304,7 @@ def mlflow_client(uri: str) -> Any:
 
 
 def one_line(error: Exception) -> str:
+    """An error's message on one short line."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 

@@ -8,6 +8,7 @@ look like one that was never disturbed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -340,7 +341,7 @@ def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happen
         found = SweepState(folder / "mlruns" / "sweeps" / name).records.values()
         return [(record.config, record.values, record.outcome) for record in found]
 
-    options = start_options(None, None, "optuna") + ["--trials", "6", "--grid-points", "2", "--concurrency", "1"]
+    options = [*start_options(None, None, "optuna"), "--trials", "6", "--grid-points", "2", "--concurrency", "1"]
     options += ["--set", "lr=1e-3,1e-2", "--set", "dropout=0.1,0.3", "--set", "l2=1e-6,1e-4"]
     if not (folder / "mlruns/sweeps/alone").exists():
         alone = Driver(folder, "alone", *options)
@@ -443,8 +444,6 @@ def free_port() -> int:
 
 
 def kill_group(process: subprocess.Popen) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()

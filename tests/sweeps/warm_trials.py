@@ -68,7 +68,7 @@ def state() -> dict[str, Any]:
         "new tensor": str(torch.zeros(1).dtype),
         "torch": [torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled()],
         "precision": torch.get_float32_matmul_precision(),
-        "files": len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0,
+        "files": len(list(Path("/proc/self/fd").iterdir())) if sys.platform == "linux" else 0,
     }
 
 

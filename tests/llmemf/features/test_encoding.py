@@ -223,7 +223,7 @@ def test_every_kind_of_picture_is_transformed_as_open_clip_does(reference, tmp_p
     assert decoded.pixels.dtype == torch.uint8 and not decoded.problems
     expected = torch.stack([preprocess(Image.open(tmp_path / name)) for name in made])
     assert torch.equal(finish(decoded.pixels), expected)
-    whole, same = split_transform(lambda image: preprocess(image))
+    whole, same = split_transform(preprocess)
     again = ImageGroups([[str(tmp_path / name) for name in made]], whole)[0]
     assert torch.equal(same(again.pixels), expected), "a transform of another form stays whole"
 

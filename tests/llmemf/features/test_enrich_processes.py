@@ -53,7 +53,7 @@ def test_a_run_killed_while_the_endpoint_is_slow_pays_nothing_twice(shop):
         hold.set()
         wait_for(lambda: fake.at_once == 0)
         # A kill can also come in the middle of a line.
-        with open(scenario.folder / "llm_cache.jsonl", "a") as file:
+        with (scenario.folder / "llm_cache.jsonl").open("a") as file:
             file.write('{"key": "abc", "status": "ok", "te')
         fake.behave = lambda question, before: good(question)
         outcome = run(scenario, fake)

@@ -5,7 +5,6 @@ import dataclasses
 import datetime
 import io
 import json
-import os
 import re
 import signal
 import ssl
@@ -323,8 +322,6 @@ def test_one_address_is_fetched_once_for_all_its_items(shop):
         "100.64.0.1",
         "224.0.0.1",
         "::1",
-    ]
-    + [
         "fe80::1%eth0",
         "fd00::1",
         "::ffff:127.0.0.1",
@@ -333,8 +330,12 @@ def test_one_address_is_fetched_once_for_all_its_items(shop):
         "2002:7f00:1::",
         "ff02::1",
         "::",
-    ]
-    + ["255.255.255.255", "240.0.0.1", "192.0.2.1", "2001:db8::1", "::127.0.0.1"],
+        "255.255.255.255",
+        "240.0.0.1",
+        "192.0.2.1",
+        "2001:db8::1",
+        "::127.0.0.1",
+    ],
 )
 def test_not_public(address):
     assert not is_public(address)
@@ -409,8 +410,7 @@ def test_the_first_address_and_redirects_must_be_public(shop):
 
 def test_private_addresses_are_refused_by_default(shop):
     with FakeImages({"/ok": send(picture())}) as server:
-        shop([f"{server.url}/ok", f"http://localhost:{server.port}/ok", f"http://[::ffff:127.0.0.1]:{server.port}/ok"]
-             + [f"http://2130706433:{server.port}/ok", f"http://0x7f.1:{server.port}/ok"])  # fmt: skip
+        shop([f"{server.url}/ok", f"http://localhost:{server.port}/ok", f"http://[::ffff:127.0.0.1]:{server.port}/ok", f"http://2130706433:{server.port}/ok", f"http://0x7f.1:{server.port}/ok"])  # fmt: skip
         printed = call("tiny")
         assert not server.calls
         assert "private address" in printed
@@ -494,7 +494,7 @@ def test_a_pause_that_a_server_asks_for_holds_all_its_requests(shop):
         refuse = handler.path == "/first" and before == 0
         (send(b"", 429, Retry_After="0.6") if refuse else send(picture()))(handler, before)
 
-    with FakeImages({path: note for path in ("/first", "/second")}) as server:
+    with FakeImages(dict.fromkeys(("/first", "/second"), note)) as server:
         scenario = shop([f"{server.url}/first", f"{server.url}/second"])
         table, _ = fetch(scenario, dataclasses.replace(SETTINGS, concurrency=1))
     assert (table.status[:2] == "ok").all()
@@ -537,7 +537,7 @@ def test_a_stopped_run_goes_on_where_it_was(shop, number):
             assert (pd.read_parquet(scenario.folder / "images.parquet").status == "not fetched").any()
         kept = {path for path in paths if f"{server.url}{path}" in (scenario.folder / "images_log.jsonl").read_text()}
         if number == signal.SIGKILL:
-            with open(scenario.folder / "images_log.jsonl", "a") as file:
+            with (scenario.folder / "images_log.jsonl").open("a") as file:
                 file.write('{"item": 3, "st')
         before = server.calls.copy()
         table, _ = fetch(scenario)
@@ -546,7 +546,9 @@ def test_a_stopped_run_goes_on_where_it_was(shop, number):
     for index, path in enumerate(table.path):
         assert (scenario.folder / path).read_bytes() == picture(seed=index)
     assert not [
-        name for name in os.listdir(scenario.folder / "images") if not re.fullmatch(r"\d{6}\.jpg|\..*tmp", name)
+        name
+        for name in sorted(path.name for path in (scenario.folder / "images").iterdir())
+        if not re.fullmatch(r"\d{6}\.jpg|\..*tmp", name)
     ]
 
 

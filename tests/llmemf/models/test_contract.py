@@ -84,7 +84,7 @@ def history(rows, users=None, width=12):
     views = {}
     for view, member in (("x", lambda i: i < NUM_X), ("y", lambda i: i >= NUM_X), ("xy", lambda i: True)):
         kept = [[item for item in row if member(item)][-width:] for row in rows]
-        columns = max(1, max(map(len, kept)))
+        columns = max(1, *map(len, kept))
         items = torch.full((len(rows), columns), NUM_ITEMS)
         for number, row in enumerate(kept):
             if row:

@@ -157,10 +157,7 @@ class Twin:
                 negatives, losses, table = iter(next(drawn)), [], self.p[f"encoders.{number}.tables.{name}"]
                 for sequence in sequences:
                     own = of_view(sequence, name)
-                    if name != "xy" and not in_domain(sequence[-1], VIEWS.index(name)):
-                        inputs = own
-                    else:
-                        inputs = own[:-1]
+                    inputs = own if name != "xy" and not in_domain(sequence[-1], VIEWS.index(name)) else own[:-1]
                     states = self.states(f"encoders.{number}", name, inputs)
                     for column, target in enumerate(own[1:]):
                         losses.append(sigmoid_loss(table[[target, *next(negatives)]] @ states[column]))
@@ -258,7 +255,7 @@ def test_a_step_sees_what_stands_before_its_target_and_nothing_later(data, domai
     """Target, source, target, source, ...: step t sees t + 1 items of each and predicts the next of the target."""
     model = make_model(data)
     target, source = (range(NUM_X), range(NUM_X, NUM_ITEMS))[:: -1 if domain else 1]
-    row = [item for pair in zip(target, source) for item in pair][:8] + [target[9]]
+    row = [*[item for pair in zip(target, source) for item in pair][:8], target[9]]
     before = sums_of(model, [row], domain)
     for place in range(8):
         changed = [*row]

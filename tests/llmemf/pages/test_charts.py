@@ -3,7 +3,7 @@ import pytest
 from llmemf.pages.charts import Line, indent, inset, linear_axis, log_axis, text_axis, whole_axis
 
 
-@pytest.mark.parametrize("low, high", [(0, 1), (0.0199, 0.053), (-3.2, 7.7), (1e-7, 3e-7), (99, 100_000)])
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.0199, 0.053), (-3.2, 7.7), (1e-7, 3e-7), (99, 100_000)])
 def test_ticks_are_where_they_say(low, high):
     axis = linear_axis(low, high)
     assert 2 <= len(axis.ticks) <= 8

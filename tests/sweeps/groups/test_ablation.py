@@ -104,7 +104,7 @@ def test_rows_are_trained_over_seeds_and_tested_once_against_the_full_model(swee
     results = GroupState(record.folder).results
     assert {name: result.outcome for name, result in results.items()} == {**dict.fromkeys(ROWS, "missing"), **dict.fromkeys(RUN, "done")}  # fmt: skip
     assert results["text_llm"].reason == "no LLM text" and "the same model as '+ text + image'" in results["one_layer"].reason  # fmt: skip
-    lines = {(l["row"], l["domain"], l["ranked_among"], l["metric"]): l for l in table_of(record)}
+    lines = {(line["row"], line["domain"], line["ranked_among"], line["metric"]): line for line in table_of(record)}
     assert (
         lines["text_llm", "", "", ""]["outcome"] == "missing"
         and lines["text_llm", "", "", ""]["reason"] == "no LLM text"

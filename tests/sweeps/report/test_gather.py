@@ -30,7 +30,7 @@ def test_the_curve_is_what_is_monitored(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "host, pid, state",
+    ("host", "pid", "state"),
     [
         (socket.gethostname(), os.getpid(), "running"),
         (socket.gethostname(), 2**22 + 5, "interrupted"),

@@ -110,7 +110,7 @@ def test_no_value_that_is_no_number_gets_in(path):
     log = EventLog(path)
     log.append("opened")
     before = path.read_bytes()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON"):
         log.append("epoch", value=float("nan"))
     assert path.read_bytes() == before
 

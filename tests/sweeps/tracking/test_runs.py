@@ -323,7 +323,7 @@ def test_what_is_level_is_not_touched(target, state):
     flaky = FlakyClient(mlflow_client(target.uri), 10**9)
     again = Sweep(SweepState(state.event_log.path.parent), target, lambda: flaky)
     again.drained()
-    assert [write for write in again.tracker.writer.waiting] == []
+    assert list(again.tracker.writer.waiting) == []
     # The parent is opened again; the history of the unfinished and the failed run is read; nothing else.
     assert flaky.calls <= 6
     again.close("interrupted")
