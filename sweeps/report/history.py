@@ -45,13 +45,13 @@ class TrialHistory:
 
 @dataclass
 class SweepHistory:
-    """A sweep as its folder tells it.
+    """What the folder of a sweep holds.
 
     Attributes:
         trials: number -> history.
         tests: the event log's `tested` events.
         state: running, interrupted, completed, failed, planned.
-        state_note: how that is known, "" where the state says all.
+        state_note: how that is known, "" where nothing is to be added.
         openings: the event log's `opened` events: hosts, code versions, resources.
         parameters: settings that differ between trials, seeds left out.
         fixed: settings that all trials share, defaults included.

@@ -54,7 +54,7 @@ class Importances:
     Attributes:
         trials: how many it follows from.
         top: the share of them that counts as the best.
-        note: why there is none, or what is to be said.
+        note: why there is none, or how far to trust it.
     """
 
     items: tuple[Importance, ...] = ()

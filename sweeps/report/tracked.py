@@ -1,4 +1,4 @@
-"""The sweep's runs in MLflow: what they say, and the report among their artifacts. Nothing is created where nothing is."""
+"""The sweep's parent run in MLflow: its tags and metrics, and the report among its artifacts. No run is created here."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Tracked:
 
 
 def find_runs(record: SweepRecord) -> Tracked:
-    """Look the parent run up; a missing database or server is a problem to be told, not an error."""
+    """Look the parent run up; where the database or server is missing, `problem` says so."""
     uri = record.tracking_uri
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return Tracked(problem=f"there is no database at {uri.removeprefix('sqlite:///')}")

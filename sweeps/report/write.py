@@ -1,4 +1,4 @@
-"""Make the report of a sweep, put it into the sweep's folder and to its run in MLflow, and say what it says."""
+"""Write the report of a sweep into its folder and to its run in MLflow, and print its advice."""
 
 from __future__ import annotations
 
