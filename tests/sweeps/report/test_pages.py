@@ -15,9 +15,11 @@ import tiny
 from page_outline import Outline, assert_snapshot
 from report_fakes import make_sweep, many, metrics, rising, trial
 
+from sweeps.report import content
 from sweeps.report.breakdown import Ranked
 from sweeps.report.content import make_report_data
 from sweeps.report.gather import gather
+from sweeps.report.importance import Importances
 from sweeps.report.pages import as_html, as_markdown
 from sweeps.report.tracked import Tracked
 from sweeps.state import leaderboard
@@ -109,7 +111,7 @@ def test_nothing_written_by_others_becomes_markup(tmp_path):
 
 
 def test_the_numbers_are_those_of_the_leaderboard(tmp_path):
-    history = gather(make_sweep(tmp_path, many(30), epochs=27))
+    history = gather(make_sweep(tmp_path, many(9), epochs=27))
     page = as_html(make_report_data(history, GONE, None))
     rows = list(csv.DictReader(io.StringIO(leaderboard.as_csv(history.records))))
     table = re.search(r'<table class="board.*?</table>', page, re.DOTALL)[0]
@@ -117,7 +119,7 @@ def test_the_numbers_are_those_of_the_leaderboard(tmp_path):
     found = [re.findall(r"<td[^>]*>[^<]*", row) for row in table.split("<tr")[2:]]
     column = {"objective": "objective", "movie MRR": "val/movie/mrr", "book N@10": "val/book/ndcg_10", "lr": "lr",
               "book MRR (all items)": "val_full/book/mrr"}  # fmt: skip
-    assert len(found) == len(rows) == 30
+    assert len(found) == len(rows) == 9
     for cells, row in zip(found, rows):
         assert row["trial"] in cells[1]
         for head, name in column.items():
@@ -143,7 +145,9 @@ def test_a_test_metric_is_shown_only_for_the_best_trial(tmp_path):
     assert "0.9123" not in as_html(data) and next(tile for tile in data.tiles if tile[0] == "Test MRR")[1] == "-"
 
 
-def test_two_hundred_trials_make_a_small_page(tmp_path):
+def test_two_hundred_trials_make_a_small_page(tmp_path, monkeypatch):
+    # The resampling takes seconds and adds a bar per setting.
+    monkeypatch.setattr(content, "importances", lambda trials, parameters: Importances())
     data = report_of(tmp_path, many(200), epochs=27)
     page, twin = as_html(data), as_markdown(data)
     assert len(page.encode()) < 1_000_000 and len(twin.encode()) < 100_000
@@ -165,7 +169,7 @@ def test_results_by_groups_are_shown(tmp_path):
 
 
 def test_the_page_asks_nobody_for_anything(tmp_path):
-    page = as_html(report_of(tmp_path, many(30), epochs=27))
+    page = as_html(report_of(tmp_path, many(9), epochs=27))
     assert not re.search(r'(src|href)="(?!#)', page) and "@import" not in page and "url(" not in page
     assert 'content="width=device-width, initial-scale=1"' in page and "screen and (prefers-color-scheme:dark)" in page
 
