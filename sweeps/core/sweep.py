@@ -144,7 +144,9 @@ class Sweep:
         )  # fmt: skip
         record.fingerprint, record.status = data.scenario.fingerprint, "running"
         record.save()
-        title = self.part.title if self.part else f"{record.name}   {record.model} on {record.scenario}, {record.search}"
+        title = (
+            self.part.title if self.part else f"{record.name}   {record.model} on {record.scenario}, {record.search}"
+        )
         self.display = Display(
             self.console, title=title, planned=self.plan.trials, slots=parallel, records=self.state.records
         )

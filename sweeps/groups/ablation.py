@@ -123,7 +123,9 @@ def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     found = [r for r in records if (r.scenario, r.model, r.status) == (used, MODEL, "completed")]
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)
-        raise InputError(f"no completed sweep of {used} in {storage}: give --tune N to search every row, or run {sweep}")
+        raise InputError(
+            f"no completed sweep of {used} in {storage}: give --tune N to search every row, or run {sweep}"
+        )
     record = max(found, key=lambda record: record.created)
     record.storage = str(storage)
     return record
@@ -153,6 +155,7 @@ def how(group: Group) -> str:
 
 
 def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    """What a dry run says about the group, line by line."""
     said = [data_fact(group, scenario)]
     if found := group.facts.get("encoders"):
         named = {"text": found["text"], "text with LLM text": found["llm"], "image": found["image"]}
@@ -167,6 +170,7 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
 
 
 def params(group: Group) -> dict[str, Any]:
+    """The parameters of the group's run in MLflow."""
     return {
         "rows": "+".join(group.names),
         "full_model": group.reference,
@@ -230,6 +234,7 @@ CSV_COLUMNS = (
 
 
 def files(table: Table) -> dict[str, str]:
+    """The tables that are written into the group's folder, by file name."""
     group, paper = table.group, bool(_paper_domain(table))
     lines = []
     for row in table.rows:
@@ -257,6 +262,7 @@ def files(table: Table) -> dict[str, str]:
 
 
 def blocks(table: Table, console: Console) -> list[Block]:
+    """The tables that are printed at the end."""
     mrr, ndcg = ("test", "mrr"), ("test", "ndcg_10")
     variants = (layout.ALL_COLUMNS, [*layout.SAMPLED, ("test_full", "mrr")], [mrr, ndcg])
     return [
@@ -270,7 +276,9 @@ def _terminal_block(table: Table, domain: str, columns: list[tuple[str, str]]) -
     block = Block(domain, [Column(f"\n{domain}", right=False), Column("\nvalidation"), *layout.metric_columns(columns)])
     block.columns += map(Column, ("MRR\ndifference", "p\ncases", "p\nseeds"))
     if with_paper:
-        block.columns.append(Column("paper\nMRR" if table.same_data else "paper MRR\n(other data)", wrap=True, style="dim"))
+        block.columns.append(
+            Column("paper\nMRR" if table.same_data else "paper MRR\n(other data)", wrap=True, style="dim")
+        )
     for title, rows in _sections(table):
         block.lines.append([Cell(title, "section")])
         for row in rows:
@@ -290,10 +298,14 @@ def annotate(table: Table) -> None:
     for row in table.rows:
         row.heading = row.row.title + (" (full model)" if row.name == group.reference else "")
     table.notes = [
-        (f"In percent: mean and standard deviation over {text_format.plural(len(group.seeds), 'seed')}; {how(group)}. Each "
-        "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and spread over seeds."),
-        (f"Sampled: the target among {table.scenario.candidates['test'].shape[1]:,} stored items of its domain; all items: "
-        "among the whole catalogue of its domain."),
+        (
+            f"In percent: mean and standard deviation over {text_format.plural(len(group.seeds), 'seed')}; {how(group)}. Each "
+            "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and spread over seeds."
+        ),
+        (
+            f"Sampled: the target among {table.scenario.candidates['test'].shape[1]:,} stored items of its domain; all items: "
+            "among the whole catalogue of its domain."
+        ),
     ]
     if len(done) > 1:
         table.notes.append(

@@ -141,6 +141,7 @@ def _filled(group: Group, model: str) -> Row:
 
 
 def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    """What a dry run says about the group, line by line."""
     stopping = "ASHA stops the laggards" if group.scheduler == "asha" else "none is stopped early"
     budget = f"at most {group.trials} trials ({group.search}, {stopping}) of at most "
     seeds = f"then {text_format.plural(len(group.seeds), 'seed')} of the chosen configuration, each tested once"
@@ -154,6 +155,7 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
 
 
 def params(group: Group) -> dict[str, Any]:
+    """The parameters of the group's run in MLflow."""
     return {
         "systems": "+".join(group.names),
         "trials_per_model": group.trials,
@@ -163,10 +165,12 @@ def params(group: Group) -> dict[str, Any]:
 
 
 def paper_value(paper: PaperTable, row: str, domain: str, metric: str) -> float | None:
+    """The paper's number for a system, None where the paper has none."""
     return paper.value(row, domain, metric)
 
 
 def line(table: Table, row: TableRow, place: int, earlier: bool) -> Text:
+    """One line of progress: what became of a row."""
     how = ""
     if row.result.outcome == "done":
         cost, seeds = costs(row), text_format.plural(len(row.result.seeds), "seed")
@@ -235,6 +239,7 @@ def costs_block(table: Table, width: int | None = None) -> Block:
 
 
 def blocks(table: Table, console: Console) -> list[Block]:
+    """The tables that are printed at the end."""
     domains = [layout.terminal_block(table, domain, console) for domain in table.domains]
     return [*domains, costs_block(table, console.width)]
 
@@ -246,6 +251,7 @@ CSV_COLUMNS = (
 
 
 def files(table: Table) -> dict[str, str]:
+    """The tables that are written into the group's folder, by file name."""
     lines = []
     for row in table.rows:
         result = row.result

@@ -47,6 +47,7 @@ def numbers(
 
 
 def named(row: TableRow) -> Cell:
+    """The first cell of a row: its name, and why it has no numbers."""
     return Cell(row.heading + (f": {row.state}" if row.state else ""))
 
 
@@ -56,10 +57,12 @@ def state(row: TableRow) -> Cell:
 
 
 def paper_heading(table: Table) -> str:
+    """The heading of the column with the paper's numbers."""
     return "paper" if table.same_data else "paper (other data)"
 
 
 def paper_cells(table: Table, row: TableRow, domain: str) -> list[Cell]:
+    """The paper's numbers beside a row, none where no paper is compared with."""
     if table.paper is None:
         return []
     values = [row.paper.get(f"test/{domain}/{metric}") for metric in PAPER_METRICS]
@@ -161,6 +164,7 @@ VARIANT_COLUMNS = (
 
 
 def page_csv(table: Table) -> str:
+    """The whole table as CSV."""
     return csv_text(VARIANT_COLUMNS, [line for row in table.rows for line in csv_lines(table, row, row_facts(row))])
 
 
@@ -245,8 +249,10 @@ def protocol_notes(table: Table, protocol: str, noun: str) -> list[str]:
         protocol += " A closed form, in which nothing is drawn, has one."
     notes = [
         protocol,
-        (f"Sampled: the target among {table.scenario.candidates['test'].shape[1]:,} stored items of its domain; all items: "
-        "among the whole catalogue of its domain. Equal scores share their mean rank."),
+        (
+            f"Sampled: the target among {table.scenario.candidates['test'].shape[1]:,} stored items of its domain; all items: "
+            "among the whole catalogue of its domain. Equal scores share their mean rank."
+        ),
     ]
     if len(done) > 1:
         notes.append(
@@ -260,7 +266,9 @@ def protocol_notes(table: Table, protocol: str, noun: str) -> list[str]:
 def row_notes(table: Table) -> list[str]:
     """What is to be said of single rows: why they have no numbers, what their models and data say of themselves."""
     done = table.done
-    notes = [f"{row.row.title} {row.state}: {row.result.reason}" for row in table.rows if row.result.reason and row.state]
+    notes = [
+        f"{row.row.title} {row.state}: {row.result.reason}" for row in table.rows if row.result.reason and row.state
+    ]
     notes += [f"{row.row.title}: {row.result.reason}." for row in done if row.result.reason]
     for row in done:
         said = "; ".join(f"{key} {value}" for key, value in row.result.facts.items())

@@ -245,6 +245,7 @@ def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
 
 
 def not_completed(record: SweepRecord) -> str:
+    """The message for a sweep that has not run to its end, with the command that continues it."""
     resume = command_line("sweep", "--resume", "--name", record.name, storage=record.storage)
     return f"sweep {record.name!r} is not completed ({record.status}): continue it with {resume}"
 

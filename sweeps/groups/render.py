@@ -65,6 +65,7 @@ def number(spread: Spread | None, digits: int = 2) -> str:
 
 
 def p_value(test: Test | None) -> str:
+    """An adjusted p value as text."""
     if test is None or math.isnan(test.adjusted):
         return "-"
     return "<0.001" if test.adjusted < 0.001 else f"{test.adjusted:.3f}"

@@ -87,6 +87,7 @@ def plan_rerun(options: GroupOptions, now: datetime.datetime) -> Group:
 
 
 def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    """What a dry run says about the group, line by line."""
     said = [("sweep", f"{group.facts['sweep']}, {_model(group)} on {group.scenario}")]
     if scenario is not None:
         said.append(("data", f"{scenario.name} ({scenario.fingerprint[:8]})"))
@@ -98,6 +99,7 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
 
 
 def params(group: Group) -> dict[str, Any]:
+    """The parameters of the group's run in MLflow."""
     return {
         "sweep_again": group.facts["sweep"],
         "trials": "+".join(group.names),
@@ -110,6 +112,7 @@ def _model(group: Group) -> str:
 
 
 def line(table: Table, row: TableRow, place: int, earlier: bool) -> Text:
+    """One line of progress: what became of a row."""
     text = Text(f"{place}/{len(table.group.rows)}  ", style="dim")
     text.append(f"{row.name}  ", style="bold not dim")
     spread, why = row.cells.get(OBJECTIVE), _why(row)
@@ -134,9 +137,11 @@ def annotate(table: Table) -> None:
         table.warnings = _warnings(table)
     group = table.group
     table.notes = [
-        ("Validation: the sweep's objective at each seed's best epoch, over "
-        f"{text_format.plural(len(group.seeds), 'seed')} other than the sweep's own; mean, sample standard deviation, 95 % "
-        "interval of the mean (Student's t). No scheduler stopped a seed.")
+        (
+            "Validation: the sweep's objective at each seed's best epoch, over "
+            f"{text_format.plural(len(group.seeds), 'seed')} other than the sweep's own; mean, sample standard deviation, 95 % "
+            "interval of the mean (Student's t). No scheduler stopped a seed."
+        )
     ]
     if len(table.rows) > 1:
         table.notes.append(
@@ -172,7 +177,10 @@ def _warnings(table: Table) -> list[str]:
         )
     spread = best.cells[OBJECTIVE]
     if others and spread.count < 2:
-        return [*found, "One seed says nothing about the spread: which of these is the best is not known. Give --seeds 5."]
+        return [
+            *found,
+            "One seed says nothing about the spread: which of these is the best is not known. Give --seeds 5.",
+        ]
     parts, close = [], []
     for row in others:
         test = row.seed_tests.get(OBJECTIVE)
@@ -227,7 +235,9 @@ def _validation_block(table: Table, *, terminal: bool) -> Block:
 def _markdown(table: Table) -> str:
     group = table.group
     page = [_validation_block(table, terminal=False)]
-    names = [name for name in table.rows[0].values if name.startswith("val") and name.count("/") == 2] if table.rows else []
+    names = (
+        [name for name in table.rows[0].values if name.startswith("val") and name.count("/") == 2] if table.rows else []
+    )
     if names:
         block = Block("", [Column("metric"), *(Column(row.name) for row in table.rows)])
         for name in names:
@@ -339,6 +349,7 @@ def _plain(test: Test | None) -> dict[str, Any] | None:
 
 
 def files(table: Table) -> dict[str, str]:
+    """The tables that are written into the group's folder, by file name."""
     return {"rerun.md": _markdown(table), "rerun.csv": _csv(table), "rerun.json": _json(table)}
 
 

@@ -394,9 +394,7 @@ class GroupRun:
             return tracking.close(outcome, table.summary(), paths, page)
 
 
-def table_of(
-    kind: Kind, group: Group, scenario: Scenario, state: GroupState, names: Sequence[str] = ()
-) -> Table:
+def table_of(kind: Kind, group: Group, scenario: Scenario, state: GroupState, names: Sequence[str] = ()) -> Table:
     """The table of a group as far as it is, of some rows or of all."""
     results = [state.results.get(name, RowResult(name)) for name in names or group.names]
     trained = {result.name: ended_seeds(group.sweep_folder(result.name, "seeds")) for result in results}

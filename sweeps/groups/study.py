@@ -88,7 +88,13 @@ def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
     for values in itertools.product(*grid.values()):
         overrides = dict(zip(grid, values, strict=True))
         title = text_format.settings(overrides)
-        row = Row(name=re.sub(r"[^A-Za-z0-9._-]+", "-", title), title=title, model=model, overrides=overrides, varied=overrides)
+        row = Row(
+            name=re.sub(r"[^A-Za-z0-9._-]+", "-", title),
+            title=title,
+            model=model,
+            overrides=overrides,
+            varied=overrides,
+        )
         if row.name in [other.name for other in rows]:
             raise InputError(f"--vary: {title} is given twice")
         try:
@@ -102,6 +108,7 @@ def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
 
 
 def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    """What a dry run says about the group, line by line."""
     count, seeds = (text_format.plural(len(what), noun) for what, noun in ((group.rows, "row"), (group.seeds, "seed")))
     return [
         data_fact(group, scenario),
@@ -114,11 +121,13 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
 
 
 def params(group: Group) -> dict[str, Any]:
+    """The parameters of the group's run in MLflow."""
     own = {"rows": "+".join(group.names), "configuration": group.origin, "seeds": "+".join(map(str, group.seeds))}
     return {**group.fixed, **own}
 
 
 def files(table: Table) -> dict[str, str]:
+    """The tables that are written into the group's folder, by file name."""
     name, model = table.scenario.name, table.group.rows[0].model
     subtitle = f"{model} on scenario `{name}`: {table.group.origin}."
     return {
@@ -129,6 +138,7 @@ def files(table: Table) -> dict[str, str]:
 
 
 def annotate(table: Table) -> None:
+    """Add the notes that stand below the table."""
     seeds = text_format.plural(len(table.group.seeds), "seed")
     protocol = (
         f"In percent: mean and standard deviation over {seeds}; all other settings are those of {table.group.origin}. Each "

@@ -42,6 +42,7 @@ def data_fact(group: Group, scenario: Scenario | None) -> tuple[str, str]:
 
 
 def set_fact(group: Group) -> list[tuple[str, str]]:
+    """The settings that the user fixed, as a line of the dry run."""
     return [("set", " ".join(group.assignments))] if group.assignments else []
 
 
@@ -111,6 +112,7 @@ def print_rows(group: Group, sections: Mapping[str, str], console: Console) -> N
 
 
 def print_nothing_started(console: Console) -> None:
+    """Say that a dry run has changed nothing."""
     console.print("\ndry run: nothing was started or written", style="dim")
 
 

@@ -91,7 +91,9 @@ def test_mistakes(sweep, options, message):
 
 
 def test_without_a_sweep_it_asks_for_one(project_folder):
-    with pytest.raises(InputError, match="no completed sweep of sample in .* give --tune N .* or run .*--scenario sample"):
+    with pytest.raises(
+        InputError, match="no completed sweep of sample in .* give --tune N .* or run .*--scenario sample"
+    ):
         plan()
 
 

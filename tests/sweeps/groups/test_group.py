@@ -61,7 +61,9 @@ def former(group):
 @pytest.mark.parametrize(("kind", "key"), [("comparison", "model"), ("ablation", "row"), ("rerun", "trial")])
 def test_a_group_of_the_former_version_is_continued_and_repeats_nothing(kind, key):
     group = made(kind)
-    tables = {path.name: path.read_bytes() for path in group.folder.glob(f"{kind}.*") if path.suffix not in (".yaml", ".log")}
+    tables = {
+        path.name: path.read_bytes() for path in group.folder.glob(f"{kind}.*") if path.suffix not in (".yaml", ".log")
+    }
     (group.folder / f"{kind}.yaml").write_text(yaml.safe_dump(former(group), sort_keys=False))
     events = group.folder / "journal.jsonl"
     events.write_text(events.read_text().replace('"row":', f'"{key}":'))

@@ -30,9 +30,7 @@ def make(values, *, reasons=None, winner="", tested=(), missing=(), asked=2):
     )  # fmt: skip
     results, seeds = [], {}
     for name, own in values.items():
-        result = RowResult(
-            name, outcome="missing" if name in missing else "done", reason=(reasons or {}).get(name, "")
-        )
+        result = RowResult(name, outcome="missing" if name in missing else "done", reason=(reasons or {}).get(name, ""))
         if name in tested:
             result.seeds = {s: SeedResult({"test/movie/mrr": v / 2}, 3, 4, 1.0) for s, v in enumerate(own, start=1)}
         results.append(result)
@@ -53,9 +51,6 @@ def markdown(table):
 
 def against_leader(row):
     return row.seed_tests[OBJECTIVE]
-
-
-
 
 
 def test_a_ranking_within_the_noise_is_warned_of():
@@ -121,7 +116,9 @@ def test_luck_of_the_search_and_missing_trials_are_told():
 
 def test_the_files_hold_the_same_numbers():
     table = make(NEAR, tested=["t10"])
-    lines = {(line["trial"], line["metric"]): line for line in csv.DictReader(io.StringIO(rerun.files(table)["rerun.csv"]))}
+    lines = {
+        (line["trial"], line["metric"]): line for line in csv.DictReader(io.StringIO(rerun.files(table)["rerun.csv"]))
+    }
     content = json.loads(rerun.files(table)["rerun.json"])
     page = markdown(table)
     for entry in content["configurations"]:

@@ -196,7 +196,10 @@ def test_a_scenario_of_other_domains_has_no_paper_columns():
     result = made_result("sasrec")
     result.seeds = {1: SeedResult(summarise(made_ranks([1, 2, 4, 5, 10]), ("toy", "game"), "test"), 1, 1, 0.0)}
     table = made_table(scenario, sasrec=result)
-    assert "paper" not in comparison.files(table)["comparison.md"] and "paper" not in comparison.files(table)["comparison.tex"]
+    assert (
+        "paper" not in comparison.files(table)["comparison.md"]
+        and "paper" not in comparison.files(table)["comparison.tex"]
+    )
 
 
 def test_the_papers_data_is_known_by_its_sizes():
