@@ -115,7 +115,7 @@ class Job:
         return matrix
 
     def _problem(self, item: int, why: str) -> str:
-        path = os.path.relpath(self.source.contents[item], self.scenario.folder.resolve())
+        path = os.path.relpath(self.source.contents[item], self.store.folder.parents[1])
         return f"item {item} ({self.scenario.items.external_id[item]}), {path}: {why}"
 
 

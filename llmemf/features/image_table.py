@@ -65,7 +65,7 @@ class ImageStore:
     ) -> None:
         """Note an outcome for all items of an address; only what is new goes to the log."""
         shared = {"path": path, "status": status, "address": address, "transient": transient, **facts}
-        records = [{"item": item} | shared for item in items]
+        records: list[dict[str, Any]] = [{"item": item} | shared for item in items]
         self._log.append([record for record in records if self.outcomes.get(record["item"]) != record])
         self.outcomes.update((record["item"], record) for record in records)
 

@@ -201,7 +201,7 @@ def on_two_workers(tmp_path, options, deaths):
     script = DYING.format(mark=str(tmp_path / "deaths"), deaths=deaths)
     command = [sys.executable, "-c", script, "features", "encode", "spread", *options]
     command += ["--ray-address", "local", "--ray-workers", "2"]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.ray
