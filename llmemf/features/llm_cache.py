@@ -115,6 +115,7 @@ class AnswerCache:
         for record in records:
             if record["status"] != USABLE:
                 record["text"] = record.get("text", "")[:KEPT_OF_BAD]
+        assert self._log is not None, "the cache is open to read only"
         for record in self._log.append(records):
             self._count(record)
 
@@ -128,7 +129,8 @@ class AnswerCache:
             counts[2] += record["completion_tokens"]
 
     def close(self) -> None:
-        self._log.close()
+        if self._log is not None:
+            self._log.close()
 
     def __enter__(self) -> Self:
         return self

@@ -107,7 +107,7 @@ class Caller:
         failures: Counter[str] = Counter()
 
         def is_over(state: RetryCallState) -> bool:
-            failure = state.outcome.exception()
+            failure = _failure_of(state)
             kind = "limited" if failure.limited else "billed" if failure.billed else "failed"
             failures[kind] += 1
             self._progress.retried += 1
@@ -117,7 +117,7 @@ class Caller:
             return bool(self._stop) or failures[kind] >= LIMITS[kind]
 
         def wait(state: RetryCallState) -> float:
-            failure = state.outcome.exception()
+            failure = _failure_of(state)
             if not failure.limited:
                 return max(failure.wait or 0.0, self._backoff(state))
             self.limit.hold(failure.wait or self._backoff(state))
@@ -191,3 +191,9 @@ class Caller:
                 f"note: {self._endpoint.host} does not say how many tokens an answer took; each counts at the most it can cost"
             )
         return question.record(verdict, **facts, usd=max(usd, bound), uncertain=True)
+
+
+def _failure_of(state: RetryCallState) -> Transient:
+    failure = state.outcome.exception() if state.outcome else None
+    assert isinstance(failure, Transient), "tenacity repeats calls after nothing else"
+    return failure

@@ -185,9 +185,9 @@ class Endpoint:
         if isinstance(error, dict) and isinstance(error.get("error"), dict | str):
             error = error["error"]
         facts = error if isinstance(error, dict) else {"message": error}
-        code = facts.get("code") or facts.get("type") or ""
+        code = str(facts.get("code") or facts.get("type") or "")
         in_reply = status == 200
-        if in_reply and re.fullmatch("[45][0-9][0-9]", str(code)):
+        if in_reply and re.fullmatch("[45][0-9][0-9]", code):
             status = int(code)
         where = f"endpoint {self.host} (HTTP {status})"
         said = self._redact(str(facts.get("message") or error or "no further message"))
@@ -200,7 +200,7 @@ class Endpoint:
                 f"{where} does not know model {self.model!r}, or {self.base_url} is not the address of its interface "
                 f"(it often ends in /v1): {said}"
             )
-        if "content_filter" in str(code) or "content management policy" in said.lower():
+        if "content_filter" in code or "content management policy" in said.lower():
             return Filtered(said)
         if status == 403:
             return Unusable(f"{where} forbids this: {said}")
@@ -254,8 +254,12 @@ def check_address(base_url: str, model: str, source: str = "--base-url") -> str:
 
 def _tokens(usage: object) -> tuple[int, int] | None:
     """Tokens of prompt and answer, None where a number is missing or cannot be true."""
-    counts = (usage.get("prompt_tokens"), usage.get("completion_tokens")) if isinstance(usage, dict) else (None, None)
-    return counts if all(type(count) is int and count >= 0 for count in counts) else None
+    counts = usage if isinstance(usage, dict) else {}
+    prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
+    # JSON's true would pass for the number 1.
+    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
+        return None
+    return prompt, completion
 
 
 def _connection_failure(error: openai.APIConnectionError) -> Transient:

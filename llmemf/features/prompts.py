@@ -126,7 +126,8 @@ class Prompt:
 
 def profile_prompt(domains: Sequence[str], *, language: str = "English", words: int = 120) -> Prompt:
     """The prompt that asks for a user's profile over both domains."""
-    return Prompt("profile", PROFILE, *domains, language, words, HISTORY_CHARS)
+    domain, other_domain = domains
+    return Prompt("profile", PROFILE, domain, other_domain, language, words, HISTORY_CHARS)
 
 
 def messages(question: str) -> list[dict[str, str]]:
@@ -153,15 +154,15 @@ def prompts_for(
         InputError: a file cannot be read, names an unknown domain or placeholder, or lacks {title}.
     """
     own = _own_templates(domains, files)
-    prompts = []
-    for domain, other in (domains, reversed(domains)):
+
+    def prompt(domain: str, other_domain: str) -> Prompt:
         special = _special(domain)
-        name, template = own.get(domain) or (
-            special or "general",
-            GENERAL.replace("{attributes}", ATTRIBUTES.get(special, ANY_ATTRIBUTES)),
-        )
-        prompts.append(Prompt(name, template, domain, other, language, words, input_chars))
-    return tuple(prompts)
+        general = GENERAL.replace("{attributes}", ATTRIBUTES.get(special, ANY_ATTRIBUTES))
+        name, template = own.get(domain) or (special or "general", general)
+        return Prompt(name, template, domain, other_domain, language, words, input_chars)
+
+    x, y = domains
+    return prompt(x, y), prompt(y, x)
 
 
 def categories_of(items: pd.DataFrame) -> list[str]:

@@ -48,6 +48,7 @@ def listening(stop: Stop, on_first: Callable[[], None] | None = None) -> Iterato
     def hear() -> None:
         nonlocal asked
         if asked:
+            assert task is not None, "a coroutine runs in a task"
             task.cancel()
             return
         asked = True
