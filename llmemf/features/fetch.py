@@ -17,10 +17,10 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from llmemf import __version__
 from llmemf.errors import InputError
 from llmemf.features.addresses import GuardedBackend, GuardedTransport
-from llmemf.features.host_limit import HostLimit, sleep
 from llmemf.features.image_content import ImageFacts, NoImage, check_image
 from llmemf.features.image_request import BAD_ADDRESS, UNREACHABLE, get_image
 from llmemf.features.image_table import OK, ImageStore
+from llmemf.features.request_limit import RequestLimit, sleep
 from llmemf.features.stopping import Stop, listening
 from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
@@ -161,7 +161,7 @@ class ImageFetch:
     async def _fetch(self, waiting: dict[str, list[int]]) -> None:
         settings = self.settings
         self._progress = FetchProgress(len(waiting))
-        self._hosts: dict[str, HostLimit] = defaultdict(lambda: HostLimit(settings.concurrency))
+        self._hosts: dict[str, RequestLimit] = defaultdict(lambda: RequestLimit(settings.concurrency))
         self._unreached = self._under_way = 0
         transport = GuardedTransport(
             self.backend or GuardedBackend(allow_private=settings.allow_private), settings.concurrency
@@ -228,7 +228,7 @@ class ImageFetch:
             seconds = _error(state).wait or backoff(state)
             if not _error(state).refused:
                 return seconds
-            host.pause(seconds)
+            host.hold(seconds)
             return 0.0
 
         return await AsyncRetrying(
@@ -239,7 +239,7 @@ class ImageFetch:
             reraise=True,
         )(self._try, host, address)
 
-    async def _try(self, host: HostLimit, address: str) -> tuple[bytes, ImageFacts]:
+    async def _try(self, host: RequestLimit, address: str) -> tuple[bytes, ImageFacts]:
         async with host.place(self.stop.event):
             if self.stop:
                 raise NoImage("stopped", transient=True)
@@ -249,8 +249,13 @@ class ImageFetch:
                     data = await get_image(self._client, address, self.settings.max_bytes)
             except TimeoutError:
                 raise NoImage("timeout", transient=True) from None
+            except NoImage as error:
+                if error.refused:
+                    host.refused()
+                raise
             finally:
                 self._under_way -= 1
+            host.answered()
         return data, await asyncio.get_running_loop().run_in_executor(self._decoders, self._check, data)
 
     def _check(self, data: bytes) -> ImageFacts:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import email.utils
-import time
 from urllib.parse import urljoin
 
 import httpcore2
 import httpx2
 
 from llmemf.features.image_content import NoImage
+from llmemf.features.request_limit import retry_after
 from llmemf.scenarios.images import is_address
 
 REDIRECTS = 5
@@ -54,7 +53,7 @@ async def _read(response: httpx2.Response, max_bytes: int) -> bytes:
     status = response.status_code
     if status != 200:
         transient = status in TRANSIENT_STATUS or status >= 520
-        wait = retry_after(response.headers.get("retry-after", ""))
+        wait = retry_after(response.headers)
         raise NoImage(f"HTTP {status}", transient=transient, refused=status == 429, wait=wait)
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise NoImage("compressed transfer")
@@ -67,15 +66,3 @@ async def _read(response: httpx2.Response, max_bytes: int) -> bytes:
         if len(data) > max_bytes:
             raise NoImage("too large")
     return bytes(data)
-
-
-def retry_after(value: str) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None if it is empty or unreadable."""
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
