@@ -27,7 +27,6 @@ from typer.testing import CliRunner
 from llmemf.__main__ import app, main
 from llmemf.features.addresses import GuardedBackend, is_public
 from llmemf.features.fetch import FetchSettings, ImageFetch
-from llmemf.features.host_limit import HostLimit
 from llmemf.features.image_content import NoImage, check_image
 from llmemf.io import AppendOnlyLog
 from llmemf.scenarios.scenario import find_scenario
@@ -467,23 +466,18 @@ def test_a_certificate_must_be_trusted_and_name_the_host(shop, tmp_path, monkeyp
 # Politeness.
 
 
-def test_a_server_that_refuses_gets_fewer_requests_at_once_and_then_more_again():
-    async def scene():
-        host, stop = HostLimit(8), asyncio.Event()
+def test_a_server_that_refuses_gets_fewer_requests_at_once(shop):
+    """test_request_limit.py says how many; here two refusals, and two answers that give one place back at most."""
 
-        async def request(refused):
-            async with host.place(stop):
-                await asyncio.sleep(0)
-                if refused:
-                    raise NoImage("HTTP 429", refused=True)
+    def busy_at_first(handler, before):
+        (send(picture()) if before else send(b"", 429))(handler, before)
 
-        async def at_once(outcomes):
-            await asyncio.gather(*map(request, outcomes), return_exceptions=True)
-            return host.places
-
-        return [await at_once(outcomes) for outcomes in ([True] * 3, [True] * 9, [False], [False] * 2, [False] * 99)]
-
-    assert asyncio.run(scene()) == [5, 1, 2, 3, 8]
+    with FakeImages({"/a": busy_at_first, "/b": busy_at_first}) as server:
+        scenario = shop([f"{server.url}/a", f"{server.url}/b"])
+        table, run = fetch(scenario)
+    assert (table.status[:2] == "ok").all()
+    (host,) = run._hosts.values()
+    assert host.places in (6, 7)
 
 
 def test_a_pause_that_a_server_asks_for_holds_all_its_requests(shop):
