@@ -72,8 +72,10 @@ def sweep(
     start_or_continue: Annotated[
         bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
     ] = False,
+    stack: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Sweep the hyperparameters of a model on a scenario; everything goes below mlruns/."""
+    from llmemf.config import REMOVED
     from sweeps.cluster.ray_session import room
     from sweeps.core.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
     from sweeps.core.summary import print_fallback
@@ -84,8 +86,31 @@ def sweep(
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
     if gpu_price is not None and not estimate:
         raise InputError("--gpu-price says what --estimate should count with: give both")
-    values = {key: value for key, value in locals().items() if key in Options.__dataclass_fields__}
-    given = Options(**{**values, "assignments": assignments or []})
+    if stack is not None:
+        raise InputError(f"--stack was removed: {REMOVED['stack'].remedy}")
+    given = Options(
+        scenario=scenario,
+        model=model,
+        search=search,
+        trials=trials,
+        grid_points=grid_points,
+        epochs=epochs,
+        scheduler=scheduler,
+        grace_period=grace_period,
+        reduction_factor=reduction_factor,
+        concurrency=concurrency,
+        cpus_per_trial=cpus_per_trial,
+        gpus_per_trial=gpus_per_trial,
+        seed=seed,
+        name=name,
+        data_root=data_root,
+        tracking_uri=tracking_uri,
+        storage=storage,
+        ray_address=ray_address,
+        keep=keep,
+        fresh_workers=fresh_workers,
+        assignments=assignments or [],
+    )
     budget = None if time_budget is None else text_format.seconds(time_budget, "--time-budget")
     # With its own hold of the output: while a sweep runs, everybody else's goes to the sweep's log.
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)

@@ -9,13 +9,8 @@ import sys
 from pathlib import Path
 
 from llmemf.errors import InputError
+from sweeps.cluster.ray_private import ASK_HEAD
 
-ASK = """
-import sys
-from ray._private.services import canonicalize_bootstrap_address_or_die
-from ray._raylet import GcsClient
-GcsClient(address=canonicalize_bootstrap_address_or_die(sys.argv[1])).get_all_node_info(timeout=10)
-"""
 REFUSALS = ("AuthToken", "AuthenticationError")
 
 
@@ -39,7 +34,7 @@ def set_token(ray_address: str | None) -> None:
 def asks_for_token(ray_address: str) -> bool:
     """Whether a cluster refuses those who come without a token."""
     process = subprocess.Popen(
-        [sys.executable, "-c", ASK, ray_address],
+        [sys.executable, "-c", ASK_HEAD, ray_address],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

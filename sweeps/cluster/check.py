@@ -16,7 +16,7 @@ import yaml
 
 from llmemf.errors import InputError
 from llmemf.text_format import plural
-from sweeps.cluster import node_probe
+from sweeps.cluster import node_probe, ray_private
 from sweeps.cluster.resources import check_request, trials_that_fit
 from sweeps.state.sweep_record import RECORD, SweepRecord
 
@@ -134,13 +134,10 @@ def most_at_once(record: SweepRecord, planned: list[NodeType], most_workers: int
 
 def planned_nodes() -> tuple[list[NodeType] | None, int | None]:
     """Node types that the cluster may start and the limit over all of them; (None, None) where it does not tell."""
-    from ray._private.state import state
-
-    config = state.get_cluster_config()
-    if config is not None and config.node_group_configs:
+    if groups := ray_private.node_groups():
         kinds = [
             NodeType(group.name, dict(group.resources), None if group.max_count < 0 else group.max_count)
-            for group in config.node_group_configs
+            for group in groups
         ]
         return kinds, None
     if not _on_head() or KUBERAY in os.environ:

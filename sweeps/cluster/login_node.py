@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from sweeps.cluster.access import refused
+from sweeps.cluster.ray_private import own_address, run_node
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 90.0
@@ -51,12 +52,11 @@ def running_nodes() -> list[dict[str, str]]:
 
 def same_machine(one: str, other: str) -> bool:
     """Whether two HOST:PORT mean the same."""
-    from ray._private.services import resolve_ip_for_localhost
 
     def resolved(address: str) -> tuple[str, str]:
         host, _, port = address.rpartition(":")
         try:
-            return resolve_ip_for_localhost(socket.gethostbyname(host)), port
+            return own_address(socket.gethostbyname(host)), port
         except OSError:
             return host, port
 
@@ -113,12 +113,10 @@ def main(address: str, folder: str, object_store_bytes: str, parent: str) -> Non
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != int(parent):
         return
-    from ray.scripts.scripts import cli
-
     options = ["--num-cpus", "0", "--num-gpus", "0", "--object-store-memory", object_store_bytes]
     options += ["--temp-dir", folder, "--labels", f"{LABEL}=driver", "--disable-usage-stats", "--block"]
     try:
-        cli(["start", "--address", address, *options], standalone_mode=False)
+        run_node(["--address", address, *options])
     finally:
         if os.getppid() != int(parent):
             shutil.rmtree(folder, ignore_errors=True)

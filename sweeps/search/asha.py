@@ -8,6 +8,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler
 
+from sweeps.cluster.ray_private import asha_rungs
 from sweeps.state.trial_records import TrialRecord, trial_name
 
 
@@ -16,7 +17,7 @@ class ResumableASHA(ASHAScheduler):
 
     Ray forgets the rungs between drivers, and would let the first trials after a resume pass for free. A trial that was
     lost and runs again gets another id from Tune; its place on each rung moves along, so that it never competes with
-    itself. The rungs are private attributes of Ray's scheduler.
+    itself.
 
     Args:
         records: trials so far.
@@ -34,7 +35,7 @@ class ResumableASHA(ASHAScheduler):
     @property
     def rungs(self) -> list[tuple[float, dict[str, float]]]:
         """Milestone (epochs) and recorded objective per trial, the highest rung first."""
-        return self._brackets[0]._rungs
+        return asha_rungs(self)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         name = trial_name(trial.config["trial"])

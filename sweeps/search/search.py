@@ -8,7 +8,6 @@ before it; nothing of a sampler has to be stored.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from llmemf.errors import InputError
+from sweeps.search.optuna_private import contains
 from sweeps.search.space import Space
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
@@ -184,7 +184,7 @@ class SweepSearch(Searcher):
         with contextlib.suppress(KeyError):
             candidates.append(self.space.to_internal(record.config))
         for params in candidates:
-            if set(params) == set(distributions) and all(_fits(distributions[key], params[key]) for key in params):
+            if set(params) == set(distributions) and all(contains(distributions[key], params[key]) for key in params):
                 return params
         return None
 
@@ -197,11 +197,3 @@ class SweepSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a search is made from the sweep's state")
-
-
-def _fits(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
-    try:
-        return distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):
-        logging.getLogger(__name__).debug("%r does not fit into %r", value, distribution)
-        return False

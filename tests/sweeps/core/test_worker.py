@@ -42,7 +42,7 @@ def ran(tmp_path_factory):
         )
     found = {}
     for kind, process in started.items():
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err[-3000:]
         found[kind] = json.loads(out)
     return found
