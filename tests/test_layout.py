@@ -35,8 +35,6 @@ FOREIGN = {"sweeps": set(), "optuna": set(), "mlflow": set(), "ray": {"features"
 """What `llmemf` must not import, and its rooms that may."""
 PENDING: set[tuple[str, str]] = {("llmemf.scenarios.sample", "llmemf.features.offline")}
 """Imports that break a rule today: (importing file, imported module). To become empty."""
-PENDING_ROOMS: set[str] = set()
-"""Rooms of `sweeps` that are about to become `groups`. To become empty."""
 
 
 def modules() -> dict[str, Path]:
@@ -87,7 +85,6 @@ def level(module: str) -> int | None:
     floor, name = module.split(".")[0], room(module)
     if not name or (name in DOORS and module.count(".") == 1):
         return None
-    name = "groups" if name in PENDING_ROOMS else name
     return next(place for place, rooms in enumerate(LEVELS[floor]) if name in rooms)
 
 
@@ -103,10 +100,8 @@ def test_every_file_stands_in_a_room():
     names = {floor: set().union(*levels) for floor, levels in LEVELS.items()}
     for module in MODULES:
         floor, name = module.split(".")[0], room(module)
-        known = names[floor] | DOORS | PENDING_ROOMS
+        known = names[floor] | DOORS
         assert not name or name in known, f"{module} has no room: add it to LEVELS"
-    gone = {name for name in PENDING_ROOMS if not (ROOT / "sweeps" / name).is_dir()}
-    assert not gone, "no longer there: take it out of PENDING_ROOMS"
 
 
 def broken() -> set[tuple[str, str]]:
