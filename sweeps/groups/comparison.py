@@ -322,7 +322,7 @@ def problems_of(group: Group, *, with_data: bool) -> dict[str, str]:
     """Systems that cannot run, each with its reason.
 
     Args:
-        with_data: whether the data is there to be looked at.
+        with_data: whether the data is prepared, so that it can be checked.
     """
     found = {}
     for row in group.rows:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmemf.command_line import command_line
-from llmemf.config import build_config, read_yaml
+from llmemf.config import build_config, read_yaml, without_removed
 from llmemf.io import write_text
 from llmemf.models import model_class
 from sweeps.core.settings import SAMPLE, space_keys
@@ -155,7 +155,9 @@ class Group(BaseModel):
         """
         path = folder / f"{kind}.yaml"
         values = read_yaml(path)
-        return build_config(cls, values if "kind" in values else _of_former_version(kind, values), where=str(path))
+        if "kind" not in values:
+            values = _of_former_version(kind, values, str(path))
+        return build_config(cls, values, where=str(path))
 
     def sweep_name(self, row: str, step: str = "search") -> str:
         return f"{self.name}--{row}" + ("--seeds" if step == "seeds" else "")
@@ -173,9 +175,11 @@ def root_of(kind: str, storage: Path) -> Path:
     return storage / next(folder for folder, known in GROUPS.items() if known == kind)
 
 
-def _of_former_version(kind: str, values: dict[str, Any]) -> dict[str, Any]:
+def _of_former_version(kind: str, values: dict[str, Any], where: str) -> dict[str, Any]:
     """Fields of a group from a file that was written when each kind had a file format of its own."""
     values = {"kind": kind, **values}
+    for section in {"fixed", "space"} & values.keys():
+        values[section] = without_removed(values[section], where)
     if kind == "comparison":
         values["trials"] = values.pop("trials_per_model", 20)
         values["rows"] = [{"name": name, "model": name} for name in values.pop("models")]
@@ -193,7 +197,7 @@ def _of_former_version(kind: str, values: dict[str, Any]) -> dict[str, Any]:
                 "name": name,
                 "title": name,
                 "model": model,
-                "overrides": configurations[name],
+                "overrides": without_removed(configurations[name], where),
                 "varied": varied[name],
                 "objective": objectives[name],
             }

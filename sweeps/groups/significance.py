@@ -110,10 +110,10 @@ def against_best(values: Mapping[str, np.ndarray]) -> dict[str, Test]:
 
 
 def against_reference(values: Mapping[str, np.ndarray], reference: str) -> dict[str, Test]:
-    """Every entry against one that was named beforehand; m entries make m - 1 tests for Holm's correction.
+    """Every row against one that was named beforehand; m rows make m - 1 tests for Holm's correction.
 
     Args:
-        values: entry -> (cases,) values, the same cases in the same order.
+        values: row -> (cases,) values, the same cases in the same order.
         reference: one of them; it has no test.
     """
     p_values = {name: paired_p(values[name], values[reference]) for name in values if name != reference}

@@ -39,6 +39,9 @@ def former(group):
     """What the former version wrote of a group."""
     keys = SHARED if group.kind == "rerun" else (*SHARED, *SEARCHES)
     content = {key: getattr(group, key) for key in keys}
+    gone = {"cuda_graphs": "auto"}
+    if group.kind != "rerun":
+        content["fixed"] = {**content["fixed"], **gone}
     if group.kind == "comparison":
         return {**content, "models": group.names, "trials_per_model": group.trials}
     if group.kind == "ablation":
@@ -50,7 +53,7 @@ def former(group):
         "model": "llm_emf",
         "trials": group.names,
         "asked": 2,
-        "configurations": {row.name: row.overrides for row in group.rows},
+        "configurations": {row.name: {**row.overrides, **gone} for row in group.rows},
         "shown": {row.name: row.varied for row in group.rows},
         "objectives": {row.name: row.objective for row in group.rows},
         "earlier_looks": 0,
