@@ -1,1 +1,1 @@
-"""Where the trials of a sweep run: this machine or a Ray cluster, looked at before anything starts."""
+"""Where the trials of a sweep run: this machine or a Ray cluster, checked before anything starts."""

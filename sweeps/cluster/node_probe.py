@@ -68,7 +68,7 @@ def wait_for(path: Path, content: str, seconds: float) -> bool:
 
 
 def probe(folder: str, node: str, token: str, seconds: float) -> dict[str, Any]:
-    """Look at this node from the inside.
+    """What this node has and sees.
 
     Args:
         folder: where the driver left the file `driver` with `token` in it; a file named `node` is put beside it.

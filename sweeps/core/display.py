@@ -108,11 +108,11 @@ class Display:
             self._print(Text(text))
 
     def _pause(self) -> float:
-        """Seconds between two plain lines: a sweep of hours need not tell every ten seconds that it goes on."""
+        """Seconds between two plain lines: a sweep of hours need not say every ten seconds that it runs."""
         return max(PLAIN_SECONDS, min(PLAIN_SECONDS_MOST, self.elapsed() / 30))
 
     def tell(self, text: str) -> None:
-        """One line about a trial, kept on the screen while the sweep goes on."""
+        """One line about a trial, kept on the screen while the sweep runs."""
         self._print(Text(f"[{text_format.duration(self.elapsed())}] {text}"))
 
     def _print(self, text: Text) -> None:

@@ -29,11 +29,11 @@ def write_results(
     records: list[TrialRecord],
     best: TrialRecord | None,
     test: dict[str, float],
-    looks: int = 0,
+    evaluations: int = 0,
 ) -> list[Path]:
     """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
     record = plan.record
-    notes = caveats(plan, data, looks)
+    notes = caveats(plan, data, evaluations)
     files = {
         "leaderboard.csv": leaderboard.as_csv(records),
         "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),

@@ -25,7 +25,7 @@ def print_fallback(requested: str, used: str, data_root: str, console: Console) 
     Args:
         requested: the scenario that the user asked for.
         used: the scenario that is used.
-        data_root: where its data was looked for.
+        data_root: the folder in which its data was expected.
     """
     if used != SAMPLE or requested == SAMPLE:
         return
@@ -54,7 +54,7 @@ def print_start(
     """What is swept, on what, with what, and where it goes.
 
     Args:
-        state: of a sweep that goes on.
+        state: of a sweep that is continued.
         outside: how many of its trials lie outside of its space of today.
     """
     record = plan.record
@@ -92,7 +92,7 @@ def print_start(
 
 
 def describe_progress(state: SweepState, trials: int) -> str:
-    """What a sweep that goes on has, and what is left."""
+    """What a continued sweep has, and what is left."""
     records = list(state.records.values())
     ended = [record for record in records if record.ended]
     left = [record for record in records if not record.ended]
@@ -140,21 +140,23 @@ def describe_resources(plan: Plan, parallel: int) -> str:
     return f"{parallel} at once, {each} each{where}"
 
 
-def caveats(plan: Plan, data: SweepData, looks: int = 0) -> list[str]:
+def caveats(plan: Plan, data: SweepData, evaluations: int = 0) -> list[str]:
     """What a reader of the numbers must know.
 
     Args:
-        looks: how often this sweep looked at the test split.
+        evaluations: how often this sweep evaluated a trial on the test split.
     """
     encoders = {kind: matrix.encoder for kind, matrix in data.features.items()}
-    return caveats_of(data.scenario.name, plan.objectives, encoders, looks)
+    return caveats_of(data.scenario.name, plan.objectives, encoders, evaluations)
 
 
-def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], looks: int) -> list[str]:
+def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], evaluations: int) -> list[str]:
     """What a reader of numbers must know that were made from a scenario by features of these encoders (by kind)."""
     notes = []
-    if looks > 1:
-        notes.append(f"The test split was looked at {looks} times, once per extension that changed the best trial.")
+    if evaluations > 1:
+        notes.append(
+            f"The test split was looked at {evaluations} times, once per extension that changed the best trial."
+        )
     if scenario == "sample":
         notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
     if "sampled" in objectives:
@@ -176,7 +178,7 @@ def print_end(
     tracking: str,
     page: str,
     console: Console,
-    looks: int = 0,
+    evaluations: int = 0,
 ) -> None:
     """Leaderboard, test metrics, and where everything lies."""
     record = plan.record
@@ -200,7 +202,7 @@ def print_end(
         console.print()
         if test:
             console.print(result_tables.test_table(test, domains))
-        for note in caveats(plan, data, looks):
+        for note in caveats(plan, data, evaluations):
             console.print(note, style="yellow", highlight=False)
         console.print()
     facts = Table.grid(padding=(0, 2))

@@ -1,4 +1,4 @@
-"""Run a planned sweep: Ray, MLflow, trials, leaderboard, and the best trial's one look at the test split."""
+"""Run a planned sweep: Ray, MLflow, trials, leaderboard, and the one evaluation of the best trial on the test split."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class PartOfGroup:
         title: of the live table.
         tags: of the sweep's run, which hang it below the group's.
         test: tests ended trials by their weights, in the place of the best trial's test; gives name of a trial -> test
-            metrics. None where the sweep must not look at the test split.
+            metrics. None where the sweep must not evaluate on the test split.
         on_stuck: ends the process where Ray does not answer, with the reason.
     """
 
@@ -178,7 +178,7 @@ class Sweep:
             shutil.rmtree(self.folder / TUNE, ignore_errors=True)
 
     def _tune(self, callback: Any, parallel: int) -> None:
-        """Hand the trials to Ray Tune, which knows nothing of earlier drivers: the search has the trials to go on with."""
+        """Hand the trials to Ray Tune, which knows nothing of earlier drivers: the search hands out unfinished trials first."""
         from ray import tune
 
         from sweeps.core.callback import trial_dirname
@@ -234,7 +234,7 @@ class Sweep:
         os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
 
     def leave(self, reason: str) -> None:
-        """Close what is open where the sweep cannot go on; `--resume` goes on from the event log."""
+        """Close what is open where the sweep cannot continue; `--resume` continues from the event log."""
         if self.tracking is None:
             return
         tracking, self.tracking = self.tracking, None
@@ -256,7 +256,7 @@ class Sweep:
         self.plan.record.save()
 
     def finish(self, stop: StopRequest) -> Result:
-        """Write what came out, look at the test split once if the search has ended, close the runs, and show it all."""
+        """Write the results, evaluate the best trial on the test split if the search has ended, close the runs, and print it all."""
         tracking = self.tracking
         self.close_trials(tracking)
         records = list(self.state.records.values())
@@ -265,7 +265,7 @@ class Sweep:
         test: dict[str, float] = {}
         if outcome == "completed":
             test = self._test_trials(records).get(best.name, {}) if self.part else self._test(best)
-        paths = write_results(self.plan, self.data, records, best, test, looks=len(self.state.tests))
+        paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
         summary = {"objective": best.objective, **best.metrics} if outcome == "completed" else {}
         if best and not self.part:
@@ -284,7 +284,7 @@ class Sweep:
         if not self.part:
             print_end(
                 self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
-                tracking.page(), self.console, looks=len(self.state.tests),
+                tracking.page(), self.console, evaluations=len(self.state.tests),
             )  # fmt: skip
         code = {"completed": COMPLETED, "failed": ALL_FAILED}.get(outcome)
         if code is None:

@@ -1,4 +1,4 @@
-"""What came out: all trials in order, the best settings to use again, and the one look at the test split."""
+"""The results of a sweep as files: all trials in order, and the best configuration."""
 
 from __future__ import annotations
 

@@ -82,6 +82,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
         (["--resume", "--extend", "5"], "error: --resume, --extend and --continue exclude each other"),
         (["--scenario", "sample", "--gpu-price", "3"], "error: --gpu-price says what --estimate should count with"),
         (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
+        (["--scenario", "sample", "--stack", "4"], "error: --stack was removed: leave it out"),
+        (["--scenario", "sample", "--set", "cuda_graphs=true"], "error: --set: cuda_graphs was removed: leave it out"),
         (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h or 1h30m"),
     ],
 )  # fmt: skip
