@@ -97,7 +97,7 @@ class BaselineConfig(TrialConfig):
     `l2_mode: adamw` and `embedding_rows` do no such thing."""
 
 
-def build_config(config_class: type[TrialConfig], values: Mapping[str, Any], *, where: str = "configuration") -> Any:
+def build_config(config_class: type[BaseModel], values: Mapping[str, Any], *, where: str = "configuration") -> Any:
     """Validate `values` into `config_class`.
 
     Raises:

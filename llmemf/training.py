@@ -10,7 +10,7 @@ options, each off.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -295,7 +295,7 @@ def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer
     return optimizer_of([group for group in groups if group["params"]], config)
 
 
-def parameter_groups(decayed: list[Tensor], other: list[Tensor], config: TrialConfig) -> list[dict[str, Any]]:
+def parameter_groups(decayed: Sequence[Tensor], other: Sequence[Tensor], config: TrialConfig) -> list[dict[str, Any]]:
     """Two groups of a trial's parameters: those with L2, and the others."""
     l2 = config.l2 if config.l2_mode in ("adam", "adamw") else 0.0
     return [

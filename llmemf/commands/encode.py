@@ -220,6 +220,6 @@ def show(
     for space in report.spaces:
         for warning in space.warnings:
             typer.echo(f"warning: {space.name}: {warning}")
-    path = output or scenario.folder / "features.html"
+    path = output or scenario.location / "features.html"
     write_page(report, path)
     typer.echo(f"page    {path}")

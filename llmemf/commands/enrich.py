@@ -118,7 +118,7 @@ def enrich(
         what = "a title" if profiles else "a title or a description"
         raise InputError(f"{nothing} of scenario {name!r} has {what}: there is nothing to ask about")
     if estimate_only:
-        cache = AnswerCache.peek(scenario.folder)
+        cache = AnswerCache.peek(scenario.location)
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
         estimate_view(estimate(plan, cache, items, prices, max_tokens), prices, plan, price_in is None, cache.usd)
         return
@@ -133,7 +133,7 @@ def enrich(
     )
     if endpoint.in_the_clear:
         say(f"note: {endpoint.base_url} is not encrypted, the key can be read on its way; https is")
-    with AnswerCache.open(scenario.folder) as cache:
+    with AnswerCache.open(scenario.location) as cache:
         spent = cache.usd
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
         expected = estimate(plan, cache, items, prices, max_tokens)

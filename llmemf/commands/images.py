@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
 from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, status_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from llmemf.features.fetch import FetchProgress
+    from llmemf.scenarios.scenario import Scenario
 
 
 def images(
@@ -60,7 +66,7 @@ def images(
     )
     with ProgressLine("images") as line:
 
-        def show(progress) -> None:
+        def show(progress: FetchProgress) -> None:
             failed = f"{progress.failed:,} failed" if progress.failed else ""
             line.show(progress.done, progress.total, f"{progress.bytes / 1e6:.1f} MB", failed)
 
@@ -82,11 +88,11 @@ def images(
         say(f"next: {hint(data_root, 'features', 'encode', name, '--kind', 'image')}")
 
 
-def image_summary(scenario, table) -> None:
+def image_summary(scenario: Scenario, table: pd.DataFrame) -> None:
     """Print what became of the items' images."""
     from llmemf.features.image_table import counts_by_domain
 
     status_table(counts_by_domain(scenario, table))
-    say(f"written: {scenario.folder / 'images.parquet'}")
+    say(f"written: {scenario.location / 'images.parquet'}")
     if (table.status == "private address").any():
         say("note: addresses of your own network are fetched with --allow-private --retry-failed")

@@ -285,7 +285,7 @@ def _shown(name: str) -> str:
     return Path(name).name if Path(name).is_file() else name
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -148,7 +148,7 @@ def make_job(
     name = encoder_name(clip.settings.model, source, encoder)
     device = torch.device(clip.settings.device).type
     store = ShardStore(
-        folder=(scenario.folder / "features" / f".{source.kind}.{name}.shards").resolve(),
+        folder=(scenario.location / "features" / f".{source.kind}.{name}.shards").resolve(),
         identity=identity(clip, source),
         num_items=scenario.num_items,
         size=shard_size,

@@ -165,7 +165,7 @@ class Enrichment:
             reasons = ", ".join(f"{count} {verdict}" for verdict, count in self._verdicts.most_common())
             self.stop.request(
                 "endpoint",
-                f"not one usable answer so far ({reasons}); read them in {self.plan.scenario.folder / CACHE}, and look at "
+                f"not one usable answer so far ({reasons}); read them in {self.plan.scenario.location / CACHE}, and look at "
                 "--max-tokens, --language and --words before --retry-failed",
             )
 

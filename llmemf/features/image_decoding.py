@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,7 @@ class _Steps:
 
     steps: Sequence[Callable]
 
-    def __call__(self, image):
+    def __call__(self, image: Any) -> torch.Tensor:
         for step in self.steps:
             image = step(image)
         return torch.from_numpy(np.array(image, dtype=np.uint8))

@@ -87,7 +87,7 @@ def write_text(plan: Plan, cache: AnswerCache, endpoint: str) -> TextSummary:
         "prompt_tokens": sum(counted[1] for counted in answers),
         "completion_tokens": sum(counted[2] for counted in answers),
     }
-    path = scenario.folder / f"{NAME}.parquet"
+    path = scenario.location / f"{NAME}.parquet"
     replaced = _better_table(path, plan, facts)
     save_table(path, table, plan, cache, endpoint, facts)
     return TextSummary(path, counts, replaced)

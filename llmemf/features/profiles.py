@@ -104,7 +104,7 @@ def write_profiles(plan: ProfilePlan, cache: AnswerCache, endpoint: str) -> Text
         "counts": counts,
         "profiles_hash": profiles_hash(scenario),
     }
-    path = scenario.folder / f"{NAME}.parquet"
+    path = scenario.location / f"{NAME}.parquet"
     save_table(path, table, plan, cache, endpoint, facts)
     return TextSummary(path, {"users": counts})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -56,7 +57,7 @@ class PieceTokenizer:
         context_length: tokens of a piece, start and end among them.
     """
 
-    def __init__(self, tokenizer: Callable, context_length: int) -> None:
+    def __init__(self, tokenizer: Any, context_length: int) -> None:
         self.tokenizer = tokenizer
         self.context_length = context_length
         self._by_ids = hasattr(tokenizer, "sot_token_id") and hasattr(tokenizer, "bpe_ranks")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from llmemf.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from llmemf.models.recommender import Recommender
 
 MODELS = {
     "bprmf": "llmemf.models.bprmf:BPRMF",
@@ -24,7 +28,7 @@ MODELS = {
 }
 
 
-def model_class(name: str) -> type:
+def model_class(name: str) -> type[Recommender]:
     """The class of a system by its short name.
 
     Raises:

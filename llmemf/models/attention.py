@@ -91,12 +91,12 @@ class AttentionBlock(nn.Module):
 
     def _mix(self, q_RD: Tensor, x_RD: Tensor, layout: Layout) -> Tensor:
         """softmax(Q K^T / sqrt(d)) V over the positions that each position attends to."""
-        heads = [
+        query, key, value = (
             self._split(layout.table(layer(source)))
             for layer, source in ((self.query, q_RD), (self.key, x_RD), (self.value, x_RD))
-        ]
+        )
         rate = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(*heads, attn_mask=layout.allowed_BLL[:, None], dropout_p=rate)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=layout.allowed_BLL[:, None], dropout_p=rate)
         return layout.rows(mixed.transpose(1, 2).flatten(2))
 
     def _split(self, x_BLD: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class C2DSR(Recommender):
         merged, single = successor_graphs(data)
         graphs = {"xy": merged, "x": single, "y": single}
         self.tables = nn.ModuleDict({s: SmoothedTable(graphs[s], config) for s in VIEWS})
-        shape = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
+        shape: dict[str, Any] = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
         self.encoders = nn.ModuleDict({s: SequenceEncoder(config.dim, config.max_length, **shape) for s in VIEWS})
         sizes = (self.num_x, self.num_items - self.num_x)
         self.outputs = nn.ModuleList([nn.Linear(config.dim, size) for size in sizes])
@@ -143,7 +143,11 @@ class C2DSR(Recommender):
         items = domain_items(domain, self.num_x, self.num_items)
         size, ones = items.stop - items.start, queries.new_ones(len(queries))
         pad_row = torch.cat([self.output_pad.weight[0], self.output_pad.bias, ones.new_full((1,), -1)])[None]
-        settings = {"log_weights": ones.new_zeros(len(ones), 1), "scales": ones.new_ones(1), "row_weights": ones}
+        settings: dict[str, Any] = {
+            "log_weights": ones.new_zeros(len(ones), 1),
+            "scales": ones.new_ones(1),
+            "row_weights": ones,
+        }
         if self.config.objective == "full":
             return mixture_nll([queries], [torch.cat([self._output_rows(domain), pad_row])], targets, **settings)
         drawn = sampled_columns(0, size, self.config.sampled_negatives, items_BL - items.start)
@@ -247,6 +251,10 @@ class SuccessorGraph(nn.Module):
         num_items: N.
     """
 
+    following: Tensor
+    starts: Tensor
+    weights: Tensor
+
     def __init__(self, previous: np.ndarray, following: np.ndarray, num_items: int) -> None:
         super().__init__()
         self.num_items = num_items
@@ -272,13 +280,14 @@ def successor_graphs(data: TrialData) -> tuple[SuccessorGraph, SuccessorGraph]:
     items = data.train.items
     row = np.repeat(np.arange(len(data.train)), data.train.lengths)
 
-    def edges(member: np.ndarray) -> np.ndarray:
+    def edges(member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept, same = items[member], np.diff(row[member]) == 0
-        return np.stack([kept[:-1][same], kept[1:][same]])
+        return kept[:-1][same], kept[1:][same]
 
     merged = edges(np.ones(len(items), bool))
-    single = np.concatenate([edges(items < data.num_x), edges(items >= data.num_x)], 1)
-    return SuccessorGraph(*merged, data.num_items), SuccessorGraph(*single, data.num_items)
+    inside = [edges(items < data.num_x), edges(items >= data.num_x)]
+    previous, following = (np.concatenate(ends) for ends in zip(*inside))
+    return SuccessorGraph(*merged, data.num_items), SuccessorGraph(previous, following, data.num_items)
 
 
 def _masked_mean(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:

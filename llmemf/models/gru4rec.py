@@ -82,6 +82,8 @@ class GRU4Rec(Recommender):
     status = "re-implementation"
     source = "Hidasi et al.: Session-based recommendations with recurrent neural networks (GRU4Rec), ICLR 2016"
 
+    cumulative_support: Tensor
+
     def __init__(self, config: GRU4RecConfig, data: TrialData) -> None:
         super().__init__(config, data)
         width, states = config.dim, config.state_width

@@ -72,6 +72,10 @@ class ItemKNN(Recommender):
     closed_form = True
     source = "Item-based k-nearest neighbours in the forms of RecBole and of GRU4Rec's published baselines"
 
+    bounds: Tensor
+    neighbours: Tensor
+    similarities: Tensor
+
     def __init__(self, config: ItemKNNConfig, data: TrialData) -> None:
         super().__init__(config, data)
         similar = nearest_neighbours(occurrences(data, config.unit), config)

@@ -66,6 +66,9 @@ class FrozenTable(nn.Module):
             mixture), the mean vector of its domain, or one learned vector.
     """
 
+    rows: Tensor
+    present: Tensor
+
     def __init__(
         self, features: FeatureMatrix, num_x: int, *, projection: Projection, width: int, missing: Missing
     ) -> None:

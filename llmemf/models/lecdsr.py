@@ -85,6 +85,9 @@ class LeCDSR(Recommender):
     source = "LeCDSR: LLM-enhanced cross-domain sequential recommendation (authors' code)"
     status = "pseudo-profile"
 
+    known: Tensor
+    profiles: Tensor
+
     def __init__(self, config: LeCDSRConfig, data: TrialData) -> None:
         super().__init__(config, data)
         if data.text is None:

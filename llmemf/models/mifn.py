@@ -66,6 +66,8 @@ class MIFN(DualGRU):
     status = "substitute graph"
     source = "Mixed information flow for cross-domain sequential recommendations (TKDD 2022)"
 
+    neighbours: Tensor
+
     def __init__(self, config: MIFNConfig, data: TrialData) -> None:
         super().__init__(config, data)
         if config.kg == "cooc_text" and data.text is None:

@@ -5,7 +5,7 @@ Shapes: R rows with a target, D width, N items, n items of one domain, B batch.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +77,7 @@ def next_item_nll(
     return sum(terms, states.sum() * 0) / max(1, len(targets))
 
 
-def _plain_softmax(states: Tensor) -> dict[str, Tensor]:
+def _plain_softmax(states: Tensor) -> dict[str, Any]:
     """A mixture of one softmax over inner products, rows counting alike."""
     ones = states.new_ones(len(states))
     return {"log_weights": ones.new_zeros(len(states), 1), "scales": ones.new_ones(1), "row_weights": ones}

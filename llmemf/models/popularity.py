@@ -36,6 +36,8 @@ class Popularity(Recommender):
     status = "floor"
     source = "Counts of the training interactions"
 
+    scores: Tensor
+
     def __init__(self, config: PopularityConfig, data: TrialData) -> None:
         super().__init__(config, data)
         items = data.train.items

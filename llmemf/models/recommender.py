@@ -48,7 +48,7 @@ class Recommender(nn.Module, ABC):
         self.num_x, self.num_items = data.num_x, data.num_items
 
     @classmethod
-    def needs(cls, config: TrialConfig) -> frozenset[str]:
+    def needs(cls, config: Any) -> frozenset[str]:
         """Inputs beyond the sequences: a subset of {"text", "image"}."""
         return frozenset()
 

@@ -101,6 +101,8 @@ class TriCDR(Recommender):
     config: TriCDRConfig
     source = "Ma et al.: Triple sequence learning for cross-domain recommendation (Tri-CDR), TOIS 2024"
 
+    steps_taken: Tensor
+
     def __init__(self, config: TriCDRConfig, data: TrialData) -> None:
         super().__init__(config, data)
         count = 1 if config.targets == "joint" else 2
@@ -218,7 +220,7 @@ class TripleEncoder(nn.Module):
         self.tables = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(num_items, config.dim).normal_(0, 0.02)) for name in VIEWS}
         )
-        shape = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
+        shape: dict[str, Any] = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
         self.encoders = nn.ModuleDict({name: SequenceEncoder(config.dim, config.max_length, **shape) for name in VIEWS})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

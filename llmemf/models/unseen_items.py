@@ -25,6 +25,9 @@ class UnseenItems(nn.Module):
         scope: draw from the domain of each row's target, or from all items.
     """
 
+    starts: Tensor
+    keys: Tensor
+
     def __init__(self, data: TrialData, *, scope: Literal["domain", "all"] = "domain") -> None:
         super().__init__()
         # With one range of all items, none of them stands at or above its end.

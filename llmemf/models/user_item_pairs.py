@@ -72,6 +72,8 @@ def user_item_pairs(batch: Batch, *, pad: int, positives: Literal["all", "last"]
 class Negatives(nn.Module):
     """Draws of negatives from the domain of each positive."""
 
+    events: Tensor
+
     def __init__(self, config: PairConfig, data: TrialData) -> None:
         super().__init__()
         self.config, self.num_x, self.num_items = config, data.num_x, data.num_items

@@ -23,6 +23,8 @@ from llmemf.models.user_item_pairs import PairConfig, Pairs
 class UserVectors(nn.Module):
     """P and the rule of what a user's vector is (`PairConfig.user_mode`); V is given with every call."""
 
+    known: Tensor
+
     def __init__(self, config: PairConfig, data: TrialData, width: int) -> None:
         super().__init__()
         self.config, self.num_items = config, data.num_items

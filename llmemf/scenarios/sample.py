@@ -77,7 +77,9 @@ def make_sample(seed: int = 0) -> tuple[Scenario, dict[str, bytes]]:
         user_ids=np.array([f"U{user:04d}" for user in range(NUM_USERS)]),
         candidates=candidates,
         source={"reader": "sample", "generated": True, "generator": _generator(seed)},
-        **splits,
+        train=splits["train"],
+        valid=splits["valid"],
+        test=splits["test"],
     )
     return scenario, images
 

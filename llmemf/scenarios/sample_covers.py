@@ -47,11 +47,13 @@ def _vary(colour: str, hue_shift: float, light: float) -> Colour:
     red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (0, 2, 4))
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
     varied = colorsys.hls_to_rgb((hue + hue_shift) % 1.0, min(max(lightness * light, 0.04), 0.96), saturation)
-    return tuple(round(255 * part) for part in varied)
+    red, green, blue = (round(255 * part) for part in varied)
+    return red, green, blue
 
 
 def _mix(first: Colour, second: Colour, share: float) -> Colour:
-    return tuple(round(a + (b - a) * share) for a, b in zip(first, second))
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(first, second))
+    return red, green, blue
 
 
 def _letter(draw: ImageDraw.ImageDraw, film: bool, rng: np.random.Generator) -> None:

@@ -126,6 +126,17 @@ class Scenario:
     folder: Path | None = None
 
     @property
+    def location(self) -> Path:
+        """The folder of a scenario that lies on the disk.
+
+        Raises:
+            InputError: it lives in memory only.
+        """
+        if self.folder is None:
+            raise InputError(f"scenario {self.name!r} is not on the disk yet: save it first")
+        return self.folder
+
+    @property
     def num_items(self) -> int:
         return len(self.items)
 

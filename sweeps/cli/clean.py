@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -21,6 +21,9 @@ from rich.table import Table
 
 from llmemf import text_format
 from llmemf.errors import InputError
+
+if TYPE_CHECKING:
+    from sweeps.core.disk import Holding
 
 
 def clean(
@@ -84,7 +87,7 @@ def _table(found: list, doomed: list) -> Table:
     return table
 
 
-def _reasons(holding) -> str:
+def _reasons(holding: Holding) -> str:
     counted: dict[str, int] = {}
     for why in holding.leftovers.values():
         counted[why] = counted.get(why, 0) + 1

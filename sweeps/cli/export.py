@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
+
+if TYPE_CHECKING:
+    from llmemf.export.folder import ExportedModel
 
 SERVE_PORT = 5001
 """The UI is at 5000."""
@@ -79,7 +82,7 @@ def export(
     )
 
 
-def _print_commands(console: Console, model, folder: Path, served: str, uri: str) -> None:
+def _print_commands(console: Console, model: ExportedModel, folder: Path, served: str, uri: str) -> None:
     """What to do with it, as it can be typed here."""
     import json
 

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def single(command: str) -> typer.Typer:
     """An application that is one of the commands alone."""
-    found = next(info.callback for info in app.registered_commands if info.name == command)
+    found = next(info.callback for info in app.registered_commands if info.name == command and info.callback)
     application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     application.command(command)(found)
     return application

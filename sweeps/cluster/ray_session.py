@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from llmemf.errors import InputError
 from sweeps.cluster.access import refused, set_token
@@ -107,7 +107,11 @@ def _join(given: str, shared_bytes: int, environment: dict[str, str]) -> None:
 
     global _borrowed
     address = cluster_address(given)
-    options = {"log_to_driver": False, "logging_level": logging.ERROR, "runtime_env": {"env_vars": environment}}
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "runtime_env": {"env_vars": environment},
+    }
     if address != "auto" and not has_node(address):
         folder = temporary_folder() / f"{BORROWED}{os.getpid()}"
         _borrowed = BorrowedNode(address, folder, shared_bytes + OBJECT_STORE_EXTRA)

@@ -29,7 +29,8 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
     }
     metrics = [f"val/{domain}/{name}" for domain in domains for name in SHOWN_METRICS]
     used = sum(len(max([name, *cells], key=len)) for name, cells in fixed.items()) + max(map(len, outcomes), default=0)
-    columns, gap, spread = [], 2, False
+    columns: list[str] = []
+    gap, spread = 2, False
     for columns, gap in ((metrics, 2), (metrics, 1), ([], 2), ([], 1)):
         gaps = gap * (len(fixed) + bool(outcomes) + len(columns) - 1)
         spread = fits(shown, keys, width - used - gaps - sum(len(_heading(name)) for name in columns), gap)

@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +115,7 @@ def measure(config: TrialConfig, data: TrialData, seconds: float) -> TrialCost:
     peak = memory_gb(trainer.device)
     memory = int(peak["memory_gb"] * 2**30)
     resident, shared = _resident()
-    gpu = {}
+    gpu: dict[str, Any] = {}
     if trainer.device.type == "cuda":
         properties = torch.cuda.get_device_properties(trainer.device)
         gpu = {

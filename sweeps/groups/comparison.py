@@ -255,7 +255,7 @@ def files(table: Table) -> dict[str, str]:
     lines = []
     for row in table.rows:
         result = row.result
-        shared = {
+        shared: dict[str, object] = {
             "model": row.name,
             "system": row.row.title,
             "status": result.status,

@@ -40,7 +40,7 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
         text, image: the encoders that the configuration names; `auto` is read as in training.
     """
     name = scenario.name
-    matrices = {kind: {} for kind in ("text", "image")}
+    matrices: dict[str, dict[str, Any]] = {kind: {} for kind in ("text", "image")}
     for folder in feature_folders(scenario):
         kind, _, encoder = folder.name.partition(".")
         if kind in matrices:

@@ -84,7 +84,7 @@ def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
         grid[key] = as_values(config_class, key, value, where="--vary")
     if not grid:
         raise InputError("--vary is missing: KEY=VALUE,VALUE,...")
-    rows = []
+    rows: list[Row] = []
     for values in itertools.product(*grid.values()):
         overrides = dict(zip(grid, values, strict=True))
         title = text_format.settings(overrides)

@@ -57,7 +57,7 @@ def again(record: SweepRecord, *, assignments: dict[str, Any] | None = None, **c
     fixed = {key: value for key, value in record.fixed.items() if base.fixed.get(key) != value}
     if "epochs" in changes:
         fixed.pop("epochs", None)
-    space = {}
+    space: dict[str, Any] = {}
     for key, entry in record.space.items():
         if isinstance(entry, dict):
             space |= entry.get("given") or {}

@@ -80,7 +80,9 @@ class Block:
         """
         if self.kind == "fixed" or (not self.points and self.keys[0] not in values):
             return {}
-        point = tuple(tuple(value) if isinstance(value := values[key], list) else value for key in self.keys)
+        point: tuple[Any, ...] = tuple(
+            tuple(value) if isinstance(value := values[key], list) else value for key in self.keys
+        )
         if self.kind == "float":
             return {self.keys[0]: float(point[0])}
         if self.kind == "simplex":
@@ -311,7 +313,7 @@ def list_block(key: str, values: Any) -> Block:
     points = tuple(dict.fromkeys(points))
     if len(points) == 1:
         return Block((key,), points, "fixed", 1)
-    numbers = [point[0] for point in points]
+    numbers: list[Any] = [point[0] for point in points]
     if not all(isinstance(number, float) for number in numbers):
         return Block((key,), points, "choice", len(points))
     low, high = min(numbers), max(numbers)

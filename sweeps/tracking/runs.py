@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +143,7 @@ class Tracking:
         *,
         metrics: Mapping[str, float] | None = None,
         tags: Mapping[str, str] | None = None,
-        paths: list[Path] = (),
+        paths: Sequence[Path] = (),
         step: int,
         time: int,
     ) -> None:
