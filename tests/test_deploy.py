@@ -140,6 +140,7 @@ def test_the_parser_of_the_test_above_knows_a_wrong_flag():
         ray_command(["start", "--head", "--dashbord-host=127.0.0.1"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RAY_UP)
 def test_mlflow_accepts_its_command_and_keeps_to_the_head(name):
     from mlflow.cli import cli

@@ -304,7 +304,6 @@ def test_a_sweep_that_stopped_ends_the_recording(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkeypatch):
     from rich.console import Console
     from sweep_fakes import fake_evaluate, fast_trial, objective, tiny_data

@@ -14,7 +14,7 @@ import torch
 
 from llmemf.scenarios.scenario import Scenario, Sequences
 
-REAL = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+REAL = Path(os.environ.get("LLMEMF_REAL_DATA", "no-real-data"))
 PHOTOS = REAL / "product_images"
 CONFIG = {
     "embed_dim": 24,

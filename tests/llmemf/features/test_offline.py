@@ -16,7 +16,7 @@ from llmemf.features.matrix import find_features
 from llmemf.features.offline import encode, encode_images, encode_text, write_missing, write_offline
 from llmemf.scenarios.scenario import Scenario, Sequences
 
-REAL_DATA = Path(os.environ.get("LLMEMF_REAL_DATA", Path(__file__).parents[3] / ".." / "shared" / "data"))
+REAL_DATA = Path(os.environ.get("LLMEMF_REAL_DATA", "no-real-data"))
 COLOURS = ["red", "green", "blue", "white", "black"]
 
 

@@ -349,7 +349,7 @@ def planned(storage, **values):
     return record(storage=str(storage), **values)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_cluster_that_is_fit(machines, tmp_path):
     stored = planned(tmp_path)
     assert check_cluster(stored) == (3, [])
@@ -358,7 +358,7 @@ def test_a_cluster_that_is_fit(machines, tmp_path):
         check_cluster(planned(tmp_path, cpus_per_trial=3))
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_node_with_its_own_disk_does_not_see_the_storage(machines, monkeypatch):
     """The second node has a file system of its own mounted there, as a machine that is not on the network file system."""
     if machines.other is None:
@@ -373,7 +373,7 @@ def test_a_node_with_its_own_disk_does_not_see_the_storage(machines, monkeypatch
     )
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_node_with_other_packages_is_named(machines, tmp_path, monkeypatch):
     ask = cluster.ask_nodes
 
@@ -387,7 +387,7 @@ def test_a_node_with_other_packages_is_named(machines, tmp_path, monkeypatch):
         check_cluster(planned(tmp_path))
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_node_is_borrowed_and_goes_with_its_sweep(machines):
     """Even when the sweep is killed: nothing runs and nothing lies there afterwards."""
     import ray

@@ -101,7 +101,7 @@ def no_ray(monkeypatch):
     monkeypatch.setattr(sweep, "start_ray", start)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
     project_folder, database, workers_find_fakes, monkeypatch
 ):
@@ -202,7 +202,7 @@ def drive(folder, *arguments, stop_at=None, number=signal.SIGINT):
     return process.wait(timeout=120), "".join(lines)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_an_interrupted_sweep_resumes_whole(project_folder):
     code, text = drive(project_folder, "s1", stop_at=" completed after epoch 6")
     assert code == 130, text
@@ -261,7 +261,7 @@ class Budget(StopRequest):
         self.made.append(self)
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_a_spent_time_budget_leaves_a_sweep_that_can_be_extended(database, workers_find_fakes, monkeypatch):
     """Its time is spent after the third trial has started; then two more trials in a wider space, and all are finished."""
     monkeypatch.setattr(sweep, "StopRequest", Budget)

@@ -190,7 +190,7 @@ def test_what_goes_wrong_when_a_trial_is_left_is_no_fault_of_the_next(monkeypatc
         worker.step()
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 def test_processes_go_from_trial_to_trial_unless_one_is_in_doubt(project_folder, empty_database, workers_find_fakes):
     """One slot: a process is kept after a trial that ended or was stopped, and not after anything else."""
     (project_folder / "mlruns").mkdir()

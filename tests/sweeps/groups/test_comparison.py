@@ -229,7 +229,7 @@ def compare(folder, *arguments):
     )
 
 
-@pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.chaos
 def test_two_real_systems_with_the_driver_killed_in_between(here):
     tiny.make_scenario().save(here / "data")
