@@ -157,7 +157,7 @@ def answer(tmp_path):
 def test_a_node_like_this_one_has_no_problem(answer):
     folder, found = answer
     assert found["imports"] == "" and found["versions"]["Python"] == sys.version.split()[0]
-    assert {"llmemf/__init__.py", "sweeps/trial.py", "sweeps/cluster/check.py"} <= set(found["files"])
+    assert {"llmemf/__init__.py", "sweeps/core/trial.py", "sweeps/cluster/check.py"} <= set(found["files"])
     assert compare(found, folder, "n1", "token") == ""
 
 
