@@ -20,7 +20,7 @@ from llmemf.config import TrialConfig
 from llmemf.features.matrix import FeatureMatrix, unit_rows
 from llmemf.scenarios.scenario import Scenario, Sequences
 
-VIEWS = ("x", "y", "xy")
+VIEWS: tuple[Literal["x", "y", "xy"], ...] = ("x", "y", "xy")
 
 
 @dataclass(frozen=True)

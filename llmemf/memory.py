@@ -37,7 +37,8 @@ def reset_memory_peak() -> None:
         _has_older_peak = True
     else:
         # Some systems take the request and do nothing.
-        _has_older_peak = before is None or process_bytes("VmHWM") > 1.1 * before
+        peak = process_bytes("VmHWM")
+        _has_older_peak = before is None or peak is None or peak > 1.1 * before
 
 
 def peak_bytes() -> int:

@@ -101,7 +101,7 @@ def enrich(
 
     if (price_in is None) != (price_out is None):
         raise InputError("--price-in and --price-out belong together: give both")
-    prices = default_prices(model) if price_in is None else Prices(price_in, price_out)
+    prices = default_prices(model) if price_in is None or price_out is None else Prices(price_in, price_out)
     if budget is not None and prices is None:
         raise InputError(f"--budget: the prices of {model!r} are not known; give --price-in and --price-out")
     if budget is not None and not max_tokens:

@@ -94,7 +94,7 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
     scenario = find_scenario(name, data_root)
     features = _features(settings, scenario)
     trainer = Trainer(settings, TrialData.build(scenario, **features))
-    if resume:
+    if resume and output is not None:
         trainer.load(output)
     encoders = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in features.items()) or "none"
     console.print(

@@ -18,7 +18,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class FeatureMatrix:
         """Whether rows have unit length already and are read where they lie."""
         return PACKED in self.details
 
-    def __reduce_ex__(self, protocol: int) -> Any:
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
         """A packed matrix travels between processes as the name of its folder, which each of them maps into its memory."""
         if not self.packed or not isinstance(self.rows, np.memmap):
             return super().__reduce_ex__(protocol)

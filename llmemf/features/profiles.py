@@ -165,7 +165,7 @@ def import_profiles(scenario: Scenario, path: Path, encoder: str) -> FeatureMatr
     rows = np.array(source, np.float32)
     rows[[not text for text in texts]] = 0
     details = {"method": "imported matrix", "file": path.name, **_origin(manifest)}
-    return FeatureMatrix(PROFILE, encoder, rows, rows.any(1), profiles_hash(scenario), details)
+    return FeatureMatrix(PROFILE, encoder, rows, np.asarray(rows.any(1)), profiles_hash(scenario), details)
 
 
 def _origin(manifest: dict[str, Any]) -> dict[str, Any]:

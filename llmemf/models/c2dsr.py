@@ -14,7 +14,7 @@ Shapes: B batch, L merged columns, D width, N items, n items of one domain, R ro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -63,15 +63,19 @@ class C2DSR(Recommender):
     config: C2DSRConfig
     source = "Cao et al.: Contrastive cross-domain sequential recommendation (C2DSR), CIKM 2022"
 
+    tables: Mapping[str, SmoothedTable]
+
+    outputs: Sequence[nn.Linear]
+
     def __init__(self, config: C2DSRConfig, data: TrialData) -> None:
         super().__init__(config, data)
         merged, single = successor_graphs(data)
         graphs = {"xy": merged, "x": single, "y": single}
-        self.tables = nn.ModuleDict({s: SmoothedTable(graphs[s], config) for s in VIEWS})
+        self.tables = nn.ModuleDict({s: SmoothedTable(graphs[s], config) for s in VIEWS})  # type: ignore[assignment]  # a ModuleDict is a mapping to its modules
         shape: dict[str, Any] = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
         self.encoders = nn.ModuleDict({s: SequenceEncoder(config.dim, config.max_length, **shape) for s in VIEWS})
         sizes = (self.num_x, self.num_items - self.num_x)
-        self.outputs = nn.ModuleList([nn.Linear(config.dim, size) for size in sizes])
+        self.outputs = nn.ModuleList([nn.Linear(config.dim, size) for size in sizes])  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
         self.output_pad = nn.Linear(config.dim, 1)
         self.discriminators = nn.ModuleList([Bilinear(config.dim) for _ in sizes])
 

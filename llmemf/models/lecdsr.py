@@ -175,11 +175,11 @@ class LeCDSR(Recommender):
     def _slots(self, *tables: Tensor) -> list[Tensor]:
         """(B, max_length) each: the newest columns, the oldest of them in slot 0, padding behind."""
         slots, pad = self.config.max_length, self.num_items
-        tables = [table[:, -slots:] for table in tables]
-        gap_B1 = (tables[0] == pad).sum(1, keepdim=True)
-        width = tables[0].shape[1]
+        newest = [table[:, -slots:] for table in tables]
+        gap_B1 = (newest[0] == pad).sum(1, keepdim=True)
+        width = newest[0].shape[1]
         source = (torch.arange(slots, device=gap_B1.device) + gap_B1).clamp(max=width)
-        return [F.pad(table, (0, 1), value=pad).gather(1, source) for table in tables]
+        return [F.pad(table, (0, 1), value=pad).gather(1, source) for table in newest]
 
     def _prefixes(self, following_BL: Tensor) -> tuple[Tensor, Tensor]:
         """Row and last slot of every prefix that is trained (view V3), both (R,)."""
@@ -212,7 +212,7 @@ class LeCDSR(Recommender):
         contexts = self._contexts(ids_BLD[row] * seen_RL.unsqueeze(2), texts_BLD[row] * seen_RL.unsqueeze(2))
         # From here on only the slots that hold an item, end to end: prefixes are short, and most slots empty.
         prefix_P, slot_P = seen_RL.nonzero(as_tuple=True)
-        x_PD = 0
+        x_PD: Any = 0
         for context_RLD, gate in zip(contexts, self.gates):
             context_PD = context_RLD[prefix_P, slot_P]
             x_PD = x_PD + context_PD * torch.sigmoid(gate(context_PD))
@@ -286,7 +286,7 @@ def alignment(ids_BLD: Tensor, texts_BLD: Tensor, row: Tensor, seen_RL: Tensor, 
     similar_RLL = ((ids_BLD @ ids_T + texts_BLD @ texts_T) / (2 * temperature))[row]
     hidden_R1L = ~seen_RL.unsqueeze(1)
     targets_RLL = similar_RLL.masked_fill(hidden_R1L, MASKED).softmax(2)
-    loss_RL = 0
+    loss_RL: Any = 0
     for each in (logits_RLL, logits_RLL.transpose(1, 2)):
         loss_RL = loss_RL - (targets_RLL * each.masked_fill(hidden_R1L, MASKED).log_softmax(2)).sum(2)
     return (loss_RL * seen_RL).sum(1) / seen_RL.sum(1).clamp(min=1)

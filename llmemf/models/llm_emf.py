@@ -10,7 +10,7 @@ Shapes: B batch, L length, D width, N items, n items of one domain, M modalities
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,10 +29,12 @@ class LLMEMF(Recommender):
     config: LLMEMFConfig
     source = "LLM-EMF: LLM-enhanced multimodal fusion for cross-domain sequential recommendation"
 
+    towers: Sequence[LLMEMFEncoders]
+
     def __init__(self, config: LLMEMFConfig, data: TrialData) -> None:
         super().__init__(config, data)
         # The name is part of the keys in stored checkpoints.
-        self.towers = nn.ModuleList([LLMEMFEncoders(config, data, first) for first in config.first_domains()])
+        self.towers = nn.ModuleList([LLMEMFEncoders(config, data, first) for first in config.first_domains()])  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
 
     @classmethod
     def needs(cls, config: LLMEMFConfig) -> frozenset[str]:

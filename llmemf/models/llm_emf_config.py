@@ -16,7 +16,7 @@ from llmemf.models.item_table import Missing, Projection
 from llmemf.models.mixture import MixtureSettings, half_fits
 from llmemf.objective_half import HALF_SCALE
 
-MODALITIES = ("id", "image", "text")
+MODALITIES: tuple[Literal["id", "image", "text"], ...] = ("id", "image", "text")
 LITERAL = {
     "scale": "fixed",
     "scale_init": 1.0,

@@ -79,12 +79,14 @@ class MixtureHead(nn.Module):
         settings: see `MixtureSettings`; `sampled_negatives` 0 uses every item in the loss.
     """
 
+    tables: Mapping[str, IdTable | FrozenTable]
+
     def __init__(
         self, tables: Mapping[str, IdTable | FrozenTable], weights: Mapping[str, float], settings: MixtureSettings
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.tables = nn.ModuleDict(tables)
+        self.tables = nn.ModuleDict(tables)  # type: ignore[assignment]  # a ModuleDict is a mapping to its modules
         self.num_items = next(iter(tables.values())).num_items
         log_weights = torch.tensor([math.log(max(weights[m], 1e-6)) for m in tables])
         log_scale = torch.full((1 if settings.scale == "shared" else len(tables),), math.log(settings.scale_init))
@@ -190,7 +192,8 @@ class MixtureHead(nn.Module):
         )
 
     def _half_pass(self, step: StepRows, low: int, high: int, present: Sequence[Tensor | None]) -> MakePass:
-        halves, elements = [half.part(low, high) for half in step.halves], self.settings.chunk_elements
+        halves = [half.part(low, high) for half in step.halves or ()]
+        elements = self.settings.chunk_elements
         return lambda tables, scales: HalfPass(halves, scales, present=present, chunk_elements=elements)
 
     def add_probability(
@@ -219,7 +222,8 @@ class MixtureHead(nn.Module):
         for m, query in enumerate(queries):
             # |cos| <= 1: the scale itself bounds the logits, no maximum is needed
             exponentials = _logits(-scales[m], query * scales[m], rows[m][normaliser]).exp_()
-            mass = exponentials.sum(1) if present[m] is None else exponentials @ present[m][normaliser]
+            own = present[m]
+            mass = exponentials.sum(1) if own is None else exponentials @ own[normaliser]
             share = torch.where(mass > 0, factor / mass, 0)
             total.addcmul_(exponentials[:, inner].mul_(share[:, None]), weights[wanted, m])
 

@@ -15,7 +15,7 @@ D width, N items, n items of one domain, R steps with a target, P pairs of a ste
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -102,12 +102,15 @@ class TriCDR(Recommender):
     source = "Ma et al.: Triple sequence learning for cross-domain recommendation (Tri-CDR), TOIS 2024"
 
     steps_taken: Tensor
+    encoders: Sequence[TripleEncoder]
+
+    heads: Sequence[TargetHead]
 
     def __init__(self, config: TriCDRConfig, data: TrialData) -> None:
         super().__init__(config, data)
         count = 1 if config.targets == "joint" else 2
-        self.encoders = nn.ModuleList([TripleEncoder(config, data.num_items) for _ in range(count)])
-        self.heads = nn.ModuleList([TargetHead(config) for _ in range(2)])
+        self.encoders = nn.ModuleList([TripleEncoder(config, data.num_items) for _ in range(count)])  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
+        self.heads = nn.ModuleList([TargetHead(config) for _ in range(2)])  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
         self.unseen = UnseenItems(data, scope="domain")
         windows = int((-(-(data.train.lengths - 1) // config.max_length)).clip(min=1).sum())
         self.pretrain_steps = config.pretrain_epochs * -(-windows // config.batch_size)

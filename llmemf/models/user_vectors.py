@@ -42,7 +42,7 @@ class UserVectors(nn.Module):
         """
         owners = users[pairs.rows]
         if self.config.user_mode == "id":
-            return F.embedding(owners, self.rows)
+            return self._own(owners)
         vectors_BLD = self._rows_of(pairs.items_BL, folding)
         others = (pairs.items_BL < self.num_items).sum(1)[pairs.rows, None] - 1
         own = vectors_BLD[pairs.rows, pairs.columns]
@@ -56,12 +56,18 @@ class UserVectors(nn.Module):
         """(B, D) vectors in evaluation; zero for a user without training sequences and history."""
         known = self.known[batch.users][:, None]
         if self.config.user_mode == "id":
-            return F.embedding(batch.users, self.rows) * known
+            return self._own(batch.users) * known
         items_BL = batch.views["xy"].items
         count = (items_BL < self.num_items).sum(1, keepdim=True)
         folded = self._rows_of(items_BL, folding).sum(1) / count.clamp(min=1)
         return folded if self.rows is None else torch.where(known, F.embedding(batch.users, self.rows), folded)
 
-    def _rows_of(self, items_BL: Tensor, folding: Tensor) -> Tensor:
+    def _own(self, users: Tensor) -> Tensor:
+        """(R, D) vectors that were learned for users."""
+        assert self.rows is not None, "with `user_mode: fold_in` no user has a vector"
+        return F.embedding(users, self.rows)
+
+    def _rows_of(self, items_BL: Tensor, folding: Tensor | None) -> Tensor:
+        assert folding is not None, "only `user_mode: id` does without folding"
         rows = F.embedding(items_BL.clamp(max=self.num_items - 1), folding)
         return rows * (items_BL < self.num_items).unsqueeze(2)

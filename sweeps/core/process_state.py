@@ -11,7 +11,9 @@ import gc
 import os
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from llmemf.memory import reset_memory_peak
 MEMORY_SHARE, MEMORY_BYTES = 0.25, 256 * 2**20
 """Trials may leave so much more memory than the first one left: this share of it, or these bytes where that is more."""
 JOIN_SECONDS = 1.0
-TORCH_SETTINGS = (
+TORCH_SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
     (torch.get_num_threads, torch.set_num_threads),
     (torch.get_default_dtype, torch.set_default_dtype),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),

@@ -36,7 +36,8 @@ class TrialWorker(tune.Trainable):
         checkpoint_epochs: Collection[int] = (),
     ) -> None:
         self._shared = {"data": data, "folder": folder, "checkpoint_epochs": checkpoint_epochs}
-        self._run_trial, self._reports = run_trial, None
+        self._run_trial = run_trial
+        self._reports: Iterator[dict[str, Any]] | None = None
         self._state: ProcessState | None = None
         self._problem = ""
 

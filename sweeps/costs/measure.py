@@ -134,4 +134,4 @@ def _resident() -> tuple[int, int]:
     resident = process_bytes("VmRSS")
     if resident is None:
         return peak_bytes(), 0
-    return resident, process_bytes("RssFile") + process_bytes("RssShmem")
+    return resident, (process_bytes("RssFile") or 0) + (process_bytes("RssShmem") or 0)

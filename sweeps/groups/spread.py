@@ -39,6 +39,6 @@ class Spread:
 
     def overlaps(self, other: Spread) -> bool:
         """Whether the two intervals have a value in common; unknown ones do."""
-        if self.low is None or other.low is None:
+        if self.low is None or self.high is None or other.low is None or other.high is None:
             return True
         return self.low <= other.high and other.low <= self.high

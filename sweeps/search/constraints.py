@@ -95,7 +95,7 @@ def _allowed(node: ast.AST) -> bool:
     return isinstance(node, ast.Name | ast.expr_context | ast.operator | ast.unaryop | ast.cmpop)
 
 
-def _number(node: ast.expr, values: Mapping[str, Any]) -> float:
+def _number(node: ast.expr, values: Mapping[str, Any]) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):

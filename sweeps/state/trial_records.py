@@ -94,5 +94,9 @@ def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
     """The trial with the highest objective among those that did not fail."""
-    valued = [record for record in records if record.objective is not None and record.outcome != "failed"]
-    return min(valued, key=lambda record: (-record.objective, record.number), default=None)
+    valued = [
+        (-record.objective, record.number, record)
+        for record in records
+        if record.objective is not None and record.outcome != "failed"
+    ]
+    return min(valued, default=(0, 0, None))[2]
