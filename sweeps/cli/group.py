@@ -1,58 +1,166 @@
-"""What the commands that make groups of sweeps have in common."""
+"""Commands that make groups of sweeps: rows over seeds, in one table.
+
+python sweeps/compare.py --scenario movie_book                          all systems
+python sweeps/compare.py --scenario movie_book --dry-run                what it would do, and what cannot run
+python sweeps/compare.py --scenario movie_book --models llm_emf,sasrec,gru4rec --trials-per-model 30 --seeds 5
+python sweeps/compare.py --resume --name NAME --models mifn             continue a comparison and add a system to it
+python sweeps/ablation.py --scenario movie_book                         all rows, at the newest sweep's best configuration
+python sweeps/ablation.py --from NAME --rows ids,text,image --seeds 3   some rows, at the best configuration of sweep NAME
+python sweeps/ablation.py --scenario movie_book --tune 20               every row with a search of its own
+python sweeps/rerun.py SWEEP --top 5 --seeds 10                         the best 5 of a sweep (the newest), 10 seeds each
+python sweeps/study.py --scenario movie_book --vary max_length=5,15,47  LLM-EMF's defaults but for one setting
+python sweeps/study.py --from NAME --vary dropout=0.1,0.3 --vary lr=1e-4,1e-3   around the best trial of sweep NAME
+python sweeps/COMMAND.py --resume                                       continue the newest group of that kind
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import inspect
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from llmemf.scenarios.scenario import Scenario
-    from sweeps.groups.group import Group
-    from sweeps.groups.kind import Kind
+from sweeps.cli import options
+
+SHARED = {
+    "scenario": options.Scenario,
+    "seeds": options.Seeds,
+    "epochs": options.Epochs,
+    "seed": options.SearchSeed,
+    "concurrency": options.Concurrency,
+    "cpus_per_trial": options.CpusPerTrial,
+    "gpus_per_trial": options.GpusPerTrial,
+    "name": options.GroupName,
+    "data_root": options.DataRoot,
+    "tracking_uri": options.TrackingUri,
+    "storage": options.Storage,
+    "ray_address": options.RayAddress,
+    "fresh_workers": options.FreshWorkers,
+    "assignments": options.Assignments,
+    "dry_run": options.DryRun,
+    "time_budget": options.TimeBudget,
+    "resume": options.Resume,
+    "start_or_continue": options.Continue,
+}
+"""Options of all commands, in the order of the help."""
+DEFAULTS = {"storage": Path("mlruns"), **dict.fromkeys(("dry_run", "resume", "start_or_continue"), False)}
+"""Of options whose default is not None."""
 
 
-def group_console() -> Console:
-    """The output, with its own hold of it: while trials run, everybody else's goes to the group's log."""
-    return Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
-
-
-def stored_scenario(group: Group) -> Scenario | None:
-    """The scenario of a group, None where it is not prepared."""
-    from llmemf.scenarios.scenario import find_scenario
-    from sweeps.groups.terminal import is_there
-
-    return find_scenario(group.scenario, group.data_root) if is_there(group) else None
-
-
-def run(kind: Kind, group: Group, console: Console, time_limit: float | None) -> None:
-    """Run a group to its end and leave with its exit code."""
-    from sweeps.groups.run import run_group
-
-    raise typer.Exit(run_group(kind, group, console, time_budget=time_limit))
-
-
-def run_or_show(
-    kind: Kind, group: Group, dry_run: bool, time_limit: float | None, sections: Mapping[str, str] | None = None
-) -> None:
-    """Run a group of variants of one system, or show its rows.
+def _command(kind: str, text: str, own: Mapping[str, Any], changed: Mapping[str, Any]) -> Callable[..., None]:
+    """A command with options of its own and those that all share.
 
     Args:
-        sections: headings of the parts that its rows stand in.
+        text: its help.
+        changed: shared options in another form, None for one that the command does not have.
     """
-    from sweeps.core.summary import print_fallback
-    from sweeps.groups.terminal import print_nothing_started, print_rows, print_start
+    first = {"scenario": options.Scenario, **own}
+    offered = {name: option for name, option in {**first, **SHARED, **changed}.items() if option is not None}
+    defaults = DEFAULTS if "data_root" in changed else {**DEFAULTS, "data_root": Path("data")}
 
-    console = group_console()
+    def command(**given: Any) -> None:
+        # A default is no wish to move the data of a stored group.
+        if given["resume"] and "data_root" in defaults:
+            given["data_root"] = None
+        run_command(kind, given)
+
+    command.__doc__ = text
+    # Typer reads the options of a command from its signature.
+    command.__annotations__ = offered
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=option)
+        for name, option in offered.items()
+    )
+    return command
+
+
+def run_command(kind: str, given: Mapping[str, Any]) -> None:
+    """Run or continue a group, or show what would be run.
+
+    Raises:
+        InputError: a mistake in an option.
+    """
+    from llmemf.scenarios.scenario import find_scenario
+    from sweeps.core.summary import print_fallback
+    from sweeps.groups.plan import GroupOptions, plan_group
+    from sweeps.groups.results import GroupState
+    from sweeps.groups.run import run_group
+    from sweeps.groups.terminal import print_start
+
+    found = importlib.import_module(f"sweeps.groups.{kind}").KIND
+    names = {field.name for field in dataclasses.fields(GroupOptions)}
+    values = {key: value for key, value in given.items() if key in names and value is not None}
+    values |= {key: options.names(values[key]) for key in {"models", "rows"} & values.keys()}
+    wanted, limit = GroupOptions(**values), options.time_limit(given["time_budget"])
+    resume, start_or_continue = given["resume"], given.get("start_or_continue", False)
+    group = plan_group(kind, found.plan, wanted, resume=resume, start_or_continue=start_or_continue)
+    found.extend(group, wanted.models if resume else None)
+    # The output has a hold of its own: while trials run, everybody else's goes to the group's log.
+    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
     print_fallback(group.requested, group.scenario, group.data_root, console)
-    if not dry_run:
-        run(kind, group, console, time_limit)
-    found = stored_scenario(group)
-    if found:
-        kind.finalize(group, found)
-    print_start(group, kind.facts(group, found), None, console)
-    print_rows(group, sections or {}, console)
-    print_nothing_started(console)
+    if not given["dry_run"]:
+        raise typer.Exit(run_group(found, group, console, time_budget=limit))
+    prepared = (Path(group.data_root) / group.scenario / "manifest.json").exists()
+    scenario = find_scenario(group.scenario, group.data_root) if prepared else None
+    if scenario is not None:
+        found.finalize(group, scenario)
+    print_start(group, found.facts(group, scenario), GroupState(group.folder), console)
+    found.print_rows(group, scenario, console)
+    console.print("\ndry run: nothing was started or written", style="dim")
+
+
+compare = _command(
+    "comparison",
+    "Compare systems on a scenario with one budget and one protocol; everything goes below mlruns/.",
+    {"models": options.Models, "trials_per_model": options.TrialsPerModel},
+    {"assignments": options.SystemAssignments},
+)
+ablation = _command(
+    "ablation",
+    "Take LLM-EMF apart on a scenario: rows over seeds against the full model; all goes below mlruns/.",
+    {"rows": options.Rows, "tune": options.Tune, "from_sweep": options.FromSweep},
+    {},
+)
+study = _command(
+    "study",
+    "Vary settings of one system, everything else fixed: rows over seeds, one table; all goes below mlruns/.",
+    {"vary": options.Vary, "model": options.System, "from_sweep": options.FromSweep},
+    {},
+)
+rerun = _command(
+    "rerun",
+    "Train a sweep's best configurations over seeds; the best on validation is tested once.",
+    {
+        "sweep": Annotated[str | None, typer.Argument(help="A completed sweep.  [default: the newest]")],
+        "top": Annotated[int | None, typer.Option(min=1, help="How many configurations.  [default: 3]")],
+    },
+    {
+        "concurrency": Annotated[int | None, typer.Option(min=1, help="Trials at once.  [default: the sweep's]")],
+        "cpus_per_trial": Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: the sweep's]")],
+        "gpus_per_trial": Annotated[
+            float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: the sweep's]")
+        ],
+        "name": Annotated[str | None, typer.Option(help="Name of the rerun.  [default: SWEEP-rerun]")],
+        "data_root": Annotated[
+            Path | None, typer.Option(help="Folder that holds the prepared scenarios.  [default: the sweep's]")
+        ],
+        "tracking_uri": Annotated[str | None, typer.Option(help="MLflow.  [default: the sweep's]")],
+        "fresh_workers": Annotated[
+            bool | None,
+            typer.Option(
+                "--fresh-workers/--warm-workers",
+                help="A new process per trial, or one that runs trials in turn.  [default: the sweep's]",
+            ),
+        ],
+        "resume": Annotated[
+            bool, typer.Option("--resume", help="Continue the rerun --name or of SWEEP, or the newest.")
+        ],
+        **dict.fromkeys(("scenario", "epochs", "seed", "assignments", "start_or_continue")),
+    },
+)

@@ -18,7 +18,7 @@ import llmemf
 from llmemf.command_line import DOORS
 from llmemf.commands import add_commands
 from llmemf.commands.boundary import run_app
-from sweeps.cli import ablation, clean, compare, export, report, rerun, study, sweep, ui
+from sweeps.cli import clean, export, group, report, sweep, ui
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,10 +26,10 @@ app = typer.Typer(
     help="LLM-EMF: cross-domain sequential recommendation; one model, or sweeps over many.",
 )
 app.command("sweep")(sweep.sweep)
-app.command("compare")(compare.compare)
-app.command("ablation")(ablation.ablation)
-app.command("rerun")(rerun.rerun)
-app.command("study")(study.study)
+app.command("compare")(group.compare)
+app.command("ablation")(group.ablation)
+app.command("rerun")(group.rerun)
+app.command("study")(group.study)
 app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("ui")(ui.ui)

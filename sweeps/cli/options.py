@@ -42,6 +42,26 @@ FromSweep = Annotated[
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting of all rows. Repeatable.")
 ]
+SystemAssignments = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="[MODEL.]KEY=VALUE",
+        help="Fix a setting of all systems that have it, or of one; a comma list replaces its grid. Repeatable.",
+    ),
+]
+Models = Annotated[str | None, typer.Option(metavar="A,B,...", help="The systems.  [default: all]")]
+TrialsPerModel = Annotated[int | None, typer.Option(min=1, help="Trials of each search.  [default: 20]")]
+System = Annotated[str | None, typer.Option(help="The system.  [default: llm_emf, or that of --from]")]
+Rows = Annotated[
+    str | None, typer.Option(metavar="A,B,...", help="The rows; the full model is always one.  [default: all]")
+]
+Tune = Annotated[
+    int | None, typer.Option(min=1, help="Search every row with so many trials, instead of one configuration for all.")
+]
+Vary = Annotated[
+    list[str] | None, typer.Option(metavar="KEY=A,B,...", help="One row per value; repeated, one per combination.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the one --name, or the newest (of the scenario).")]
 Continue = Annotated[bool, typer.Option("--continue", help="Start the one --name, or continue it where it exists.")]

@@ -6,10 +6,9 @@ The configuration is that of a sweep's best trial (fixed), or every row searches
 from __future__ import annotations
 
 import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from llmemf import text_format
 from llmemf.command_line import command_line
@@ -18,24 +17,16 @@ from llmemf.models.llm_emf_config import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.plan import Options, plan_sweep
 from sweeps.core.settings import load_ablations, scenario_files
-from sweeps.groups import layout
+from sweeps.groups import layout, plan, terminal
 from sweeps.groups.ablation_rows import MODEL, SECTIONS, STANDARD, ablation_rows, full_row
 from sweeps.groups.encoders import Encoders, find_encoders
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
+from sweeps.groups.layout import Beside, Layout
 from sweeps.groups.paper_numbers import ABLATION, MOVIE_BOOK, PaperTable
-from sweeps.groups.plan import (
-    GroupOptions,
-    best_configuration,
-    checked_settings,
-    named_sweep,
-    seeds_after,
-    shared_fields,
-    used_scenario,
-)
-from sweeps.groups.render import Block, Cell, Column, csv_text, latex, markdown, number, p_value, tex
-from sweeps.groups.table import OBJECTIVE, Table, TableRow
-from sweeps.groups.terminal import data_fact, set_fact
+from sweeps.groups.plan import GroupOptions
+from sweeps.groups.render import Cell, Column, p_value, tex
+from sweeps.groups.table import Table, TableRow
 from sweeps.state.sweep_record import RECORD, SweepRecord, is_of_group
 
 
@@ -50,11 +41,13 @@ def plan_ablation(options: GroupOptions, now: datetime.datetime) -> Group:
     if options.tune is not None and options.from_sweep is not None:
         raise InputError("--tune and --from exclude each other: every row is searched, or all are fixed")
     if options.from_sweep is None:
-        used_scenario(options.scenario, options.root)
+        plan.used_scenario(options.scenario, options.root)
     source = _tuned(options, now) if options.tune is not None else _fixed(options)
     used, files = source["scenario"], scenario_files()
     own = load_ablations(files[used]) if used in files else {}
-    own = {name: checked_settings(LLMEMFConfig, values, f"{used}: ablations: {name}") for name, values in own.items()}
+    own = {
+        name: plan.checked_settings(LLMEMFConfig, values, f"{used}: ablations: {name}") for name, values in own.items()
+    }
     taken = sorted(set(own) & set(STANDARD))
     if taken:
         raise InputError(f"{used}: ablations: {taken[0]!r} is a row that every scenario has: take another name")
@@ -62,50 +55,32 @@ def plan_ablation(options: GroupOptions, now: datetime.datetime) -> Group:
     for name in options.rows or []:
         if name not in known:
             raise InputError(f"--rows: unknown row {name!r}: {nearest(name, known)}; --dry-run lists all")
-    return Group(
-        kind="ablation",
-        **source,
-        name=options.name or f"{used}-{now:%Y%m%d-%H%M%S}",
-        rows=[Row(name=name, model=MODEL) for name in known if options.rows is None or name in options.rows],
-        seeds=seeds_after(source["seed"], options.seeds),
-        trials=options.tune,
-        facts={"own": own},
-        **shared_fields(options, now),
-    )
+    rows = [Row(name=name, model=MODEL) for name in known if options.rows is None or name in options.rows]
+    return plan.new_group("ablation", options, now, **source, rows=rows, trials=options.tune, facts={"own": own})
 
 
 def _tuned(options: GroupOptions, now: datetime.datetime) -> dict[str, Any]:
     """Fields of the group where every row is searched: what a sweep of the scenario would search."""
-    plan = plan_sweep(
-        Options(
-            scenario=options.scenario,
-            trials=options.tune,
-            epochs=options.epochs,
-            seed=options.seed,
-            data_root=options.root,
-            storage=options.storage,
-            assignments=options.assignments,
-        ),
-        now=now,
-    )
-    record = plan.record
+    same = {key: getattr(options, key) for key in ("scenario", "epochs", "seed", "storage", "assignments")}
+    sweep = plan_sweep(Options(**same, trials=options.tune, data_root=options.root), now=now)
+    record = sweep.record
     if record.model != MODEL:
         raise InputError(f"{record.scenario}: an ablation is of {MODEL}, this file is for {record.model}")
     keys = ("requested", "scenario", "space", "constraints", "search", "scheduler", "grace_period", "reduction_factor")
     shared = {key: getattr(record, key) for key in (*keys, "seed")}
-    return {**shared, "fixed": {**record.fixed, "epochs": plan.epochs}}
+    return {**shared, "fixed": {**record.fixed, "epochs": sweep.epochs}}
 
 
 def _fixed(options: GroupOptions) -> dict[str, Any]:
     """Fields of the group where all rows have the configuration of a sweep's best trial."""
     storage = options.storage.resolve()
     if options.from_sweep is not None:
-        record = named_sweep(options.from_sweep, storage, options.scenario)
+        record = plan.named_sweep(options.from_sweep, storage, options.scenario)
     else:
         record = _newest_sweep(options, storage)
     if record.model != MODEL:
         raise InputError(f"--from {record.name}: an ablation is of {MODEL}, that sweep is of {record.model}")
-    fixed, origin = best_configuration(record, options)
+    fixed, origin = plan.best_configuration(record, options)
     return {
         "requested": options.scenario or record.requested,
         "scenario": record.scenario,
@@ -117,7 +92,7 @@ def _fixed(options: GroupOptions) -> dict[str, Any]:
 
 def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     """The newest completed sweep of the scenario that stands alone."""
-    used = used_scenario(options.scenario, options.root)
+    used = plan.used_scenario(options.scenario, options.root)
     folders = [path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")]
     records = [SweepRecord.load(folder) for folder in folders if not is_of_group(storage, folder.name)]
     found = [r for r in records if (r.scenario, r.model, r.status) == (used, MODEL, "completed")]
@@ -156,7 +131,7 @@ def how(group: Group) -> str:
 
 def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
     """What a dry run says about the group, line by line."""
-    said = [data_fact(group, scenario)]
+    said = [terminal.data_fact(group, scenario)]
     if found := group.facts.get("encoders"):
         named = {"text": found["text"], "text with LLM text": found["llm"], "image": found["image"]}
         said.append(("features", ", ".join(f"{kind} by {name}" for kind, name in named.items() if name) or "none"))
@@ -165,7 +140,7 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
         *said,
         ("rows", f"{how(group)}; {text_format.plural(len(group.seeds), 'seed')}, each tested once"),
         ("shared", text_format.settings(group.fixed)),
-        *set_fact(group),
+        *terminal.set_fact(group),
     ]
 
 
@@ -175,7 +150,6 @@ def params(group: Group) -> dict[str, Any]:
         "rows": "+".join(group.names),
         "full_model": group.reference,
         "configuration": f"tuned, {group.trials} trials" if group.trials else group.origin,
-        "seeds": "+".join(map(str, group.seeds)),
         **group.fixed,
     }
 
@@ -186,110 +160,65 @@ def paper_value(paper: PaperTable, row: str, domain: str, metric: str) -> float 
     return ABLATION.get(row) if of_table4 else None
 
 
-def _paper_domain(table: Table) -> str:
-    return table.domains[0] if table.paper is MOVIE_BOOK else ""
+def _has_paper(table: Table, domain: str) -> bool:
+    return table.paper is MOVIE_BOOK and domain == table.domains[0]
 
 
-def _paper_heading(table: Table) -> str:
-    return "paper MRR" if table.same_data else "paper MRR (other data)"
-
-
-def _sections(table: Table) -> list[tuple[str, list[TableRow]]]:
-    """Heading of a section -> its rows, in order; sections without a row are left out."""
-    found = [(title, [row for row in table.rows if row.row.section == key]) for key, title in SECTIONS.items()]
-    return [(title, rows) for title, rows in found if rows]
-
-
-def _against_full(row: TableRow, domain: str) -> list[Cell]:
-    """Distance of the mean MRR from the full model's in points of percent, and p over cases and over seeds."""
+def beside(table: Table, domain: str) -> list[Beside]:
+    """Distance of the mean MRR from the full model's in points of percent, p over cases and over seeds, the paper's MRR."""
     metric = f"test/{domain}/mrr"
-    test = row.case_tests.get(metric)
-    difference = "-" if test is None else f"{100 * test.difference:+.2f}"
-    return [Cell(difference, "signed"), Cell(p_value(test)), Cell(p_value(row.seed_tests.get(metric)))]
+
+    def difference(row: TableRow) -> Cell:
+        test = row.case_tests.get(metric)
+        return Cell("-" if test is None else f"{100 * test.difference:+.2f}", "signed")
+
+    def p_cases(row: TableRow) -> Cell:
+        return Cell(p_value(row.case_tests.get(metric)))
+
+    def p_seeds(row: TableRow) -> Cell:
+        return Cell(p_value(row.seed_tests.get(metric)))
+
+    columns = [
+        Beside("difference (MRR)", difference, Column("MRR\ndifference"), "Difference"),
+        Beside("p, cases", p_cases, Column("p\ncases"), "$p$, cases"),
+        Beside("p, seeds", p_seeds, Column("p\nseeds"), "$p$, seeds"),
+    ]
+    # All blocks of LaTeX have the columns of the first.
+    if _has_paper(table, table.domains[0]):
+        heading = layout.paper_heading(table, " MRR")
+        column = Column("paper\nMRR" if table.same_data else "paper MRR\n(other data)", wrap=True, style="dim")
+        here = _has_paper(table, domain)
+        cell = partial(layout.paper_cell, domain=domain, metric="mrr")
+        columns.append(Beside(heading if here else "", cell, column if here else None, tex(heading)))
+    return columns
 
 
-def _paper_cell(table: Table, row: TableRow, domain: str) -> Cell:
-    value = row.paper.get(f"test/{domain}/mrr")
-    return Cell("-" if value is None else f"{value:.2f}")
+def csv_facts(table: Table, row: TableRow) -> dict[str, object]:
+    """What the lines of a row have in common."""
+    return {**layout.row_facts(row), "group": row.row.section, "full_model": int(row.name == table.group.reference)}
 
 
-def _domain_block(table: Table, domain: str, *, paper: bool) -> Block:
-    headings = ["row", *layout.TEST_HEADINGS, "difference (MRR)", "p, cases", "p, seeds"]
-    block = Block(domain, [*map(Column, headings), *([Column(_paper_heading(table))] if paper else [])])
-    for title, rows in _sections(table):
-        block.lines.append([Cell(title, "section")])
-        for row in rows:
-            numbers = layout.numbers(table, row, domain, marked=False)
-            if row.name == table.group.reference:
-                numbers = [Cell(cell.text, "full") for cell in numbers]
-            last = [_paper_cell(table, row, domain)] if paper else []
-            block.lines.append([layout.named(row), *numbers, *_against_full(row, domain), *last])
-    return block
+def label(table: Table, row: TableRow) -> str:
+    """A row as the terminal writes it."""
+    return row.row.title.partition(" (")[0] + (" (full)" if row.name == table.group.reference else "")
 
 
-CSV_COLUMNS = (
-    "row", "title", "group", "full_model", "outcome", *layout.CSV_CELLS, "difference", "p", "p_holm", "p_seeds",
-    "p_seeds_holm", "paper", "paper_data", "validation", "validation_spread", "settings", "reason",
+LAYOUT = Layout(
+    subtitle=lambda table: f"LLM-EMF on scenario `{table.scenario.name}`.",
+    caption=lambda table: f"Ablation of LLM-EMF on {tex(table.scenario.name)}.",
+    last=layout.rows_block,
+    beside=beside,
+    csv_columns=(
+        "row", "title", "group", "full_model", "outcome", *layout.CSV_CELLS, "difference", "p", "p_holm", "p_seeds",
+        "p_seeds_holm", "paper", "paper_data", "validation", "validation_spread", "settings", "reason",
+    ),
+    csv_facts=csv_facts,
+    variants=((layout.ALL_COLUMNS, 2), (layout.SAMPLED_AND_MRR, 2), ((("test", "mrr"), ("test", "ndcg_10")), 2)),
+    sections=SECTIONS,
+    label=label,
+    validation=True,
+    last_in_terminal=False,
 )  # fmt: skip
-
-
-def files(table: Table) -> dict[str, str]:
-    """The tables that are written into the group's folder, by file name."""
-    group, paper = table.group, bool(_paper_domain(table))
-    lines = []
-    for row in table.rows:
-        own = {"group": row.row.section, "full_model": int(row.name == group.reference)}
-        lines += layout.csv_lines(table, row, {**layout.row_facts(row), **own})
-    blocks = [_domain_block(table, domain, paper=domain == _paper_domain(table)) for domain in table.domains]
-    last = ["Difference", "$p$, cases", "$p$, seeds"] + ([tex(_paper_heading(table))] if paper else [])
-    head = [
-        f" & {layout.PAIRED_HEAD}" + " & " * len(last),
-        " & ".join(["Row", *[*layout.HEADINGS.values()] * 2, *last]),
-    ]
-    name = table.scenario.name
-    return {
-        "ablation.md": markdown(
-            f"Ablation {group.name}", f"LLM-EMF on scenario `{name}`.", [*blocks, layout.rows_block(table)], table.notes
-        ),
-        "ablation.csv": csv_text(CSV_COLUMNS, lines),
-        "ablation.tex": latex(
-            f"Ablation of LLM-EMF on {tex(name)}.",
-            head,
-            [_domain_block(table, domain, paper=paper) for domain in table.domains],
-            table.notes,
-        ),
-    }
-
-
-def blocks(table: Table, console: Console) -> list[Block]:
-    """The tables that are printed at the end."""
-    mrr, ndcg = ("test", "mrr"), ("test", "ndcg_10")
-    variants = (layout.ALL_COLUMNS, [*layout.SAMPLED, ("test_full", "mrr")], [mrr, ndcg])
-    return [
-        layout.fitting([_terminal_block(table, domain, list(columns)) for columns in variants], console)
-        for domain in table.domains
-    ]
-
-
-def _terminal_block(table: Table, domain: str, columns: list[tuple[str, str]]) -> Block:
-    with_paper = domain == _paper_domain(table)
-    block = Block(domain, [Column(f"\n{domain}", right=False), Column("\nvalidation"), *layout.metric_columns(columns)])
-    block.columns += map(Column, ("MRR\ndifference", "p\ncases", "p\nseeds"))
-    if with_paper:
-        block.columns.append(
-            Column("paper\nMRR" if table.same_data else "paper MRR\n(other data)", wrap=True, style="dim")
-        )
-    for title, rows in _sections(table):
-        block.lines.append([Cell(title, "section")])
-        for row in rows:
-            full = row.name == table.group.reference
-            name = row.row.title.partition(" (")[0] + (" (full)" if full else "")
-            first = layout.state(row) if row.state else Cell(number(row.cells.get(OBJECTIVE), 4))
-            numbers = layout.numbers(table, row, domain, columns, marked=False)
-            last = [_paper_cell(table, row, domain)] if with_paper else []
-            cells = [first, *numbers, *_against_full(row, domain), *last]
-            block.lines.append([Cell(f"  {name}", "winner" if full else ""), *cells])
-    return block
 
 
 def annotate(table: Table) -> None:
@@ -302,10 +231,7 @@ def annotate(table: Table) -> None:
             f"In percent: mean and standard deviation over {text_format.plural(len(group.seeds), 'seed')}; {how(group)}. Each "
             "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and spread over seeds."
         ),
-        (
-            f"Sampled: the target among {table.scenario.candidates['test'].shape[1]:,} stored items of its domain; all items: "
-            "among the whole catalogue of its domain."
-        ),
+        layout.sampled_note(table),
     ]
     if len(done) > 1:
         table.notes.append(
@@ -319,8 +245,8 @@ def annotate(table: Table) -> None:
             "Rows keep the full model's configuration; one that was tuned for itself might do better (--tune N gives every "
             "row a search of its own)."
         )
-    if _paper_domain(table):
-        text = f"{_paper_heading(table)}: as printed in LLM-EMF's table 4, by its authors."
+    if _has_paper(table, table.domains[0]):
+        text = f"{layout.paper_heading(table, ' MRR')}: as printed in LLM-EMF's table 4, by its authors."
         if not table.same_data:
             text += " This scenario has other sizes: the numbers do not stand beside each other."
         table.notes.append(text)
@@ -328,4 +254,7 @@ def annotate(table: Table) -> None:
     table.notes += next((row.result.notes for row in done if row.name == group.reference), [])
 
 
-KIND = Kind("ablation", plan_ablation, facts, params, files, annotate, finalize, paper_value, blocks)
+KIND = Kind(
+    "ablation", plan_ablation, facts, params, LAYOUT.files, LAYOUT.blocks, annotate, finalize=finalize, paper=paper_value,
+    print_rows=partial(terminal.print_rows, sections=SECTIONS),
+)  # fmt: skip

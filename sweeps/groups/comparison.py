@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
@@ -17,26 +16,20 @@ from llmemf.config import parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
 from llmemf.scenarios.scenario import Scenario
+from sweeps.cluster.ray_session import room
+from sweeps.core import settings
 from sweeps.core.plan import Plan
-from sweeps.core.settings import (
-    IMMUTABLE_SETTINGS,
-    SHARED_SETTINGS,
-    apply_assignments,
-    as_values,
-    checked_space,
-    merged_space,
-    space_keys,
-)
+from sweeps.core.settings import IMMUTABLE_SETTINGS, SHARED_SETTINGS, as_values, space_keys
 from sweeps.core.summary import describe_resources
 from sweeps.core.sweep_data import load_data
-from sweeps.groups import layout
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
+from sweeps.groups.layout import CSV_CELLS, Layout, paper_heading, protocol_notes, row_line, row_notes
 from sweeps.groups.paper_numbers import OWN_PAPER, PaperTable, in_table_order, shown_name
-from sweeps.groups.plan import GroupOptions, plan_search, seeds_after, shared_fields, shared_settings, used_scenario
-from sweeps.groups.render import Block, Cell, Column, csv_text, facts_table, rich_table
+from sweeps.groups.plan import GroupOptions, new_group, plan_search, shared_settings, used_scenario
+from sweeps.groups.render import Block, Cell, Column, facts_table, rich_table, tex
 from sweeps.groups.table import Table, TableRow
-from sweeps.groups.terminal import data_fact, print_nothing_started, set_fact
+from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import SweepSettings
 
 DEFAULT_TRIALS = 20
@@ -50,18 +43,15 @@ def plan_comparison(options: GroupOptions, now: datetime.datetime) -> Group:
     """
     used = used_scenario(options.scenario, options.root)
     values, fixed = shared_settings(used, options.epochs)
-    seed = values.get("seed", 0) if options.seed is None else options.seed
-    group = Group(
-        kind="comparison",
-        name=options.name or f"{used}-{now:%Y%m%d-%H%M%S}",
-        requested=options.scenario,
+    group = new_group(
+        "comparison",
+        options,
+        now,
         scenario=used,
         rows=[Row(name=name, model=name) for name in _checked_models(options.models)],
+        seed=values.get("seed", 0) if options.seed is None else options.seed,
         trials=options.trials_per_model or DEFAULT_TRIALS,
-        seeds=seeds_after(seed, options.seeds),
-        seed=seed,
         fixed=fixed,
-        **shared_fields(options, now),
         **{key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values},
     )
     fill_rows(group)
@@ -124,19 +114,19 @@ def _filled(group: Group, model: str) -> Row:
     for key, value in group.fixed.items():
         if key in config_class.model_fields:
             fixed[key] = as_values(config_class, key, value, where=f"{group.scenario}: fixed")[0]
-    space = checked_space(config_class, dict(model_type.default_space()), where=model)
-    settings = SweepSettings(model=model, fixed=fixed, space=space)
+    space = settings.checked_space(config_class, dict(model_type.default_space()), where=model)
+    own_settings = SweepSettings(model=model, fixed=fixed, space=space)
     own = []
     for text in group.assignments:
         addressed, key = _addressed(text)
         if addressed in (None, model) and key in config_class.model_fields:
             own.append(text.partition(".")[2] if addressed else text)
-    given = apply_assignments(settings, own)
+    given = settings.apply_assignments(own_settings, own)
     for key in given:
         if key in (*IMMUTABLE_SETTINGS, *SHARED_SETTINGS):
             raise InputError(f"--set {key}: one value is expected: it must be the same in all systems")
-    space = merged_space(settings.space, given)
-    fixed = {key: value for key, value in settings.fixed.items() if key not in space_keys(space)}
+    space = settings.merged_space(own_settings.space, given)
+    fixed = {key: value for key, value in own_settings.fixed.items() if key not in space_keys(space)}
     return Row(name=model, title=shown_name(model), model=model, overrides=fixed, space=space)
 
 
@@ -156,12 +146,7 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
 
 def params(group: Group) -> dict[str, Any]:
     """The parameters of the group's run in MLflow."""
-    return {
-        "systems": "+".join(group.names),
-        "trials_per_model": group.trials,
-        "seeds": "+".join(map(str, group.seeds)),
-        **group.fixed,
-    }
+    return {"systems": "+".join(group.names), "trials_per_model": group.trials, **group.fixed}
 
 
 def paper_value(paper: PaperTable, row: str, domain: str, metric: str) -> float | None:
@@ -176,7 +161,7 @@ def line(table: Table, row: TableRow, place: int, earlier: bool) -> Text:
         cost, seeds = costs(row), text_format.plural(len(row.result.seeds), "seed")
         parameters = _count(row.result.parameters)
         how = f"{cost['trials']} trials, {seeds}, {cost['training time']} training each, {parameters} parameters"
-    return layout.row_line(table, row, place, earlier, how, title=True)
+    return row_line(table, row, place, earlier, how, title=True)
 
 
 COSTS = ("trials", "search time", "seeds", "training time", "epochs best/run", "parameters", "chosen")
@@ -184,18 +169,16 @@ COSTS = ("trials", "search time", "seeds", "training time", "epochs best/run", "
 
 def costs(row: TableRow) -> dict[str, str]:
     """How a system came to its numbers, as text."""
-    result = row.result
-    search, seeds = result.search, list(result.seeds.values())
-    if not search or not seeds:
+    result, search = row.result, row.result.search
+    if not search or not result.seeds:
         return dict.fromkeys(COSTS, "-")
-    stopped = f" ({search['pruned']} stopped early)" if search["pruned"] else ""
-    mean = {name: np.mean([getattr(seed, name) for seed in seeds]) for name in ("seconds", "best_epoch", "epochs_run")}
+    seconds, best_epoch, epochs_run = (result.mean(name) for name in ("seconds", "best_epoch", "epochs_run"))
     texts = (
-        f"{search['trials']}{stopped}",
+        f"{search['trials']}" + (f" ({search['pruned']} stopped early)" if search["pruned"] else ""),
         text_format.duration(search["seconds"]),
-        str(len(seeds)),
-        text_format.duration(mean["seconds"]) if mean["seconds"] >= 10 else f"{mean['seconds']:.1f} s",
-        f"{mean['best_epoch']:.3g}/{mean['epochs_run']:.3g}",
+        str(len(result.seeds)),
+        text_format.duration(seconds) if seconds >= 10 else f"{seconds:.1f} s",
+        f"{best_epoch:.3g}/{epochs_run:.3g}",
         _count(result.parameters),
         text_format.settings(result.chosen),
     )
@@ -219,65 +202,47 @@ TIMES = (
 
 
 def costs_block(table: Table, width: int | None = None) -> Block:
-    """How each system came to its numbers.
-
-    Args:
-        width: of the terminal, None for Markdown.
-    """
+    """How each system came to its numbers; `width` is None for the page."""
     narrow = width is not None and width < 140
     block = Block("Costs", [Column("system" if width is None else "costs", right=False)], remark=TIMES)
-    for name in COSTS:
-        heading = name.replace(" ", "\n") if narrow and name != "chosen" else name
-        block.columns.append(Column(heading, right=name != "chosen", wrap=name == "chosen"))
+    for name in COSTS[:-1]:
+        block.columns.append(Column(name.replace(" ", "\n") if narrow else name))
+    block.columns.append(Column("chosen", right=False, wrap=True))
     for row in table.rows:
         texts = costs(row)
         if narrow:
             texts["trials"] = texts["trials"].replace(" stopped early)", " stopped)")
-        name = row.heading if width is None else row.row.title
-        block.lines.append([Cell(name), *map(Cell, texts.values())])
+        block.lines.append([Cell(row.row.title if width else row.heading), *map(Cell, texts.values())])
     return block
 
 
-def blocks(table: Table, console: Console) -> list[Block]:
-    """The tables that are printed at the end."""
-    domains = [layout.terminal_block(table, domain, console) for domain in table.domains]
-    return [*domains, costs_block(table, console.width)]
-
-
-CSV_COLUMNS = (
-    "model", "system", "status", "outcome", *layout.CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against",
-    "difference", "parameters", "training_seconds", "search_seconds", "search_trials", "best_epoch", "epochs_run", "reason",
-)  # fmt: skip
-
-
-def files(table: Table) -> dict[str, str]:
-    """The tables that are written into the group's folder, by file name."""
-    lines = []
-    for row in table.rows:
-        result = row.result
-        shared: dict[str, object] = {
-            "model": row.name,
-            "system": row.row.title,
-            "status": result.status,
-            "outcome": result.outcome or "waiting",
-            "reason": result.reason,
-        }
-        if result.outcome == "done" and result.seeds:
-            seeds = result.seeds.values()
-            shared |= {
-                "parameters": result.parameters,
-                "training_seconds": np.mean([seed.seconds for seed in seeds]),
-                "search_seconds": result.search.get("seconds"),
-                "search_trials": result.search.get("trials"),
-                "best_epoch": np.mean([seed.best_epoch for seed in seeds]),
-                "epochs_run": np.mean([seed.epochs_run for seed in seeds]),
-            }
-        lines += layout.csv_lines(table, row, shared)
-    return {
-        "comparison.md": layout.page_markdown(table, f"Scenario `{table.scenario.name}`.", costs_block(table)),
-        "comparison.csv": csv_text(CSV_COLUMNS, lines),
-        "comparison.tex": layout.page_latex(table, rf"Systems on {layout.tex(table.scenario.name)}."),
+def csv_facts(table: Table, row: TableRow) -> dict[str, object]:
+    """What the lines of a system have in common."""
+    result, outcome = row.result, row.result.outcome or "waiting"
+    shared = {"model": row.name, "system": row.row.title, "status": result.status, "outcome": outcome}
+    shared["reason"] = result.reason
+    if outcome != "done" or not result.seeds:
+        return shared
+    return shared | {
+        "parameters": result.parameters,
+        "training_seconds": result.mean("seconds"),
+        "search_seconds": result.search.get("seconds"),
+        "search_trials": result.search.get("trials"),
+        "best_epoch": result.mean("best_epoch"),
+        "epochs_run": result.mean("epochs_run"),
     }
+
+
+LAYOUT = Layout(
+    subtitle=lambda table: f"Scenario `{table.scenario.name}`.",
+    caption=lambda table: f"Systems on {tex(table.scenario.name)}.",
+    last=costs_block,
+    csv_columns=(
+        "model", "system", "status", "outcome", *CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against", "difference",
+        "parameters", "training_seconds", "search_seconds", "search_trials", "best_epoch", "epochs_run", "reason",
+    ),
+    csv_facts=csv_facts,
+)  # fmt: skip
 
 
 def annotate(table: Table) -> None:
@@ -286,17 +251,16 @@ def annotate(table: Table) -> None:
         status = row.result.status
         row.heading = row.row.title + (f" ({status})" if status not in ("", "faithful") else "")
     group, scenario, done = table.group, table.scenario, table.done
-    table.notes = layout.protocol_notes(
+    table.notes = protocol_notes(
         table,
         f"In percent: mean and standard deviation over {text_format.plural(len(group.seeds), 'seed')} of the configuration "
         f"that {group.trials} trials at most chose on validation, the same budget for every system. Each seed was tested "
         "once, at its best validation epoch. Bold: best; underlined: second.",
-        "system",
     )
     if table.paper is not None:
         paper = table.paper
         text = (
-            f"{layout.paper_heading(table)}: as printed in LLM-EMF's table of {paper.title}, by its authors, one run, "
+            f"{paper_heading(table)}: as printed in LLM-EMF's table of {paper.title}, by its authors, one run, "
             "candidates not stated there (999 where it repeats C2DSR's table)."
         )
         if not table.same_data:
@@ -312,52 +276,64 @@ def annotate(table: Table) -> None:
         ]
     if any(row.heading == row.row.title for row in done):
         table.notes.append("A system without a remark in brackets is written faithfully from its source.")
-    table.notes += layout.row_notes(table)
+    table.notes += row_notes(table)
 
 
-KIND = Kind("comparison", plan_comparison, facts, params, files, annotate, fill_rows, paper_value, blocks, line)
+def extend(group: Group, models: list[str] | None) -> None:
+    """Add further systems, and check that one of all can run.
 
-
-def problems_of(group: Group, *, with_data: bool) -> dict[str, str]:
-    """Systems that cannot run, each with its reason.
-
-    Args:
-        with_data: whether the data is prepared, so that it can be checked.
+    Raises:
+        InputError: there is no such system, or none can run.
     """
-    found = {}
+    add_systems(group, models)
+    _, problems = _searches(group, with_data=False)
+    if len(problems) == len(group.rows):
+        raise InputError(problems[group.names[0]])
+
+
+def _searches(group: Group, *, with_data: bool) -> tuple[dict[str, Plan], dict[str, str]]:
+    """The planned search of every system, and the reason of each that cannot run, as far as this is known without data."""
+    plans, problems = {}, {}
     for row in group.rows:
         try:
-            plan = plan_search(group, row)
+            plans[row.name] = plan_search(group, row)
             if with_data:
-                load_data(plan)
+                load_data(plans[row.name])
         except InputError as error:
-            found[row.name] = str(error)
-    return found
+            problems[row.name] = str(error)
+    return plans, problems
 
 
-def print_plan(group: Group, problems: dict[str, str], parallel: int, console: Console) -> None:
+def print_plan(group: Group, scenario: Scenario | None, console: Console) -> None:
     """Every system with its space and trials, or why it cannot run, and where it comes from."""
     columns = [Column("system", right=False), Column("status", right=False), Column("trials"), Column("seeds")]
     block = Block("", [*columns, Column("searched", right=False, wrap=True)])
-    plans: dict[str, Plan] = {row.name: plan_search(group, row) for row in group.rows if row.name not in problems}
+    plans, problems = _searches(group, with_data=scenario is not None)
+    parallel = room(next(iter(plans.values())).record)[0]
+    able = {name: plan for name, plan in plans.items() if name not in problems}
     seeds = {row.name: 1 if model_class(row.name).closed_form else len(group.seeds) for row in group.rows}
     for row in group.rows:
         texts = [row.title, model_class(row.name).status]
-        if plan := plans.get(row.name):
+        if plan := able.get(row.name):
             texts += [str(plan.trials), str(seeds[row.name]), ", ".join(plan.space.varied_keys) or "nothing"]
             block.lines.append([*map(Cell, texts)])
         else:
             problem = Cell(f"cannot run: {problems[row.name]}", "cannot run")
             block.lines.append([*map(Cell, [*texts, "-", "-"]), problem])
     console.print(rich_table(block))
-    total = sum(plan.trials for plan in plans.values())
-    text = f"\n{text_format.plural(total, 'trial')} of searches, {sum(seeds[name] for name in plans)} of seeds"
-    console.print(text + (f"; {describe_resources(next(iter(plans.values())), parallel)}" if plans else ""))
-    sources = [(row.title, model_class(row.name).source) for row in group.rows if model_class(row.name).source]
-    if sources:
-        shown = facts_table()
-        for name, source in sources:
-            shown.add_row(name, Text(source))
+    total = sum(plan.trials for plan in able.values())
+    text = f"\n{text_format.plural(total, 'trial')} of searches, {sum(seeds[name] for name in able)} of seeds"
+    console.print(text + (f"; {describe_resources(next(iter(able.values())), parallel)}" if able else ""))
+    sources = facts_table()
+    for row in group.rows:
+        if source := model_class(row.name).source:
+            sources.add_row(row.title, Text(source))
+    if sources.row_count:
         console.print()
-        console.print(shown)
-    print_nothing_started(console)
+        console.print(sources)
+
+
+KIND = Kind(
+    "comparison", plan_comparison, facts, params, LAYOUT.files, LAYOUT.blocks, annotate, extend, fill_rows, paper_value,
+    line, print_plan,
+)  # fmt: skip

@@ -109,10 +109,28 @@ def plan_group(
     return group
 
 
-def shared_fields(options: GroupOptions, now: datetime.datetime) -> dict[str, Any]:
-    """Fields that every new group has from the command line: where it goes, and on which resources."""
+def new_group(
+    kind: str,
+    options: GroupOptions,
+    now: datetime.datetime,
+    *,
+    scenario: str,
+    rows: list[Row],
+    seed: int,
+    **fields: Any,
+) -> Group:
+    """A group of the command line: where it goes, on which resources, and its seeds.
+
+    The seeds are others than that of the search, whose luck must not count.
+
+    Args:
+        fields: further ones, or other values than those of the command line.
+    """
     storage = options.storage.resolve()
-    return {
+    count = DEFAULT_SEEDS if options.seeds is None else options.seeds
+    given = {
+        "name": options.name or f"{scenario}-{now:%Y%m%d-%H%M%S}",
+        "requested": options.scenario,
         "assignments": options.assignments,
         "data_root": str(options.root),
         "storage": str(storage),
@@ -124,11 +142,8 @@ def shared_fields(options: GroupOptions, now: datetime.datetime) -> dict[str, An
         "fresh_workers": bool(options.fresh_workers),
         "created": now.isoformat(timespec="microseconds"),
     }
-
-
-def seeds_after(seed: int, count: int | None) -> list[int]:
-    """The seeds that configurations are trained with: others than the search's own, whose luck must not count."""
-    return list(range(seed + 1, seed + 1 + (DEFAULT_SEEDS if count is None else count)))
+    seeds = list(range(seed + 1, seed + 1 + count))
+    return Group(kind=kind, scenario=scenario, rows=rows, seed=seed, seeds=seeds, **given | fields)
 
 
 def check_new(group: Group) -> None:
@@ -187,7 +202,8 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
         changed = [flag for flag in changed if flag != "--models"]
     if changed:
         raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {', '.join(changed)}")
-    group = find_group(kind, options.storage.resolve(), options.name, options.scenario)
+    name = options.name or (options.sweep and f"{options.sweep}-rerun")
+    group = find_group(kind, options.storage.resolve(), name, options.scenario)
     for key in RESOURCES:
         if getattr(options, key) is not None:
             setattr(group, key, getattr(options, key))

@@ -22,7 +22,7 @@ from sweeps.core.plan import Options, plan_resume
 from sweeps.core.settings import space_keys
 from sweeps.groups.group import RESOURCES, Group, Row
 from sweeps.groups.kind import Kind
-from sweeps.groups.plan import GroupOptions, not_completed, seeds_after
+from sweeps.groups.plan import GroupOptions, new_group, not_completed
 from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number, p_value
 from sweeps.groups.significance import Test
 from sweeps.groups.spread import Spread
@@ -66,23 +66,19 @@ def plan_rerun(options: GroupOptions, now: datetime.datetime) -> Group:
         for record in best
     ]
     given = {key: getattr(options, key) for key in RESOURCES if getattr(options, key) is not None}
-    uri = options.tracking_uri
-    return Group(
-        kind="rerun",
-        name=options.name or f"{sweep.name}-rerun",
-        requested=sweep.requested,
+    given |= {"data_root": str(options.root)} if options.data_root else {}
+    given |= {"tracking_uri": absolute_uri(options.tracking_uri, storage)} if options.tracking_uri else {}
+    same = ("requested", "fingerprint", "data_root", "tracking_uri", *RESOURCES)
+    return new_group(
+        "rerun",
+        options,
+        now,
         scenario=sweep.scenario,
         rows=rows,
+        seed=sweep.seed,
         test="winner",
         facts={"sweep": sweep.name, "asked": top, "earlier_looks": len(state.tests)},
-        seed=sweep.seed,
-        seeds=seeds_after(sweep.seed, options.seeds),
-        fingerprint=sweep.fingerprint,
-        data_root=sweep.data_root if options.data_root is None else str(options.root),
-        storage=str(storage),
-        tracking_uri=sweep.tracking_uri if uri is None else absolute_uri(uri, storage),
-        created=now.isoformat(timespec="microseconds"),
-        **{key: getattr(sweep, key) for key in RESOURCES} | given,
+        **{"name": options.name or f"{sweep.name}-rerun", **{key: getattr(sweep, key) for key in same}, **given},
     )
 
 
@@ -100,11 +96,7 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
 
 def params(group: Group) -> dict[str, Any]:
     """The parameters of the group's run in MLflow."""
-    return {
-        "sweep_again": group.facts["sweep"],
-        "trials": "+".join(group.names),
-        "seeds": "+".join(map(str, group.seeds)),
-    }
+    return {"sweep_again": group.facts["sweep"], "trials": "+".join(group.names)}
 
 
 def _model(group: Group) -> str:
@@ -358,4 +350,7 @@ def beside(group: Group) -> Path:
     return Path(group.storage) / "sweeps" / group.facts["sweep"]
 
 
-KIND = Kind("rerun", plan_rerun, facts, params, files, annotate, blocks=blocks, line=line, beside=beside)
+KIND = Kind(
+    "rerun", plan_rerun, facts, params, files, blocks, annotate, line=line, beside=beside,
+    print_rows=lambda group, scenario, console: None,
+)  # fmt: skip

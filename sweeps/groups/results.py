@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sweeps.state.event_log import EVENT_LOG, EventLog
 
 OUTCOMES = ("done", "failed", "missing")
@@ -59,6 +61,10 @@ class RowResult:
     def values(self, metric: str) -> dict[int, float]:
         """Seed -> a test metric, of every seed that has it, as fractions."""
         return {seed: found.metrics[metric] for seed, found in sorted(self.seeds.items()) if metric in found.metrics}
+
+    def mean(self, name: str) -> float:
+        """The mean over seeds of `seconds`, `best_epoch` or `epochs_run`."""
+        return float(np.mean([getattr(seed, name) for seed in self.seeds.values()]))
 
     @property
     def metrics(self) -> list[str]:

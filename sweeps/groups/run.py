@@ -172,7 +172,8 @@ class GroupRun:
         self.kind.finalize(group, self.scenario)
         terminal.print_start(group, self.kind.facts(group, self.scenario), self.state, self.console)
         with self.console.status("opening the tracking database"):
-            tracking = GroupTracking(group, self.kind.params(group), self.backend.client)
+            params = {**self.kind.params(group), "seeds": "+".join(map(str, group.seeds))}
+            tracking = GroupTracking(group, params, self.backend.client)
             tracking.open()
         self.tracking = tracking
         self._listen()

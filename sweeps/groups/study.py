@@ -16,19 +16,11 @@ from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.settings import as_values
-from sweeps.groups import layout
+from sweeps.groups import plan
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
-from sweeps.groups.plan import (
-    GroupOptions,
-    assigned,
-    best_configuration,
-    named_sweep,
-    seeds_after,
-    shared_fields,
-    shared_settings,
-    used_scenario,
-)
+from sweeps.groups.layout import Layout, protocol_notes, row_notes, rows_block
+from sweeps.groups.plan import GroupOptions
 from sweeps.groups.render import tex
 from sweeps.groups.table import Table
 from sweeps.groups.terminal import data_fact, set_fact
@@ -41,33 +33,25 @@ def plan_study(options: GroupOptions, now: datetime.datetime) -> Group:
         InputError: any mistake in options or scenario file, in one sentence.
     """
     if options.from_sweep is not None:
-        record = named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
+        record = plan.named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
         model, requested, used, seed = record.model, options.scenario or record.requested, record.scenario, record.seed
         if options.model not in (None, model):
             raise InputError(f"--model {options.model}: sweep {record.name!r} is of {model}: leave --model out")
-        fixed, origin = best_configuration(record, options)
+        fixed, origin = plan.best_configuration(record, options)
     else:
-        requested, used = options.scenario, used_scenario(options.scenario, options.root)
+        requested, used = options.scenario, plan.used_scenario(options.scenario, options.root)
         model = options.model or "llm_emf"
         if model not in MODELS:
             raise InputError(f"--model: unknown system {model!r}: {nearest(model, MODELS)}")
-        values, shared = shared_settings(used, options.epochs)
+        values, shared = plan.shared_settings(used, options.epochs)
         seed, known = values.get("seed", 0), model_class(model).config_class.model_fields
         fixed = {key: value for key, value in shared.items() if key in known}
-        fixed |= assigned(model_class(model).config_class, options)
+        fixed |= plan.assigned(model_class(model).config_class, options)
         origin = f"the defaults of {model} with what all systems share on {used}"
     seed = seed if options.seed is None else options.seed
-    return Group(
-        kind="study",
-        name=options.name or f"{used}-{now:%Y%m%d-%H%M%S}",
-        requested=requested,
-        scenario=used,
-        rows=_rows(model, fixed, options.vary or []),
-        seed=seed,
-        seeds=seeds_after(seed, options.seeds),
-        fixed=fixed,
-        origin=origin,
-        **shared_fields(options, now),
+    rows = _rows(model, fixed, options.vary or [])
+    return plan.new_group(
+        "study", options, now, scenario=used, rows=rows, seed=seed, requested=requested, fixed=fixed, origin=origin
     )
 
 
@@ -88,13 +72,8 @@ def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
     for values in itertools.product(*grid.values()):
         overrides = dict(zip(grid, values, strict=True))
         title = text_format.settings(overrides)
-        row = Row(
-            name=re.sub(r"[^A-Za-z0-9._-]+", "-", title),
-            title=title,
-            model=model,
-            overrides=overrides,
-            varied=overrides,
-        )
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", title)
+        row = Row(name=name, title=title, model=model, overrides=overrides, varied=overrides)
         if row.name in [other.name for other in rows]:
             raise InputError(f"--vary: {title} is given twice")
         try:
@@ -122,19 +101,11 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
 
 def params(group: Group) -> dict[str, Any]:
     """The parameters of the group's run in MLflow."""
-    own = {"rows": "+".join(group.names), "configuration": group.origin, "seeds": "+".join(map(str, group.seeds))}
-    return {**group.fixed, **own}
+    return {**group.fixed, "rows": "+".join(group.names), "configuration": group.origin}
 
 
-def files(table: Table) -> dict[str, str]:
-    """The tables that are written into the group's folder, by file name."""
-    name, model = table.scenario.name, table.group.rows[0].model
-    subtitle = f"{model} on scenario `{name}`: {table.group.origin}."
-    return {
-        "study.md": layout.page_markdown(table, subtitle, layout.rows_block(table)),
-        "study.csv": layout.page_csv(table),
-        "study.tex": layout.page_latex(table, f"{tex(model)} on {tex(name)}."),
-    }
+def _model(table: Table) -> str:
+    return table.group.rows[0].model
 
 
 def annotate(table: Table) -> None:
@@ -145,7 +116,12 @@ def annotate(table: Table) -> None:
         "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and deviation over "
         "seeds. Bold: best; underlined: second."
     )
-    table.notes = [*layout.protocol_notes(table, protocol, "row"), *layout.row_notes(table)]
+    table.notes = [*protocol_notes(table, protocol), *row_notes(table)]
 
 
-KIND = Kind("study", plan_study, facts, params, files, annotate)
+LAYOUT = Layout(
+    subtitle=lambda table: f"{_model(table)} on scenario `{table.scenario.name}`: {table.group.origin}.",
+    caption=lambda table: f"{tex(_model(table))} on {tex(table.scenario.name)}.",
+    last=rows_block,
+)
+KIND = Kind("study", plan_study, facts, params, LAYOUT.files, LAYOUT.blocks, annotate)

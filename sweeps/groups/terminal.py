@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -82,7 +81,9 @@ def print_end(
         print_command(console, "try again", group.resume_command())
 
 
-def print_rows(group: Group, sections: Mapping[str, str], console: Console) -> None:
+def print_rows(
+    group: Group, scenario: Scenario | None, console: Console, sections: Mapping[str, str] | None = None
+) -> None:
     """Every row with what it changes, or why it cannot run.
 
     Args:
@@ -95,7 +96,7 @@ def print_rows(group: Group, sections: Mapping[str, str], console: Console) -> N
     columns = [Column("row", right=False), Column("", right=False, wrap=True)]
     block = Block("", [*columns, Column("what it changes", right=False, wrap=True)])
     for section in dict.fromkeys(row.section for row in group.rows):
-        if section:
+        if section and sections:
             block.lines.append([Cell(sections[section], "section")])
         for row in group.rows:
             if row.section == section:
@@ -109,13 +110,3 @@ def print_rows(group: Group, sections: Mapping[str, str], console: Console) -> N
     trials = f"{able * group.trials:,} trials of searches at most, " if group.trials else ""
     count = text_format.plural(len(group.rows), "row")
     console.print(f"\n{able} of {count} can run: {trials}{able * len(group.seeds)} of seeds")
-
-
-def print_nothing_started(console: Console) -> None:
-    """Say that a dry run has changed nothing."""
-    console.print("\ndry run: nothing was started or written", style="dim")
-
-
-def is_there(group: Group) -> bool:
-    """Whether the data of a group is prepared."""
-    return (Path(group.data_root) / group.scenario / "manifest.json").exists()

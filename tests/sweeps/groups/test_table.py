@@ -11,7 +11,7 @@ from sweep_fakes import tiny_scenario
 
 from llmemf.models import MODELS
 from llmemf.ranking import summarise
-from sweeps.groups import comparison, layout
+from sweeps.groups import comparison
 from sweeps.groups import table as tables
 from sweeps.groups.group import Group, Row
 from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, paper_table, shown_name
@@ -120,7 +120,7 @@ def test_cases_must_be_the_same():
 
 def test_markdown_by_hand(table):
     """SASRec, movies, N@5: seed 1 (1 + 1/log2 3) / 2 = 81.55 %, seed 2 (1 + 1/log2 5) / 2 = 71.53 %; mean 76.54."""
-    page = comparison.files(table)["comparison.md"]
+    page = comparison.LAYOUT.files(table)["comparison.md"]
     one = (1 + 1 / np.log2(3)) / 2
     two = (1 + 1 / np.log2(5)) / 2
     text = f"**{50 * (one + two):.2f} ± {100 * np.std([one, two], ddof=1):.2f}**"
@@ -142,7 +142,7 @@ def test_markdown_by_hand(table):
 
 
 def test_csv_is_tidy_and_unrounded(table):
-    lines = list(csv.DictReader(io.StringIO(comparison.files(table)["comparison.csv"])))
+    lines = list(csv.DictReader(io.StringIO(comparison.LAYOUT.files(table)["comparison.csv"])))
     found = {(line["model"], line["domain"], line["ranked_among"], line["metric"]): line for line in lines}
     assert len(found) == len(lines) == 3 * 2 * 2 * 3 + 2
     line = found["sasrec", "movie", "stored candidates", "mrr"]
@@ -155,7 +155,7 @@ def test_csv_is_tidy_and_unrounded(table):
 
 
 def test_latex_has_as_many_cells_in_every_row(table):
-    text = comparison.files(table)["comparison.tex"]
+    text = comparison.LAYOUT.files(table)["comparison.tex"]
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len(rows) == 1 + 2 * 5 and {line.count(" & ") for line in rows} == {10}
     assert r"SASRec & \textbf{68.75\,$\pm$\,8.84}" in text and r"GRU4Rec & \underline{43.75" in text
@@ -166,7 +166,7 @@ def test_latex_has_as_many_cells_in_every_row(table):
 def test_special_characters_do_not_break_a_format(table):
     table.rows[3].result.reason = "a | b & c_d < 5 %\nnext"
     comparison.annotate(table)
-    assert r"a | b \& c\_d $<$ 5 \%" in comparison.files(table)["comparison.tex"]
+    assert r"a | b \& c\_d $<$ 5 \%" in comparison.LAYOUT.files(table)["comparison.tex"]
 
 
 @pytest.mark.parametrize(("width", "factor", "numbers"), [(160, 1, 9), (100, 0.1, 7), (90, 1, 6)])
@@ -180,7 +180,7 @@ def test_the_terminal_gets_what_fits(table, width, factor, numbers):
         }
     out = io.StringIO()
     console = Console(file=out, width=width)
-    made = rich_table(layout.terminal_block(table, "movie", console))
+    made = rich_table(comparison.LAYOUT.terminal_block(table, "movie", console))
     console.print(made)
     console.print(rich_table(comparison.costs_block(table, width)))
     text = out.getvalue()
@@ -197,8 +197,8 @@ def test_a_scenario_of_other_domains_has_no_paper_columns():
     result.seeds = {1: SeedResult(summarise(made_ranks([1, 2, 4, 5, 10]), ("toy", "game"), "test"), 1, 1, 0.0)}
     table = made_table(scenario, sasrec=result)
     assert (
-        "paper" not in comparison.files(table)["comparison.md"]
-        and "paper" not in comparison.files(table)["comparison.tex"]
+        "paper" not in comparison.LAYOUT.files(table)["comparison.md"]
+        and "paper" not in comparison.LAYOUT.files(table)["comparison.tex"]
     )
 
 
