@@ -45,9 +45,8 @@ def plan_ablation(options: GroupOptions, now: datetime.datetime) -> Group:
     source = _tuned(options, now) if options.tune is not None else _fixed(options)
     used, files = source["scenario"], scenario_files()
     own = load_ablations(files[used]) if used in files else {}
-    own = {
-        name: plan.checked_settings(LLMEMFConfig, values, f"{used}: ablations: {name}") for name, values in own.items()
-    }
+    where = f"{used}: ablations"
+    own = {name: plan.checked_settings(LLMEMFConfig, values, f"{where}: {name}") for name, values in own.items()}
     taken = sorted(set(own) & set(STANDARD))
     if taken:
         raise InputError(f"{used}: ablations: {taken[0]!r} is a row that every scenario has: take another name")
@@ -80,14 +79,7 @@ def _fixed(options: GroupOptions) -> dict[str, Any]:
         record = _newest_sweep(options, storage)
     if record.model != MODEL:
         raise InputError(f"--from {record.name}: an ablation is of {MODEL}, that sweep is of {record.model}")
-    fixed, origin = plan.best_configuration(record, options)
-    return {
-        "requested": options.scenario or record.requested,
-        "scenario": record.scenario,
-        "fixed": fixed,
-        "origin": origin,
-        "seed": record.seed if options.seed is None else options.seed,
-    }
+    return plan.of_best_trial(record, options)
 
 
 def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:

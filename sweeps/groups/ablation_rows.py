@@ -112,72 +112,60 @@ def _table4_rows(group: Group, encoders: Encoders) -> list[Row]:
     rows = []
     for name, (title, modalities, text) in TABLE4.items():
         settings: dict[str, Any] = {"modalities": list(modalities)}
-        problems = []
         if text:
             settings["text_encoder"] = getattr(encoders, text)
-            problems.append(encoders.problems.get(text, ""))
         if "image" in modalities:
             settings["image_encoder"] = encoders.image
-            problems.append(encoders.problems.get("image", ""))
         if name == "ids":
             settings |= {"alpha": 1.0, "beta": 0.0}
-        problem = "; ".join(filter(None, dict.fromkeys(problems)))
-        rows.append(_row(group, name, title, "table4", settings, settings, problem))
+        sources = [text or "", "image" if "image" in modalities else ""]
+        problems = [encoders.problems[source] for source in sources if source in encoders.problems]
+        rows.append(_row(group, name, title, "table4", settings, settings, "; ".join(dict.fromkeys(problems))))
     return rows
 
 
 def _other_rows(group: Group, full: Row, encoders: Encoders, own: Mapping[str, Mapping[str, Any]]) -> list[Row]:
     """The rows beside table 4, each the full model but for one thing; `own` are those of the scenario's file."""
-    weights = {"text": {"alpha": 0.0, "beta": 0.0}, "image": {"alpha": 0.0, "beta": 1.0}}
-    names = {"text": encoders.best_text, "image": encoders.image}
+
+    def changed(name: str, title: str, section: str, varied: Mapping[str, Any], problem: str = "") -> Row:
+        return _row(group, name, title, section, {**full.overrides, **varied}, dict(varied), problem)
+
     rows = []
-    for modality in ("text", "image"):
-        settings = {"modalities": [modality], f"{modality}_encoder": names[modality], **weights[modality]}
-        problem = encoders.problems.get(modality, "") if names[modality] is None else ""
+    for modality, encoder, beta in (("text", encoders.best_text, 0.0), ("image", encoders.image, 1.0)):
+        settings = {"modalities": [modality], f"{modality}_encoder": encoder, "alpha": 0.0, "beta": beta}
+        problem = encoders.problems.get(modality, "") if encoder is None else ""
         rows.append(_row(group, f"{modality}_only", f"{modality} only", "alone", settings, settings, problem))
-    for name, (title, varied) in PARTS.items():
-        rows.append(_row(group, name, title, "parts", {**full.overrides, **varied}, varied))
+    rows += [changed(name, title, "parts", varied) for name, (title, varied) in PARTS.items()]
     for modality in ("text", "image"):
+        absent = modality not in full.overrides["modalities"]
+        problem = encoders.problems.get(modality) or f"the full model reads no {modality} features"
         for content, words in CONTENTS.items():
-            varied = {f"{modality}_content": content}
-            absent = modality not in full.overrides["modalities"]
-            problem = encoders.problems.get(modality) or f"the full model reads no {modality} features"
-            name, title = f"{modality}_{content}", f"{modality} {words}"
-            settings = {**full.overrides, **varied}
-            rows.append(_row(group, name, title, "controls", settings, varied, problem if absent else ""))
-    rows += [
-        _row(group, name, name, "own", {**full.overrides, **settings}, dict(settings)) for name, settings in own.items()
-    ]
-    return rows
+            name, varied = f"{modality}_{content}", {f"{modality}_content": content}
+            rows.append(changed(name, f"{modality} {words}", "controls", varied, problem if absent else ""))
+    return rows + [changed(name, name, "own", settings) for name, settings in own.items()]
 
 
 def _judged(group: Group, row: Row, known: dict[str, Row]) -> Row:
     """The row, with the reason if it cannot run; `known` collects the effective configurations of the rows so far."""
-    if row.problem:
-        return row
+    problem = row.problem or _problem(group, row, known)
+    return row.model_copy(update={"problem": problem})
+
+
+def _problem(group: Group, row: Row, known: dict[str, Row]) -> str:
     try:
         config, searched = _typical(group, row)
     except InputError as error:
-        return _without(row, str(error))
+        return str(error)
     if row.section == "table4" and not config.learn_weights:
-        silent = [modality for modality, weight in config.weights().items() if not weight]
-        if silent:
-            key = {"id": "alpha", "image": "beta"}.get(silent[0], "alpha")
-            return _without(
-                row,
-                f"{silent[0]} has weight 0 with alpha = {config.alpha:g}, beta = {config.beta:g}: give --set {key}=..., or "
-                "--tune N",
-            )
+        for modality in [modality for modality, weight in config.weights().items() if not weight]:
+            key, weights = {"image": "beta"}.get(modality, "alpha"), f"alpha = {config.alpha:g}, beta = {config.beta:g}"
+            return f"{modality} has weight 0 with {weights}: give --set {key}=..., or --tune N"
     same = f"{sorted(effective_config(config).items())} {searched}"
     if same in known:
         changes = text_format.settings(row.shown)
-        return _without(row, f"the same model as {known[same].title!r}: {changes} changes nothing here")
+        return f"the same model as {known[same].title!r}: {changes} changes nothing here"
     known[same] = row
-    return row
-
-
-def _without(row: Row, problem: str) -> Row:
-    return row.model_copy(update={"problem": problem})
+    return ""
 
 
 def _typical(group: Group, row: Row) -> tuple[TrialConfig, list[str]]:

@@ -26,7 +26,7 @@ from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
 from sweeps.groups.layout import CSV_CELLS, Layout, paper_heading, protocol_notes, row_line, row_notes
 from sweeps.groups.paper_numbers import OWN_PAPER, PaperTable, in_table_order, shown_name
-from sweeps.groups.plan import GroupOptions, new_group, plan_search, shared_settings, used_scenario
+from sweeps.groups.plan import GroupOptions, new_group, of_scenario, plan_search
 from sweeps.groups.render import Block, Cell, Column, facts_table, rich_table, tex
 from sweeps.groups.table import Table, TableRow
 from sweeps.groups.terminal import data_fact, set_fact
@@ -41,19 +41,10 @@ def plan_comparison(options: GroupOptions, now: datetime.datetime) -> Group:
     Raises:
         InputError: any mistake in options or scenario file, in one sentence.
     """
-    used = used_scenario(options.scenario, options.root)
-    values, fixed = shared_settings(used, options.epochs)
-    group = new_group(
-        "comparison",
-        options,
-        now,
-        scenario=used,
-        rows=[Row(name=name, model=name) for name in _checked_models(options.models)],
-        seed=values.get("seed", 0) if options.seed is None else options.seed,
-        trials=options.trials_per_model or DEFAULT_TRIALS,
-        fixed=fixed,
-        **{key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values},
-    )
+    values, shared = of_scenario(options)
+    shared |= {key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values}
+    rows, trials = [Row(name=name, model=name) for name in _checked_models(options.models)], options.trials_per_model
+    group = new_group("comparison", options, now, **shared, rows=rows, trials=trials or DEFAULT_TRIALS)
     fill_rows(group)
     return group
 

@@ -230,15 +230,20 @@ def used_scenario(requested: str | None, data_root: Path) -> str:
     return requested if requested in (SAMPLE, *prepared) else SAMPLE
 
 
-def shared_settings(scenario: str, epochs: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a scenario's file says of its sweeps, and those of its settings that hold for every system."""
-    files = scenario_files()
-    values = load_settings(files[scenario]) if scenario in files else {}
+def of_scenario(options: GroupOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a scenario's file says of its sweeps, and fields of a group whose rows share what holds for every system.
+
+    Raises:
+        InputError: there is no such scenario, or its file is wrong.
+    """
+    used, files = used_scenario(options.scenario, options.root), scenario_files()
+    values = load_settings(files[used]) if used in files else {}
     fixed = {key: value for key, value in values.get("fixed", {}).items() if key in SHARED_SETTINGS}
-    if epochs is not None:
-        fixed["epochs"] = epochs
+    if options.epochs is not None:
+        fixed["epochs"] = options.epochs
     fixed.setdefault("epochs", TrialConfig.model_fields["epochs"].default)
-    return values, fixed
+    seed = values.get("seed", 0) if options.seed is None else options.seed
+    return values, {"scenario": used, "fixed": fixed, "seed": seed}
 
 
 def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
@@ -266,8 +271,8 @@ def not_completed(record: SweepRecord) -> str:
     return f"sweep {record.name!r} is not completed ({record.status}): continue it with {resume}"
 
 
-def best_configuration(record: SweepRecord, options: GroupOptions) -> tuple[dict[str, Any], str]:
-    """The settings of a sweep's best trial with `--set` and `--epochs` over them, and where they come from.
+def of_best_trial(record: SweepRecord, options: GroupOptions) -> dict[str, Any]:
+    """Fields of a group whose rows share the settings of a sweep's best trial, with `--set` and `--epochs` over them.
 
     Raises:
         InputError: no trial has a value, or a setting is invalid.
@@ -277,7 +282,13 @@ def best_configuration(record: SweepRecord, options: GroupOptions) -> tuple[dict
     if best is None:
         raise InputError(f"--from {record.name}: no trial of it has a value")
     fixed = {key: value for key, value in {**plan.fixed, **best.config}.items() if key not in ("model", "seed")}
-    return {**fixed, **assigned(plan.config_class, options)}, f"sweep {record.name} ({best.name})"
+    return {
+        "requested": options.scenario or record.requested,
+        "scenario": record.scenario,
+        "fixed": {**fixed, **assigned(plan.config_class, options)},
+        "origin": f"sweep {record.name} ({best.name})",
+        "seed": record.seed if options.seed is None else options.seed,
+    }
 
 
 def assigned(config_class: type[TrialConfig], options: GroupOptions) -> dict[str, Any]:
@@ -300,16 +311,13 @@ def checked_settings(config_class: type[TrialConfig], values: Mapping[str, Any],
     Raises:
         InputError: a setting is unknown, invalid, or has several values.
     """
-    problems = unknown_keys(values, config_class.model_fields, where)
-    if problems:
-        raise InputError(problems[0])
-    found = {}
-    for key, value in values.items():
-        checked = as_values(config_class, key, value, where=where)
-        if len(checked) > 1:
+    for problem in unknown_keys(values, config_class.model_fields, where):
+        raise InputError(problem)
+    checked = {key: as_values(config_class, key, value, where=where) for key, value in values.items()}
+    for key, found in checked.items():
+        if len(found) > 1:
             raise InputError(f"{where}: {key}: one value is expected")
-        found[key] = checked[0]
-    return found
+    return {key: found[0] for key, found in checked.items()}
 
 
 def plan_search(group: Group, row: Row) -> Plan:

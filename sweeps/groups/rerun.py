@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from sweeps.groups.group import RESOURCES, Group, Row
 from sweeps.groups.kind import Kind
 from sweeps.groups.plan import GroupOptions, new_group, not_completed
 from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number, p_value
-from sweeps.groups.significance import Test
 from sweeps.groups.spread import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
 from sweeps.state.sweep_record import SweepRecord, find_sweep
@@ -54,17 +54,11 @@ def plan_rerun(options: GroupOptions, now: datetime.datetime) -> Group:
     plan, state = plan_resume(Options(name=sweep.name, storage=storage)), SweepState(folder)
     top = DEFAULT_TOP if options.top is None else options.top
     best = [record for record in ranked(state.records.values()) if record.outcome in ("completed", "pruned")][:top]
-    rows = [
-        Row(
-            name=record.name,
-            title=record.name,
-            model=sweep.model,
-            overrides={k: v for k, v in {**plan.fixed, **record.config}.items() if k not in ("model", "seed")},
-            varied=record.varied,
-            objective=record.objective,
-        )
-        for record in best
-    ]
+    rows = []
+    for record in best:
+        config = {key: value for key, value in {**plan.fixed, **record.config}.items() if key not in ("model", "seed")}
+        shown = {"title": record.name, "varied": record.varied, "objective": record.objective}
+        rows.append(Row(name=record.name, model=sweep.model, overrides=config, **shown))
     given = {key: getattr(options, key) for key in RESOURCES if getattr(options, key) is not None}
     given |= {"data_root": str(options.root)} if options.data_root else {}
     given |= {"tracking_uri": absolute_uri(options.tracking_uri, storage)} if options.tracking_uri else {}
@@ -128,35 +122,33 @@ def annotate(table: Table) -> None:
     if table.leader and table.complete:
         table.warnings = _warnings(table)
     group = table.group
-    table.notes = [
-        (
-            "Validation: the sweep's objective at each seed's best epoch, over "
-            f"{text_format.plural(len(group.seeds), 'seed')} other than the sweep's own; mean, sample standard deviation, 95 % "
-            "interval of the mean (Student's t). No scheduler stopped a seed."
-        )
-    ]
+    validation = (
+        "Validation: the sweep's objective at each seed's best epoch, over "
+        f"{text_format.plural(len(group.seeds), 'seed')} other than the sweep's own; mean, sample standard deviation, 95 % "
+        "interval of the mean (Student's t). No scheduler stopped a seed."
+    )
+    notes = [validation]
     if len(table.rows) > 1:
-        table.notes.append(
+        notes.append(
             "p: paired two-sided t-test over seeds against the leader, with Holm's correction. Few seeds find large "
             "differences only."
         )
     spreads = {row.name: row.cells[OBJECTIVE] for row in table.rows if OBJECTIVE in row.cells}
     lucky = [name for name, spread in spreads.items() if group.row(name).objective > (spread.high or math.inf)]
     if lucky:
-        table.notes.append(
-            f"In the sweep {', '.join(lucky)} scored above the interval of its seeds: chosen as the best of many, it was "
-            "lucky."
-        )
+        above = f"In the sweep {', '.join(lucky)} scored above the interval of its seeds"
+        notes.append(f"{above}: chosen as the best of many, it was lucky.")
     if any(row.result.seeds for row in table.rows):
-        table.notes.append(
+        earlier = text_format.plural(group.facts.get("earlier_looks", 0), "time")
+        notes.append(
             "The configuration was chosen on validation; its seeds looked at the test split once each. The sweep itself had "
-            f"looked at it {text_format.plural(group.facts.get('earlier_looks', 0), 'time')} before."
+            f"looked at it {earlier} before."
         )
     asked = group.facts.get("asked", DEFAULT_TOP)
     if len(group.rows) < asked:
-        table.notes.append(f"{asked} were asked for; the sweep has {len(group.rows)} trials with a value.")
+        notes.append(f"{asked} were asked for; the sweep has {len(group.rows)} trials with a value.")
     by_name = sorted(table.rows, key=lambda row: group.names.index(row.name))
-    table.notes += dict.fromkeys(note for row in by_name for note in row.result.notes)
+    table.notes = [*notes, *dict.fromkeys(note for row in by_name for note in row.result.notes)]
 
 
 def _warnings(table: Table) -> list[str]:
@@ -187,15 +179,11 @@ def _warnings(table: Table) -> list[str]:
     return found
 
 
-HEADINGS = ("in the sweep", "mean", "sd", "95 % interval", "p", "seeds", "best epoch")
-
-
 def cells(row: TableRow) -> list[str]:
     """A configuration's numbers on validation: in the sweep, mean, deviation, interval, p, seeds, epochs."""
-    spread = row.cells.get(OBJECTIVE)
+    spread, test = row.cells.get(OBJECTIVE), row.seed_tests.get(OBJECTIVE)
     if spread is None:
         return [_four(row.row.objective), *["-"] * 6]
-    test = row.seed_tests.get(OBJECTIVE)
     p = "leader" if test is None else p_value(test)
     return [_four(row.row.objective), *_mean_and_interval(spread), p, str(spread.count), f"{np.mean(row.epochs):.3g}"]
 
@@ -210,26 +198,22 @@ def _mean_and_interval(spread: Spread) -> list[str]:
 
 
 def _validation_block(table: Table, *, terminal: bool) -> Block:
-    columns = [Column("trial", right=False), *map(Column, HEADINGS), Column("settings", right=False, wrap=True)]
+    headings = ("in the sweep", "mean", "sd", "95 % interval", "p", "seeds", "best epoch")
+    columns = [Column("trial", right=False), *map(Column, headings), Column("settings", right=False, wrap=True)]
     block = Block("Validation", columns)
     for row in table.rows:
-        settings, winner = text_format.settings(row.row.varied), row.name == table.winner
-        if terminal:
-            style = "winner" if winner else ""
-            block.lines.append([Cell(text, style) for text in (row.name, *cells(row), settings)])
-        else:
-            name = f"**{row.name}**" if winner else row.name
-            name += f" ({_why(row)})" if _why(row) else ""
-            block.lines.append([*map(Cell, (name, *cells(row), settings))])
+        winner, name = row.name == table.winner, row.name
+        if not terminal:
+            name = (f"**{name}**" if winner else name) + (f" ({_why(row)})" if _why(row) else "")
+        style = "winner" if winner and terminal else ""
+        texts = (name, *cells(row), text_format.settings(row.row.varied))
+        block.lines.append([Cell(text, style) for text in texts])
     return block
 
 
 def _markdown(table: Table) -> str:
-    group = table.group
     page = [_validation_block(table, terminal=False)]
-    names = (
-        [name for name in table.rows[0].values if name.startswith("val") and name.count("/") == 2] if table.rows else []
-    )
+    names = [name for row in table.rows[:1] for name in row.values if name.startswith("val") and name.count("/") == 2]
     if names:
         block = Block("", [Column("metric"), *(Column(row.name) for row in table.rows)])
         for name in names:
@@ -237,10 +221,12 @@ def _markdown(table: Table) -> str:
         page.append(block)
     if table.tested:
         block = Block(f"Test of {table.winner}", [*map(Column, ("metric", "mean", "sd", "95 % interval"))])
-        for metric, spread in table.tested.items():
-            block.lines.append([*map(Cell, (metric, *_mean_and_interval(spread)))])
+        block.lines += [[*map(Cell, (name, *_mean_and_interval(spread)))] for name, spread in table.tested.items()]
         page.append(block)
-    title, subtitle = f"Rerun of {group.facts['sweep']}", f"{_model(group)} on scenario `{group.scenario}`."
+    title, subtitle = (
+        f"Rerun of {table.group.facts['sweep']}",
+        f"{_model(table.group)} on scenario `{table.group.scenario}`.",
+    )
     return markdown(title, subtitle, page, table.notes, table.warnings)
 
 
@@ -270,30 +256,18 @@ def _csv(table: Table) -> str:
     """One line per configuration and metric, unrounded, as fractions: the objective, validation, and the winner's test."""
     lines = []
     for place, row in enumerate(table.rows, start=1):
-        shared = {
-            "rank": place,
-            "trial": row.name,
-            "winner": int(row.name == table.winner),
-            "settings": text_format.settings(row.row.varied),
-            "reason": _why(row),
-        }
+        settings, winner = text_format.settings(row.row.varied), int(row.name == table.winner)
+        shared = {"rank": place, "trial": row.name, "winner": winner, "settings": settings, "reason": _why(row)}
         lines += [] if row.cells else [shared]
         for metric, spread in row.cells.items():
-            made = {
-                **shared,
-                "metric": metric,
-                "mean": spread.mean,
-                "sd": spread.deviation,
-                "low": spread.low,
-                "high": spread.high,
-                "seeds": spread.count,
-                "values": ";".join(map(repr, row.values[metric].values())),
-            }
+            values = ";".join(map(repr, row.values[metric].values()))
+            numbers = dict(zip(("mean", "sd", "low", "high", "seeds"), astuple(spread), strict=True))
+            line = {**shared, "metric": metric, **numbers, "values": values}
             if metric == OBJECTIVE:
-                made["in_the_sweep"] = row.row.objective
+                line["in_the_sweep"] = row.row.objective
                 if test := row.seed_tests.get(metric):
-                    made |= {"p": test.p, "p_holm": test.adjusted}
-            lines.append(made)
+                    line |= {"p": test.p, "p_holm": test.adjusted}
+            lines.append(line)
     return csv_text(CSV_COLUMNS, lines)
 
 
@@ -308,24 +282,7 @@ def _json(table: Table) -> str:
         "model": _model(group),
         "seeds": group.seeds,
         "winner": table.winner,
-        "configurations": [
-            {
-                "trial": row.name,
-                "settings": row.row.varied,
-                "configuration": row.row.overrides,
-                "in_the_sweep": row.row.objective,
-                "objective": {str(seed): value for seed, value in row.values.get(OBJECTIVE, {}).items()},
-                "spread": vars(row.cells[OBJECTIVE]) if OBJECTIVE in row.cells else None,
-                "validation": {
-                    name: list(values.values())
-                    for name, values in row.values.items()
-                    if name != OBJECTIVE and name not in row.result.metrics
-                },
-                "against_leader": _plain(row.seed_tests.get(OBJECTIVE)),
-                "reason": _why(row),
-            }
-            for row in table.rows
-        ],
+        "configurations": [_configuration(row) for row in table.rows],
         "test": {metric: vars(spread) for metric, spread in table.tested.items()},
         "earlier_looks": group.facts.get("earlier_looks", 0),
         "warnings": table.warnings,
@@ -334,10 +291,20 @@ def _json(table: Table) -> str:
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
-def _plain(test: Test | None) -> dict[str, Any] | None:
-    if test is None:
-        return None
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in vars(test).items()}
+def _configuration(row: TableRow) -> dict[str, Any]:
+    test, validation = row.seed_tests.get(OBJECTIVE), row.values.keys() - {OBJECTIVE, *row.result.metrics}
+    return {
+        "trial": row.name,
+        "settings": row.row.varied,
+        "configuration": row.row.overrides,
+        "in_the_sweep": row.row.objective,
+        "objective": {str(seed): value for seed, value in row.values.get(OBJECTIVE, {}).items()},
+        "spread": vars(row.cells[OBJECTIVE]) if OBJECTIVE in row.cells else None,
+        "validation": {name: list(values.values()) for name, values in row.values.items() if name in validation},
+        # JSON has no NaN.
+        "against_leader": test and {key: None if value != value else value for key, value in vars(test).items()},
+        "reason": _why(row),
+    }
 
 
 def files(table: Table) -> dict[str, str]:

@@ -34,25 +34,20 @@ def plan_study(options: GroupOptions, now: datetime.datetime) -> Group:
     """
     if options.from_sweep is not None:
         record = plan.named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
-        model, requested, used, seed = record.model, options.scenario or record.requested, record.scenario, record.seed
+        model = record.model
         if options.model not in (None, model):
             raise InputError(f"--model {options.model}: sweep {record.name!r} is of {model}: leave --model out")
-        fixed, origin = plan.best_configuration(record, options)
+        shared = plan.of_best_trial(record, options)
     else:
-        requested, used = options.scenario, plan.used_scenario(options.scenario, options.root)
+        _, shared = plan.of_scenario(options)
         model = options.model or "llm_emf"
         if model not in MODELS:
             raise InputError(f"--model: unknown system {model!r}: {nearest(model, MODELS)}")
-        values, shared = plan.shared_settings(used, options.epochs)
-        seed, known = values.get("seed", 0), model_class(model).config_class.model_fields
-        fixed = {key: value for key, value in shared.items() if key in known}
-        fixed |= plan.assigned(model_class(model).config_class, options)
-        origin = f"the defaults of {model} with what all systems share on {used}"
-    seed = seed if options.seed is None else options.seed
-    rows = _rows(model, fixed, options.vary or [])
-    return plan.new_group(
-        "study", options, now, scenario=used, rows=rows, seed=seed, requested=requested, fixed=fixed, origin=origin
-    )
+        config_class = model_class(model).config_class
+        fixed = {key: value for key, value in shared["fixed"].items() if key in config_class.model_fields}
+        shared["fixed"] = fixed | plan.assigned(config_class, options)
+        shared["origin"] = f"the defaults of {model} with what all systems share on {shared['scenario']}"
+    return plan.new_group("study", options, now, **shared, rows=_rows(model, shared["fixed"], options.vary or []))
 
 
 def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
