@@ -39,14 +39,13 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     Args:
         text, image: the encoders that the configuration names; `auto` is read as in training.
     """
-    name = scenario.name
-    matrices: dict[str, dict[str, Any]] = {kind: {} for kind in ("text", "image")}
+    name, found, chosen = scenario.name, Encoders(), {}
+    matrices: dict[str, dict[str, Any]] = {"text": {}, "image": {}}
     for folder in feature_folders(scenario):
         kind, _, encoder = folder.name.partition(".")
         if kind in matrices:
             matrices[kind][encoder] = _details(folder)
-    found = Encoders()
-    chosen, found.problems = {}, {}
+    found.problems = {}
     for kind, wanted in (("text", text), ("image", image)):
         present = sorted(matrices[kind])
         root = (scenario.folder or Path()) / "features"
@@ -54,8 +53,9 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
         if not present:
             found.problems[kind] = f"scenario {name!r} has no {kind} features"
         elif chosen[kind] not in present:
+            names = ", ".join(present)
             found.problems[kind] = (
-                f"scenario {name!r} has {kind} features from {', '.join(present)}: name one with --set {kind}_encoder=..."
+                f"scenario {name!r} has {kind} features from {names}: name one with --set {kind}_encoder=..."
             )
     found.image = None if "image" in found.problems else chosen["image"]
     if "text" in found.problems:
@@ -64,7 +64,7 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     main = chosen["text"]
     details = matrices["text"][main]
     twins = _same_encoder(matrices["text"], details)
-    if _has_llm_text(details):
+    if details.get("source") in ("llm", "title+llm"):
         found.llm, found.text = main, twins.get("title")
     else:
         found.text = main
@@ -80,10 +80,6 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
             f"{name} --text title`"
         )
     return found
-
-
-def _has_llm_text(details: dict[str, Any]) -> bool:
-    return details.get("source") in ("llm", "title+llm")
 
 
 def _same_encoder(matrices: dict[str, dict[str, Any]], details: dict[str, Any]) -> dict[str, str]:

@@ -10,13 +10,14 @@ import errno
 import os
 import platform
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from llmemf import text_format
@@ -44,16 +45,8 @@ from sweeps.core.sweep import (
     TrialBackend,
 )
 from sweeps.core.sweep_data import SweepData, load_data
-from sweeps.groups import terminal
-from sweeps.groups.evaluation import (
-    TestEvaluation,
-    ended_seeds,
-    evaluate_on_test,
-    load_ranks,
-    ranks_path,
-    save_ranks,
-    search_facts,
-)  # fmt: skip
+from sweeps.groups import evaluation, terminal
+from sweeps.groups.evaluation import TestEvaluation, ranks_path
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
 from sweeps.groups.plan import plan_search, plan_seeds
@@ -78,6 +71,10 @@ class GroupBackend(TrialBackend):
 
     train: Callable[[Sweep], None] | None = None
     rank: Callable[[Path, SweepData], TestEvaluation] | None = None
+
+
+TestOfSeeds = Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]]
+"""Trials and folders of their weights in, test metrics by name of a trial out."""
 
 
 class RowFailed(Exception):
@@ -237,17 +234,16 @@ class GroupRun:
             values = {**search.fixed, **best.config}
             config = {key: value for key, value in values.items() if key not in ("model", "seed")}
             whole = build_config(search.config_class, {"model": row.model, **config}, where=best.name).to_dict()
-            facts = {"search": search_facts(records), "chosen": {key: whole[key] for key in search.varied_keys}}
+            facts = {
+                "search": evaluation.search_facts(records),
+                "chosen": {key: whole[key] for key in search.varied_keys},
+            }
         seeds = plan_seeds(self.group, row, config)
-        tests_it = self.group.test == "every row"
-
-        def test(records: list[TrialRecord], weights: dict[str, Path]) -> dict[str, dict[str, float]]:
-            return self._test_seeds(row, seeds, data, records, weights)
-
-        trained = self._sweep(row, seeds, data, "seeds", place, test if tests_it else None)
+        test = partial(self._test_seeds, row, seeds, data) if self.group.test == "every row" else None
+        trained = self._sweep(row, seeds, data, "seeds", place, test)
         if best_of(trained) is None:
             raise RowFailed(_first_error(trained, "seed"))
-        if tests_it:
+        if test:
             test(trained, _weights(seeds))
         failed = [record for record in trained if record.outcome == "failed"]
         reason = f"{len(failed)} of {_first_error(failed, 'seed', len(trained))}" if failed else ""
@@ -260,7 +256,7 @@ class GroupRun:
         data: SweepData,
         step: str,
         place: str,
-        test: Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]] | None,
+        test: TestOfSeeds | None,
     ) -> list[TrialRecord]:
         """Run a sweep of the group to its end, unless it is completed; returns its trials.
 
@@ -317,7 +313,7 @@ class GroupRun:
         plan = plan_seeds(group, row, group.config_of(row))
         data = self.backend.data or load_data(plan)
         try:
-            self._test_seeds(row, plan, data, list(ended_seeds(plan.record.folder).values()), _weights(plan))
+            self._test_seeds(row, plan, data, list(evaluation.ended_seeds(plan.record.folder).values()), _weights(plan))
         except RowFailed as error:
             self.state.end(row.name, "failed", f"test: {error}")
 
@@ -329,11 +325,10 @@ class GroupRun:
         Returns:
             Name of a trial -> its test metrics.
         """
-        result = self.state.result(row.name)
-        seconds: dict[int, float] = {}
+        result, found = self.state.result(row.name), {}
+        seconds: defaultdict[int, float] = defaultdict(float)
         for event in SweepState(plan.record.folder).epochs():
-            seconds[event["trial"]] = seconds.get(event["trial"], 0.0) + event["result"].get("seconds_train", 0.0)
-        found = {}
+            seconds[event["trial"]] += event["result"].get("seconds_train", 0.0)
         for record in records:
             if record.outcome != "completed":
                 continue
@@ -341,13 +336,13 @@ class GroupRun:
             seed = record.config["seed"]
             path = ranks_path(self.group.folder, row.name, seed)
             if seed not in result.seeds or not path.exists():
-                evaluation = self._evaluate(record, weights, data)
-                save_ranks(path, evaluation.ranks)
+                tested = self._evaluate(record, weights, data)
+                evaluation.save_ranks(path, tested.ranks)
                 if seed not in result.seeds:
-                    trained = round(seconds.get(record.number, 0.0), 3)
-                    tested = SeedResult(evaluation.metrics, record.best_epoch, record.epoch, trained)
-                    facts = {key: getattr(evaluation, key) for key in ("parameters", "status", "facts")}
-                    self.state.tested(row.name, seed, tested, **facts)
+                    trained = round(seconds[record.number], 3)
+                    of_seed = SeedResult(tested.metrics, record.best_epoch, record.epoch, trained)
+                    facts = {key: getattr(tested, key) for key in ("parameters", "status", "facts")}
+                    self.state.tested(row.name, seed, of_seed, **facts)
             found[record.name] = result.seeds[seed].metrics
         return found
 
@@ -357,7 +352,7 @@ class GroupRun:
             raise RowFailed(f"the weights of seed {seed} are gone")
         try:
             with self.console.status(f"scoring seed {seed} on the test split"):
-                return (self.backend.rank or evaluate_on_test)(weights[record.name], data)
+                return (self.backend.rank or evaluation.evaluate_on_test)(weights[record.name], data)
         except (InputError, FloatingPointError) as error:
             raise RowFailed(str(error)) from error
 
@@ -383,9 +378,8 @@ class GroupRun:
         group, table = self.group, self.table()
         group.status = outcome
         files = self.kind.files(table)
-        folders = [group.folder, *([self.kind.beside(group)] if self.kind.beside else [])]
-        for folder in [folder for folder in folders if folder.is_dir()]:
-            for name, text in files.items():
+        for folder in (group.folder, *([self.kind.beside(group)] if self.kind.beside else [])):
+            for name, text in files.items() if folder.is_dir() else ():
                 write_text(folder / name, text)
         group.save()
         self.state.stop(reason or outcome)
@@ -398,19 +392,15 @@ class GroupRun:
 def table_of(kind: Kind, group: Group, scenario: Scenario, state: GroupState, names: Sequence[str] = ()) -> Table:
     """The table of a group as far as it is, of some rows or of all."""
     results = [state.results.get(name, RowResult(name)) for name in names or group.names]
-    trained = {result.name: ended_seeds(group.sweep_folder(result.name, "seeds")) for result in results}
-    table = build_table(group, scenario, results, trained, _ranks(group, results), kind.paper)
+    trained = {row.name: evaluation.ended_seeds(group.sweep_folder(row.name, "seeds")) for row in results}
+    ranks = {
+        row.name: [evaluation.load_ranks(ranks_path(group.folder, row.name, seed)) for seed in sorted(row.seeds)]
+        for row in results
+        if row.outcome == "done" and row.seeds
+    }
+    table = build_table(group, scenario, results, trained, ranks, kind.paper)
     kind.annotate(table)
     return table
-
-
-def _ranks(group: Group, results: list[RowResult]) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Row that is done -> the ranks of each of its tested seeds."""
-    return {
-        result.name: [load_ranks(ranks_path(group.folder, result.name, seed)) for seed in sorted(result.seeds)]
-        for result in results
-        if result.outcome == "done" and result.seeds
-    }
 
 
 def _weights(plan: Plan) -> dict[str, Path]:

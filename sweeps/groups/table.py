@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -127,19 +128,18 @@ class Table:
 
     def summary(self) -> dict[str, float]:
         """Metrics of the group's run in MLflow."""
-        found = {}
         if self.group.test == "every row":
-            for row in self.rows:
-                for metric in row.result.metrics:
-                    if metric.rpartition("/")[2] in PAPER_METRICS:
-                        values = row.result.values(metric).values()
-                        found[f"{metric}/{row.name}"] = sum(values) / len(values)
-            return found
+            names = [(row, name) for row in self.rows for name in row.result.metrics]
+            kept = [(row, name) for row, name in names if name.rpartition("/")[2] in PAPER_METRICS]
+            return {f"{name}/{row.name}": _mean(row.result.values(name)) for row, name in kept}
         means = {row.name: row.cells[OBJECTIVE].mean for row in self.rows if OBJECTIVE in row.cells}
         found = {f"{OBJECTIVE}/{name}": mean for name, mean in means.items()}
-        if self.winner:
-            found[OBJECTIVE] = means[self.winner]
+        found |= {OBJECTIVE: means[self.winner]} if self.winner else {}
         return found | {metric: spread.mean for metric, spread in self.tested.items()}
+
+
+def _mean(values: Mapping[int, float]) -> float:
+    return sum(values.values()) / len(values)
 
 
 def _rank(row: TableRow) -> tuple[bool, float]:
@@ -170,18 +170,16 @@ def build_table(
     for result in results:
         row = group.row(result.name)
         made = TableRow(row, result, row.title or row.name)
-        records = trained.get(row.name, {})
-        if records:
+        table.rows.append(made)
+        if records := trained.get(row.name):
             made.values[OBJECTIVE] = {seed: record.objective for seed, record in records.items()}
             for name in sorted(set.intersection(*(set(record.metrics) for record in records.values()))):
                 made.values[name] = {seed: record.metrics[name] for seed, record in records.items()}
             made.epochs = [record.best_epoch for record in records.values()]
-        table.rows.append(made)
-        for name in metric_names(scenario.domains) if table.paper else ():
-            ranking, domain, metric = name.split("/")
-            value = paper(table.paper, row.name, domain, metric) if ranking == "test" else None
-            if value is not None:
-                made.paper[name] = value
+        made.cells = {metric: Spread.of(list(values.values())) for metric, values in made.values.items()}
+        for domain, metric in product(scenario.domains, PAPER_METRICS) if table.paper else ():
+            if (value := paper(table.paper, row.name, domain, metric)) is not None:
+                made.paper[f"test/{domain}/{metric}"] = value
     if group.test == "winner":
         _fill_winner(table)
     else:
@@ -191,24 +189,21 @@ def build_table(
 
 def _fill_winner(table: Table) -> None:
     """Rows in the order of validation with their tests against the leader, and the winner's test metrics."""
-    for row in table.rows:
-        row.cells = {metric: Spread.of(list(values.values())) for metric, values in row.values.items()}
     table.rows.sort(key=lambda row: (True, _rank(row)) if row.cells else (False, (False, 0.0)), reverse=True)
     if table.leader:
         _test_over_seeds(table.rows, table.leader, [OBJECTIVE])
     for row in table.rows:
         if row.name == table.winner:
-            found = {metric: row.result.values(metric) for metric in row.result.metrics}
-            row.values |= found
-            row.cells |= {metric: Spread.of(list(values.values())) for metric, values in found.items()}
+            for metric in row.result.metrics:
+                row.values[metric] = row.result.values(metric)
+                row.cells[metric] = Spread.of(list(row.values[metric].values()))
 
 
 def _fill_every_row(table: Table, ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> None:
     """The test metrics of all finished rows and their tests."""
-    reference = table.group.reference
+    reference, names = table.group.reference, metric_names(table.domains)
     for row in table.rows:
-        row.cells = {metric: Spread.of(list(values.values())) for metric, values in row.values.items()}
-        for metric in metric_names(table.domains) if row.name in ranks else ():
+        for metric in names if row.name in ranks else ():
             if values := row.result.values(metric):
                 row.values[metric] = values
                 row.cells[metric] = Spread.of(100 * np.asarray(list(values.values()), dtype=np.float64))
@@ -216,11 +211,10 @@ def _fill_every_row(table: Table, ranks: Mapping[str, Sequence[Mapping[str, np.n
         return
     compare = against_best if reference == BEST else partial(against_reference, reference=reference)
     for metric, tests in case_tests(ranks, table.domains, compare).items():
-        for row in table.rows:
-            if row.name in tests:
-                row.case_tests[metric] = tests[row.name]
+        for name, test in tests.items():
+            table.row(name).case_tests[metric] = test
     if reference != BEST:
-        _test_over_seeds(table.rows, reference, metric_names(table.domains))
+        _test_over_seeds(table.rows, reference, names)
 
 
 def case_tests(
@@ -232,37 +226,35 @@ def case_tests(
         ranks: row -> ranks of each seed.
         compare: row -> values of the cases in, row -> test out.
     """
-    found: dict[str, dict[str, Test]] = {}
     if not ranks:
-        return found
+        return {}
     first = next(iter(ranks.values()))[0]
-    for seeds in ranks.values():
-        for of_seed in seeds:
-            assert np.array_equal(of_seed["case"], first["case"]), "rows were ranked on other cases"
+    for of_seed in chain.from_iterable(ranks.values()):
+        assert np.array_equal(of_seed["case"], first["case"]), "rows were ranked on other cases"
+    found = {}
     for name in metric_names(domains):
         ranking, domain, metric = name.split("/")
-        of_domain = first["domain"] == domains.index(domain)
-        if of_domain.any():
-            kind = RANKINGS[ranking]
-            values = {
-                row: mean_over_seeds([of_seed[kind][of_domain] for of_seed in seeds], metric)
-                for row, seeds in ranks.items()
-            }
-            found[name] = compare(values)
+        kind, cases = RANKINGS[ranking], first["domain"] == domains.index(domain)
+        if cases.any():
+            found[name] = compare(
+                {
+                    row: mean_over_seeds([of_seed[kind][cases] for of_seed in seeds], metric)
+                    for row, seeds in ranks.items()
+                }
+            )
     return found
 
 
 def _test_over_seeds(rows: Sequence[TableRow], reference: str, metrics: Iterable[str]) -> None:
     """Paired tests of every row against one of them over common seeds, with Holm's correction."""
     base = next(row for row in rows if row.name == reference)
+    others = [row for row in rows if row is not base]
     for metric in metrics:
         p_values, differences = {}, {}
-        for row in rows:
-            common = sorted(base.values.get(metric, {}).keys() & row.values.get(metric, {}).keys())
-            if row is not base and common:
+        for row in others:
+            if common := sorted(base.values.get(metric, {}).keys() & row.values.get(metric, {}).keys()):
                 first, second = (np.array([one.values[metric][seed] for seed in common]) for one in (row, base))
                 p_values[row.name], differences[row.name] = paired_p(first, second), float((first - second).mean())
-        adjusted = holm(p_values)
-        for row in rows:
-            if (name := row.name) in p_values:
-                row.seed_tests[metric] = Test(reference, differences[name], p_values[name], adjusted[name])
+        for name, adjusted in holm(p_values).items():
+            row = next(row for row in others if row.name == name)
+            row.seed_tests[metric] = Test(reference, differences[name], p_values[name], adjusted)

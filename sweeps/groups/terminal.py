@@ -93,18 +93,18 @@ def print_rows(
         console.print(f"rows  {', '.join(group.names)}")
         console.print("Which of them can run is known when the data is there.", style="dim")
         return
-    columns = [Column("row", right=False), Column("", right=False, wrap=True)]
-    block = Block("", [*columns, Column("what it changes", right=False, wrap=True)])
-    for section in dict.fromkeys(row.section for row in group.rows):
-        if section and sections:
+    left = [Column(heading, right=False, wrap=wrap) for heading, wrap in (("row", False), ("", True))]
+    block = Block("", [*left, Column("what it changes", right=False, wrap=True)])
+    section = ""
+    for row in group.rows:
+        if row.section != section and sections:
+            section = row.section
             block.lines.append([Cell(sections[section], "section")])
-        for row in group.rows:
-            if row.section == section:
-                changes = Cell(f"cannot run: {row.problem}", "cannot run") if row.problem else Cell(
-                    text_format.settings(row.shown)
-                )  # fmt: skip
-                full = " (full model)" if row.name == group.reference else ""
-                block.lines.append([Cell(row.name), Cell(row.title + full), changes])
+        changes = Cell(text_format.settings(row.shown))
+        if row.problem:
+            changes = Cell(f"cannot run: {row.problem}", "cannot run")
+        full = " (full model)" if row.name == group.reference else ""
+        block.lines.append([Cell(row.name), Cell(row.title + full), changes])
     console.print(rich_table(block))
     able = sum(not row.problem for row in group.rows)
     trials = f"{able * group.trials:,} trials of searches at most, " if group.trials else ""
