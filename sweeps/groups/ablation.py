@@ -136,14 +136,10 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
     ]
 
 
-def params(group: Group) -> dict[str, Any]:
-    """The parameters of the group's run in MLflow."""
-    return {
-        "rows": "+".join(group.names),
-        "full_model": group.reference,
-        "configuration": f"tuned, {group.trials} trials" if group.trials else group.origin,
-        **group.fixed,
-    }
+def params(group: Group) -> dict[str, object]:
+    """Further parameters of the group's run in MLflow."""
+    configuration = f"tuned, {group.trials} trials" if group.trials else group.origin
+    return {"full_model": group.reference, "configuration": configuration}
 
 
 def paper_value(paper: PaperTable, row: str, domain: str, metric: str) -> float | None:

@@ -6,7 +6,6 @@ The rows are systems. Each is tuned, trained over seeds and tested; the referenc
 from __future__ import annotations
 
 import datetime
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -101,16 +100,14 @@ def _filled(group: Group, model: str) -> Row:
     """The row of a system: what its search fixes, and its space."""
     model_type = model_class(model)
     config_class = model_type.config_class
-    fixed = {}
-    for key, value in group.fixed.items():
-        if key in config_class.model_fields:
-            fixed[key] = as_values(config_class, key, value, where=f"{group.scenario}: fixed")[0]
+    where, known = f"{group.scenario}: fixed", config_class.model_fields
+    shared = {key: value for key, value in group.fixed.items() if key in known}
+    fixed = {key: as_values(config_class, key, value, where=where)[0] for key, value in shared.items()}
     space = settings.checked_space(config_class, dict(model_type.default_space()), where=model)
-    own_settings = SweepSettings(model=model, fixed=fixed, space=space)
-    own = []
+    own_settings, own = SweepSettings(model=model, fixed=fixed, space=space), []
     for text in group.assignments:
         addressed, key = _addressed(text)
-        if addressed in (None, model) and key in config_class.model_fields:
+        if addressed in (None, model) and key in known:
             own.append(text.partition(".")[2] if addressed else text)
     given = settings.apply_assignments(own_settings, own)
     for key in given:
@@ -133,16 +130,6 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
         ("common", text_format.settings(group.fixed)),
         *set_fact(group),
     ]
-
-
-def params(group: Group) -> dict[str, Any]:
-    """The parameters of the group's run in MLflow."""
-    return {"systems": "+".join(group.names), "trials_per_model": group.trials, **group.fixed}
-
-
-def paper_value(paper: PaperTable, row: str, domain: str, metric: str) -> float | None:
-    """The paper's number for a system, None where the paper has none."""
-    return paper.value(row, domain, metric)
 
 
 def line(table: Table, row: TableRow, place: int, earlier: bool) -> Text:
@@ -325,6 +312,6 @@ def print_plan(group: Group, scenario: Scenario | None, console: Console) -> Non
 
 
 KIND = Kind(
-    "comparison", plan_comparison, facts, params, LAYOUT.files, LAYOUT.blocks, annotate, extend, fill_rows, paper_value,
-    line, print_plan,
+    "comparison", plan_comparison, facts, lambda group: {"trials_per_model": group.trials}, LAYOUT.files, LAYOUT.blocks,
+    annotate, extend, fill_rows, PaperTable.value, line, print_plan,
 )  # fmt: skip

@@ -30,7 +30,7 @@ class Kind:
         name: as in `Group.kind`.
         plan: a new group from the command line.
         facts: what the start says of it, as names and texts; the scenario is None where it is not made yet.
-        params: parameters of its run in MLflow, beside seeds.
+        params: parameters of its run in MLflow beside the shared settings, rows and seeds.
         files: its tables, name of a file -> text; Markdown comes first.
         blocks: the tables of the terminal.
         annotate: puts headings, warnings and notes into a new table.

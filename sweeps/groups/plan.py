@@ -23,23 +23,13 @@ from sweeps.state.trial_records import best_of
 from sweeps.tracking.addresses import absolute_uri
 
 DEFAULT_SEEDS = 5
-IMMUTABLE_OPTIONS = {
-    "models": "--models",
-    "model": "--model",
-    "trials_per_model": "--trials-per-model",
-    "rows": "--rows",
-    "vary": "--vary",
-    "tune": "--tune",
-    "from_sweep": "--from",
-    "top": "--top",
-    "seeds": "--seeds",
-    "epochs": "--epochs",
-    "seed": "--seed",
-    "tracking_uri": "--tracking-uri",
-    "data_root": "--data-root",
-    "assignments": "--set",
-}
+IMMUTABLE_OPTIONS = (
+    "models", "model", "trials_per_model", "rows", "vary", "tune", "from_sweep", "top", "seeds", "epochs", "seed",
+    "tracking_uri", "data_root", "assignments",
+)  # fmt: skip
 """Options that a stored group has once and for all."""
+FLAGS = {"from_sweep": "--from", "assignments": "--set"}
+"""Options whose flag is not their own name."""
 
 
 @dataclass
@@ -196,12 +186,12 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
     Raises:
         InputError: there is none, or an option would change it.
     """
-    changed = [flag for key, flag in IMMUTABLE_OPTIONS.items() if getattr(options, key) not in (None, [])]
-    if kind == "comparison":
-        # Systems can be added to one.
-        changed = [flag for flag in changed if flag != "--models"]
+    # Systems can be added to a comparison.
+    fixed = [key for key in IMMUTABLE_OPTIONS if (kind, key) != ("comparison", "models")]
+    changed = [key for key in fixed if getattr(options, key) not in (None, [])]
     if changed:
-        raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {', '.join(changed)}")
+        flags = ", ".join(FLAGS.get(key, f"--{key.replace('_', '-')}") for key in changed)
+        raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {flags}")
     name = options.name or (options.sweep and f"{options.sweep}-rerun")
     group = find_group(kind, options.storage.resolve(), name, options.scenario)
     for key in RESOURCES:
@@ -326,23 +316,14 @@ def plan_search(group: Group, row: Row) -> Plan:
     Raises:
         InputError: the row cannot run.
     """
-    if row.problem:
-        raise InputError(row.problem)
-    if (group.sweep_folder(row.name) / RECORD).exists():
-        return _stored_plan(group, row, "search")
-    return plan_new_search(group, row)
+    return _stored_plan(group, row, "search") or plan_new_search(group, row)
 
 
 def plan_new_search(group: Group, row: Row) -> Plan:
     """The search of a row, whether one is stored or not."""
-    settings = SweepSettings(
-        model=row.model,
-        trials=group.trials,
-        fixed=group.config_of(row),
-        space=row.space,
-        constraints=group.constraints,
-        **{key: getattr(group, key) for key in ("search", "scheduler", "grace_period", "reduction_factor", "seed")},
-    )
+    same = ("trials", "constraints", "search", "scheduler", "grace_period", "reduction_factor", "seed")
+    shared = {key: getattr(group, key) for key in same}
+    settings = SweepSettings(model=row.model, fixed=group.config_of(row), space=row.space, **shared)
     return build_plan(_sweep_record(group, settings, row, "search", keep=1))
 
 
@@ -355,10 +336,8 @@ def plan_seeds(group: Group, row: Row, config: dict[str, Any]) -> Plan:
     Raises:
         InputError: the row cannot run.
     """
-    if row.problem:
-        raise InputError(row.problem)
-    if (group.sweep_folder(row.name, "seeds") / RECORD).exists():
-        return _stored_plan(group, row, "seeds")
+    if stored := _stored_plan(group, row, "seeds"):
+        return stored
     seeds = group.seeds[:1] if model_class(row.model).closed_form else group.seeds
     settings = SweepSettings(
         model=row.model, search="grid", trials=len(seeds), scheduler="none", seed=group.seed, fixed=config,
@@ -378,6 +357,11 @@ def _sweep_record(group: Group, settings: SweepSettings, row: Row, step: str, ke
     )
 
 
-def _stored_plan(group: Group, row: Row, step: str) -> Plan:
+def _stored_plan(group: Group, row: Row, step: str) -> Plan | None:
+    """The stored sweep of a row that can run, with the resources of this command line."""
+    if row.problem:
+        raise InputError(row.problem)
+    if not (group.sweep_folder(row.name, step) / RECORD).exists():
+        return None
     resources = {key: getattr(group, key) for key in RESOURCES}
     return plan_resume(Options(name=group.sweep_name(row.name, step), storage=Path(group.storage), **resources))

@@ -88,11 +88,6 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
     return [*said, ("each", f"{count} ({seeds}); the best on validation is tested once")]
 
 
-def params(group: Group) -> dict[str, Any]:
-    """The parameters of the group's run in MLflow."""
-    return {"sweep_again": group.facts["sweep"], "trials": "+".join(group.names)}
-
-
 def _model(group: Group) -> str:
     return group.rows[0].model if group.rows else "no trial"
 
@@ -318,6 +313,6 @@ def beside(group: Group) -> Path:
 
 
 KIND = Kind(
-    "rerun", plan_rerun, facts, params, files, blocks, annotate, line=line, beside=beside,
-    print_rows=lambda group, scenario, console: None,
+    "rerun", plan_rerun, facts, lambda group: {"sweep_again": group.facts["sweep"]}, files, blocks, annotate,
+    line=line, beside=beside, print_rows=lambda group, scenario, console: None,
 )  # fmt: skip

@@ -169,8 +169,7 @@ class GroupRun:
         self.kind.finalize(group, self.scenario)
         terminal.print_start(group, self.kind.facts(group, self.scenario), self.state, self.console)
         with self.console.status("opening the tracking database"):
-            params = {**self.kind.params(group), "seeds": "+".join(map(str, group.seeds))}
-            tracking = GroupTracking(group, params, self.backend.client)
+            tracking = GroupTracking(group, self.kind.params(group), self.backend.client)
             tracking.open()
         self.tracking = tracking
         self._listen()
@@ -250,13 +249,7 @@ class GroupRun:
         self.state.end(row.name, "done", reason, notes=caveats(search or seeds, data), **facts)
 
     def _sweep(
-        self,
-        row: Row,
-        plan: Plan,
-        data: SweepData,
-        step: str,
-        place: str,
-        test: TestOfSeeds | None,
+        self, row: Row, plan: Plan, data: SweepData, step: str, place: str, test: TestOfSeeds | None
     ) -> list[TrialRecord]:
         """Run a sweep of the group to its end, unless it is completed; returns its trials.
 

@@ -94,11 +94,6 @@ def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
     ]
 
 
-def params(group: Group) -> dict[str, Any]:
-    """The parameters of the group's run in MLflow."""
-    return {**group.fixed, "rows": "+".join(group.names), "configuration": group.origin}
-
-
 def _model(table: Table) -> str:
     return table.group.rows[0].model
 
@@ -119,4 +114,6 @@ LAYOUT = Layout(
     caption=lambda table: f"{tex(_model(table))} on {tex(table.scenario.name)}.",
     last=rows_block,
 )
-KIND = Kind("study", plan_study, facts, params, LAYOUT.files, LAYOUT.blocks, annotate)
+KIND = Kind(
+    "study", plan_study, facts, lambda group: {"configuration": group.origin}, LAYOUT.files, LAYOUT.blocks, annotate
+)

@@ -19,12 +19,13 @@ class GroupTracking:
     """The run of a group.
 
     Args:
-        params: of the run.
+        params: of the run, beside shared settings, rows and seeds.
         client: makes the MLflow client; tests give their own.
     """
 
     def __init__(self, group: Group, params: dict[str, Any], client: Callable[[], Any] | None = None) -> None:
-        self.group, self.params = group, params
+        names, seeds = "+".join(group.names), "+".join(map(str, group.seeds))
+        self.group, self.params = group, {**group.fixed, f"{group.noun}s": names, "seeds": seeds, **params}
         tags = {
             group.kind: group.name,
             "scenario": group.scenario,

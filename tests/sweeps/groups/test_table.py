@@ -60,7 +60,7 @@ def made_table(scenario=None, **systems):
         if result.outcome == "done"
     }
     scenario = scenario or tiny_scenario()
-    table = tables.build_table(group, scenario, list(systems.values()), {}, ranks, comparison.paper_value)
+    table = tables.build_table(group, scenario, list(systems.values()), {}, ranks, comparison.KIND.paper)
     comparison.annotate(table)
     return table
 
