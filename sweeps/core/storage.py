@@ -11,17 +11,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
-from sweeps.core.plan import Plan
 from sweeps.state.sweep_record import SweepRecord
 
 
-def check_writable(plan: Plan) -> None:
-    """Create the sweep's folder and write into it.
+def check_writable(folder: Path) -> None:
+    """Create a folder and write into it.
 
     Raises:
         InputError: that is not possible.
     """
-    folder = plan.record.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
@@ -64,9 +62,9 @@ def _no_answer(host: str | None, port: int, timeout: float = 3.0) -> str:
     return ""
 
 
-def disk_full(plan: Plan) -> InputError:
+def disk_full(folder: Path, resume_command: str) -> InputError:
     """The error for a disk without space, with the command that continues."""
-    return InputError(f"no space left for {plan.record.folder}: free some, then continue with: {plan.resume_command()}")
+    return InputError(f"no space left for {folder}: free some, then continue with: {resume_command}")
 
 
 @contextmanager

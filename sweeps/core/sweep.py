@@ -218,7 +218,7 @@ class Sweep:
             )
         except Exception as error:
             if f"[Errno {errno.ENOSPC}]" in traceback.format_exc():
-                raise disk_full(self.plan) from error
+                raise disk_full(self.folder, self.plan.resume_command()) from error
             raise
 
     def leave_stuck(self, reason: str) -> None:
@@ -341,7 +341,7 @@ def run_sweep(
     """
     record, backend = plan.record, backend or TrialBackend()
     check_reachable(record)
-    check_writable(plan)
+    check_writable(plan.record.folder)
     with StopRequest(time_budget) as stop, locked(record.folder, record.name), quiet(record) as watch:
         watch.stop = stop.request
         try:
@@ -377,7 +377,7 @@ def run_sweep(
             return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
         except OSError as error:
             if error.errno == errno.ENOSPC:
-                raise disk_full(plan) from error
+                raise disk_full(plan.record.folder, plan.resume_command()) from error
             raise
         finally:
             stop_ray()

@@ -53,6 +53,21 @@ class SweepData:
         return tags
 
 
+def load_scenario(name: str, data_root: str) -> Scenario:
+    """A prepared scenario; the sample is made first where it does not exist.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    if name == SAMPLE:
+        from llmemf.scenarios.sample import prepare_sample
+
+        return prepare_sample(data_root)
+    from llmemf.scenarios.scenario import find_scenario
+
+    return find_scenario(name, data_root)
+
+
 def load_data(plan: Plan) -> SweepData:
     """Load the scenario and the features that some trial needs; the sample is made first where it does not exist.
 
@@ -61,15 +76,9 @@ def load_data(plan: Plan) -> SweepData:
     """
     from llmemf.batches import TrialData
     from llmemf.features.matrix import find_features
-    from llmemf.scenarios.scenario import find_scenario
 
     record = plan.record
-    if record.scenario == SAMPLE:
-        from llmemf.scenarios.sample import prepare_sample
-
-        scenario = prepare_sample(record.data_root)
-    else:
-        scenario = find_scenario(record.scenario, record.data_root)
+    scenario = load_scenario(record.scenario, record.data_root)
     if record.fingerprint and record.fingerprint != scenario.fingerprint:
         raise InputError(
             f"scenario {scenario.name!r} has changed since sweep {record.name!r} was started (fingerprint "

@@ -30,8 +30,7 @@ from sweeps.cluster.ray_session import LogWatch, quiet
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version
-from sweeps.core.settings import SAMPLE
-from sweeps.core.storage import check_reachable, locked
+from sweeps.core.storage import check_reachable, check_writable, disk_full, locked
 from sweeps.core.summary import caveats
 from sweeps.core.sweep import (
     ALL_FAILED,
@@ -44,7 +43,7 @@ from sweeps.core.sweep import (
     Sweep,
     TrialBackend,
 )
-from sweeps.core.sweep_data import SweepData, load_data
+from sweeps.core.sweep_data import SweepData, load_data, load_scenario
 from sweeps.groups import evaluation, terminal
 from sweeps.groups.evaluation import TestEvaluation, ranks_path
 from sweeps.groups.group import Group, Row
@@ -99,7 +98,7 @@ def run_group(
         InputError: something that the user can repair: data, storage, tracking, resources, a full disk.
     """
     check_reachable(group)
-    _make_folder(group)
+    check_writable(group.folder)
     with StopRequest(time_budget) as stop, locked(group.folder, group.name), quiet(group) as watch:
         watch.stop = stop.request
         run = GroupRun(kind, group, console, stop, watch, backend or GroupBackend())
@@ -122,9 +121,7 @@ def run_group(
             with suppress(OSError):
                 run.close("interrupted", type(error).__name__)
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise InputError(
-                    f"no space left for {group.folder}: free some, then continue with: {group.resume_command()}"
-                ) from error
+                raise disk_full(group.folder, group.resume_command()) from error
             raise
         finally:
             run.ray.stop()
@@ -159,7 +156,9 @@ class GroupRun:
         """
         group = self.group
         with self.console.status(f"loading {group.scenario}"):
-            self.scenario = self.backend.data.scenario if self.backend.data else load_scenario(group)
+            self.scenario = (
+                self.backend.data.scenario if self.backend.data else load_scenario(group.scenario, group.data_root)
+            )
         if group.fingerprint not in ("", self.scenario.fingerprint):
             raise InputError(
                 f"scenario {self.scenario.name!r} has changed since {group.kind} {group.name!r} was started (fingerprint "
@@ -399,37 +398,6 @@ def table_of(kind: Kind, group: Group, scenario: Scenario, state: GroupState, na
 def _weights(plan: Plan) -> dict[str, Path]:
     """Trial of an ended sweep -> folder with its weights."""
     return CheckpointRetention(plan.record.folder, SweepState(plan.record.folder), plan.record.keep).weights()
-
-
-def _make_folder(group: Group) -> None:
-    """Create the group's folder.
-
-    Raises:
-        InputError: that is not possible.
-    """
-    try:
-        group.folder.mkdir(parents=True, exist_ok=True)
-        write_text(group.folder / ".write-test", "x")
-        (group.folder / ".write-test").unlink()
-    except OSError as error:
-        raise InputError(
-            f"{group.folder} cannot be written ({error.strerror}): free some space or rights, or give another --storage"
-        ) from None
-
-
-def load_scenario(group: Group) -> Scenario:
-    """The scenario of a group; the sample is made first where it does not exist.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    from llmemf.scenarios.scenario import find_scenario
-
-    if group.scenario == SAMPLE:
-        from llmemf.scenarios.sample import prepare_sample
-
-        return prepare_sample(group.data_root)
-    return find_scenario(group.scenario, group.data_root)
 
 
 def _first_error(records: list[TrialRecord], noun: str, total: int | None = None) -> str:

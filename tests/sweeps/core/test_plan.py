@@ -444,7 +444,7 @@ def test_resources_in_plain_words(prepared):
 def test_an_unwritable_folder_is_one_sentence(prepared):
     (prepared / "mlruns").write_text("a file, not a folder")
     with pytest.raises(InputError, match="cannot be written"):
-        check_writable(make())
+        check_writable(make().record.folder)
 
 
 def test_changed_data_is_noticed(prepared):
