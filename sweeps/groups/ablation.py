@@ -86,16 +86,14 @@ def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     """The newest completed sweep of the scenario that stands alone."""
     used = plan.used_scenario(options.scenario, options.root)
     folders = [path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")]
-    records = [SweepRecord.load(folder) for folder in folders if not is_of_group(storage, folder.name)]
+    records = [plan.load_sweep(storage, folder.name) for folder in folders if not is_of_group(storage, folder.name)]
     found = [r for r in records if (r.scenario, r.model, r.status) == (used, MODEL, "completed")]
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)
         raise InputError(
             f"no completed sweep of {used} in {storage}: give --tune N to search every row, or run {sweep}"
         )
-    record = max(found, key=lambda record: record.created)
-    record.storage = str(storage)
-    return record
+    return max(found, key=lambda record: record.created)
 
 
 def finalize(group: Group, scenario: Scenario) -> None:

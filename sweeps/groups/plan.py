@@ -19,7 +19,7 @@ from sweeps.core.settings import SAMPLE, SHARED_SETTINGS, as_values, load_settin
 from sweeps.groups.group import RESOURCES, Group, Row, root_of
 from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings
 from sweeps.state.sweep_state import SweepState
-from sweeps.state.trial_records import best_of
+from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.addresses import absolute_uri
 
 DEFAULT_SEEDS = 5
@@ -236,6 +236,13 @@ def of_scenario(options: GroupOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     return values, {"scenario": used, "fixed": fixed, "seed": seed}
 
 
+def load_sweep(storage: Path, name: str) -> SweepRecord:
+    """A stored sweep; its storage may have been moved."""
+    record = SweepRecord.load(storage / "sweeps" / name)
+    record.storage = str(storage)
+    return record
+
+
 def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
     """The completed sweep that `--from` names.
 
@@ -246,8 +253,7 @@ def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
     if name not in stored:
         hint = nearest(name, stored) if stored else f"none is stored in {storage / 'sweeps'}"
         raise InputError(f"--from: there is no sweep {name!r}: {hint}")
-    record = SweepRecord.load(storage / "sweeps" / name)
-    record.storage = str(storage)
+    record = load_sweep(storage, name)
     if record.status != "completed":
         raise InputError(f"--from {name}: {not_completed(record)}")
     if scenario is not None and scenario not in (record.requested, record.scenario):
@@ -261,6 +267,11 @@ def not_completed(record: SweepRecord) -> str:
     return f"sweep {record.name!r} is not completed ({record.status}): continue it with {resume}"
 
 
+def config_of_trial(plan: Plan, record: TrialRecord) -> dict[str, Any]:
+    """All settings of a trial of a sweep, without `model` and `seed`."""
+    return {key: value for key, value in {**plan.fixed, **record.config}.items() if key not in ("model", "seed")}
+
+
 def of_best_trial(record: SweepRecord, options: GroupOptions) -> dict[str, Any]:
     """Fields of a group whose rows share the settings of a sweep's best trial, with `--set` and `--epochs` over them.
 
@@ -271,11 +282,10 @@ def of_best_trial(record: SweepRecord, options: GroupOptions) -> dict[str, Any]:
     best = best_of(SweepState(record.folder).records.values())
     if best is None:
         raise InputError(f"--from {record.name}: no trial of it has a value")
-    fixed = {key: value for key, value in {**plan.fixed, **best.config}.items() if key not in ("model", "seed")}
     return {
         "requested": options.scenario or record.requested,
         "scenario": record.scenario,
-        "fixed": {**fixed, **assigned(plan.config_class, options)},
+        "fixed": {**config_of_trial(plan, best), **assigned(plan.config_class, options)},
         "origin": f"sweep {record.name} ({best.name})",
         "seed": record.seed if options.seed is None else options.seed,
     }

@@ -23,11 +23,11 @@ from sweeps.core.plan import Options, plan_resume
 from sweeps.core.settings import space_keys
 from sweeps.groups.group import RESOURCES, Group, Row
 from sweeps.groups.kind import Kind
-from sweeps.groups.plan import GroupOptions, new_group, not_completed
+from sweeps.groups.plan import GroupOptions, config_of_trial, load_sweep, new_group, not_completed
 from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number, p_value
 from sweeps.groups.spread import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
-from sweeps.state.sweep_record import SweepRecord, find_sweep
+from sweeps.state.sweep_record import find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
 from sweeps.tracking.addresses import absolute_uri
@@ -45,8 +45,7 @@ def plan_rerun(options: GroupOptions, now: datetime.datetime) -> Group:
     """
     storage = options.storage.resolve()
     folder = find_sweep(storage, "rerun", name=options.sweep, scenario=None)
-    sweep = SweepRecord.load(folder)
-    sweep.storage = str(storage)
+    sweep = load_sweep(storage, folder.name)
     if sweep.status != "completed":
         raise InputError(not_completed(sweep))
     if "seed" in space_keys(sweep.space):
@@ -56,7 +55,7 @@ def plan_rerun(options: GroupOptions, now: datetime.datetime) -> Group:
     best = [record for record in ranked(state.records.values()) if record.outcome in ("completed", "pruned")][:top]
     rows = []
     for record in best:
-        config = {key: value for key, value in {**plan.fixed, **record.config}.items() if key not in ("model", "seed")}
+        config = config_of_trial(plan, record)
         shown = {"title": record.name, "varied": record.varied, "objective": record.objective}
         rows.append(Row(name=record.name, model=sweep.model, overrides=config, **shown))
     given = {key: getattr(options, key) for key in RESOURCES if getattr(options, key) is not None}

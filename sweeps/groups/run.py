@@ -48,7 +48,7 @@ from sweeps.groups import evaluation, terminal
 from sweeps.groups.evaluation import TestEvaluation, ranks_path
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
-from sweeps.groups.plan import plan_search, plan_seeds
+from sweeps.groups.plan import config_of_trial, plan_search, plan_seeds
 from sweeps.groups.results import GroupState, RowResult, SeedResult
 from sweeps.groups.shared_ray import SharedRay
 from sweeps.groups.table import Table, build_table
@@ -229,8 +229,7 @@ class GroupRun:
             best = best_of(records)
             if best is None:
                 raise RowFailed(_first_error(records, "trial"))
-            values = {**search.fixed, **best.config}
-            config = {key: value for key, value in values.items() if key not in ("model", "seed")}
+            config = config_of_trial(search, best)
             whole = build_config(search.config_class, {"model": row.model, **config}, where=best.name).to_dict()
             facts = {
                 "search": evaluation.search_facts(records),

@@ -56,7 +56,7 @@ def table_of(record):
     return list(csv.DictReader((record.folder / "comparison.csv").open()))
 
 
-def tested_seeds(record):
+def count_of_tests(record):
     return Counter(
         (event["row"], event["seed"])
         for event in EventLog(record.folder / "journal.jsonl").read()
@@ -131,7 +131,7 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(here, step):
     second = Floor()
     code, text, record = resume(second)
     assert code == 0, text
-    assert max(tested_seeds(record).values()) == 1 and len(tested_seeds(record)) == TESTS
+    assert max(count_of_tests(record).values()) == 1 and len(count_of_tests(record)) == TESTS
     whole = [*first.trained, *second.trained]
     assert len(set(whole)) == len(whole) == 13, "no trial is trained twice"
     assert len(first.tests) + len(second.tests) == TESTS
@@ -183,7 +183,7 @@ def test_ranks_that_were_lost_are_made_again_without_another_result(here):
     floor = Floor()
     code, _, record = resume(floor)
     assert code == 0 and [(model, seed) for model, seed, _ in floor.tests] == [("sasrec", 2)] and not floor.trained
-    assert table_of(record) == before and max(tested_seeds(record).values()) == 1
+    assert table_of(record) == before and max(count_of_tests(record).values()) == 1
 
 
 def test_a_spent_time_budget_leaves_a_comparison_to_be_resumed(here):
@@ -249,7 +249,7 @@ def test_two_real_systems_with_the_driver_killed_in_between(here):
     assert process.returncode == 0, text
     record = group_fakes.resume("comparison")
     assert (here / "mlruns" / "sweeps" / "c1--popularity" / "journal.jsonl").read_bytes() == popularity
-    assert tested_seeds(record) == {("popularity", 1): 1, ("sasrec", 1): 1, ("sasrec", 2): 1}
+    assert count_of_tests(record) == {("popularity", 1): 1, ("sasrec", 1): 1, ("sasrec", 2): 1}
     records = SweepState(record.sweep_folder("sasrec", "seeds")).records.values()
     assert all(item.outcome == "completed" and item.epoch == 12 for item in records)
     lines = [line for line in table_of(record) if line["metric"] == "mrr"]
