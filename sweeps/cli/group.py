@@ -28,7 +28,7 @@ from rich.console import Console
 
 from sweeps.cli import options
 
-SHARED = {
+SHARED: dict[str, Any] = {
     "scenario": options.Scenario,
     "seeds": options.Seeds,
     "epochs": options.Epochs,
@@ -49,7 +49,10 @@ SHARED = {
     "start_or_continue": options.Continue,
 }
 """Options of all commands, in the order of the help."""
-DEFAULTS = {"storage": Path("mlruns"), **dict.fromkeys(("dry_run", "resume", "start_or_continue"), False)}
+DEFAULTS: dict[str, Any] = {
+    "storage": Path("mlruns"),
+    **dict.fromkeys(("dry_run", "resume", "start_or_continue"), False),
+}
 """Of options whose default is not None."""
 
 
