@@ -60,7 +60,7 @@ def test_other_data_and_damaged_weights_are_refused(tmp_path):
         evaluate_on_test(tmp_path, SweepData(other, {}, tiny.TrialData.build(other)))
     (tmp_path / "best.safetensors").write_bytes(b"broken")
     scenario = tiny.make_scenario()
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="best.safetensors is damaged"):
         evaluate_on_test(tmp_path, SweepData(scenario, {}, tiny.TrialData.build(scenario)))
 
 
