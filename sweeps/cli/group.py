@@ -77,8 +77,10 @@ def _command(kind: str, text: str, own: Mapping[str, Any], changed: Mapping[str,
     # Typer reads the options of a command from its signature.
     command.__annotations__ = offered
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=option)
-        for name, option in offered.items()
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=option)
+            for name, option in offered.items()
+        ]
     )
     return command
 

@@ -197,8 +197,13 @@ def costs_block(table: Table, width: int | None = None) -> Block:
 def csv_facts(table: Table, row: TableRow) -> dict[str, object]:
     """What the lines of a system have in common."""
     result, outcome = row.result, row.result.outcome or "waiting"
-    shared = {"model": row.name, "system": row.row.title, "status": result.status, "outcome": outcome}
-    shared["reason"] = result.reason
+    shared: dict[str, object] = {
+        "model": row.name,
+        "system": row.row.title,
+        "status": result.status,
+        "outcome": outcome,
+        "reason": result.reason,
+    }
     if outcome != "done" or not result.seeds:
         return shared
     return shared | {

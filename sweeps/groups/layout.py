@@ -194,7 +194,7 @@ class Layout:
 
 def _metric_columns(columns: Sequence[tuple[str, str]]) -> list[Column]:
     """Columns with two lines of heading: the ranking over the first of its metrics."""
-    found = {}
+    found: dict[str, list[Column]] = {}
     for ranking, metric in columns:
         over = "" if ranking in found else {"test": "sampled", "test_full": "all items"}[ranking]
         found.setdefault(ranking, []).append(Column(f"{over}\n{HEADINGS[metric]}"))
