@@ -20,6 +20,7 @@ import yaml
 from rich.console import Console
 from sweep_fakes import FakeTrainer, FlakyClient, epoch_result, fake_evaluate, fast_trial, objective, tiny_data
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from sweeps.cluster.ray_session import LogWatch
 from sweeps.core import sweep
@@ -175,8 +176,8 @@ def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
     assert len(client.list_artifacts(children[best["trial"]].info.run_id, "best")) == 2
     assert (
         "Numbers of a generated sample" in text
-        and "sweeps/ui.py" in text
-        and f"sweeps/report.py {plan.record.name}" in text
+        and command_line("ui") in text
+        and command_line("report", plan.record.name) in text
     )
     assert yaml.safe_load((folder / "sweep.yaml").read_text())["status"] == "completed"
     left = {path.name: [file.name for file in path.rglob("*") if file.is_file()] for path in folder.glob("trials/*")}
@@ -206,7 +207,7 @@ def drive(folder, *arguments, stop_at=None, number=signal.SIGINT):
 def test_an_interrupted_sweep_resumes_whole(project_folder):
     code, text = drive(project_folder, "s1", stop_at=" completed after epoch 6")
     assert code == 130, text
-    assert "sweeps/grid.py --resume --name s1" in text and "Traceback" not in text
+    assert " sweep --resume --name s1" in text and "Traceback" not in text
     folder = project_folder / "mlruns" / "sweeps" / "s1"
     uri = f"sqlite:///{project_folder}/mlruns/mlflow.db"
     client, runs = runs_of(uri, "s1")
