@@ -36,7 +36,7 @@ from sweeps.state.sweep_state import SweepState
 from sweeps.tracking import mlflow_writer
 from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent.parent
 
 
 def runs_of(uri, sweep_name):

@@ -283,7 +283,7 @@ def test_nothing_beyond_the_listed_packages_is_imported_to_answer(folder):
         "import sys, importlib\n"
         "from llmemf.models import MODELS, model_class\n"
         "for name in MODELS: model_class(name)\n"
-        "from llmemf.exported.recommendation import Recommendations\n"
+        "from llmemf.export.recommendation import Recommendations\n"
         f"Recommendations.load({str(folder)!r}, device='cpu').answer({{'history': ['i3'], 'domain': 'book'}})\n"
         "others = {'sweeps', 'ray', 'optuna', 'mlflow', 'sklearn', 'typer', 'rich', 'PIL', 'open_clip', 'openai', 'httpx'}\n"
         "print(sorted(others & set(sys.modules)))"
