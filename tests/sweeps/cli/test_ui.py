@@ -119,6 +119,7 @@ def test_a_server_that_cannot_start_is_one_sentence(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_it_serves_until_it_is_interrupted_and_leaves_nothing_behind(finished, tmp_path):
     port = free_port()
     words = [sys.executable, str(COMMAND), "--port", str(port), "--storage", str(finished.storage)]

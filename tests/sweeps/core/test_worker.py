@@ -72,6 +72,7 @@ def test_every_trial_finds_the_process_as_the_first_one_did(ran):
         assert found == states[0], f"trial {number}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak of a process")
 def test_memory_is_that_of_the_trial_alone(ran):
     def peak(reports):

@@ -230,6 +230,7 @@ def free_port():
         return found.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_mlflow_models_serve_answers_where_nothing_else_is_known(registered, finished, folder, tmp_path):
     """The real server, in an empty folder, with the version's own copy of the code."""
     port, (name, version) = free_port(), registered

@@ -121,7 +121,7 @@ def test_a_completed_comparison_repeats_nothing(here):
     assert table_of(record) == before
 
 
-@pytest.mark.parametrize("step", [1, 4, 8, 18])
+@pytest.mark.parametrize("step", [4, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 8, 18))])
 def test_stopped_anywhere_it_ends_as_if_it_had_not_been(here, step):
     """18 steps in all: the trials of searches and seeds, and the tests."""
     first = Floor(stops_at=step)

@@ -87,7 +87,7 @@ def test_a_completed_rerun_repeats_nothing(sweep):
     assert code == 0 and not floor.trained and not floor.tests and text.count(", earlier") == 2
 
 
-@pytest.mark.parametrize("step", [3, 6])
+@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_stopped_anywhere_it_ends_as_if_it_had_not_been(sweep, step):
     """6 steps: two seeds of two trials, and two tests."""
     first, second = Floor(stops_at=step, value=value), Floor(value=value)

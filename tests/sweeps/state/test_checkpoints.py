@@ -159,6 +159,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_at_any_moment_leaves_a_checkpoint_that_loads(tmp_path):
     """Twenty times SIGKILL while checkpoints of 6 MB are written; each process goes on where the last one was killed."""
     here = Path(__file__).resolve().parent
