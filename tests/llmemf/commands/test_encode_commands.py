@@ -204,7 +204,6 @@ def on_two_workers(tmp_path, options, deaths):
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
 
 
-@pytest.mark.slow
 @pytest.mark.chaos
 @pytest.mark.data
 @pytest.mark.skipif(not PHOTOS.exists(), reason=f"{PHOTOS} does not exist: set LLMEMF_REAL_DATA")
@@ -228,7 +227,6 @@ def test_two_workers_of_a_cluster_give_the_same_bits_even_if_one_dies(tmp_path, 
     assert int(find_features(spread, "image").has.sum()) == 80
 
 
-@pytest.mark.slow
 @pytest.mark.chaos
 def test_workers_that_die_again_and_again_end_the_run_in_one_line(root, tmp_path, small):
     (root / "shop").rename(root / "spread")
