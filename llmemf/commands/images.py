@@ -79,10 +79,10 @@ def images(
         table = asyncio.run(fetch.run())
     image_summary(scenario, table)
     if fetch.stop.reason == "interrupted":
-        say("stopped; the same command goes on from here")
+        say("stopped; the same command continues from here")
         raise typer.Exit(INTERRUPTED)
     if fetch.stop.reason:
-        say(f"stopped: {fetch.stop.message} The same command goes on from here", error=True)
+        say(f"stopped: {fetch.stop.message} The same command continues from here", error=True)
         raise typer.Exit(UNFINISHED)
     if (table.status == "ok").any():
         say(f"next: {hint(data_root, 'features', 'encode', name, '--kind', 'image')}")

@@ -1,4 +1,4 @@
-"""What sweeps hold on the disk, and what of it can go.
+"""Disk space of sweeps: how much each uses, and what can be removed.
 
 python sweeps/clean.py --dry-run                    what each sweep holds and what nothing needs any more
 python sweeps/clean.py                              remove the latter

@@ -1,4 +1,4 @@
-"""What sweeps hold on the disk, and what of it can go."""
+"""Disk space of sweeps: how much each uses, and what can be removed."""
 
 from __future__ import annotations
 

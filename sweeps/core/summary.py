@@ -63,7 +63,7 @@ def print_start(
     facts.add_column(overflow="fold")
     facts.add_row("sweep", Text.assemble((record.name, "bold"), "  (extended)" if plan.extended else ""))
     if plan.resumed and state:
-        facts.add_row("goes on", describe_progress(state, plan.trials))
+        facts.add_row("continues", describe_progress(state, plan.trials))
     facts.add_row("data", describe_data(plan, data))
     if data is not None:
         features = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in data.features.items())

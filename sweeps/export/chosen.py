@@ -23,7 +23,7 @@ class Chosen:
         trial: the record of the trial.
         checkpoint: the folder of its weights.
         metrics: logged numbers by split: `valid` of its best epoch, `test` where the sweep looked.
-        looks: how often the sweep looked at the test split.
+        looks: how often the sweep was tested.
     """
 
     sweep: SweepRecord

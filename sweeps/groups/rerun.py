@@ -135,8 +135,8 @@ def annotate(table: Table) -> None:
     if any(row.result.seeds for row in table.rows):
         earlier = text_format.plural(group.facts.get("earlier_looks", 0), "time")
         notes.append(
-            "The configuration was chosen on validation; its seeds looked at the test split once each. The sweep itself had "
-            f"looked at it {earlier} before."
+            "The configuration was chosen on validation; each of its seeds was tested once. The sweep itself had been tested "
+            f"{earlier} before."
         )
     asked = group.facts.get("asked", DEFAULT_TOP)
     if len(group.rows) < asked:

@@ -23,7 +23,7 @@ def print_start(group: Group, facts: Sequence[tuple[str, str]], state: GroupStat
     shown.add_row(group.kind, Text(group.name, style="bold"))
     if state is not None and not state.is_new:
         done = sum(result.outcome == "done" for result in state.results.values())
-        shown.add_row("goes on", f"{done} of {text_format.plural(len(group.rows), group.noun)} done")
+        shown.add_row("continues", f"{done} of {text_format.plural(len(group.rows), group.noun)} done")
     for name, text in facts:
         shown.add_row(name, Text(text))
     shown.add_row("writes to", str(group.folder))

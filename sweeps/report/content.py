@@ -225,7 +225,7 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
         note = "looked at once" if looks == 1 else f"looked at {looks} times"
         tiles.append(("Test MRR", f"{test['test/mrr']:.4f}", note))
     elif best is not None:
-        tiles.append(("Test MRR", "-", "the sweep has not looked at the test split"))
+        tiles.append(("Test MRR", "-", "the sweep has not been tested"))
     tiles.append(("Wall time", text_format.duration(history.seconds), "interruptions left out"))
     note = f"{hours(spending.total.cpu_seconds)} of CPUs" if spending.uses_gpus else "no GPU was used"
     tiles.append((f"{spending.unit}-hours", f"{spending.spent / 3600:.2g}", note))

@@ -527,7 +527,7 @@ def test_a_stopped_run_goes_on_where_it_was(shop, number):
         process.send_signal(number)
         printed, errors = process.communicate(timeout=20)
         if number == signal.SIGINT:
-            assert process.returncode == 130 and not errors and "goes on from here" in printed
+            assert process.returncode == 130 and not errors and "continues from here" in printed
             assert (pd.read_parquet(scenario.folder / "images.parquet").status == "not fetched").any()
         kept = {path for path in paths if f"{server.url}{path}" in (scenario.folder / "images_log.jsonl").read_text()}
         if number == signal.SIGKILL:
