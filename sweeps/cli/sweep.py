@@ -37,7 +37,9 @@ def sweep(
         Literal["asha", "none"] | None, typer.Option(help="Stop trials that fall behind, or none.  [default: asha]")
     ] = None,
     grace_period: Annotated[int | None, typer.Option(min=1, help="ASHA: epochs before a trial can be stopped.")] = None,
-    reduction_factor: Annotated[float | None, typer.Option(help="ASHA: one of so many trials continues after each rung.")] = None,
+    reduction_factor: Annotated[
+        float | None, typer.Option(help="ASHA: one of so many trials continues after each rung.")
+    ] = None,
     concurrency: options.Concurrency = None,
     cpus_per_trial: options.CpusPerTrial = None,
     gpus_per_trial: options.GpusPerTrial = None,
