@@ -229,7 +229,6 @@ def compare(folder, *arguments):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.chaos
 def test_two_real_systems_with_the_driver_killed_in_between(here):
     tiny.make_scenario().save(here / "data")
