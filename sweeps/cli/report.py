@@ -28,8 +28,8 @@ def report(
     ] = None,
 ) -> None:
     """Write a sweep's report (HTML and Markdown) into its folder and to its run in MLflow."""
-    from sweeps.report.gather import find_record
-    from sweeps.report.write import write_report
+    from sweeps.reporting.gather import find_record
+    from sweeps.reporting.write import write_report
 
     console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
     record = find_record(storage, sweep, data_root)

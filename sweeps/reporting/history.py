@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeps.report.parameters import Parameter
+from sweeps.reporting.parameters import Parameter
 from sweeps.search.rungs import rungs
 from sweeps.state.sweep_record import GROUPS, SweepRecord
 from sweeps.state.trial_records import TrialRecord, best_of, ranked

@@ -13,18 +13,18 @@ from llmemf.command_line import command_line
 from llmemf.pages.charts import Bar, IntervalRow, Plot
 from llmemf.ranking import METRICS
 from sweeps.core.summary import caveats_of
-from sweeps.report import bar_charts, trial_charts
-from sweeps.report.advice import Advice, advise
-from sweeps.report.agreement import agreements
-from sweeps.report.breakdown import Breakdown, Ranked, break_down
-from sweeps.report.certainty import Certainty, certainty
-from sweeps.report.history import SweepHistory
-from sweeps.report.importance import Importances, importances
-from sweeps.report.parameters import simplex_pair
-from sweeps.report.provenance import facts, shared_settings
-from sweeps.report.spending import Spending, hours, spend
-from sweeps.report.tracked import Tracked
-from sweeps.report.trial_table import TrialTable, trial_table
+from sweeps.reporting import bar_charts, trial_charts
+from sweeps.reporting.advice import Advice, advise
+from sweeps.reporting.agreement import agreements
+from sweeps.reporting.breakdown import Breakdown, Ranked, break_down
+from sweeps.reporting.certainty import Certainty, certainty
+from sweeps.reporting.history import SweepHistory
+from sweeps.reporting.importance import Importances, importances
+from sweeps.reporting.parameters import simplex_pair
+from sweeps.reporting.provenance import facts, shared_settings
+from sweeps.reporting.spending import Spending, hours, spend
+from sweeps.reporting.tracked import Tracked
+from sweeps.reporting.trial_table import TrialTable, trial_table
 
 METRIC_HEADINGS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
 FAILURES = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}

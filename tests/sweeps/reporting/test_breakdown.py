@@ -11,8 +11,8 @@ from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.training import Trainer
 from sweeps.core.sweep_data import SweepData
-from sweeps.report.breakdown import break_down, rank_leaders, rank_validation, weights_of
-from sweeps.report.gather import gather
+from sweeps.reporting.breakdown import break_down, rank_leaders, rank_validation, weights_of
+from sweeps.reporting.gather import gather
 from sweeps.state import checkpoints
 
 

@@ -5,7 +5,7 @@ import pytest
 from report_fakes import START, make_sweep, metrics, rising, trial
 
 from llmemf.errors import InputError
-from sweeps.report.gather import find_record, gather
+from sweeps.reporting.gather import find_record, gather
 from sweeps.state.sweep_record import SweepRecord
 
 

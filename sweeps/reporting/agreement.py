@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sweeps.report.history import SweepHistory
+from sweeps.reporting.history import SweepHistory
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from rich.text import Text
 from llmemf import text_format
 from llmemf.errors import InputError
 from llmemf.io import write_text
-from sweeps.report.breakdown import rank_leaders
-from sweeps.report.content import make_report_data
-from sweeps.report.gather import gather
-from sweeps.report.pages import as_html, as_markdown
-from sweeps.report.tracked import find_runs, log_report
+from sweeps.reporting.breakdown import rank_leaders
+from sweeps.reporting.content import make_report_data
+from sweeps.reporting.gather import gather
+from sweeps.reporting.pages import as_html, as_markdown
+from sweeps.reporting.tracked import find_runs, log_report
 from sweeps.state.sweep_record import SweepRecord
 
 

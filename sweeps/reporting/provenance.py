@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from llmemf import text_format
-from sweeps.report.history import SweepHistory
-from sweeps.report.tracked import Tracked
+from sweeps.reporting.history import SweepHistory
+from sweeps.reporting.tracked import Tracked
 from sweeps.state.sweep_record import SweepRecord
 
 

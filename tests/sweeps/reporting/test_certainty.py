@@ -5,9 +5,9 @@ import pytest
 from report_fakes import make_sweep, rising, trial
 from scipy import stats
 
-from sweeps.report.breakdown import Ranked
-from sweeps.report.certainty import certainty, epoch_noise, objective_error, paired_error
-from sweeps.report.gather import gather
+from sweeps.reporting.breakdown import Ranked
+from sweeps.reporting.certainty import certainty, epoch_noise, objective_error, paired_error
+from sweeps.reporting.gather import gather
 
 
 def ranks(rng, cases=4000, better=0.0):

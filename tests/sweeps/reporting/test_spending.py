@@ -3,8 +3,8 @@ import json
 import pytest
 from report_fakes import make_sweep, rising, trial
 
-from sweeps.report.gather import gather
-from sweeps.report.spending import spend
+from sweeps.reporting.gather import gather
+from sweeps.reporting.spending import spend
 
 
 def spending_of(record):

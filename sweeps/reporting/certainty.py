@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.report.breakdown import Ranked, Ranks
-from sweeps.report.history import SweepHistory
+from sweeps.reporting.breakdown import Ranked, Ranks
+from sweeps.reporting.history import SweepHistory
 
 CLEAR = 2.0
 """A lead of so many standard errors is more than noise."""

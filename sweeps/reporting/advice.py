@@ -12,12 +12,12 @@ from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
-from sweeps.report import commands
-from sweeps.report.agreement import rank_correlation
-from sweeps.report.certainty import Certainty
-from sweeps.report.history import SweepHistory
-from sweeps.report.importance import ENOUGH, FEWEST, Importances
-from sweeps.report.parameters import Parameter
+from sweeps.reporting import commands
+from sweeps.reporting.agreement import rank_correlation
+from sweeps.reporting.certainty import Certainty
+from sweeps.reporting.history import SweepHistory
+from sweeps.reporting.importance import ENOUGH, FEWEST, Importances
+from sweeps.reporting.parameters import Parameter
 
 EDGE = 0.1
 """A value this near to an end of its axis lies at the edge."""

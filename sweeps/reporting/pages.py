@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from llmemf.pages.html_page import render
-from sweeps.report.bar_charts import half_width
-from sweeps.report.content import METRIC_HEADINGS, ReportData
+from sweeps.reporting.bar_charts import half_width
+from sweeps.reporting.content import METRIC_HEADINGS, ReportData
 
 FINE = 120
 """From so many trials on, dots and lines are drawn finer."""
@@ -15,12 +15,12 @@ FINE = 120
 
 def as_html(data: ReportData) -> str:
     """The page: opens offline, needs no script to be read, fits desk, phone and paper."""
-    return render("sweeps.report", "report.html", _values(data))
+    return render("sweeps.reporting", "report.html", _values(data))
 
 
 def as_markdown(data: ReportData) -> str:
     """The same numbers and sentences, charts as tables."""
-    return re.sub(r"\n{3,}", "\n\n", render("sweeps.report", "report.md", _values(data)))
+    return re.sub(r"\n{3,}", "\n\n", render("sweeps.reporting", "report.md", _values(data)))
 
 
 def _values(data: ReportData) -> dict[str, Any]:

@@ -15,13 +15,13 @@ import tiny
 from page_outline import Outline, assert_snapshot
 from report_fakes import make_sweep, many, metrics, rising, trial
 
-from sweeps.report import content
-from sweeps.report.breakdown import Ranked
-from sweeps.report.content import make_report_data
-from sweeps.report.gather import gather
-from sweeps.report.importance import Importances
-from sweeps.report.pages import as_html, as_markdown
-from sweeps.report.tracked import Tracked
+from sweeps.reporting import content
+from sweeps.reporting.breakdown import Ranked
+from sweeps.reporting.content import make_report_data
+from sweeps.reporting.gather import gather
+from sweeps.reporting.importance import Importances
+from sweeps.reporting.pages import as_html, as_markdown
+from sweeps.reporting.tracked import Tracked
 from sweeps.state import leaderboard
 
 GONE = Tracked(problem="there is no database")

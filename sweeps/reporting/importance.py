@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from llmemf import text_format
-from sweeps.report.history import TrialHistory
-from sweeps.report.parameters import Parameter
+from sweeps.reporting.history import TrialHistory
+from sweeps.reporting.parameters import Parameter
 
 FEWEST = 10
 """Below this many trials nothing is computed."""

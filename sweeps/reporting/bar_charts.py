@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from llmemf.pages.charts import Bar, Interval, IntervalRow
-from sweeps.report.breakdown import Breakdown, Group
-from sweeps.report.importance import Importances
-from sweeps.report.spending import Spending, hours
+from sweeps.reporting.breakdown import Breakdown, Group
+from sweeps.reporting.importance import Importances
+from sweeps.reporting.spending import Spending, hours
 
 STACK = {"completed": "", "pruned": "p", "failed": "f", "interrupted": "o", "running": "o"}
 """Outcome -> class of its part of the hours."""

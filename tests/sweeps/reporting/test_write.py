@@ -10,7 +10,7 @@ from report_fakes import make_sweep, rising, trial
 
 from sweeps.cli.main import run_script
 from sweeps.core.storage import locked
-from sweeps.report.tracked import find_runs, log_report
+from sweeps.reporting.tracked import find_runs, log_report
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import mlflow_client
 from sweeps.tracking.runs import Tracking, TrackingTarget

@@ -9,7 +9,7 @@ from report_fakes import make_sweep, rising, trial
 
 from sweeps.cli.main import single
 from sweeps.core.plan import Options, plan_extend, plan_sweep
-from sweeps.report import commands
+from sweeps.reporting import commands
 from sweeps.state.sweep_record import SweepRecord
 
 

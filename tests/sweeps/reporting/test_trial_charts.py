@@ -1,8 +1,8 @@
 import pytest
 from report_fakes import make_sweep, rising, trial
 
-from sweeps.report.gather import gather
-from sweeps.report.trial_charts import curves, envelope, parallel, quantile_classes, simplex, slice_of
+from sweeps.reporting.gather import gather
+from sweeps.reporting.trial_charts import curves, envelope, parallel, quantile_classes, simplex, slice_of
 
 
 def test_the_envelope_is_the_best_of_each_part():

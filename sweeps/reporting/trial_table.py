@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmemf import text_format
-from sweeps.report.history import SweepHistory, TrialHistory
-from sweeps.report.spending import Spending
+from sweeps.reporting.history import SweepHistory, TrialHistory
+from sweeps.reporting.spending import Spending
 from sweeps.state import leaderboard
 from sweeps.state.leaderboard import SHOWN_METRICS
 

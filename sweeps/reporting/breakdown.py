@@ -12,7 +12,7 @@ from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.plan import build_plan
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
-from sweeps.report.history import SweepHistory
+from sweeps.reporting.history import SweepHistory
 from sweeps.state import checkpoints
 
 POPULARITY = (1, 2, 5, 10, 20, 50, 100)

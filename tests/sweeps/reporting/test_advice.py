@@ -3,12 +3,12 @@
 import pytest
 from report_fakes import make_sweep, many, rising, trial
 
-from sweeps.report import advice
-from sweeps.report.advice import advise, beyond
-from sweeps.report.certainty import Certainty, certainty
-from sweeps.report.gather import gather
-from sweeps.report.importance import Importance, Importances
-from sweeps.report.parameters import Parameter, numeric_axis
+from sweeps.reporting import advice
+from sweeps.reporting.advice import advise, beyond
+from sweeps.reporting.certainty import Certainty, certainty
+from sweeps.reporting.gather import gather
+from sweeps.reporting.importance import Importance, Importances
+from sweeps.reporting.parameters import Parameter, numeric_axis
 
 NOTHING = Importances()
 UNKNOWN = Certainty()

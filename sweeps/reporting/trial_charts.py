@@ -6,9 +6,9 @@ import numpy as np
 
 from llmemf import text_format
 from llmemf.pages.charts import Axis, Dot, Label, Line, Plot, Point, indent, inset, linear_axis, whole_axis
-from sweeps.report.agreement import Agreement
-from sweeps.report.history import SweepHistory, TrialHistory
-from sweeps.report.parameters import Parameter
+from sweeps.reporting.agreement import Agreement
+from sweeps.reporting.history import SweepHistory, TrialHistory
+from sweeps.reporting.parameters import Parameter
 
 KINDS = {"completed": "c", "pruned": "p", "failed": "f"}
 

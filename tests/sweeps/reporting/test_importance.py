@@ -5,8 +5,8 @@ import optuna
 import pytest
 from report_fakes import make_sweep, many, rising, trial
 
-from sweeps.report.gather import gather
-from sweeps.report.importance import FEWEST, importances
+from sweeps.reporting.gather import gather
+from sweeps.reporting.importance import FEWEST, importances
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
-from sweeps.report.history import SweepHistory, TrialHistory
-from sweeps.report.parameters import searched_parameters
+from sweeps.reporting.history import SweepHistory, TrialHistory
+from sweeps.reporting.parameters import searched_parameters
 from sweeps.search.space import build_space
 from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
