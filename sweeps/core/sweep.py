@@ -46,11 +46,13 @@ class Result:
         exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 3 its time budget was spent, 130 interrupted by the
             user; 3 and 130 leave a sweep that `--resume` continues.
         test: test metrics of the best trial; empty unless the sweep was completed.
+        undelivered: what MLflow did not get, in one line; "" if it has all.
     """
 
     exit_code: int
     records: list[TrialRecord]
     test: dict[str, float]
+    undelivered: str = ""
 
 
 @dataclass
@@ -249,9 +251,9 @@ class Sweep:
                 record.outcome = "interrupted"
                 tracking.end_trial(record)
 
-    def finalize(self, outcome: str, reason: str) -> None:
+    def finalize(self, outcome: str, reason: str, undelivered: int = 0) -> None:
         """Write how the sweep stands into its event log and its record."""
-        self.state.stop(reason or outcome)
+        self.state.stop(reason or outcome, undelivered)
         self.plan.record.status = outcome
         self.plan.record.save()
 
@@ -280,7 +282,7 @@ class Sweep:
         with self.console.status("delivering to MLflow"):
             undelivered = tracking.close(outcome)
         self.tracking = None
-        self.finalize(outcome, stop.reason)
+        self.finalize(outcome, stop.reason, len(tracking.writer.lost))
         if not self.part:
             print_end(
                 self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
@@ -289,7 +291,7 @@ class Sweep:
         code = {"completed": COMPLETED, "failed": ALL_FAILED}.get(outcome)
         if code is None:
             code = TIME_SPENT if stop.planned else INTERRUPTED if stop.reason == "interrupted" else NEEDS_USER
-        return Result(code, records, test)
+        return Result(code, records, test, undelivered)
 
     def _test_trials(self, records: list[TrialRecord]) -> dict[str, dict[str, float]]:
         """Test metrics of the trials of a part of a group, also into their runs."""

@@ -107,10 +107,10 @@ def run_group(
             run.run()
             done = any(result.outcome == "done" for result in run.state.results.values())
             outcome, page = "completed" if done else "failed", run.tracking.page()
-            undelivered = run.close(outcome)
+            notes = [*run.undelivered, run.close(outcome)]
             table = run.table()
             files = ", ".join(kind.files(table)) + (" (and beside the sweep's leaderboard)" if kind.beside else "")
-            terminal.print_end(kind.blocks(table, console), table, run.state, files, undelivered, page, console)
+            terminal.print_end(kind.blocks(table, console), table, run.state, files, notes, page, console)
             return COMPLETED if done else ALL_FAILED
         except (Interrupted, KeyboardInterrupt):
             reason = stop.reason or "interrupted"
@@ -147,6 +147,7 @@ class GroupRun:
         self.state = GroupState(group.folder)
         self.ray = SharedRay()
         self.tracking: GroupTracking | None = None
+        self.undelivered: list[str] = []
 
     def open(self) -> None:
         """Load the scenario, take the group over, and say what it is.
@@ -204,7 +205,8 @@ class GroupRun:
     def _is_done(self, row: Row) -> bool:
         result = self.state.result(row.name)
         kept = all(ranks_path(self.group.folder, row.name, seed).exists() for seed in result.seeds)
-        return result.outcome == "done" and kept
+        folders = [self.group.sweep_folder(row.name, step) for step in ("search", "seeds")]
+        return result.outcome == "done" and kept and not any(SweepState(folder).undelivered for folder in folders)
 
     def _run_row(self, row: Row, place: str) -> None:
         """Search, train over seeds and test one row; how it ended goes to the event log."""
@@ -249,14 +251,14 @@ class GroupRun:
     def _sweep(
         self, row: Row, plan: Plan, data: SweepData, step: str, place: str, test: TestOfSeeds | None
     ) -> list[TrialRecord]:
-        """Run a sweep of the group to its end, unless it is completed; returns its trials.
+        """Run a sweep of the group to its end, unless it is completed and MLflow has all of it; returns its trials.
 
         Raises:
             Interrupted: it was asked to stop.
         """
-        record, backend = plan.record, self.backend
-        if record.status == "completed":
-            return list(SweepState(record.folder).records.values())
+        record, backend, state = plan.record, self.backend, SweepState(plan.record.folder)
+        if record.status == "completed" and not state.undelivered:
+            return list(state.records.values())
         record.folder.mkdir(parents=True, exist_ok=True)
         part = PartOfGroup(
             title=f"{self.group.name}   {row.name} on {record.scenario}   ({place}, {step})",
@@ -275,13 +277,15 @@ class GroupRun:
                 if parallel:
                     train = backend.train or (lambda sweep: sweep.train(parallel, self.stop))
                     train(sweep)
-                records = sweep.finish(self.stop).records
+                result = sweep.finish(self.stop)
             except BaseException as error:
                 sweep.leave(self.stop.reason or type(error).__name__)
                 self.ray.stop()
                 raise
+        if result.undelivered:
+            self.undelivered.append(f"{record.name}: {result.undelivered}")
         self.stop.check()
-        return records
+        return result.records
 
     @contextmanager
     def _trial_console(self) -> Iterator[Console]:

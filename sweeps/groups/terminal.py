@@ -46,13 +46,13 @@ def set_fact(group: Group) -> list[tuple[str, str]]:
 
 
 def print_end(
-    blocks: Sequence[Block], table: Table, state: GroupState, files: str, undelivered: str, page: str, console: Console
+    blocks: Sequence[Block], table: Table, state: GroupState, files: str, notes: Sequence[str], page: str, console: Console
 ) -> None:
     """The tables, what to know about them, where everything lies, and how to repeat what failed.
 
     Args:
         files: names of the files with the tables.
-        undelivered: what MLflow lacks.
+        notes: what MLflow lacks, a line each.
         page: where MLflow's pages show the runs, below the address of its server.
     """
     group = table.group
@@ -70,8 +70,8 @@ def print_end(
     took = f"in {text_format.duration(state.seconds)}"
     facts.add_row(group.kind, Text.assemble(group.name, " ", (group.status, f"bold {style}"), f" {took}"))
     facts.add_row("tables", f"{group.folder}/{files}")
-    if undelivered:
-        facts.add_row("note", undelivered)
+    for note in filter(None, notes):
+        facts.add_row("note", note)
     console.print(facts)
     if group.tracking_uri.startswith("http"):
         print_command(console, "browse", group.tracking_uri.rstrip("/") + page)

@@ -33,6 +33,7 @@ class SweepState:
         records: number -> record.
         tests: every evaluation on the test split: `trial`, `metrics`.
         seconds: running time of the sweep so far, interruptions left out.
+        undelivered: writes that the last driver could not deliver to MLflow.
         saved: called after every written event; tests kill the driver here.
     """
 
@@ -41,6 +42,7 @@ class SweepState:
         self.records: dict[int, TrialRecord] = {}
         self.tests: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self.undelivered = 0
         self.saved: Callable[[dict[str, Any]], None] = lambda event: None
         self._last_time: int | None = None
         for event in self.event_log.read():
@@ -129,9 +131,9 @@ class SweepState:
         """Store an evaluation on the test split."""
         self._write("tested", trial=record.number, metrics=metrics)
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: str, undelivered: int = 0) -> None:
         """The driver ends in order."""
-        self._write("stopped", reason=reason)
+        self._write("stopped", reason=reason, undelivered=undelivered)
 
     def epochs(self) -> Iterator[dict[str, Any]]:
         """All stored epoch events."""
@@ -189,6 +191,9 @@ class SweepState:
         record = self.records[event["trial"]]
         record.outcome, record.seconds = "failed", event["seconds"]
         record.error, record.kind = event["error"], event["kind"]
+
+    def _apply_stopped(self, event: dict[str, Any]) -> None:
+        self.undelivered = event.get("undelivered", 0)
 
     def _apply_tested(self, event: dict[str, Any]) -> None:
         self.tests.append({"trial": event["trial"], "metrics": event["metrics"]})

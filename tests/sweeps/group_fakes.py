@@ -38,10 +38,10 @@ def resume(kind, **options):
     return group
 
 
-def go(group, floor, data=None, mlflow=False, **more):
-    """Run a group; gives exit code and what was shown. Without `mlflow` its runs are kept nowhere."""
+def go(group, floor, data=None, mlflow=False, server=None, **more):
+    """Run a group; gives exit code and what was shown. Without `mlflow` its runs are kept by `server`, or nowhere."""
     out = io.StringIO()
-    client = None if mlflow else no_server
+    client = None if mlflow else no_server if server is None else lambda: server
     backend = GroupBackend(data=data or tiny_data(), train=floor.train, rank=floor.rank, client=client)
     console = Console(file=out, width=160, highlight=False, markup=False)
     code = run_group(KINDS[group.kind], group, console, backend=backend, **more)

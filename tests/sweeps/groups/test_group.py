@@ -2,11 +2,13 @@
 
 import pytest
 import yaml
-from group_fakes import Floor, go, make_sweep, plan, resume
+from group_fakes import Floor, go, make_sweep, no_server, plan, resume
 
 from llmemf.errors import InputError
 from sweeps.groups.encoders import Encoders
 from sweeps.groups.group import Group
+from sweeps.state.sweep_state import SweepState
+from sweeps.tracking import mlflow_writer
 
 SHARED = (
     "name", "requested", "scenario", "seeds", "seed", "data_root", "storage", "tracking_uri", "cpus_per_trial",
@@ -82,3 +84,20 @@ def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "comparison.yaml").write_text("kind: comparison\nnme: c1\n")
     with pytest.raises(InputError, match=r"comparison\.yaml.*'nme'"):
         Group.load("comparison", tmp_path)
+
+
+def test_writes_that_mlflow_missed_in_a_step_are_delivered_by_the_next_driver_once(monkeypatch):
+    monkeypatch.setattr(mlflow_writer, "FINAL_ATTEMPTS", 1)
+    server = no_server()
+    server.set_terminated.side_effect = ConnectionError("no answer")
+    group = plan("comparison", scenario="sample", name="g1", models=["sasrec"], trials_per_model=2, seeds=2)
+    code, text = go(group, Floor(), server=server)
+    assert code == 0 and text.count("not delivered") == 3, "the search, the seeds and the group"
+    assert SweepState(group.sweep_folder("sasrec", "seeds")).undelivered == 3, "two trials and the sweep"
+    names = []
+    for _ in range(2):
+        server, floor = no_server(), Floor()
+        code, text = go(resume("comparison"), floor, server=server)
+        assert code == 0 and not floor.trained and not floor.tests and "not delivered" not in text
+        names.append({call.kwargs["run_name"] for call in server.create_run.call_args_list})
+    assert {"g1--sasrec", "g1--sasrec--seeds"} < names[0] and names[1] == {"comparison g1"}
