@@ -46,7 +46,13 @@ def set_fact(group: Group) -> list[tuple[str, str]]:
 
 
 def print_end(
-    blocks: Sequence[Block], table: Table, state: GroupState, files: str, notes: Sequence[str], page: str, console: Console
+    blocks: Sequence[Block],
+    table: Table,
+    state: GroupState,
+    files: str,
+    notes: Sequence[str],
+    page: str,
+    console: Console,
 ) -> None:
     """The tables, what to know about them, where everything lies, and how to repeat what failed.
 
