@@ -17,45 +17,25 @@ from llmemf.models.llm_emf_config import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.plan import Options, plan_sweep
 from sweeps.core.settings import load_ablations, scenario_files
-from sweeps.groups import layout, plan, terminal
 from sweeps.groups.ablation_rows import MODEL, SECTIONS, STANDARD, ablation_rows, full_row
 from sweeps.groups.encoders import Encoders, find_encoders
 from sweeps.groups.group import Group, Row
-from sweeps.groups.kind import Kind
-from sweeps.groups.layout import Beside, Layout
-from sweeps.groups.paper_numbers import ABLATION, MOVIE_BOOK, PaperTable
-from sweeps.groups.plan import GroupOptions
-from sweeps.groups.render import Cell, Column, p_value, tex
-from sweeps.groups.table import Table, TableRow
+from sweeps.groups.kind import ALL_METRICS, CSV_CELLS, SAMPLED_AND_MRR, Field, Kind, paper_cell, paper_heading
+from sweeps.groups.notes import sampled_note
+from sweeps.groups.paper_numbers import ABLATION as TABLE_4
+from sweeps.groups.plan import (
+    GroupOptions,
+    checked_settings,
+    load_sweep,
+    named_sweep,
+    new_group,
+    of_best_trial,
+    used_scenario,
+)
+from sweeps.groups.render import Cell, Column, number, p_value, tex
+from sweeps.groups.table import OBJECTIVE, Table, TableRow
+from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import RECORD, SweepRecord, is_of_group
-
-
-def plan_ablation(options: GroupOptions, now: datetime.datetime) -> Group:
-    """Plan a new ablation.
-
-    Without `tune` and `from_sweep` the rows are fixed at the best configuration of the scenario's newest completed sweep.
-
-    Raises:
-        InputError: any mistake in options or scenario file, in one sentence.
-    """
-    if options.tune is not None and options.from_sweep is not None:
-        raise InputError("--tune and --from exclude each other: every row is searched, or all are fixed")
-    if options.from_sweep is None:
-        plan.used_scenario(options.scenario, options.root)
-    source = _tuned(options, now) if options.tune is not None else _fixed(options)
-    used, files = source["scenario"], scenario_files()
-    own = load_ablations(files[used]) if used in files else {}
-    where = f"{used}: ablations"
-    own = {name: plan.checked_settings(LLMEMFConfig, values, f"{where}: {name}") for name, values in own.items()}
-    taken = sorted(set(own) & set(STANDARD))
-    if taken:
-        raise InputError(f"{used}: ablations: {taken[0]!r} is a row that every scenario has: take another name")
-    known = [*STANDARD, *own]
-    for name in options.rows or []:
-        if name not in known:
-            raise InputError(f"--rows: unknown row {name!r}: {nearest(name, known)}; --dry-run lists all")
-    rows = [Row(name=name, model=MODEL) for name in known if options.rows is None or name in options.rows]
-    return plan.new_group("ablation", options, now, **source, rows=rows, trials=options.tune, facts={"own": own})
 
 
 def _tuned(options: GroupOptions, now: datetime.datetime) -> dict[str, Any]:
@@ -74,19 +54,19 @@ def _fixed(options: GroupOptions) -> dict[str, Any]:
     """Fields of the group where all rows have the configuration of a sweep's best trial."""
     storage = options.storage.resolve()
     if options.from_sweep is not None:
-        record = plan.named_sweep(options.from_sweep, storage, options.scenario)
+        record = named_sweep(options.from_sweep, storage, options.scenario)
     else:
         record = _newest_sweep(options, storage)
     if record.model != MODEL:
         raise InputError(f"--from {record.name}: an ablation is of {MODEL}, that sweep is of {record.model}")
-    return plan.of_best_trial(record, options)
+    return of_best_trial(record, options)
 
 
 def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     """The newest completed sweep of the scenario that stands alone."""
-    used = plan.used_scenario(options.scenario, options.root)
+    used = used_scenario(options.scenario, options.root)
     folders = [path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")]
-    records = [plan.load_sweep(storage, folder.name) for folder in folders if not is_of_group(storage, folder.name)]
+    records = [load_sweep(storage, folder.name) for folder in folders if not is_of_group(storage, folder.name)]
     found = [r for r in records if (r.scenario, r.model, r.status) == (used, MODEL, "completed")]
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)
@@ -96,22 +76,6 @@ def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     return max(found, key=lambda record: record.created)
 
 
-def finalize(group: Group, scenario: Scenario) -> None:
-    """Fix which features stand for what and which row is the full model; it is always among the rows.
-
-    Features that come later make a new ablation.
-
-    Raises:
-        InputError: not even the first row can run.
-    """
-    if group.facts.get("encoders") is None:
-        wanted = {kind: group.fixed.get(f"{kind}_encoder", "auto") for kind in ("text", "image")}
-        group.facts["encoders"] = find_encoders(scenario, **wanted).model_dump()
-    rows = ablation_rows(group, Encoders(**group.facts["encoders"]))
-    group.reference = full_row(rows)
-    group.rows = [row for name, row in rows.items() if name in (*group.names, group.reference)]
-
-
 def how(group: Group) -> str:
     """How the rows come to their configurations, in a few words."""
     if group.trials:
@@ -119,128 +83,149 @@ def how(group: Group) -> str:
     return f"every row fixed at the configuration of {group.origin}"
 
 
-def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
-    """What a dry run says about the group, line by line."""
-    said = [terminal.data_fact(group, scenario)]
-    if found := group.facts.get("encoders"):
-        named = {"text": found["text"], "text with LLM text": found["llm"], "image": found["image"]}
-        said.append(("features", ", ".join(f"{kind} by {name}" for kind, name in named.items() if name) or "none"))
-        said.append(("full model", f"row {group.reference}: {group.row(group.reference).title!r}"))
-    return [
-        *said,
-        ("rows", f"{how(group)}; {text_format.plural(len(group.seeds), 'seed')}, each tested once"),
-        ("shared", text_format.settings(group.fixed)),
-        *terminal.set_fact(group),
-    ]
+class Ablation(Kind):
+    """Rows are variants of LLM-EMF, tested against its full model."""
 
-
-def params(group: Group) -> dict[str, object]:
-    """Further parameters of the group's run in MLflow."""
-    configuration = f"tuned, {group.trials} trials" if group.trials else group.origin
-    return {"full_model": group.reference, "configuration": configuration}
-
-
-def paper_value(paper: PaperTable, row: str, domain: str, metric: str) -> float | None:
-    """Its table 4: MRR of X in Movie-Book."""
-    of_table4 = paper is MOVIE_BOOK and (domain, metric) == (MOVIE_BOOK.domains[0], "mrr")
-    return ABLATION.get(row) if of_table4 else None
-
-
-def _has_paper(table: Table, domain: str) -> bool:
-    return table.paper is MOVIE_BOOK and domain == table.domains[0]
-
-
-def beside(table: Table, domain: str) -> list[Beside]:
-    """Distance of the mean MRR from the full model's in points of percent, p over cases and over seeds, the paper's MRR."""
-    metric = f"test/{domain}/mrr"
-
-    def difference(row: TableRow) -> Cell:
-        test = row.case_tests.get(metric)
-        return Cell("-" if test is None else f"{100 * test.difference:+.2f}", "signed")
-
-    def p_cases(row: TableRow) -> Cell:
-        return Cell(p_value(row.case_tests.get(metric)))
-
-    def p_seeds(row: TableRow) -> Cell:
-        return Cell(p_value(row.seed_tests.get(metric)))
-
-    columns = [
-        Beside("difference (MRR)", difference, Column("MRR\ndifference"), "Difference"),
-        Beside("p, cases", p_cases, Column("p\ncases"), "$p$, cases"),
-        Beside("p, seeds", p_seeds, Column("p\nseeds"), "$p$, seeds"),
-    ]
-    # All blocks of LaTeX have the columns of the first.
-    if _has_paper(table, table.domains[0]):
-        heading = layout.paper_heading(table, " MRR")
-        column = Column("paper\nMRR" if table.same_data else "paper MRR\n(other data)", wrap=True, style="dim")
-        here = _has_paper(table, domain)
-        cell = partial(layout.paper_cell, domain=domain, metric="mrr")
-        columns.append(Beside(heading if here else "", cell, column if here else None, tex(heading)))
-    return columns
-
-
-def csv_facts(table: Table, row: TableRow) -> dict[str, object]:
-    """What the lines of a row have in common."""
-    return {**layout.row_facts(row), "group": row.row.section, "full_model": int(row.name == table.group.reference)}
-
-
-def label(table: Table, row: TableRow) -> str:
-    """A row as the terminal writes it."""
-    return row.row.title.partition(" (")[0] + (" (full)" if row.name == table.group.reference else "")
-
-
-LAYOUT = Layout(
-    subtitle=lambda table: f"LLM-EMF on scenario `{table.scenario.name}`.",
-    caption=lambda table: f"Ablation of LLM-EMF on {tex(table.scenario.name)}.",
-    last=layout.rows_block,
-    beside=beside,
-    csv_columns=(
-        "row", "title", "group", "full_model", "outcome", *layout.CSV_CELLS, "difference", "p", "p_holm", "p_seeds",
+    name = "ablation"
+    papers = (TABLE_4,)
+    sections = SECTIONS
+    csv_columns = (
+        "row", "title", "group", "full_model", "outcome", *CSV_CELLS, "difference", "p", "p_holm", "p_seeds",
         "p_seeds_holm", "paper", "paper_data", "validation", "validation_spread", "settings", "reason",
-    ),
-    csv_facts=csv_facts,
-    variants=((layout.ALL_COLUMNS, 2), (layout.SAMPLED_AND_MRR, 2), ((("test", "mrr"), ("test", "ndcg_10")), 2)),
-    sections=SECTIONS,
-    label=label,
-    validation=True,
-    last_in_terminal=False,
-)  # fmt: skip
+    )  # fmt: skip
+    variants = ((ALL_METRICS, 2), (SAMPLED_AND_MRR, 2), ((("test", "mrr"), ("test", "ndcg_10")), 2))
+    rows_in_terminal = False
 
+    def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
+        """A new ablation; without `tune` and `from_sweep` at the best configuration of the newest completed sweep.
 
-def annotate(table: Table) -> None:
-    """The full model's mark, and what a reader of the table must know."""
-    group, done = table.group, table.done
-    for row in table.rows:
-        row.heading = row.row.title + (" (full model)" if row.name == group.reference else "")
-    table.notes = [
-        (
+        Raises:
+            InputError: any mistake in options or scenario file, in one sentence.
+        """
+        if options.tune is not None and options.from_sweep is not None:
+            raise InputError("--tune and --from exclude each other: every row is searched, or all are fixed")
+        if options.from_sweep is None:
+            used_scenario(options.scenario, options.root)
+        source = _tuned(options, now) if options.tune is not None else _fixed(options)
+        used, files = source["scenario"], scenario_files()
+        own = load_ablations(files[used]) if used in files else {}
+        where = f"{used}: ablations"
+        own = {name: checked_settings(LLMEMFConfig, values, f"{where}: {name}") for name, values in own.items()}
+        taken = sorted(set(own) & set(STANDARD))
+        if taken:
+            raise InputError(f"{used}: ablations: {taken[0]!r} is a row that every scenario has: take another name")
+        known = [*STANDARD, *own]
+        for name in options.rows or []:
+            if name not in known:
+                raise InputError(f"--rows: unknown row {name!r}: {nearest(name, known)}; --dry-run lists all")
+        rows = [Row(name=name, model=MODEL) for name in known if options.rows is None or name in options.rows]
+        return new_group(self.name, options, now, **source, rows=rows, trials=options.tune, facts={"own": own})
+
+    def finalize(self, group: Group, scenario: Scenario) -> None:
+        """Fix which features stand for what and which row is the full model; it is always among the rows.
+
+        Features that come later make a new ablation.
+
+        Raises:
+            InputError: not even the first row can run.
+        """
+        if group.facts.get("encoders") is None:
+            wanted = {kind: group.fixed.get(f"{kind}_encoder", "auto") for kind in ("text", "image")}
+            group.facts["encoders"] = find_encoders(scenario, **wanted).model_dump()
+        rows = ablation_rows(group, Encoders(**group.facts["encoders"]))
+        group.reference = full_row(rows)
+        group.rows = [row for name, row in rows.items() if name in (*group.names, group.reference)]
+
+    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+        said = [data_fact(group, scenario)]
+        if found := group.facts.get("encoders"):
+            named = {"text": found["text"], "text with LLM text": found["llm"], "image": found["image"]}
+            said.append(("features", ", ".join(f"{kind} by {name}" for kind, name in named.items() if name) or "none"))
+            said.append(("full model", f"row {group.reference}: {group.row(group.reference).title!r}"))
+        return [
+            *said,
+            ("rows", f"{how(group)}; {text_format.plural(len(group.seeds), 'seed')}, each tested once"),
+            ("shared", text_format.settings(group.fixed)),
+            *set_fact(group),
+        ]
+
+    def params(self, group: Group) -> dict[str, object]:
+        configuration = f"tuned, {group.trials} trials" if group.trials else group.origin
+        return {"full_model": group.reference, "configuration": configuration}
+
+    def subtitle(self, table: Table) -> str:
+        return f"LLM-EMF on scenario `{table.scenario.name}`."
+
+    def caption(self, table: Table) -> str:
+        return f"Ablation of LLM-EMF on {tex(table.scenario.name)}."
+
+    def label(self, table: Table, row: TableRow) -> str:
+        return row.row.title.partition(" (")[0] + (" (full)" if row.name == table.group.reference else "")
+
+    def fields(self, table: Table, domain: str) -> list[Field]:
+        validation = Field(lambda row: Cell(number(row.cells.get(OBJECTIVE), 4)), terminal=Column("\nvalidation"))
+        return [validation, *super().fields(table, domain)]
+
+    def beside(self, table: Table, domain: str) -> list[Field]:
+        """Distance of the mean MRR from the full model's in points of percent, p over cases and seeds, the paper's MRR."""
+        metric = f"test/{domain}/mrr"
+
+        def difference(row: TableRow) -> Cell:
+            test = row.case_tests.get(metric)
+            return Cell("-" if test is None else f"{100 * test.difference:+.2f}", "signed")
+
+        def p_cases(row: TableRow) -> Cell:
+            return Cell(p_value(row.case_tests.get(metric)))
+
+        def p_seeds(row: TableRow) -> Cell:
+            return Cell(p_value(row.seed_tests.get(metric)))
+
+        fields = [
+            Field(difference, "difference (MRR)", "Difference", Column("MRR\ndifference")),
+            Field(p_cases, "p, cases", "$p$, cases", Column("p\ncases")),
+            Field(p_seeds, "p, seeds", "$p$, seeds", Column("p\nseeds")),
+        ]
+        # All blocks of LaTeX have the columns of the first.
+        if table.paper:
+            heading = paper_heading(table, " MRR")
+            column = Column("paper\nMRR" if table.same_data else "paper MRR\n(other data)", wrap=True, style="dim")
+            here, cell = domain == table.domains[0], partial(paper_cell, domain=domain, metric="mrr")
+            fields.append(Field(cell, heading if here else "", tex(heading), column if here else None))
+        return fields
+
+    def csv_facts(self, table: Table, row: TableRow) -> dict[str, object]:
+        full = int(row.name == table.group.reference)
+        return {**super().csv_facts(table, row), "group": row.row.section, "full_model": full}
+
+    def annotate(self, table: Table) -> None:
+        group, done = table.group, table.done
+        for row in table.rows:
+            row.heading = row.row.title + (" (full model)" if row.name == group.reference else "")
+        protocol = (
             f"In percent: mean and standard deviation over {text_format.plural(len(group.seeds), 'seed')}; {how(group)}. Each "
-            "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and spread over seeds."
-        ),
-        layout.sampled_note(table),
-    ]
-    if len(done) > 1:
-        table.notes.append(
-            "Difference and p: against the full model, MRR, sampled; paired two-sided t-tests with Holm's correction for the "
-            f"{text_format.plural(len(done) - 1, 'row')} of a domain. Over cases (the reciprocal rank of a case averaged over "
-            "seeds): would these trained models differ for other users? Over seeds: would other seeds give the same answer? "
-            "A difference stands where both are small; over few seeds only large ones can be."
+            "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and spread over "
+            "seeds."
         )
-    if group.trials is None:
-        table.notes.append(
-            "Rows keep the full model's configuration; one that was tuned for itself might do better (--tune N gives every "
-            "row a search of its own)."
-        )
-    if _has_paper(table, table.domains[0]):
-        text = f"{layout.paper_heading(table, ' MRR')}: as printed in LLM-EMF's table 4, by its authors."
-        if not table.same_data:
-            text += " This scenario has other sizes: the numbers do not stand beside each other."
-        table.notes.append(text)
-    table.notes += [f"{row.row.title} {row.state}: {row.result.reason}." for row in table.rows if row.result.reason]
-    table.notes += next((row.result.notes for row in done if row.name == group.reference), [])
+        table.notes = [protocol, sampled_note(table)]
+        if len(done) > 1:
+            table.notes.append(
+                "Difference and p: against the full model, MRR, sampled; paired two-sided t-tests with Holm's correction for "
+                f"the {text_format.plural(len(done) - 1, 'row')} of a domain. Over cases (the reciprocal rank of a case "
+                "averaged over seeds): would these trained models differ for other users? Over seeds: would other seeds give "
+                "the same answer? A difference stands where both are small; over few seeds only large ones can be."
+            )
+        if group.trials is None:
+            table.notes.append(
+                "Rows keep the full model's configuration; one that was tuned for itself might do better (--tune N gives "
+                "every row a search of its own)."
+            )
+        if table.paper:
+            text = f"{paper_heading(table, ' MRR')}: as printed in LLM-EMF's table 4, by its authors."
+            if not table.same_data:
+                text += " This scenario has other sizes: the numbers do not stand beside each other."
+            table.notes.append(text)
+        table.notes += [f"{row.row.title} {row.state}: {row.result.reason}." for row in table.rows if row.result.reason]
+        table.notes += next((row.result.notes for row in done if row.name == group.reference), [])
 
 
-KIND = Kind(
-    "ablation", plan_ablation, facts, params, LAYOUT.files, LAYOUT.blocks, annotate, finalize=finalize, paper=paper_value,
-    print_rows=partial(terminal.print_rows, sections=SECTIONS),
-)  # fmt: skip
+KIND = Ablation()

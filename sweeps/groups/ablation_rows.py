@@ -7,7 +7,7 @@ others change the full model, which is the richest row of table 4 that this scen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from llmemf import text_format
 from llmemf.config import TrialConfig, build_config
@@ -168,13 +168,13 @@ def _problem(group: Group, row: Row, known: dict[str, Row]) -> str:
     return ""
 
 
-def _typical(group: Group, row: Row) -> tuple[TrialConfig, list[str]]:
+def _typical(group: Group, row: Row) -> tuple[LLMEMFConfig, list[str]]:
     """A configuration of the row, and what its search varies."""
     if group.trials is None:
         values = {"model": MODEL, "seed": group.seed, **group.config_of(row)}
         return build_config(LLMEMFConfig, values, where=row.name), []
     plan = plan_new_search(group, row)
-    return plan.configs[0], list(plan.space.varied_keys)
+    return cast(LLMEMFConfig, plan.configs[0]), list(plan.space.varied_keys)
 
 
 def effective_config(config: TrialConfig) -> dict[str, Any]:

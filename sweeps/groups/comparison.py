@@ -22,9 +22,9 @@ from sweeps.core.settings import IMMUTABLE_SETTINGS, SHARED_SETTINGS, as_values,
 from sweeps.core.summary import describe_resources
 from sweeps.core.sweep_data import load_data
 from sweeps.groups.group import Group, Row
-from sweeps.groups.kind import Kind
-from sweeps.groups.layout import CSV_CELLS, Layout, paper_heading, protocol_notes, row_line, row_notes
-from sweeps.groups.paper_numbers import OWN_PAPER, PaperTable, in_table_order, shown_name
+from sweeps.groups.kind import CSV_CELLS, Kind, paper_heading
+from sweeps.groups.notes import protocol_notes, row_notes
+from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, OWN_PAPER, in_table_order, shown_name
 from sweeps.groups.plan import GroupOptions, new_group, of_scenario, plan_search
 from sweeps.groups.render import Block, Cell, Column, facts_table, rich_table, tex
 from sweeps.groups.table import Table, TableRow
@@ -32,31 +32,6 @@ from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import SweepSettings
 
 DEFAULT_TRIALS = 20
-
-
-def plan_comparison(options: GroupOptions, now: datetime.datetime) -> Group:
-    """Plan a new comparison.
-
-    Raises:
-        InputError: any mistake in options or scenario file, in one sentence.
-    """
-    values, shared = of_scenario(options)
-    shared |= {key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values}
-    rows, trials = [Row(name=name, model=name) for name in _checked_models(options.models)], options.trials_per_model
-    group = new_group("comparison", options, now, **shared, rows=rows, trials=trials or DEFAULT_TRIALS)
-    fill_rows(group)
-    return group
-
-
-def add_systems(group: Group, models: list[str] | None) -> None:
-    """Further systems for a stored comparison.
-
-    Raises:
-        InputError: there is no such system.
-    """
-    names = [*group.names, *(_checked_models(models) if models else [])]
-    group.rows = [Row(name=name, model=name) for name in in_table_order(list(dict.fromkeys(names)))]
-    fill_rows(group)
 
 
 def _checked_models(models: list[str] | None) -> list[str]:
@@ -67,7 +42,7 @@ def _checked_models(models: list[str] | None) -> list[str]:
     return in_table_order(list(dict.fromkeys(models or MODELS)))
 
 
-def fill_rows(group: Group, scenario: Scenario | None = None) -> None:
+def fill_rows(group: Group) -> None:
     """Check every `--set` (KEY=VALUE is for all systems that have the setting, MODEL.KEY=VALUE for one) and fill the rows.
 
     Raises:
@@ -118,30 +93,10 @@ def _filled(group: Group, model: str) -> Row:
     return Row(name=model, title=shown_name(model), model=model, overrides=fixed, space=space)
 
 
-def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
-    """What a dry run says about the group, line by line."""
-    stopping = "ASHA stops the laggards" if group.scheduler == "asha" else "none is stopped early"
-    budget = f"at most {group.trials} trials ({group.search}, {stopping}) of at most "
-    seeds = f"then {text_format.plural(len(group.seeds), 'seed')} of the chosen configuration, each tested once"
-    return [
-        data_fact(group, scenario),
-        ("systems", f"{len(group.rows)}: {', '.join(row.title for row in group.rows)}"),
-        ("each", f"{budget}{text_format.plural(group.fixed['epochs'], 'epoch')}, {seeds}"),
-        ("common", text_format.settings(group.fixed)),
-        *set_fact(group),
-    ]
-
-
-def line(table: Table, row: TableRow, place: int, earlier: bool) -> Text:
-    """One line of progress: what became of a row."""
-    how = ""
-    if row.result.outcome == "done":
-        cost, seeds = costs(row), text_format.plural(len(row.result.seeds), "seed")
-        parameters = _count(row.result.parameters)
-        how = f"{cost['trials']} trials, {seeds}, {cost['training time']} training each, {parameters} parameters"
-    return row_line(table, row, place, earlier, how, title=True)
-
-
+TIMES = (
+    "Search time: of all trials together, as long as they held their places. Training time: of one seed's training steps, "
+    "mean over seeds. Trials may have run beside one another, so times compare only on a quiet machine."
+)
 COSTS = ("trials", "search time", "seeds", "training time", "epochs best/run", "parameters", "chosen")
 
 
@@ -173,107 +128,6 @@ def _count(parameters: int | None) -> str:
     return str(parameters)
 
 
-TIMES = (
-    "Search time: of all trials together, as long as they held their places. Training time: of one seed's training steps, "
-    "mean over seeds. Trials may have run beside one another, so times compare only on a quiet machine."
-)
-
-
-def costs_block(table: Table, width: int | None = None) -> Block:
-    """How each system came to its numbers; `width` is None for the page."""
-    narrow = width is not None and width < 140
-    block = Block("Costs", [Column("system" if width is None else "costs", right=False)], remark=TIMES)
-    for name in COSTS[:-1]:
-        block.columns.append(Column(name.replace(" ", "\n") if narrow else name))
-    block.columns.append(Column("chosen", right=False, wrap=True))
-    for row in table.rows:
-        texts = costs(row)
-        if narrow:
-            texts["trials"] = texts["trials"].replace(" stopped early)", " stopped)")
-        block.lines.append([Cell(row.row.title if width else row.heading), *map(Cell, texts.values())])
-    return block
-
-
-def csv_facts(table: Table, row: TableRow) -> dict[str, object]:
-    """What the lines of a system have in common."""
-    result, outcome = row.result, row.result.outcome or "waiting"
-    shared: dict[str, object] = {
-        "model": row.name,
-        "system": row.row.title,
-        "status": result.status,
-        "outcome": outcome,
-        "reason": result.reason,
-    }
-    if outcome != "done" or not result.seeds:
-        return shared
-    return shared | {
-        "parameters": result.parameters,
-        "training_seconds": result.mean("seconds"),
-        "search_seconds": result.search.get("seconds"),
-        "search_trials": result.search.get("trials"),
-        "best_epoch": result.mean("best_epoch"),
-        "epochs_run": result.mean("epochs_run"),
-    }
-
-
-LAYOUT = Layout(
-    subtitle=lambda table: f"Scenario `{table.scenario.name}`.",
-    caption=lambda table: f"Systems on {tex(table.scenario.name)}.",
-    last=costs_block,
-    csv_columns=(
-        "model", "system", "status", "outcome", *CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against", "difference",
-        "parameters", "training_seconds", "search_seconds", "search_trials", "best_epoch", "epochs_run", "reason",
-    ),
-    csv_facts=csv_facts,
-)  # fmt: skip
-
-
-def annotate(table: Table) -> None:
-    """Headings with how a system relates to its source, and what a reader of the table must know."""
-    for row in table.rows:
-        status = row.result.status
-        row.heading = row.row.title + (f" ({status})" if status not in ("", "faithful") else "")
-    group, scenario, done = table.group, table.scenario, table.done
-    table.notes = protocol_notes(
-        table,
-        f"In percent: mean and standard deviation over {text_format.plural(len(group.seeds), 'seed')} of the configuration "
-        f"that {group.trials} trials at most chose on validation, the same budget for every system. Each seed was tested "
-        "once, at its best validation epoch. Bold: best; underlined: second.",
-    )
-    if table.paper is not None:
-        paper = table.paper
-        text = (
-            f"{paper_heading(table)}: as printed in LLM-EMF's table of {paper.title}, by its authors, one run, "
-            "candidates not stated there (999 where it repeats C2DSR's table)."
-        )
-        if not table.same_data:
-            text += (
-                f" That data has {paper.num_items[0]:,} + {paper.num_items[1]:,} items and {paper.num_train:,} training "
-                f"sequences, this one {scenario.num_x:,} + {scenario.num_y:,} and {len(scenario.train):,}: the numbers do "
-                "not stand beside each other."
-            )
-        own = [row.row.title for row in table.rows if row.name in OWN_PAPER & paper.rows.keys()]
-        table.notes.append(text)
-        table.notes += [
-            f"{name}: the paper's column is from its own paper; LLM-EMF's tables leave it out." for name in own
-        ]
-    if any(row.heading == row.row.title for row in done):
-        table.notes.append("A system without a remark in brackets is written faithfully from its source.")
-    table.notes += row_notes(table)
-
-
-def extend(group: Group, models: list[str] | None) -> None:
-    """Add further systems, and check that one of all can run.
-
-    Raises:
-        InputError: there is no such system, or none can run.
-    """
-    add_systems(group, models)
-    _, problems = _searches(group, with_data=False)
-    if len(problems) == len(group.rows):
-        raise InputError(problems[group.names[0]])
-
-
 def _searches(group: Group, *, with_data: bool) -> tuple[dict[str, Plan], dict[str, str]]:
     """The planned search of every system, and the reason of each that cannot run, as far as this is known without data."""
     plans, problems = {}, {}
@@ -287,36 +141,159 @@ def _searches(group: Group, *, with_data: bool) -> tuple[dict[str, Plan], dict[s
     return plans, problems
 
 
-def print_plan(group: Group, scenario: Scenario | None, console: Console) -> None:
-    """Every system with its space and trials, or why it cannot run, and where it comes from."""
-    columns = [Column("system", right=False), Column("status", right=False), Column("trials"), Column("seeds")]
-    block = Block("", [*columns, Column("searched", right=False, wrap=True)])
-    plans, problems = _searches(group, with_data=scenario is not None)
-    parallel = room(next(iter(plans.values())).record)[0]
-    able = {name: plan for name, plan in plans.items() if name not in problems}
-    seeds = {row.name: 1 if model_class(row.name).closed_form else len(group.seeds) for row in group.rows}
-    for row in group.rows:
-        texts = [row.title, model_class(row.name).status]
-        if plan := able.get(row.name):
-            texts += [str(plan.trials), str(seeds[row.name]), ", ".join(plan.space.varied_keys) or "nothing"]
-            block.lines.append([*map(Cell, texts)])
-        else:
-            problem = Cell(f"cannot run: {problems[row.name]}", "cannot run")
-            block.lines.append([*map(Cell, [*texts, "-", "-"]), problem])
-    console.print(rich_table(block))
-    total = sum(plan.trials for plan in able.values())
-    text = f"\n{text_format.plural(total, 'trial')} of searches, {sum(seeds[name] for name in able)} of seeds"
-    console.print(text + (f"; {describe_resources(next(iter(able.values())), parallel)}" if able else ""))
-    sources = facts_table()
-    for row in group.rows:
-        if source := model_class(row.name).source:
-            sources.add_row(row.title, Text(source))
-    if sources.row_count:
-        console.print()
-        console.print(sources)
+class Comparison(Kind):
+    """Rows are systems, each searched over its own space."""
+
+    name = "comparison"
+    papers = (FOOD_KITCHEN, MOVIE_BOOK)
+    line_name = "title"
+    csv_columns = (
+        "model", "system", "status", "outcome", *CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against", "difference",
+        "parameters", "training_seconds", "search_seconds", "search_trials", "best_epoch", "epochs_run", "reason",
+    )  # fmt: skip
+
+    def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
+        values, shared = of_scenario(options)
+        shared |= {
+            key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values
+        }
+        rows, trials = (
+            [Row(name=name, model=name) for name in _checked_models(options.models)],
+            options.trials_per_model,
+        )
+        group = new_group(self.name, options, now, **shared, rows=rows, trials=trials or DEFAULT_TRIALS)
+        fill_rows(group)
+        return group
+
+    def extend(self, group: Group, models: list[str] | None) -> None:
+        names = [*group.names, *(_checked_models(models) if models else [])]
+        group.rows = [Row(name=name, model=name) for name in in_table_order(list(dict.fromkeys(names)))]
+        fill_rows(group)
+        _, problems = _searches(group, with_data=False)
+        if len(problems) == len(group.rows):
+            raise InputError(problems[group.names[0]])
+
+    def finalize(self, group: Group, scenario: Scenario) -> None:
+        fill_rows(group)
+
+    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+        stopping = "ASHA stops the laggards" if group.scheduler == "asha" else "none is stopped early"
+        budget = f"at most {group.trials} trials ({group.search}, {stopping}) of at most "
+        seeds = f"then {text_format.plural(len(group.seeds), 'seed')} of the chosen configuration, each tested once"
+        return [
+            data_fact(group, scenario),
+            ("systems", f"{len(group.rows)}: {', '.join(row.title for row in group.rows)}"),
+            ("each", f"{budget}{text_format.plural(group.fixed['epochs'], 'epoch')}, {seeds}"),
+            ("common", text_format.settings(group.fixed)),
+            *set_fact(group),
+        ]
+
+    def params(self, group: Group) -> dict[str, object]:
+        return {"trials_per_model": group.trials}
+
+    def how(self, row: TableRow) -> str:
+        cost, parameters = costs(row), _count(row.result.parameters)
+        return f"{cost['trials']} trials, {super().how(row)}, {cost['training time']} training each, {parameters} parameters"
+
+    def caption(self, table: Table) -> str:
+        return f"Systems on {tex(table.scenario.name)}."
+
+    def last_block(self, table: Table, width: int | None = None) -> Block:
+        """How each system came to its numbers; `width` is None for the page."""
+        narrow = width is not None and width < 140
+        block = Block("Costs", [Column("system" if width is None else "costs", right=False)], remark=TIMES)
+        for name in COSTS[:-1]:
+            block.columns.append(Column(name.replace(" ", "\n") if narrow else name))
+        block.columns.append(Column("chosen", right=False, wrap=True))
+        for row in table.rows:
+            texts = costs(row)
+            if narrow:
+                texts["trials"] = texts["trials"].replace(" stopped early)", " stopped)")
+            block.lines.append([Cell(row.row.title if width else row.heading), *map(Cell, texts.values())])
+        return block
+
+    def csv_facts(self, table: Table, row: TableRow) -> dict[str, object]:
+        result, outcome = row.result, row.result.outcome or "waiting"
+        shared: dict[str, object] = {
+            "model": row.name,
+            "system": row.row.title,
+            "status": result.status,
+            "outcome": outcome,
+            "reason": result.reason,
+        }
+        if outcome != "done" or not result.seeds:
+            return shared
+        return shared | {
+            "parameters": result.parameters,
+            "training_seconds": result.mean("seconds"),
+            "search_seconds": result.search.get("seconds"),
+            "search_trials": result.search.get("trials"),
+            "best_epoch": result.mean("best_epoch"),
+            "epochs_run": result.mean("epochs_run"),
+        }
+
+    def annotate(self, table: Table) -> None:
+        for row in table.rows:
+            status = row.result.status
+            row.heading = row.row.title + (f" ({status})" if status not in ("", "faithful") else "")
+        table.notes = protocol_notes(
+            table,
+            f"In percent: mean and standard deviation over {text_format.plural(len(table.group.seeds), 'seed')} of the "
+            f"configuration that {table.group.trials} trials at most chose on validation, the same budget for every system. "
+            "Each seed was tested once, at its best validation epoch. Bold: best; underlined: second.",
+        )
+        table.notes += _paper_notes(table)
+        if any(row.heading == row.row.title for row in table.done):
+            table.notes.append("A system without a remark in brackets is written faithfully from its source.")
+        table.notes += row_notes(table)
+
+    def print_rows(self, group: Group, scenario: Scenario | None, console: Console) -> None:
+        """Every system with its space and trials, or why it cannot run, and where it comes from."""
+        columns = [Column("system", right=False), Column("status", right=False), Column("trials"), Column("seeds")]
+        block = Block("", [*columns, Column("searched", right=False, wrap=True)])
+        plans, problems = _searches(group, with_data=scenario is not None)
+        parallel = room(next(iter(plans.values())).record)[0]
+        able = {name: plan for name, plan in plans.items() if name not in problems}
+        seeds = {row.name: 1 if model_class(row.name).closed_form else len(group.seeds) for row in group.rows}
+        for row in group.rows:
+            texts = [row.title, model_class(row.name).status]
+            if plan := able.get(row.name):
+                texts += [str(plan.trials), str(seeds[row.name]), ", ".join(plan.space.varied_keys) or "nothing"]
+                block.lines.append([*map(Cell, texts)])
+            else:
+                problem = Cell(f"cannot run: {problems[row.name]}", "cannot run")
+                block.lines.append([*map(Cell, [*texts, "-", "-"]), problem])
+        console.print(rich_table(block))
+        total = sum(plan.trials for plan in able.values())
+        text = f"\n{text_format.plural(total, 'trial')} of searches, {sum(seeds[name] for name in able)} of seeds"
+        console.print(text + (f"; {describe_resources(next(iter(able.values())), parallel)}" if able else ""))
+        sources = facts_table()
+        for row in group.rows:
+            if source := model_class(row.name).source:
+                sources.add_row(row.title, Text(source))
+        if sources.row_count:
+            console.print()
+            console.print(sources)
 
 
-KIND = Kind(
-    "comparison", plan_comparison, facts, lambda group: {"trials_per_model": group.trials}, LAYOUT.files, LAYOUT.blocks,
-    annotate, extend, fill_rows, PaperTable.value, line, print_plan,
-)  # fmt: skip
+def _paper_notes(table: Table) -> list[str]:
+    """Under which conditions the paper's numbers were measured."""
+    paper, scenario = table.paper, table.scenario
+    if paper is None:
+        return []
+    text = (
+        f"{paper_heading(table)}: as printed in LLM-EMF's table of {paper.title}, by its authors, one run, "
+        "candidates not stated there (999 where it repeats C2DSR's table)."
+    )
+    if not table.same_data:
+        text += (
+            f" That data has {paper.num_items[0]:,} + {paper.num_items[1]:,} items and {paper.num_train:,} training "
+            f"sequences, this one {scenario.num_x:,} + {scenario.num_y:,} and {len(scenario.train):,}: the numbers do "
+            "not stand beside each other."
+        )
+    own = [row.row.title for row in table.rows if row.name in OWN_PAPER & paper.rows.keys()]
+    note = "the paper's column is from its own paper; LLM-EMF's tables leave it out."
+    return [text, *(f"{name}: {note}" for name in own)]
+
+
+KIND = Comparison()

@@ -39,7 +39,8 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     Args:
         text, image: the encoders that the configuration names; `auto` is read as in training.
     """
-    name, found, chosen = scenario.name, Encoders(), {}
+    name, found = scenario.name, Encoders()
+    chosen: dict[str, str] = {}
     matrices: dict[str, dict[str, Any]] = {"text": {}, "image": {}}
     for folder in feature_folders(scenario):
         kind, _, encoder = folder.name.partition(".")
@@ -49,7 +50,7 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     for kind, wanted in (("text", text), ("image", image)):
         present = sorted(matrices[kind])
         root = (scenario.folder or Path()) / "features"
-        chosen[kind] = choose_encoder(root, kind, present) if wanted == "auto" else wanted
+        chosen[kind] = (choose_encoder(root, kind, present) or "") if wanted == "auto" else wanted
         if not present:
             found.problems[kind] = f"scenario {name!r} has no {kind} features"
         elif chosen[kind] not in present:

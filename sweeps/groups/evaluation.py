@@ -70,7 +70,8 @@ def save_ranks(path: Path, ranks: dict[str, np.ndarray]) -> None:
     order = np.argsort(ranks["case"], kind="stable")
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **{key: ranks[key][order] for key in ARRAYS})
+        arrays: dict[str, Any] = {key: ranks[key][order] for key in ARRAYS}
+        np.savez_compressed(file, **arrays)
 
 
 def load_ranks(path: Path) -> dict[str, np.ndarray]:

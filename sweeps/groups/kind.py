@@ -1,57 +1,337 @@
-"""What is special about groups of one kind, as plain functions and data; everything else is common to all kinds."""
+"""What is special about groups of one kind, as one small class; everything else is common to all kinds.
+
+The table of a group is one block per domain with the test metrics of all rows. What a kind shows beside them is a list of
+fields, each of which says how it looks on the page, in LaTeX and in the terminal.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.text import Text
 
+from llmemf import text_format
 from llmemf.scenarios.scenario import Scenario
-from sweeps.groups import layout, terminal
-from sweeps.groups.group import Group
-from sweeps.groups.paper_numbers import PaperTable
-from sweeps.groups.plan import Planner
-from sweeps.groups.render import Block
-from sweeps.groups.table import Table, TableRow
+from sweeps.groups import terminal
+from sweeps.groups.group import BEST, Group
+from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable
+from sweeps.groups.plan import GroupOptions
+from sweeps.groups.render import (
+    TERMINAL,
+    Block,
+    Cell,
+    Column,
+    csv_text,
+    latex,
+    markdown,
+    number,
+    p_value,
+    rich_table,
+    tex,
+)
+from sweeps.groups.significance import Test
+from sweeps.groups.table import OBJECTIVE, RANKINGS, Table, TableRow
 
-
-def _nothing(group: Group, value: object) -> None:
-    """For kinds that have nothing to add."""
+HEADINGS = {"mrr": "MRR", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
+SHORT = {"mrr": "MRR", "ndcg_5": "N@5", "ndcg_10": "N@10"}
+AMONG = {"test": "sampled", "test_full": "all items"}
+ALL_METRICS = [(ranking, metric) for ranking in RANKINGS for metric in PAPER_METRICS]
+SAMPLED = [("test", metric) for metric in PAPER_METRICS]
+SAMPLED_AND_MRR = [*SAMPLED, ("test_full", "mrr")]
+CSV_CELLS = ("domain", "ranked_among", "metric", "mean", "spread", "seeds", "values")
 
 
 @dataclass(frozen=True)
+class Field:
+    """A column of the table in one domain: its heading on the page, in LaTeX and in the terminal, empty where it is not shown.
+
+    Attributes:
+        over: what stands above its heading in LaTeX, None where that of an earlier column spans this one.
+        metric: ranking and metric, of a test metric.
+    """
+
+    cell: Callable[[TableRow], Cell]
+    page: str = ""
+    latex: str = ""
+    terminal: Column | None = None
+    over: str | None = ""
+    metric: tuple[str, str] | None = None
+
+
 class Kind:
-    """A kind of group.
+    """A kind of group; what a subclass leaves as it is holds for rows that are all tested against the best other one.
 
     Attributes:
         name: as in `Group.kind`.
-        plan: a new group from the command line.
-        facts: what the start says of it, as names and texts; the scenario is None where it is not made yet.
-        params: parameters of its run in MLflow beside the shared settings, rows and seeds.
-        files: its tables, name of a file -> text; Markdown comes first.
-        blocks: the tables of the terminal.
-        annotate: puts headings, warnings and notes into a new table.
-        extend: adds to a planned or stored group what a command line names (`--models`), and checks that it can run.
-        finalize: fixes in the group what follows from the data, before anything is shown.
-        paper: the paper's table, row, domain, metric -> its number in percent; None where the paper has none of the kind.
-        line: what is said of a finished row, with its place and whether an earlier driver finished it.
-        print_rows: what a dry run shows below the facts.
-        beside: a folder that gets the tables too, where it exists.
+        papers: the paper's tables whose numbers stand beside the rows.
+        sections: part of the table -> its heading.
+        csv_columns: of the CSV file.
+        variants: test metrics and gap between columns for the terminal, the widest first.
+        line_name: what lines of progress call a row.
+        rows_in_terminal: whether the terminal shows the block below the domains.
     """
 
     name: str
-    plan: Planner
-    facts: Callable[[Group, Scenario | None], list[tuple[str, str]]]
-    params: Callable[[Group], dict[str, object]]
-    files: Callable[[Table], dict[str, str]]
-    blocks: Callable[[Table, Console], list[Block]]
-    annotate: Callable[[Table], None]
-    extend: Callable[[Group, list[str] | None], None] = _nothing
-    finalize: Callable[[Group, Scenario], None] = _nothing
-    paper: Callable[[PaperTable, str, str, str], float | None] | None = None
-    line: Callable[[Table, TableRow, int, bool], Text] = layout.row_line
-    print_rows: Callable[[Group, Scenario | None, Console], None] = terminal.print_rows
-    beside: Callable[[Group], Path] | None = None
+    papers: Sequence[PaperTable] = ()
+    sections: Mapping[str, str] = {}
+    csv_columns: Sequence[str] = (
+        "row", "title", "outcome", *CSV_CELLS, "difference", "p", "p_holm", "against", "validation", "validation_spread",
+        "settings", "reason",
+    )  # fmt: skip
+    variants: Sequence[tuple[Sequence[tuple[str, str]], int]] = (
+        (ALL_METRICS, 2), (SAMPLED_AND_MRR, 2), (SAMPLED_AND_MRR, 1), (SAMPLED, 1),
+    )  # fmt: skip
+    line_name: Literal["name", "title"] = "name"
+    rows_in_terminal = True
+
+    def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
+        """A new group from the command line.
+
+        Raises:
+            InputError: any mistake in options or scenario file, in one sentence.
+        """
+        raise NotImplementedError
+
+    def extend(self, group: Group, models: list[str] | None) -> None:
+        """Add to a planned or stored group what a command line names (`--models`), and check that it can run.
+
+        Raises:
+            InputError: an unknown name, or no row can run.
+        """
+
+    def finalize(self, group: Group, scenario: Scenario) -> None:
+        """Fix in the group what follows from the data, before anything is shown.
+
+        Raises:
+            InputError: no row can run.
+        """
+
+    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+        """What the start says of it, as names and texts; the scenario is None where it is not made yet."""
+        raise NotImplementedError
+
+    def params(self, group: Group) -> dict[str, object]:
+        """Parameters of its run in MLflow beside the shared settings, rows and seeds."""
+        return {"configuration": group.origin}
+
+    def beside_group(self, group: Group) -> Path | None:
+        """A folder that gets the tables too, where it exists."""
+        return None
+
+    def annotate(self, table: Table) -> None:
+        """Put headings, warnings and notes into a new table."""
+        raise NotImplementedError
+
+    def print_rows(self, group: Group, scenario: Scenario | None, console: Console) -> None:
+        """What a dry run shows below the facts."""
+        terminal.print_rows(group, console, self.sections)
+
+    def line(self, table: Table, row: TableRow, place: int, earlier: bool) -> Text:
+        """A finished row in a line: its test MRR and how it came about, or why there is none.
+
+        Args:
+            earlier: whether an earlier driver finished it.
+        """
+        names = {other.name: getattr(other, self.line_name) for other in table.group.rows}
+        total, width = len(names), max(map(len, names.values()))
+        line = Text(f"{place:>{len(str(total))}}/{total}  ", style="dim")
+        line.append(f"{names[row.name]:<{width}}  ", style="bold not dim")
+        if row.result.outcome != "done":
+            line.append(f"{row.state}: ", style=f"{TERMINAL[row.state]} not dim")
+            return line.append(row.result.reason, style="not dim")
+        cells = {domain: row.cells.get(f"test/{domain}/mrr") for domain in table.domains}
+        line.append(
+            ", ".join(f"{domain} MRR {number(cell)}" for domain, cell in cells.items() if cell), style="not dim"
+        )
+        return line.append(f"   {self.how(row)}" + (", earlier" if earlier else ""))
+
+    def how(self, row: TableRow) -> str:
+        """How a finished row came about, for its line."""
+        return text_format.plural(len(row.result.seeds), "seed")
+
+    def subtitle(self, table: Table) -> str:
+        """What stands below the heading of the page."""
+        return f"Scenario `{table.scenario.name}`."
+
+    def caption(self, table: Table) -> str:
+        """What stands above the table in LaTeX."""
+        raise NotImplementedError
+
+    def label(self, table: Table, row: TableRow) -> str:
+        """A row as the terminal writes it."""
+        return row.heading
+
+    def fields(self, table: Table, domain: str) -> list[Field]:
+        """All columns of the table in one domain."""
+        return [*_metric_fields(table, domain), *self.beside(table, domain)]
+
+    def beside(self, table: Table, domain: str) -> list[Field]:
+        """The paper's numbers, where it has any, and the test against the best other row."""
+
+        def test(row: TableRow) -> Test | None:
+            return row.case_tests.get(f"test/{domain}/mrr")
+
+        def against(row: TableRow) -> Cell:
+            found = test(row)
+            return Cell(table.row(found.against).row.title if found else "-")
+
+        found, heading = [], paper_heading(table)
+        spans = [rf"\multicolumn{{3}}{{c}}{{{tex(heading)}}}", None, None]
+        words = ["paper", "", ""] if table.same_data else ["paper", "(other", "data)"]
+        for metric, word, over in zip(PAPER_METRICS, words, spans, strict=True) if table.paper else ():
+            column, cell = (
+                Column(f"{word}\n{SHORT[metric]}", style="dim"),
+                partial(paper_cell, domain=domain, metric=metric),
+            )
+            found.append(Field(cell, f"{heading} {HEADINGS[metric]}", HEADINGS[metric], column, over))
+        p = Field(lambda row: Cell(p_value(test(row))), "p", "$p$", Column("\np"))
+        return [*found, p, Field(against, "against")]
+
+    def last_block(self, table: Table, width: int | None = None) -> Block:
+        """Below the domains: each row's objective on validation and its settings; `width` is None for the page."""
+        settings = Column("settings", right=False, wrap=True)
+        block = Block("Rows", [Column("row", right=width is None), Column("validation"), Column("seeds"), settings])
+        for row in table.rows:
+            seeds = str(len(row.result.seeds) or "-")
+            texts = (row.heading, number(row.cells.get(OBJECTIVE), 4), seeds, settings_of(row) or "-")
+            block.lines.append([Cell(text) for text in texts])
+        return block
+
+    def csv_facts(self, table: Table, row: TableRow) -> dict[str, object]:
+        """What the lines of a row in the CSV file have in common."""
+        validation = row.cells.get(OBJECTIVE)
+        return {
+            "row": row.name,
+            "title": row.row.title,
+            "outcome": row.result.outcome or "waiting",
+            "validation": validation and validation.mean,
+            "validation_spread": validation and validation.deviation,
+            "settings": settings_of(row),
+            "reason": row.result.reason,
+        }
+
+    def files(self, table: Table) -> dict[str, str]:
+        """The tables that are written into the group's folder, by file name; Markdown comes first."""
+        group = table.group
+        page = [*(self.block(table, domain, "page") for domain in table.domains), self.last_block(table)]
+        lines = [line for row in table.rows for line in _csv_lines(table, row, self.csv_facts(table, row))]
+        fields = [field for field in self.fields(table, table.domains[0]) if field.latex]
+        over = ["", *(field.over for field in fields if field.over is not None)]
+        names = [group.noun.capitalize(), *(field.latex for field in fields)]
+        head = [" & ".join(over).rstrip(), " & ".join(names)]
+        blocks = [self.block(table, domain, "latex") for domain in table.domains]
+        return {
+            f"{group.kind}.md": markdown(
+                f"{group.kind.capitalize()} {group.name}", self.subtitle(table), page, table.notes
+            ),
+            f"{group.kind}.csv": csv_text(self.csv_columns, lines),
+            f"{group.kind}.tex": latex(self.caption(table), head, blocks, table.notes),
+        }
+
+    def blocks(self, table: Table, console: Console) -> list[Block]:
+        """The tables that are printed at the end."""
+        blocks = [self.terminal_block(table, domain, console) for domain in table.domains]
+        return [*blocks, self.last_block(table, console.width)] if self.rows_in_terminal else blocks
+
+    def terminal_block(self, table: Table, domain: str, console: Console) -> Block:
+        """The rows in one domain with as many columns as the terminal is wide enough for."""
+        wide = console.options.update(max_width=1000)
+        for metrics, gap in self.variants:
+            block = self.block(table, domain, "terminal", metrics, gap)
+            if rich_table(block).__rich_measure__(console, wide).maximum <= console.width:
+                break
+        return block
+
+    def block(
+        self,
+        table: Table,
+        domain: str,
+        medium: Literal["page", "latex", "terminal"],
+        metrics: Sequence[tuple[str, str]] = ALL_METRICS,
+        gap: int = 2,
+    ) -> Block:
+        """The rows in one domain: a line each, headings of sections between them."""
+        fields = [f for f in self.fields(table, domain) if getattr(f, medium) and f.metric in (None, *metrics)]
+        if medium == "terminal":
+            columns = [Column(f"\n{domain}", right=False), *(field.terminal for field in fields if field.terminal)]
+        else:
+            columns = [Column(table.group.noun), *(Column(getattr(field, medium)) for field in fields)]
+        block, section = Block(domain, columns, gap=gap), ""
+        for row in table.rows:
+            if row.row.section != section:
+                section = row.row.section
+                block.lines.append([Cell(self.sections[section], "section")])
+            cells = [field.cell(row) for field in fields]
+            if medium == "terminal":
+                label = self.label(table, row)
+                label = f"  {label}" if self.sections else label.replace(" ", "\n") if gap == 1 else label
+                name = Cell(label, "winner" if row.name == table.group.reference else "")
+                cells[0] = Cell(row.state, row.state) if row.state else cells[0]
+            else:
+                name = Cell(row.heading + (f": {row.state}" if row.state else ""))
+            block.lines.append([name, *cells])
+        return block
+
+
+def paper_heading(table: Table, metric: str = "") -> str:
+    """What stands over the paper's numbers."""
+    return f"paper{metric}" + ("" if table.same_data else " (other data)")
+
+
+def paper_cell(row: TableRow, domain: str, metric: str) -> Cell:
+    """The paper's number beside a row."""
+    value = row.paper.get(f"test/{domain}/{metric}")
+    return Cell("-" if value is None else f"{value:.2f}")
+
+
+def settings_of(row: TableRow) -> str:
+    """The settings that make a row, and those that its search chose."""
+    return text_format.settings({**row.row.shown, **row.result.chosen})
+
+
+def _metric_fields(table: Table, domain: str) -> list[Field]:
+    fields = []
+    for ranking, among in AMONG.items():
+        spans = [rf"\multicolumn{{3}}{{c}}{{{among}}}", None, None]
+        for (metric, heading), over in zip(HEADINGS.items(), spans, strict=True):
+            page = heading if ranking == "test" else f"{heading}, {among}"
+            cell = partial(_metric_cell, table, f"{ranking}/{domain}/{metric}")
+            column = Column(f"{among if over else ''}\n{heading}")
+            fields.append(Field(cell, page, heading, column, over, (ranking, metric)))
+    return fields
+
+
+def _metric_cell(table: Table, metric: str, row: TableRow) -> Cell:
+    """A test metric: the best and second best are marked, or the reference where one was named beforehand."""
+    if table.group.reference == BEST:
+        style = {1: "best", 2: "second"}.get(table.place(row, metric), "")
+    else:
+        style = "full" if row.name == table.group.reference else ""
+    return Cell(number(row.cells.get(metric)), style)
+
+
+def _csv_lines(table: Table, row: TableRow, shared: dict[str, object]) -> list[dict[str, object]]:
+    """One line per domain, ranking and metric, unrounded and in percent; a row without numbers has one line."""
+    lines = []
+    for name, cell in row.cells.items():
+        ranking, _, rest = name.partition("/")
+        if ranking not in RANKINGS:
+            continue
+        domain, metric = rest.split("/")
+        among = "stored candidates" if ranking == "test" else "all items"
+        values = ";".join(repr(100 * value) for value in row.values[name].values())
+        line = dict(zip(CSV_CELLS, (domain, among, metric, cell.mean, cell.deviation, cell.count, values), strict=True))
+        if name in row.paper:
+            line |= {"paper": row.paper[name], "paper_data": "same" if table.same_data else "other"}
+        if test := row.case_tests.get(name):
+            line |= {"p": test.p, "p_holm": test.adjusted, "against": test.against, "difference": 100 * test.difference}
+        if test := row.seed_tests.get(name):
+            line |= {"p_seeds": test.p, "p_seeds_holm": test.adjusted}
+        lines.append(shared | line)
+    return lines or [shared]

@@ -70,11 +70,13 @@ class GroupOptions:
         return (self.data_root or Path("data")).resolve()
 
 
-Planner = Callable[[GroupOptions, datetime.datetime], Group]
-
-
 def plan_group(
-    kind: str, new: Planner, options: GroupOptions, *, resume: bool = False, start_or_continue: bool = False
+    kind: str,
+    new: Callable[[GroupOptions, datetime.datetime], Group],
+    options: GroupOptions,
+    *,
+    resume: bool = False,
+    start_or_continue: bool = False,
 ) -> Group:
     """The group that a command line means: a new one, or a stored one that is continued.
 

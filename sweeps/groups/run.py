@@ -109,7 +109,8 @@ def run_group(
             outcome, page = "completed" if done else "failed", run.tracking.page()
             notes = [*run.undelivered, run.close(outcome)]
             table = run.table()
-            files = ", ".join(kind.files(table)) + (" (and beside the sweep's leaderboard)" if kind.beside else "")
+            beside = " (and beside the sweep's leaderboard)" if kind.beside_group(group) else ""
+            files = ", ".join(kind.files(table)) + beside
             terminal.print_end(kind.blocks(table, console), table, run.state, files, notes, page, console)
             return COMPLETED if done else ALL_FAILED
         except (Interrupted, KeyboardInterrupt):
@@ -373,7 +374,7 @@ class GroupRun:
         group, table = self.group, self.table()
         group.status = outcome
         files = self.kind.files(table)
-        for folder in (group.folder, *([self.kind.beside(group)] if self.kind.beside else [])):
+        for folder in filter(None, (group.folder, self.kind.beside_group(group))):
             for name, text in files.items() if folder.is_dir() else ():
                 write_text(folder / name, text)
         group.save()
@@ -393,7 +394,7 @@ def table_of(kind: Kind, group: Group, scenario: Scenario, state: GroupState, na
         for row in results
         if row.outcome == "done" and row.seeds
     }
-    table = build_table(group, scenario, results, trained, ranks, kind.paper)
+    table = build_table(group, scenario, results, trained, ranks, kind.papers)
     kind.annotate(table)
     return table
 

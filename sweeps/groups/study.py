@@ -16,43 +16,19 @@ from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.settings import as_values
-from sweeps.groups import plan
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
-from sweeps.groups.layout import Layout, protocol_notes, row_notes, rows_block
-from sweeps.groups.plan import GroupOptions
+from sweeps.groups.notes import protocol_notes, row_notes
+from sweeps.groups.plan import GroupOptions, assigned, named_sweep, new_group, of_best_trial, of_scenario
 from sweeps.groups.render import tex
 from sweeps.groups.table import Table
 from sweeps.groups.terminal import data_fact, set_fact
 
 
-def plan_study(options: GroupOptions, now: datetime.datetime) -> Group:
-    """Plan a new study.
-
-    Raises:
-        InputError: any mistake in options or scenario file, in one sentence.
-    """
-    if options.from_sweep is not None:
-        record = plan.named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
-        model = record.model
-        if options.model not in (None, model):
-            raise InputError(f"--model {options.model}: sweep {record.name!r} is of {model}: leave --model out")
-        shared = plan.of_best_trial(record, options)
-    else:
-        _, shared = plan.of_scenario(options)
-        model = options.model or "llm_emf"
-        if model not in MODELS:
-            raise InputError(f"--model: unknown system {model!r}: {nearest(model, MODELS)}")
-        config_class = model_class(model).config_class
-        fixed = {key: value for key, value in shared["fixed"].items() if key in config_class.model_fields}
-        shared["fixed"] = fixed | plan.assigned(config_class, options)
-        shared["origin"] = f"the defaults of {model} with what all systems share on {shared['scenario']}"
-    return plan.new_group("study", options, now, **shared, rows=_rows(model, shared["fixed"], options.vary or []))
-
-
 def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
     """A row per combination of the values of `--vary KEY=VALUE,VALUE`, the last key changing fastest."""
-    config_class, grid = model_class(model).config_class, {}
+    config_class = model_class(model).config_class
+    grid: dict[str, list[Any]] = {}
     for text in vary:
         key, value = parse_assignment(text)
         if key not in config_class.model_fields or key in ("model", "seed"):
@@ -81,39 +57,54 @@ def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
     return rows
 
 
-def facts(group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
-    """What a dry run says about the group, line by line."""
-    count, seeds = (text_format.plural(len(what), noun) for what, noun in ((group.rows, "row"), (group.seeds, "seed")))
-    return [
-        data_fact(group, scenario),
-        ("rows", f"{count} of {group.rows[0].model}, {seeds} each, each seed tested once"),
-        ("varied", ", ".join(row.title for row in group.rows)),
-        ("configuration", group.origin),
-        ("shared", text_format.settings(group.fixed)),
-        *set_fact(group),
-    ]
+class Study(Kind):
+    """Rows are values of settings, everything else is the same."""
+
+    name = "study"
+
+    def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
+        if options.from_sweep is not None:
+            record = named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
+            model = record.model
+            if options.model not in (None, model):
+                raise InputError(f"--model {options.model}: sweep {record.name!r} is of {model}: leave --model out")
+            shared = of_best_trial(record, options)
+        else:
+            _, shared = of_scenario(options)
+            model = options.model or "llm_emf"
+            if model not in MODELS:
+                raise InputError(f"--model: unknown system {model!r}: {nearest(model, MODELS)}")
+            config_class = model_class(model).config_class
+            fixed = {key: value for key, value in shared["fixed"].items() if key in config_class.model_fields}
+            shared["fixed"] = fixed | assigned(config_class, options)
+            shared["origin"] = f"the defaults of {model} with what all systems share on {shared['scenario']}"
+        rows = _rows(model, shared["fixed"], options.vary or [])
+        return new_group(self.name, options, now, **shared, rows=rows)
+
+    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+        rows, seeds = text_format.plural(len(group.rows), "row"), text_format.plural(len(group.seeds), "seed")
+        return [
+            data_fact(group, scenario),
+            ("rows", f"{rows} of {group.rows[0].model}, {seeds} each, each seed tested once"),
+            ("varied", ", ".join(row.title for row in group.rows)),
+            ("configuration", group.origin),
+            ("shared", text_format.settings(group.fixed)),
+            *set_fact(group),
+        ]
+
+    def subtitle(self, table: Table) -> str:
+        return f"{table.group.rows[0].model} on scenario `{table.scenario.name}`: {table.group.origin}."
+
+    def caption(self, table: Table) -> str:
+        return f"{tex(table.group.rows[0].model)} on {tex(table.scenario.name)}."
+
+    def annotate(self, table: Table) -> None:
+        protocol = (
+            f"In percent: mean and standard deviation over {text_format.plural(len(table.group.seeds), 'seed')}; all other "
+            f"settings are those of {table.group.origin}. Each seed was tested once, at its best validation epoch. "
+            "Validation: what training monitors, mean and deviation over seeds. Bold: best; underlined: second."
+        )
+        table.notes = [*protocol_notes(table, protocol), *row_notes(table)]
 
 
-def _model(table: Table) -> str:
-    return table.group.rows[0].model
-
-
-def annotate(table: Table) -> None:
-    """Add the notes that stand below the table."""
-    seeds = text_format.plural(len(table.group.seeds), "seed")
-    protocol = (
-        f"In percent: mean and standard deviation over {seeds}; all other settings are those of {table.group.origin}. Each "
-        "seed was tested once, at its best validation epoch. Validation: what training monitors, mean and deviation over "
-        "seeds. Bold: best; underlined: second."
-    )
-    table.notes = [*protocol_notes(table, protocol), *row_notes(table)]
-
-
-LAYOUT = Layout(
-    subtitle=lambda table: f"{_model(table)} on scenario `{table.scenario.name}`: {table.group.origin}.",
-    caption=lambda table: f"{tex(_model(table))} on {tex(table.scenario.name)}.",
-    last=rows_block,
-)
-KIND = Kind(
-    "study", plan_study, facts, lambda group: {"configuration": group.origin}, LAYOUT.files, LAYOUT.blocks, annotate
-)
+KIND = Study()

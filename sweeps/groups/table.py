@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sweeps.groups.group import BEST, Group, Row
-from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable, paper_table
+from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable, table_of_domains
 from sweeps.groups.results import RowResult
 from sweeps.groups.significance import Test, against_best, against_reference, holm, mean_over_seeds, paired_p
 from sweeps.groups.spread import Spread
@@ -157,28 +157,29 @@ def build_table(
     results: Sequence[RowResult],
     trained: Mapping[str, Mapping[int, TrialRecord]],
     ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
-    paper: Callable[[PaperTable, str, str, str], float | None] | None = None,
+    papers: Sequence[PaperTable] = (),
 ) -> Table:
     """Put results, tests and the paper's numbers together.
 
     Args:
         trained: row -> seed -> what was trained with it.
         ranks: row -> ranks of each seed, as `evaluation.load_ranks` gives them; of finished rows only.
-        paper: gives the paper's numbers.
+        papers: the paper's tables, of which the one of the scenario's domains is used.
     """
-    table = Table(group, scenario, [], paper_table(scenario.domains) if paper else None)
+    table = Table(group, scenario, [], table_of_domains(papers, scenario.domains))
     for result in results:
         row = group.row(result.name)
         made = TableRow(row, result, row.title or row.name)
         table.rows.append(made)
         if records := trained.get(row.name):
-            made.values[OBJECTIVE] = {seed: record.objective for seed, record in records.items()}
+            objectives = {seed: record.objective for seed, record in records.items()}
+            made.values[OBJECTIVE] = {seed: value for seed, value in objectives.items() if value is not None}
             for name in sorted(set.intersection(*(set(record.metrics) for record in records.values()))):
                 made.values[name] = {seed: record.metrics[name] for seed, record in records.items()}
             made.epochs = [record.best_epoch for record in records.values()]
         made.cells = {metric: Spread.of(list(values.values())) for metric, values in made.values.items()}
-        for domain, metric in product(scenario.domains, PAPER_METRICS) if table.paper else ():
-            if (value := paper(table.paper, row.name, domain, metric)) is not None:
+        for domain, metric in product(scenario.domains, PAPER_METRICS):
+            if table.paper and (value := table.paper.value(row.name, domain, metric)) is not None:
                 made.paper[f"test/{domain}/{metric}"] = value
     if group.test == "winner":
         _fill_winner(table)
@@ -206,7 +207,7 @@ def _fill_every_row(table: Table, ranks: Mapping[str, Sequence[Mapping[str, np.n
         for metric in names if row.name in ranks else ():
             if values := row.result.values(metric):
                 row.values[metric] = values
-                row.cells[metric] = Spread.of(100 * np.asarray(list(values.values()), dtype=np.float64))
+                row.cells[metric] = Spread.of([100 * value for value in values.values()])
     if reference != BEST and reference not in ranks:
         return
     compare = against_best if reference == BEST else partial(against_reference, reference=reference)

@@ -87,9 +87,7 @@ def print_end(
         print_command(console, "try again", group.resume_command())
 
 
-def print_rows(
-    group: Group, scenario: Scenario | None, console: Console, sections: Mapping[str, str] | None = None
-) -> None:
+def print_rows(group: Group, console: Console, sections: Mapping[str, str]) -> None:
     """Every row with what it changes, or why it cannot run.
 
     Args:

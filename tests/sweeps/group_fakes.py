@@ -34,7 +34,7 @@ def resume(kind, **options):
     """A stored group."""
     group = plan_group(kind, KINDS[kind].plan, GroupOptions(**options), resume=True)
     if kind == "comparison":
-        comparison.add_systems(group, options.get("models"))
+        comparison.KIND.extend(group, options.get("models"))
     return group
 
 

@@ -41,12 +41,12 @@ def make(values, *, reasons=None, winner="", tested=(), missing=(), asked=2):
             for seed, value in enumerate(own, start=1)
         }
     table = build_table(group, tiny_scenario(), results, seeds, {})
-    rerun.annotate(table)
+    rerun.KIND.annotate(table)
     return table
 
 
 def markdown(table):
-    return rerun.files(table)["rerun.md"]
+    return rerun.KIND.files(table)["rerun.md"]
 
 
 def against_leader(row):
@@ -117,9 +117,10 @@ def test_luck_of_the_search_and_missing_trials_are_told():
 def test_the_files_hold_the_same_numbers():
     table = make(NEAR, tested=["t10"])
     lines = {
-        (line["trial"], line["metric"]): line for line in csv.DictReader(io.StringIO(rerun.files(table)["rerun.csv"]))
+        (line["trial"], line["metric"]): line
+        for line in csv.DictReader(io.StringIO(rerun.KIND.files(table)["rerun.csv"]))
     }
-    content = json.loads(rerun.files(table)["rerun.json"])
+    content = json.loads(rerun.KIND.files(table)["rerun.json"])
     page = markdown(table)
     for entry in content["configurations"]:
         line = lines[entry["trial"], "objective"]

@@ -14,7 +14,7 @@ from llmemf.ranking import summarise
 from sweeps.groups import comparison
 from sweeps.groups import table as tables
 from sweeps.groups.group import Group, Row
-from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, paper_table, shown_name
+from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, shown_name, table_of_domains
 from sweeps.groups.render import rich_table
 from sweeps.groups.results import RowResult, SeedResult
 from sweeps.groups.significance import against_best
@@ -60,8 +60,8 @@ def made_table(scenario=None, **systems):
         if result.outcome == "done"
     }
     scenario = scenario or tiny_scenario()
-    table = tables.build_table(group, scenario, list(systems.values()), {}, ranks, comparison.KIND.paper)
-    comparison.annotate(table)
+    table = tables.build_table(group, scenario, list(systems.values()), {}, ranks, comparison.KIND.papers)
+    comparison.KIND.annotate(table)
     return table
 
 
@@ -120,7 +120,7 @@ def test_cases_must_be_the_same():
 
 def test_markdown_by_hand(table):
     """SASRec, movies, N@5: seed 1 (1 + 1/log2 3) / 2 = 81.55 %, seed 2 (1 + 1/log2 5) / 2 = 71.53 %; mean 76.54."""
-    page = comparison.LAYOUT.files(table)["comparison.md"]
+    page = comparison.KIND.files(table)["comparison.md"]
     one = (1 + 1 / np.log2(3)) / 2
     two = (1 + 1 / np.log2(5)) / 2
     text = f"**{50 * (one + two):.2f} ± {100 * np.std([one, two], ddof=1):.2f}**"
@@ -142,7 +142,7 @@ def test_markdown_by_hand(table):
 
 
 def test_csv_is_tidy_and_unrounded(table):
-    lines = list(csv.DictReader(io.StringIO(comparison.LAYOUT.files(table)["comparison.csv"])))
+    lines = list(csv.DictReader(io.StringIO(comparison.KIND.files(table)["comparison.csv"])))
     found = {(line["model"], line["domain"], line["ranked_among"], line["metric"]): line for line in lines}
     assert len(found) == len(lines) == 3 * 2 * 2 * 3 + 2
     line = found["sasrec", "movie", "stored candidates", "mrr"]
@@ -155,7 +155,7 @@ def test_csv_is_tidy_and_unrounded(table):
 
 
 def test_latex_has_as_many_cells_in_every_row(table):
-    text = comparison.LAYOUT.files(table)["comparison.tex"]
+    text = comparison.KIND.files(table)["comparison.tex"]
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert len(rows) == 1 + 2 * 5 and {line.count(" & ") for line in rows} == {10}
     assert r"SASRec & \textbf{68.75\,$\pm$\,8.84}" in text and r"GRU4Rec & \underline{43.75" in text
@@ -165,8 +165,8 @@ def test_latex_has_as_many_cells_in_every_row(table):
 
 def test_special_characters_do_not_break_a_format(table):
     table.rows[3].result.reason = "a | b & c_d < 5 %\nnext"
-    comparison.annotate(table)
-    assert r"a | b \& c\_d $<$ 5 \%" in comparison.LAYOUT.files(table)["comparison.tex"]
+    comparison.KIND.annotate(table)
+    assert r"a | b \& c\_d $<$ 5 \%" in comparison.KIND.files(table)["comparison.tex"]
 
 
 @pytest.mark.parametrize(("width", "factor", "numbers"), [(160, 1, 9), (100, 0.1, 7), (90, 1, 6)])
@@ -180,9 +180,9 @@ def test_the_terminal_gets_what_fits(table, width, factor, numbers):
         }
     out = io.StringIO()
     console = Console(file=out, width=width)
-    made = rich_table(comparison.LAYOUT.terminal_block(table, "movie", console))
+    made = rich_table(comparison.KIND.terminal_block(table, "movie", console))
     console.print(made)
-    console.print(rich_table(comparison.costs_block(table, width)))
+    console.print(rich_table(comparison.KIND.last_block(table, width)))
     text = out.getvalue()
     assert all(len(line.rstrip()) <= width for line in text.splitlines()) and "…" not in text
     assert len(made.columns) == numbers + 2, "systems and p stand beside the numbers"
@@ -192,13 +192,13 @@ def test_the_terminal_gets_what_fits(table, width, factor, numbers):
 
 def test_a_scenario_of_other_domains_has_no_paper_columns():
     scenario = dataclasses.replace(tiny_scenario(), domains=("toy", "game"))
-    assert paper_table(scenario.domains) is None
+    assert table_of_domains((FOOD_KITCHEN, MOVIE_BOOK), scenario.domains) is None
     result = made_result("sasrec")
     result.seeds = {1: SeedResult(summarise(made_ranks([1, 2, 4, 5, 10]), ("toy", "game"), "test"), 1, 1, 0.0)}
     table = made_table(scenario, sasrec=result)
     assert (
-        "paper" not in comparison.LAYOUT.files(table)["comparison.md"]
-        and "paper" not in comparison.LAYOUT.files(table)["comparison.tex"]
+        "paper" not in comparison.KIND.files(table)["comparison.md"]
+        and "paper" not in comparison.KIND.files(table)["comparison.tex"]
     )
 
 

@@ -1,0 +1,42 @@
+"""What the reader of a table must know, a sentence or two each."""
+
+from __future__ import annotations
+
+from llmemf import text_format
+from sweeps.groups.table import Table
+
+
+def sampled_note(table: Table) -> str:
+    """What the target of a case is ranked among."""
+    count = table.scenario.candidates["test"].shape[1]
+    return f"Sampled: the target among {count:,} stored items of its domain; all items: among the whole catalogue of its domain."
+
+
+def protocol_notes(table: Table, protocol: str) -> list[str]:
+    """How the numbers were made, what they are ranked among, and what p means against the best other row."""
+    group, done = table.group, table.done
+    if len(group.seeds) > 1 and any(len(row.result.seeds) == 1 and not row.result.reason for row in done):
+        protocol += " A closed form, in which nothing is drawn, has one."
+    notes = [protocol, f"{sampled_note(table)} Equal scores share their mean rank."]
+    if len(done) > 1:
+        notes.append(
+            f"p: paired two-sided t-test over the test cases against the best other {group.noun} (MRR, sampled; the "
+            "reciprocal rank of a case averaged over seeds), with Holm's correction for the "
+            f"{text_format.plural(len(done) - 1, 'comparison')} of a domain."
+        )
+    return notes
+
+
+def row_notes(table: Table) -> list[str]:
+    """What is to be said of single rows: why they have no numbers, what their models and data say of themselves."""
+    done, failed = table.done, [row for row in table.rows if row.result.reason and row.state]
+    notes = [f"{row.row.title} {row.state}: {row.result.reason}" for row in failed]
+    notes += [f"{row.row.title}: {row.result.reason}." for row in done if row.result.reason]
+    for row in done:
+        said = "; ".join(f"{key} {value}" for key, value in row.result.facts.items())
+        notes += [f"{row.row.title}: {said}."] if said else []
+    titles: dict[str, list[str]] = {}
+    for row in done:
+        for note in row.result.notes:
+            titles.setdefault(note, []).append(row.row.title)
+    return notes + [note if len(own) == len(done) else f"{', '.join(own)}: {note}" for note, own in titles.items()]
