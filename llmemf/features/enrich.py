@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from llmemf.features.llm_calls import Caller, Progress, Stopped
 from llmemf.features.llm_cost import Budget
 from llmemf.features.llm_endpoint import Endpoint, Rejected, Transient, Unusable
 from llmemf.features.llm_plan import Plan, Question
-from llmemf.features.stopping import Stop, listening
+from llmemf.features.stopping import Stop, workers
 
 GIVEN_UP = 3
 """So many questions given up in a row mean that the endpoint is down; the run ends."""
@@ -23,8 +22,6 @@ REJECTED = 8
 """So many questions rejected in a row mean that the request is at fault, not the items; the run ends."""
 HOPELESS = 10
 """So many questions with bad answers alone, and not one usable answer, mean that the settings are at fault; the run ends."""
-REPORT_SECONDS = 1.0
-"""The run reports its progress so often, also while nothing happens."""
 REMINDER = "\nYour last answer could not be used ({verdict}). Write the notes in {language}, at most {words} words."
 
 
@@ -81,8 +78,9 @@ class Enrichment:
                 on_message=self.on_message,
                 backoff=self.backoff,
             )
-            with listening(self.stop, self._tell_interrupt):
-                await self._ask_all()
+            # The first worker is alone until an answer comes, so that a wrong key or model costs one call.
+            async with workers(self.stop, self._report, self._tell_interrupt) as self._workers:
+                self._workers.create_task(self._work())
         if self.stop.error:
             raise self.stop.error
         if self._rejections and not self._takes_questions():
@@ -90,18 +88,6 @@ class Enrichment:
         self._keep_rejections()
         self._report()
         return self.stop
-
-    async def _ask_all(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as self._workers:
-                self._workers.create_task(self._work())
-                ticker = asyncio.create_task(self._tick())
-        except asyncio.CancelledError:
-            # The second Ctrl-C.
-            if self.stop.reason != "interrupted":
-                raise
-        finally:
-            ticker.cancel()
 
     async def _work(self) -> None:
         try:
@@ -140,7 +126,7 @@ class Enrichment:
         self._report()
 
     def _answer_came(self) -> None:
-        """The first worker is alone until now, so that a wrong key or model costs one call."""
+        """The endpoint answers questions put this way; at the first answer all other workers begin."""
         self._given_up = 0
         self._keep_rejections()
         if not self._answered:
@@ -196,11 +182,6 @@ class Enrichment:
         self.on_message(
             f"stopping: {self.budget.calls} answers under way are waited for, they are paid; Ctrl-C again drops them"
         )
-
-    async def _tick(self) -> None:
-        while True:
-            self._report()
-            await asyncio.sleep(REPORT_SECONDS)
 
     def _report(self) -> None:
         self._progress.under_way, self._progress.pause = self.budget.calls, self._caller.limit.pause

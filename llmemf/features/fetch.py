@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import urlsplit
 
 import httpx2
 import pandas as pd
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from llmemf import __version__
 from llmemf.errors import InputError
@@ -20,8 +20,8 @@ from llmemf.features.addresses import GuardedBackend, GuardedTransport
 from llmemf.features.image_content import ImageFacts, NoImage, check_image
 from llmemf.features.image_request import BAD_ADDRESS, UNREACHABLE, get_image
 from llmemf.features.image_table import OK, ImageStore
-from llmemf.features.request_limit import RequestLimit, sleep
-from llmemf.features.stopping import Stop, listening
+from llmemf.features.request_limit import RequestLimit, Retries
+from llmemf.features.stopping import Stop, workers
 from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
 
@@ -168,22 +168,16 @@ class ImageFetch:
         )
         queue = iter(waiting.items())
         # Few images are decoded at once: each may take three bytes for each of max_pixels.
-        with ThreadPoolExecutor(max_workers=4) as self._decoders, listening(self.stop, self._tell_interrupt):
-            async with httpx2.AsyncClient(
-                transport=transport, follow_redirects=False, timeout=settings.timeout, headers=HEADERS
-            ) as self._client:
-                ticker = asyncio.create_task(self._tick())
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        for _ in range(min(settings.concurrency, len(waiting))):
-                            group.create_task(self._work(queue))
-                except asyncio.CancelledError:
-                    # The second Ctrl-C.
-                    if self.stop.reason != "interrupted":
-                        raise
-                finally:
-                    ticker.cancel()
-        self.on_progress(self._progress)
+        with ThreadPoolExecutor(max_workers=4) as self._decoders:
+            async with (
+                httpx2.AsyncClient(
+                    transport=transport, follow_redirects=False, timeout=settings.timeout, headers=HEADERS
+                ) as self._client,
+                workers(self.stop, self._report, lambda: self.on_interrupt(self._under_way)) as group,
+            ):
+                for _ in range(min(settings.concurrency, len(waiting))):
+                    group.create_task(self._work(queue))
+        self._report()
 
     async def _work(self, queue: Iterator[tuple[str, list[int]]]) -> None:
         try:
@@ -208,7 +202,7 @@ class ImageFetch:
             self._progress.bytes += len(data)
             self._unreached = 0
         self._progress.done += 1
-        self.on_progress(self._progress)
+        self._report()
 
     async def _retrying(self, address: str) -> tuple[bytes, ImageFacts]:
         """An address's image, after as many tries as the settings allow.
@@ -218,26 +212,14 @@ class ImageFetch:
         """
         host = self._hosts[urlsplit(address).netloc.lower()]
         failures: Counter[bool] = Counter()
-        backoff = wait_random_exponential(multiplier=self.settings.backoff, max=60)
 
-        def is_over(state: RetryCallState) -> bool:
-            failures[_error(state).refused] += 1
-            return bool(self.stop) or failures[True] >= REFUSALS or failures[False] >= self.settings.tries
+        def is_last(error: NoImage) -> bool:
+            failures[error.limited] += 1
+            too_long = (error.wait or 0.0) > LONGEST_WAIT
+            return too_long or failures[True] >= REFUSALS or failures[False] >= self.settings.tries
 
-        def wait(state: RetryCallState) -> float:
-            seconds = _error(state).wait or backoff(state)
-            if not _error(state).refused:
-                return seconds
-            host.hold(seconds)
-            return 0.0
-
-        return await AsyncRetrying(
-            retry=retry_if_exception(_may_pass),
-            stop=is_over,
-            wait=wait,
-            sleep=lambda seconds: sleep(seconds, self.stop.event),
-            reraise=True,
-        )(self._try, host, address)
+        retries = Retries(host, NoImage, self.settings.backoff, self.stop.event)
+        return await retries.run(partial(self._try, host, address), is_last)
 
     async def _try(self, host: RequestLimit, address: str) -> tuple[bytes, ImageFacts]:
         async with host.place(self.stop.event):
@@ -250,7 +232,7 @@ class ImageFetch:
             except TimeoutError:
                 raise NoImage("timeout", transient=True) from None
             except NoImage as error:
-                if error.refused:
+                if error.limited:
                     host.refused()
                 raise
             finally:
@@ -267,21 +249,5 @@ class ImageFetch:
             text = f"{UNREACHED} addresses in a row could not be reached ({reason}); is this machine online?"
             self.stop.request("endpoint", text)
 
-    def _tell_interrupt(self) -> None:
-        self.on_interrupt(self._under_way)
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            self.on_progress(self._progress)
-
-
-def _error(state: RetryCallState) -> NoImage:
-    error = state.outcome and state.outcome.exception()
-    assert isinstance(error, NoImage)
-    return error
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Whether another try in this run makes sense."""
-    return isinstance(error, NoImage) and error.transient and (error.wait or 0.0) <= LONGEST_WAIT
+    def _report(self) -> None:
+        self.on_progress(self._progress)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmemf.features.request_limit import RequestFailed
+
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
@@ -28,20 +30,8 @@ PILLOW_ERRORS = (
 """What Pillow raises at broken files."""
 
 
-class NoImage(Exception):
-    """Why an item gets no image; the message is the reason that the image table shows.
-
-    Attributes:
-        transient: a later try may succeed.
-        refused: the server said that it gets too many requests.
-        wait: seconds that the server asks to wait, None if it does not say.
-    """
-
-    def __init__(
-        self, reason: str, *, transient: bool = False, refused: bool = False, wait: float | None = None
-    ) -> None:
-        super().__init__(reason)
-        self.transient, self.refused, self.wait = transient, refused, wait
+class NoImage(RequestFailed):
+    """Why an item gets no image; the message is the reason that the image table shows."""
 
 
 @dataclass(frozen=True)

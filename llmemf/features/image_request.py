@@ -54,7 +54,7 @@ async def _read(response: httpx2.Response, max_bytes: int) -> bytes:
     if status != 200:
         transient = status in TRANSIENT_STATUS or status >= 520
         wait = retry_after(response.headers)
-        raise NoImage(f"HTTP {status}", transient=transient, refused=status == 429, wait=wait)
+        raise NoImage(f"HTTP {status}", transient=transient, limited=status == 429, wait=wait)
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise NoImage("compressed transfer")
     announced = response.headers.get("content-length", "")

@@ -6,9 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from llmemf.features.answers import judge
 from llmemf.features.llm_cache import AnswerCache
@@ -16,7 +15,7 @@ from llmemf.features.llm_cost import Budget, approximate_tokens
 from llmemf.features.llm_endpoint import Endpoint, Filtered, Reply, Transient
 from llmemf.features.llm_plan import Question
 from llmemf.features.prompts import SYSTEM
-from llmemf.features.request_limit import RequestLimit, sleep
+from llmemf.features.request_limit import RequestLimit, Retries
 from llmemf.features.stopping import Stop
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 LIMITS = {"failed": 6, "billed": 3, "limited": 30}
 """A question is given up for this run after so many calls that failed, that failed but may have been billed, or that
 met "too many requests"."""
-LONGEST_BACKOFF = 60.0
 LONGEST_WAIT = 900.0
 """If the endpoint asks to wait longer (a daily quota), the run ends."""
 
@@ -91,8 +89,8 @@ class Caller:
         self._cache, self._budget = cache, budget
         self._stop, self._progress = stop, progress
         self._on_message = on_message
-        self._backoff = wait_random_exponential(multiplier=backoff, max=LONGEST_BACKOFF)
         self.limit = RequestLimit(concurrency)
+        self._retries = Retries(self.limit, Transient, backoff, stop.event)
         self._warned = False
 
     async def answer(self, question: Question, text: str) -> str:
@@ -106,30 +104,16 @@ class Caller:
         """
         failures: Counter[str] = Counter()
 
-        def is_over(state: RetryCallState) -> bool:
-            failure = _failure_of(state)
+        def is_last(failure: Transient) -> bool:
             kind = "limited" if failure.limited else "billed" if failure.billed else "failed"
             failures[kind] += 1
             self._progress.retried += 1
             if failure.wait and failure.wait > LONGEST_WAIT:
                 hours = f"{failure.wait / 3600:.1f} h"
                 self._stop.request("endpoint", f"{self._endpoint.host} asks to wait {hours} before the next call")
-            return bool(self._stop) or failures[kind] >= LIMITS[kind]
+            return failures[kind] >= LIMITS[kind]
 
-        def wait(state: RetryCallState) -> float:
-            failure = _failure_of(state)
-            if not failure.limited:
-                return max(failure.wait or 0.0, self._backoff(state))
-            self.limit.hold(failure.wait or self._backoff(state))
-            return 0.0
-
-        return await AsyncRetrying(
-            retry=retry_if_exception_type(Transient),
-            stop=is_over,
-            wait=wait,
-            sleep=lambda seconds: sleep(seconds, self._stop.event),
-            reraise=True,
-        )(self._call, question, text)
+        return await self._retries.run(partial(self._call, question, text), is_last)
 
     async def _call(self, question: Question, text: str) -> str:
         """One call, when there is a place and money for it; raises what `answer` raises."""
@@ -191,9 +175,3 @@ class Caller:
                 f"note: {self._endpoint.host} does not say how many tokens an answer took; each counts at the most it can cost"
             )
         return question.record(verdict, **facts, usd=max(usd, bound), uncertain=True)
-
-
-def _failure_of(state: RetryCallState) -> Transient:
-    failure = state.outcome.exception() if state.outcome else None
-    assert isinstance(failure, Transient), "tenacity repeats calls after nothing else"
-    return failure

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
 from llmemf.features.prompts import messages
-from llmemf.features.request_limit import retry_after
+from llmemf.features.request_limit import RequestFailed, retry_after
 
 if TYPE_CHECKING:
     import openai
@@ -42,18 +42,16 @@ class Filtered(Exception):
     """The endpoint's content filter refused the question itself."""
 
 
-class Transient(Exception):
+class Transient(RequestFailed):
     """The call failed, and the same call may succeed later.
 
     Attributes:
-        limited: the endpoint said "too many requests".
         billed: the call may have been billed although nothing usable came back.
-        wait: seconds that the endpoint asks to wait, None if it does not say.
     """
 
     def __init__(self, reason: str, *, limited: bool = False, billed: bool = False, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.limited, self.billed, self.wait = limited, billed, wait
+        super().__init__(reason, transient=True, limited=limited, wait=wait)
+        self.billed = billed
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,37 @@
-"""How many requests one server gets at once, and when it gets none."""
+"""How many requests one server gets at once, when it gets none, and how those that failed are repeated."""
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Generic, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
+
+LONGEST_BACKOFF = 60.0
+
+
+class RequestFailed(Exception):
+    """A request got nothing usable.
+
+    Attributes:
+        transient: a later try may succeed.
+        limited: the server said "too many requests".
+        wait: seconds that the server asks to wait, None if it does not say.
+    """
+
+    def __init__(
+        self, reason: str, *, transient: bool = False, limited: bool = False, wait: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.transient, self.limited, self.wait = transient, limited, wait
+
+
+Failure = TypeVar("Failure", bound=RequestFailed)
+Answer = TypeVar("Answer")
 
 
 class RequestLimit:
@@ -65,6 +90,50 @@ class RequestLimit:
                 self._taken_away -= 1
             else:
                 self._semaphore.release()
+
+
+class Retries(Generic[Failure]):
+    """Repeats requests to one server: after a pause, or for all of them after the server's own pause.
+
+    Args:
+        limit: of the server.
+        failure: what a request raises.
+        first_pause: the first pause after a failure takes up to so many seconds, every further one up to twice as many.
+        stop: no request is repeated once it is set.
+    """
+
+    def __init__(self, limit: RequestLimit, failure: type[Failure], first_pause: float, stop: asyncio.Event) -> None:
+        self._limit, self._failure, self._stop = limit, failure, stop
+        self._backoff = wait_random_exponential(multiplier=first_pause, max=LONGEST_BACKOFF)
+
+    async def run(self, request: Callable[[], Awaitable[Answer]], is_last: Callable[[Failure], bool]) -> Answer:
+        """The answer to a request.
+
+        Args:
+            is_last: told of every transient failure; says whether the request is given up after it.
+
+        Raises:
+            Failure: the last one.
+        """
+        return await AsyncRetrying(
+            retry=retry_if_exception(lambda error: isinstance(error, self._failure) and error.transient),
+            stop=lambda state: is_last(self._failure_of(state)) or self._stop.is_set(),
+            wait=self._wait,
+            sleep=lambda seconds: sleep(seconds, self._stop),
+            reraise=True,
+        )(request)
+
+    def _wait(self, state: RetryCallState) -> float:
+        failure = self._failure_of(state)
+        if not failure.limited:
+            return max(failure.wait or 0.0, self._backoff(state))
+        self._limit.hold(failure.wait or self._backoff(state))
+        return 0.0
+
+    def _failure_of(self, state: RetryCallState) -> Failure:
+        failure = state.outcome and state.outcome.exception()
+        assert isinstance(failure, self._failure), "nothing else is repeated"
+        return failure
 
 
 async def sleep(seconds: float, stop: asyncio.Event) -> None:

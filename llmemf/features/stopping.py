@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+REPORT_SECONDS = 1.0
+"""A run reports its progress so often, also while nothing happens."""
 
 
 class Stop:
@@ -69,3 +72,33 @@ def listening(stop: Stop, on_first: Callable[[], None] | None = None) -> Iterato
     finally:
         for number in heard:
             loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def workers(
+    stop: Stop, report: Callable[[], None], on_first: Callable[[], None]
+) -> AsyncIterator[asyncio.TaskGroup]:
+    """Tasks that work side by side until all have ended, at a second Ctrl-C at once.
+
+    Args:
+        stop: requested by the first Ctrl-C or SIGTERM.
+        report: called every `REPORT_SECONDS`.
+        on_first: called at the first signal.
+    """
+    with listening(stop, on_first):
+        ticker = asyncio.create_task(_tick(report))
+        try:
+            async with asyncio.TaskGroup() as group:
+                yield group
+        except asyncio.CancelledError:
+            # The second Ctrl-C.
+            if stop.reason != "interrupted":
+                raise
+        finally:
+            ticker.cancel()
+
+
+async def _tick(report: Callable[[], None]) -> None:
+    while True:
+        report()
+        await asyncio.sleep(REPORT_SECONDS)

@@ -183,7 +183,7 @@ def test_a_silent_endpoint_times_out(shop):
 
 def test_too_many_requests_hold_everybody_back(shop, monkeypatch):
     """Four of eight calls at once are refused for ten minutes: the other four are answered, and no call follows them."""
-    monkeypatch.setattr("llmemf.features.enrich.REPORT_SECONDS", 0.01)
+    monkeypatch.setattr("llmemf.features.stopping.REPORT_SECONDS", 0.01)
     scenario = shop(TITLES)
     together, refused = threading.Barrier(8), threading.Event()
     slow = Answer(429, {"error": {"message": "slow"}}, {"Retry-After": "600"})
@@ -293,7 +293,7 @@ def test_a_stop_waits_for_what_is_paid_and_the_next_run_asks_the_rest(shop):
 
 
 def test_a_stop_ends_a_long_pause_at_once(shop, monkeypatch):
-    monkeypatch.setattr("llmemf.features.enrich.REPORT_SECONDS", 0.01)
+    monkeypatch.setattr("llmemf.features.stopping.REPORT_SECONDS", 0.01)
     scenario = shop(["A", "B", "C", "D"])
     slow = Answer(429, {"error": {"message": "slow"}}, {"Retry-After": "600"})
     with FakeOpenAI(lambda *_: slow) as fake:
