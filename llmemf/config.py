@@ -48,6 +48,17 @@ class TrialConfig(BaseModel):
     """Adam, or Adagrad, which GRU4Rec's authors use."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate."""
+    warmup_epochs: int = Field(0, ge=0)
+    """The learning rate rises linearly, step by step, over the first so many epochs."""
+    lr_schedule: Literal["constant", "cosine", "plateau"] = "constant"
+    """The learning rate afterwards: as it is, falling along half a cosine to `lr_end` of it in the last of `epochs`, or
+    times `plateau_factor` whenever `plateau_epochs` epochs brought no better monitored value."""
+    lr_end: float = Field(0.01, ge=0, le=1)
+    """Share of the learning rate that `cosine` ends with."""
+    plateau_epochs: int = Field(30, ge=1)
+    """Epochs without a better value after which `plateau` lowers the learning rate."""
+    plateau_factor: float = Field(0.316, gt=0, lt=1)
+    """What `plateau` multiplies the learning rate by."""
     l2: float = Field(5e-5, ge=0)
     """L2 strength; see `l2_mode`."""
     l2_mode: Literal["adam", "adamw", "embedding_rows", "none"] = "adam"

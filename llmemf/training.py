@@ -9,6 +9,7 @@ options, each off.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,8 @@ class Trainer:
         self.epoch = 0
         self.best: dict[str, dict[str, Any]] = {}
         self.stopped = False
+        self.plateaus: list[int] = []
+        """Epochs after which the `plateau` schedule lowered the learning rate."""
 
     def epochs(self) -> Iterator[dict[str, Any]]:
         """Train epoch by epoch and yield the metrics of each.
@@ -99,6 +102,8 @@ class Trainer:
         metrics = self._validate()
         self.epoch += 1
         self._remember(metrics)
+        if self.epoch - max([self._best_epoch(), *self.plateaus]) >= self.config.plateau_epochs:
+            self.plateaus.append(self.epoch)
         self.stopped = self.model.closed_form or self._out_of_patience()
         return {
             "epoch": self.epoch,
@@ -127,6 +132,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "epoch": self.epoch,
             "best": self.best,
+            "plateaus": self.plateaus,
         }
         save_checkpoint(folder, state, self.config, self.data, self.best, self.model.facts())
 
@@ -142,7 +148,9 @@ class Trainer:
         wanted, defaults = self.config.to_dict(), type(self.config)().to_dict()
         # A setting that is younger than the checkpoint had its default then.
         differing = sorted(key for key, value in wanted.items() if stored["config"].get(key, defaults[key]) != value)
-        if set(differing) - RESUME_IGNORED_KEYS:
+        # A cosine falls towards the last epoch: with another number of epochs all of them are different.
+        ignored = RESUME_IGNORED_KEYS - ({"epochs"} if self.config.lr_schedule == "cosine" else set())
+        if set(differing) - ignored:
             raise InputError(
                 f"checkpoint {folder} was trained with another configuration ({', '.join(differing)} differ)"
             )
@@ -152,7 +160,7 @@ class Trainer:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.epoch, self.best = state["epoch"], state["best"]
+            self.epoch, self.best, self.plateaus = state["epoch"], state["best"], state.get("plateaus", [])
         except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
             raise InputError(f"{folder / STATE} cannot be read ({first_line(error)}): start anew") from None
         self.stopped = self.model.closed_form or self._out_of_patience()
@@ -173,8 +181,26 @@ class Trainer:
         with _random_scope(config.seed, epoch, self.device), training_precision(self.device):
             order = torch.randperm(len(self.train_sequences), device=self.device)
             self.model.plan_epoch(self.train_sequences, order)
-            losses = [self.step(index) for index in order.split(config.batch_size)]
+            losses = []
+            steps = order.split(config.batch_size)
+            for number, index in enumerate(steps):
+                self._set_learning_rate(epoch - 1 + (number + 1) / len(steps))
+                losses.append(self.step(index))
         return self.mean_loss(torch.stack(losses), epoch)
+
+    def _set_learning_rate(self, passed: float) -> None:
+        """Give the optimiser the rate of a step that ends after `passed` epochs of training, a function of that and `plateaus`."""
+        config = self.config
+        factor = 1.0
+        if config.lr_schedule == "plateau":
+            factor = config.plateau_factor ** len(self.plateaus)
+        elif config.lr_schedule == "cosine" and passed > config.warmup_epochs:
+            share = (passed - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
+            factor = config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * share)) / 2
+        if passed < config.warmup_epochs:
+            factor *= passed / config.warmup_epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * factor
 
     def step(self, index: Tensor) -> Tensor:
         """One step on the sequences at `index` (B,).

@@ -25,6 +25,7 @@ from llmemf.commands.data_options import (
     Candidates,
     CandidateSeed,
     DataRoot,
+    DrawOfCandidates,
     Existing,
     Name,
     hint,
@@ -67,13 +68,16 @@ def import_windows(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --tie-break random.")] = 0,
     candidates: Candidates = 999,
     candidate_seed: CandidateSeed = 0,
+    candidate_draw: DrawOfCandidates = "c2dsr",
 ) -> None:
     """Import published windows: item lists, sequence files, user list, and items.tsv if there is one."""
     from llmemf.scenarios.windows import read_windows
 
     names = pair(domains, "--domains")
     target.check(name)
-    scenario = read_windows(folder, name, names, split, tie_break, seed, candidates, candidate_seed)
+    scenario = read_windows(
+        folder, name, names, split, tie_break, seed, candidates, candidate_seed, candidate_draw
+    )
     _finish_import(scenario, target, folder)
 
 
@@ -103,6 +107,7 @@ def import_histories(
     min_length: Annotated[int, typer.Option("--min-length", min=2, help="Skip users with fewer items.")] = 4,
     candidates: Candidates = 999,
     candidate_seed: CandidateSeed = 0,
+    candidate_draw: DrawOfCandidates = "c2dsr",
 ) -> None:
     """Import plain histories, split leave-last-out."""
     from llmemf.scenarios.histories import read_histories
@@ -110,7 +115,9 @@ def import_histories(
     names = None if domains is None else pair(domains, "--domains")
     found = None if labels is None else pair(labels, "--labels")
     target.check(name)
-    scenario = read_histories(file, items, name, names, found, repeats, min_length, candidates, candidate_seed)
+    scenario = read_histories(
+        file, items, name, names, found, repeats, min_length, candidates, candidate_seed, candidate_draw
+    )
     _finish_import(scenario, target, items.parent)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from llmemf.commands.data_options import Candidates, CandidateSeed, Name, home, pair, say
+from llmemf.commands.data_options import Candidates, CandidateSeed, DrawOfCandidates, Name, home, pair, say
 from llmemf.commands.new_scenario import Target
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
@@ -85,6 +85,7 @@ def _options(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of ties and of the split.")] = USUAL.seed,
     candidates: Candidates = USUAL.candidates,
     candidate_seed: CandidateSeed = USUAL.candidate_seed,
+    candidate_draw: DrawOfCandidates = USUAL.candidate_draw,
     max_bad_lines: Annotated[
         float, typer.Option("--max-bad-lines", help="Share of a file's lines that may be unusable.")
     ] = USUAL.max_bad_lines,
@@ -105,6 +106,7 @@ def _options(
         seed=seed,
         candidates=candidates,
         candidate_seed=candidate_seed,
+        candidate_draw=candidate_draw,
         max_bad_lines=max_bad_lines,
         hash_seed=hash_seed,
     )

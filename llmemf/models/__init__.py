@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from llmemf.models.recommender import Recommender
 
 MODELS = {
+    "abxi": "llmemf.models.abxi:ABXI",
     "bprmf": "llmemf.models.bprmf:BPRMF",
     "c2dsr": "llmemf.models.c2dsr:C2DSR",
     "gru4rec": "llmemf.models.gru4rec:GRU4Rec",

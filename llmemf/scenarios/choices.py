@@ -18,6 +18,8 @@ Repeats = Literal["first", "last"]
 """Which interaction of a user with the same item counts."""
 HistoryRepeats = Literal["keep", "last", "first"]
 """Which occurrences of an item in a history count: all, or one."""
+CandidateDraw = Literal["c2dsr", "distinct_unseen"]
+"""How the stored candidates are drawn, see `candidates.stored_candidates`."""
 
 
 def check_choice(value: str, choices: Any, option: str) -> None:

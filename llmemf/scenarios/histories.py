@@ -14,12 +14,12 @@ import pandas as pd
 
 from llmemf.errors import InputError, nearest
 from llmemf.io import file_hash
-from llmemf.scenarios.choices import HistoryRepeats, check_choice
+from llmemf.scenarios.candidates import stored_candidates
+from llmemf.scenarios.choices import CandidateDraw, HistoryRepeats, check_choice
 from llmemf.scenarios.item_table import ItemTable, read_item_table
 from llmemf.scenarios.leave_last_out import leave_last_out
 from llmemf.scenarios.lines import numbered_lines, quoted
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.scenario import ITEM_COLUMNS, Scenario, Sequences
 
 SEPARATOR = re.compile(r"\s*,\s*|\s+")
@@ -35,6 +35,7 @@ def read_histories(
     min_length: int = 4,
     candidates: int = 999,
     candidate_seed: int = 0,
+    candidate_draw: CandidateDraw = "c2dsr",
 ) -> Scenario:
     """Read plain histories and split them leave-last-out.
 
@@ -51,6 +52,7 @@ def read_histories(
         min_length: skip the users with fewer items (after `repeats`); 4 leaves everybody two training items.
         candidates: negatives per case.
         candidate_seed: seed of the negatives.
+        candidate_draw: how they are drawn, see `candidates.stored_candidates`.
 
     Raises:
         InputError: a file is missing or broken, with file and line where there is one.
@@ -84,10 +86,9 @@ def read_histories(
         train=train,
         valid=valid,
         test=test,
-        candidates={
-            part: draw_candidates(sequences.targets, num_x, len(frame), candidates, candidate_seed, part)
-            for part, sequences in (("valid", valid), ("test", test))
-        },
+        candidates=stored_candidates(
+            {"train": train, "valid": valid, "test": test}, num_x, len(frame), candidate_draw, candidates, candidate_seed
+        ),
         source={
             "reader": "histories",
             "files": {str(file): file_hash(file) for file in (path, items)},
@@ -97,6 +98,7 @@ def read_histories(
             "min_length": min_length,
             "candidates": candidates,
             "candidate_seed": candidate_seed,
+            "candidate_draw": candidate_draw,
             **facts,
         },
     )

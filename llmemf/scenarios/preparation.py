@@ -15,11 +15,11 @@ import pandas as pd
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import LineCounts
+from llmemf.scenarios.candidates import stored_candidates
 from llmemf.scenarios.interaction_filter import drop_repeats, enough_interactions
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
 from llmemf.scenarios.leave_last_out import shorten
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.preparation_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario, Sequences
 from llmemf.scenarios.window_cutter import cut_windows
@@ -134,12 +134,9 @@ def prepare(
         num_x=num_x,
         items=items,
         user_ids=kept.user_names,
-        candidates={
-            part: draw_candidates(
-                split[part].targets, num_x, len(items), options.candidates, options.candidate_seed, part
-            )
-            for part in ("valid", "test")
-        },
+        candidates=stored_candidates(
+            split, num_x, len(items), options.candidate_draw, options.candidates, options.candidate_seed
+        ),
         source={"reader": reader, **settings, **limits, **report.source()},
         train=split["train"],
         valid=split["valid"],

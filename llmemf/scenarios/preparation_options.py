@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from llmemf.errors import InputError
-from llmemf.scenarios.choices import Filter, Repeats, TieBreak, WindowSplit, check_choice
+from llmemf.scenarios.choices import CandidateDraw, Filter, Repeats, TieBreak, WindowSplit, check_choice
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class PreparationOptions:
     """Stored negatives per evaluation case."""
     candidate_seed: int = 0
     """Seed of the stored negatives."""
+    candidate_draw: CandidateDraw = "c2dsr"
+    """How they are drawn, see `candidates.stored_candidates`."""
     max_bad_lines: float = 0.01
     """Share of a file's lines that may be unusable."""
     hash_seed: int = 0
@@ -71,6 +73,7 @@ class PreparationOptions:
         check_choice(self.repeats, Repeats, "--repeats")
         check_choice(self.split, WindowSplit, "--split")
         check_choice(self.tie_break, TieBreak, "--tie-break")
+        check_choice(self.candidate_draw, CandidateDraw, "--candidate-draw")
         if not 0 < self.eval_share < 0.5:
             raise InputError(f"--eval-share {self.eval_share}: give a share between 0 and 0.5")
         if not 0 <= self.max_bad_lines < 1:

@@ -13,10 +13,10 @@ import numpy as np
 
 from llmemf.errors import InputError
 from llmemf.io import file_hash
-from llmemf.scenarios.choices import PublishedSplit, TieBreak, check_choice
+from llmemf.scenarios.candidates import stored_candidates
+from llmemf.scenarios.choices import CandidateDraw, PublishedSplit, TieBreak, check_choice
 from llmemf.scenarios.leave_last_out import leave_last_out, shorten
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.scenario import Scenario, Sequences
 from llmemf.scenarios.window_files import describe_items, find_files, read_item_list, read_sequence_file, read_user_list
 
@@ -30,6 +30,7 @@ def read_windows(
     seed: int = 0,
     candidates: int = 999,
     candidate_seed: int = 0,
+    candidate_draw: CandidateDraw = "c2dsr",
 ) -> Scenario:
     """Read a folder of published windows.
 
@@ -46,6 +47,7 @@ def read_windows(
         seed: seed of `random`.
         candidates: negatives per case.
         candidate_seed: seed of the negatives.
+        candidate_draw: how they are drawn, see `candidates.stored_candidates`.
 
     Raises:
         InputError: a file is missing or broken, with file and line where there is one.
@@ -95,10 +97,9 @@ def read_windows(
         train=train,
         valid=valid,
         test=test,
-        candidates={
-            part: draw_candidates(sequences.targets, num_x, num_items, candidates, candidate_seed, part)
-            for part, sequences in (("valid", valid), ("test", test))
-        },
+        candidates=stored_candidates(
+            {"train": train, "valid": valid, "test": test}, num_x, num_items, candidate_draw, candidates, candidate_seed
+        ),
         source={
             "reader": "windows",
             "folder": str(folder),
@@ -108,6 +109,7 @@ def read_windows(
             "seed": seed,
             "candidates": candidates,
             "candidate_seed": candidate_seed,
+            "candidate_draw": candidate_draw,
             **counts,
             "dropped": dropped,
         },
