@@ -75,9 +75,7 @@ def import_windows(
 
     names = pair(domains, "--domains")
     target.check(name)
-    scenario = read_windows(
-        folder, name, names, split, tie_break, seed, candidates, candidate_seed, candidate_draw
-    )
+    scenario = read_windows(folder, name, names, split, tie_break, seed, candidates, candidate_seed, candidate_draw)
     _finish_import(scenario, target, folder)
 
 

@@ -25,6 +25,7 @@ MODELS = {
     "psjnet": "llmemf.models.psjnet:PSJNet",
     "sasrec": "llmemf.models.sasrec:SASRec",
     "sr_gnn": "llmemf.models.sr_gnn:SRGNN",
+    "transitions": "llmemf.models.transitions:Transitions",
     "tri_cdr": "llmemf.models.tri_cdr:TriCDR",
 }
 

@@ -85,7 +85,8 @@ class GatedFilter(nn.Module):
         c_k = tanh(W_s [h_t; s_{t-1}] + V_s m_k + b_s)
         s_t = mean_k( f_k * s_{t-1} + (1 - f_k) * c_k )
 
-    Biases start at 1. All that does not depend on s_{t-1} is computed for every step at once.
+    Biases start at 1; without members the gate's starts at -1, since MIFN's source lets f weigh the candidate: there, too, the
+    new part then starts with 73 %. All that does not depend on s_{t-1} is computed for every step at once.
     """
 
     def __init__(self, width: int, members: int, rate: float, literal_member_bug: bool = False) -> None:
@@ -93,8 +94,8 @@ class GatedFilter(nn.Module):
         self.rate, self.literal_member_bug = rate, literal_member_bug
         self.gate, self.candidate = nn.Linear(2 * width, width), nn.Linear(width, width)
         self.recurrent = nn.Linear(width, 2 * width, bias=False)
-        for layer in (self.gate, self.candidate):
-            nn.init.ones_(layer.bias)
+        nn.init.constant_(self.gate.bias, 1.0 if members else -1.0)
+        nn.init.ones_(self.candidate.bias)
         self.members = None
         if members:
             self.members = nn.Parameter(torch.empty(members, width).normal_(0, 0.1))

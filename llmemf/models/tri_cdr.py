@@ -281,17 +281,21 @@ class TargetHead(nn.Module):
         return self.rest(hidden).squeeze(1)
 
     def contrast_and_triplet(self, mix_BD: Tensor, src_BD: Tensor, tgt_BD: Tensor) -> Tensor:
-        """w_cl sum of rho NTXent(g_a(o_a), g_b(o_b)) over the pairs + w_tri max(0, d(src, mix) - d(src, tgt) + margin)."""
+        """w_cl sum of rho NTXent(s_a, s_b) over the pairs + w_tri max(0, d(s_src, s_mix) - d(s_src, s_tgt) + margin).
+
+        Both losses compare the outputs s_a = g_a(o_a) of the heads, not the sums themselves, which rank.
+        """
         config, loss = self.config, mix_BD.sum() * 0
         if not len(mix_BD):
             return loss
+        seen = {role: self.contrast_heads[role](o) for role, o in zip(ROLES, (mix_BD, src_BD, tgt_BD))}
         if config.contrast_weight:
-            seen = {role: self.contrast_heads[role](o) for role, o in zip(ROLES, (mix_BD, src_BD, tgt_BD))}
             pairs = zip(config.rho(), (("mix", "src"), ("mix", "tgt"), ("src", "tgt")))
             contrast = [rho * nt_xent(seen[a], seen[b], config.contrast_temperature) for rho, (a, b) in pairs]
             loss = loss + config.contrast_weight * torch.stack(contrast).sum() / sum(config.rho())
         if config.triplet_weight:
-            loss = loss + config.triplet_weight * F.triplet_margin_loss(src_BD, mix_BD, tgt_BD, config.margin)
+            triplet = F.triplet_margin_loss(seen["src"], seen["mix"], seen["tgt"], config.margin)
+            loss = loss + config.triplet_weight * triplet
         return loss
 
 

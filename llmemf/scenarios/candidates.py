@@ -46,7 +46,9 @@ def stored_candidates(
     if count < 1:
         raise InputError(f"{count} candidates per case were asked for; at least 1 is needed (--candidates)")
     met = _items_by_user(list(splits.values()), num_items)
-    return {part: _distinct_unseen(splits[part], met, num_x, num_items, count, seed, part) for part in ("valid", "test")}
+    return {
+        part: _distinct_unseen(splits[part], met, num_x, num_items, count, seed, part) for part in ("valid", "test")
+    }
 
 
 def _items_by_user(splits: list[Sequences], num_items: int) -> tuple[np.ndarray, np.ndarray]:

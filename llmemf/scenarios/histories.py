@@ -87,7 +87,12 @@ def read_histories(
         valid=valid,
         test=test,
         candidates=stored_candidates(
-            {"train": train, "valid": valid, "test": test}, num_x, len(frame), candidate_draw, candidates, candidate_seed
+            {"train": train, "valid": valid, "test": test},
+            num_x,
+            len(frame),
+            candidate_draw,
+            candidates,
+            candidate_seed,
         ),
         source={
             "reader": "histories",

@@ -10,7 +10,7 @@ from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, who
 
 from llmemf.batches import Batch, SequenceView
 from llmemf.config import build_config
-from llmemf.models import item_knn
+from llmemf.models import item_knn, item_to_item
 from llmemf.models.item_knn import ItemKNN, ItemKNNConfig
 
 OPTIONS = [
@@ -28,6 +28,7 @@ OPTIONS = [
     {"profile": "last", "neighbours": 4},
     {"decay": 0.7},
     {"max_length": 3, "decay": 0.7},
+    {"neighbours": 3, "popularity": 2.0},
 ]
 
 
@@ -68,11 +69,18 @@ def similarities_by_hand(data, config):
     return kept
 
 
-def scores_by_hand(history, domain, kept, config):
+def share_by_hand(data):
+    """Of every item its share of its domain's training interactions."""
+    items = data.train.items.tolist()
+    of_domain = [sum(item < NUM_X for item in items), sum(item >= NUM_X for item in items)]
+    return np.array([items.count(item) / of_domain[item >= NUM_X] for item in range(NUM_ITEMS)])
+
+
+def scores_by_hand(history, domain, kept, config, data):
     if config.history == "target_domain":
         history = [item for item in history if (item >= NUM_X) == bool(domain)]
     history = history[-config.max_length :][-1 if config.profile == "last" else 0 :]
-    scores = np.zeros(NUM_ITEMS)
+    scores = config.popularity * share_by_hand(data)
     for age, item in enumerate(reversed(history)):
         for candidate, value in kept[item].items():
             scores[candidate] += config.decay**age * value
@@ -87,7 +95,7 @@ def test_scores_equal_loops(options, data):
     for domain in (0, 1):
         scores = model.score_all(batch, domain)
         for case in range(len(batch)):
-            expected = scores_by_hand(list(map(int, data.valid.row(case)[:-1])), domain, kept, model.config)
+            expected = scores_by_hand(list(map(int, data.valid.row(case)[:-1])), domain, kept, model.config, data)
             np.testing.assert_allclose(scores[case].numpy(), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -95,7 +103,7 @@ def test_blocks_of_items_and_of_histories_change_nothing(data, monkeypatch):
     batch = whole(make_sequences(data, "valid", max_length=12))
     whole_scores = [make_model(data, neighbours=5).score_all(batch, domain) for domain in (0, 1)]
     monkeypatch.setattr(item_knn, "BLOCK_ITEMS", 7)
-    monkeypatch.setattr(item_knn, "GATHERED_ELEMENTS", 100)
+    monkeypatch.setattr(item_to_item, "GATHERED_ELEMENTS", 100)
     model = make_model(data, neighbours=5)
     for domain in (0, 1):
         assert torch.equal(model.score_all(batch, domain), whole_scores[domain])

@@ -123,16 +123,21 @@ class Twin:
                     losses.append(sigmoid_loss(self.cosines(domain, sums, [target, *next(negatives)])))
                 if steps and of_view(visible, "xy"[1 - domain]):
                     last.append(sums)
-            total += np.mean(losses) + self.contrast(domain, last) + self.triplet(last)
+            total += np.mean(losses) + self.contrast(domain, last) + self.triplet(domain, last)
         return total
 
-    def contrast(self, domain, last):
+    def compared(self, domain, last):
+        """What the heads make of the sums of every row: mix, src, tgt."""
+
         def head(role, number):
             x = np.stack([sums[number] for sums in last])
             name = f"heads.{domain}.contrast_heads.{role}"
             return linear(np.maximum(linear(x, self.p, f"{name}.0"), 0), self.p, f"{name}.2")
 
-        seen, total = [head(role, number) for number, role in enumerate(("mix", "src", "tgt"))], 0.0
+        return [head(role, number) for number, role in enumerate(("mix", "src", "tgt"))]
+
+    def contrast(self, domain, last):
+        seen, total = self.compared(domain, last), 0.0
         rho = [self.config.rho_mix_src, self.config.rho_mix_tgt, self.config.rho_src_tgt]
         for weight, (a, b) in zip(rho, ((0, 1), (0, 2), (1, 2))):
             rows = np.concatenate([seen[a], seen[b]])
@@ -145,8 +150,9 @@ class Twin:
             total += weight / sum(rho) * np.mean(losses)
         return self.config.contrast_weight * total
 
-    def triplet(self, last):
-        gaps = [np.linalg.norm(src - mix) - np.linalg.norm(src - tgt) for mix, src, tgt in last]
+    def triplet(self, domain, last):
+        rows = zip(*self.compared(domain, last))
+        gaps = [np.linalg.norm(src - mix) - np.linalg.norm(src - tgt) for mix, src, tgt in rows]
         return self.config.triplet_weight * np.mean(np.maximum(0, np.array(gaps) + self.config.margin))
 
     def single_loss(self, sequences, drawn):

@@ -1,0 +1,94 @@
+"""Transitions: what followed the last items of a history in training, the nearest neighbours that know the order.
+
+With o_ic(d) how often c came d places after i in a training sequence,
+
+    t_ic     = sum over d = 1 .. reach of o_ic(d) / d
+    s_ic     = t_ic / sum over all items c' of c's domain of t_ic'
+    score(c) = sum over the last `last_items` items i of decay^age(i) s_ic
+
+(`item_to_item` adds popularity). Distances are counted in the merged sequence, or among the items of each domain, where an item
+then speaks for its own domain only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+from scipy import sparse
+from torch import Tensor
+
+from llmemf.batches import Batch, TrialData
+from llmemf.models.item_to_item import ItemToItem, ItemToItemConfig
+from llmemf.scenarios.scenario import Sequences
+
+
+class TransitionsConfig(ItemToItemConfig):
+    """Settings of transitions."""
+
+    sequences: Literal["merged", "own"] = "merged"
+    """Which sequences are counted and read: the merged ones, or those of the candidates' domain."""
+    reach: int = Field(3, ge=1)
+    """How many places ahead an item still counts as a successor; a successor d places ahead weighs 1/d."""
+    last_items: int = Field(3, ge=1)
+    """Latest items of a history that are read."""
+    decay: float = Field(0.5, gt=0, le=1)
+    """Weight of an item is decay^age, where the latest item has age 0."""
+
+
+class Transitions(ItemToItem):
+    """Sparse transition shares; both domains out of one matrix."""
+
+    config_class = TransitionsConfig
+    config: TransitionsConfig
+    source = "Transition counts of the last items, the sequence-aware neighbour baseline"
+
+    @classmethod
+    def default_space(cls) -> Mapping[str, Any]:
+        return {
+            "sequences": ["merged", "own"],
+            "reach": [1, 3, 10],
+            "last_items": [1, 3, 10],
+            "decay": [0.3, 0.5, 0.8],
+            "popularity": [0.0, 0.001, 1.0],
+        }
+
+    def matrix(self, data: TrialData) -> sparse.csr_array:
+        """S: of every item the shares of its successors, which add up to 1 within each domain."""
+        train, merged = data.train, self.config.sequences == "merged"
+        parts = [(train.items, _rows(train))] if merged else _by_domain(train, self.num_x)
+        counts = sum(_successors(items, rows, self.config.reach, data.num_items) for items, rows in parts)
+        counts = counts.tocsr()
+        in_y = counts.indices >= self.num_x
+        row = np.repeat(np.arange(data.num_items), np.diff(counts.indptr))
+        totals = np.bincount(2 * row + in_y, counts.data, minlength=2 * data.num_items)
+        counts.data = (counts.data / totals[2 * row + in_y]).astype(np.float32)
+        counts.sort_indices()
+        return counts
+
+    def read(self, batch: Batch, domain: int) -> Tensor:
+        """The last items, of both domains or of the candidates' own."""
+        view = batch.views["xy" if self.config.sequences == "merged" else "xy"[domain]]
+        return view.items[:, -self.config.last_items :]
+
+
+def _rows(sequences: Sequences) -> np.ndarray:
+    return np.repeat(np.arange(len(sequences)), sequences.lengths)
+
+
+def _by_domain(sequences: Sequences, num_x: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    in_x, rows = sequences.items < num_x, _rows(sequences)
+    return [(sequences.items[member], rows[member]) for member in (in_x, ~in_x)]
+
+
+def _successors(items: np.ndarray, rows: np.ndarray, reach: int, num_items: int) -> sparse.csr_array:
+    """t (N, N): successors up to `reach` places ahead in the same row, each weighing one over its distance."""
+    pairs = []
+    for distance in range(1, min(reach, len(items) - 1) + 1):
+        same = rows[distance:] == rows[:-distance]
+        before, after = items[:-distance][same], items[distance:][same]
+        pairs.append((before, after, np.full(len(before), 1 / distance)))
+    before, after, weights = (np.concatenate(part) for part in zip(*pairs)) if pairs else ([], [], [])
+    return sparse.coo_array((weights, (before, after)), shape=(num_items, num_items)).tocsr()
