@@ -178,6 +178,7 @@ class DeviceSequences:
         self.targets = self._tensor(sequences.targets) if held_out else None
         self.views = {}
         items, row = _flatten(sequences.items, starts, stops)
+        self._histories = _distinct_in_row(items, row, len(users), num_items) if held_out else None
         next_merged = _next_in_row(items, row, num_items)
         # In training the last item of a window is a target only; in evaluation the whole history is input.
         is_input = (next_merged < num_items) | held_out
@@ -196,6 +197,15 @@ class DeviceSequences:
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def histories(self, index: np.ndarray) -> Tensor:
+        """(B, H) the distinct items of whole histories of a held-out split, not cut to any length, -1 padded."""
+        assert self._histories is not None, "training sequences have no history"
+        offsets, items = self._histories
+        first, lengths = offsets[index], offsets[index + 1] - offsets[index]
+        column = np.arange(lengths.max(initial=0))
+        place = np.minimum(first[:, None] + column, max(0, len(items) - 1))
+        return self._tensor(np.where(column < lengths[:, None], items[place], -1))
 
     def batch(self, index: Tensor) -> Batch:
         """The sequences at `index` (B,), as int64 tables on the device."""
@@ -222,6 +232,14 @@ def _flatten(items: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[
     row = np.repeat(np.arange(len(lengths)), lengths)
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return items[np.repeat(starts, lengths) + within], row
+
+
+def _distinct_in_row(
+    items: np.ndarray, row: np.ndarray, num_rows: int, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets by row and the distinct items of each."""
+    pairs = np.unique(row * num_items + items)
+    return np.searchsorted(pairs // num_items, np.arange(num_rows + 1)), pairs % num_items
 
 
 def _next_in_row(items: np.ndarray, row: np.ndarray, pad: int) -> np.ndarray:

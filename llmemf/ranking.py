@@ -1,6 +1,7 @@
-"""From scores to ranks to metrics: the protocol of C2DSR (one target among stored candidates) and the full catalogue.
+"""From scores to ranks to metrics: one target among stored candidates (C2DSR's protocol), among all items of its domain, and
+among those of them that its history lacks.
 
-Both ranks of a case come from the same scores. Ranks are computed in fp32 (or finer, where the model scores finer).
+All ranks of a case come from the same scores. Ranks are computed in fp32 (or finer, where the model scores finer).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from llmemf.batches import DeviceSequences
 from llmemf.models.recommender import Recommender
+from llmemf.ranking_names import RANKINGS
 
 Ties = Literal["mean", "optimistic", "pessimistic"]
 METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
@@ -75,7 +77,7 @@ def rank_cases(
         cases: indices of the cases to rank; all of them by default.
 
     Returns:
-        Arrays by case, sorted by domain: `case`, `domain` (0 or 1), `sampled` and `full` (ranks), `nll` (negative
+        Arrays by case, sorted by domain: `case`, `domain` (0 or 1), `sampled`, `full` and `unseen` (ranks), `nll` (negative
         log-softmax of the target among its domain; uniform where all scores of a case are -inf).
 
     Raises:
@@ -83,7 +85,7 @@ def rank_cases(
     """
     targets = sequences.targets.cpu().numpy()
     cases = np.arange(len(targets)) if cases is None else np.asarray(cases)
-    kinds = {"case": np.int64, "domain": np.int64, "sampled": np.float64, "full": np.float64, "nll": np.float64}
+    kinds = {"case": np.int64, "domain": np.int64, **dict.fromkeys((*RANKINGS, "nll"), np.float64)}
     found: dict[str, list[np.ndarray]] = {name: [np.zeros(0, kind)] for name, kind in kinds.items()}
     was_training = model.training
     model.eval()
@@ -104,7 +106,7 @@ def rank_cases(
 def _rank_batch(
     model: Recommender, sequences: DeviceSequences, candidates: np.ndarray, index: np.ndarray, domain: int, ties: Ties
 ) -> tuple[np.ndarray, ...]:
-    """(B,) rank among candidates, rank among all items, and negative log-probability of the cases at `index` (B,)."""
+    """(B,) ranks in the order of `RANKINGS`, and negative log-probability of the cases at `index` (B,)."""
     batch = sequences.batch(torch.from_numpy(index).to(sequences.device))
     scores = model.score_all(batch, domain)
     offset = model.num_x if domain else 0
@@ -117,22 +119,27 @@ def _rank_batch(
     # Among all items the target meets itself once, as an equal score.
     others = torch.ones_like(scores, dtype=torch.bool).scatter_(1, own, False)
     full = target_ranks(target_scores, scores, others, ties=ties)
+    # Items of the history that stand before the target, or beside it, no longer do; the target itself is no other item.
+    history = sequences.histories(index).to(scores.device) - offset
+    counted = (history >= 0) & (history < scores.shape[1]) & (history != own)
+    own_history = scores.gather(1, history.clamp(0, scores.shape[1] - 1))
+    unseen = full - (target_ranks(target_scores, own_history, counted, ties=ties) - 1)
     total = scores.float().logsumexp(1)
     nll = torch.where(total > -torch.inf, total - target_scores, math.log(scores.shape[1]))
-    return tuple(value.double().cpu().numpy() for value in (sampled, full, nll))
+    return tuple(value.double().cpu().numpy() for value in (sampled, full, unseen, nll))
 
 
 def summarise(ranks: dict[str, np.ndarray], domains: tuple[str, str], prefix: str) -> dict[str, float]:
-    """Metrics of both protocols per domain, and their means over the domains.
+    """Metrics of all rankings per domain, and their means over the domains.
 
     Returns:
-        `{prefix}/{domain}/{metric}` on stored candidates, `{prefix}_full/{domain}/{metric}` on the full catalogue,
-        `{prefix}/mrr` and `{prefix}_full/mrr` (mean of both domains), `{prefix}/loss`. A domain without a case is left out;
-        so are, from the loss as in training, targets that the model gives no probability at all.
+        `{prefix}/{domain}/{metric}` on stored candidates, `{prefix}_full/...` on the full catalogue, `{prefix}_unseen/...` on
+        what of it the history lacks, `{prefix}/mrr` and its like (mean of both domains), `{prefix}/loss`. A domain without a
+        case is left out; so are, from the loss as in training, targets that the model gives no probability at all.
     """
     result: dict[str, float] = {}
-    for kind, name in (("sampled", prefix), ("full", f"{prefix}_full")):
-        means = []
+    for kind, (ending, _) in RANKINGS.items():
+        name, means = prefix + ending, []
         for code, domain in enumerate(domains):
             of_domain = ranks["domain"] == code
             if not of_domain.any():

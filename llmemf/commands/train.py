@@ -17,6 +17,7 @@ from rich.table import Table
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
+from llmemf.ranking_names import RANKINGS
 
 if TYPE_CHECKING:
     from llmemf.config import TrialConfig
@@ -145,7 +146,8 @@ def evaluate(
     metrics, note = score(folder, scenario, split.value, device)
     table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in SHOWN), title=split.value)
     for domain in scenario.domains:
-        for label, prefix in (("stored candidates", split.value), ("all items", f"{split.value}_full")):
+        for ending, label in RANKINGS.values():
+            prefix = split.value + ending
             if f"{prefix}/{domain}/mrr" in metrics:
                 table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in SHOWN))
     console = Console(markup=False)

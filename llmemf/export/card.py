@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmemf.config import TrialConfig
+from llmemf.ranking_names import RANKINGS
 
 SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 PREFIXES = {"valid": "val", "test": "test"}
@@ -106,7 +107,7 @@ def _numbers(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
     rows = []
     for split, values in metrics.items():
         for domain in manifest["domains"]:
-            for suffix, among in (("", "stored candidates"), ("_full", "all items")):
+            for suffix, among in RANKINGS.values():
                 found = [values.get(f"{PREFIXES[split]}{suffix}/{domain}/{name}") for name in SHOWN]
                 if any(value is not None for value in found):
                     cells = ["-" if value is None else f"{value:.4f}" for value in found]

@@ -11,6 +11,7 @@ from llmemf.batches import device_sequences
 from llmemf.errors import InputError
 from llmemf.export.folder import ExportedModel
 from llmemf.ranking import rank_cases, summarise
+from llmemf.ranking_names import RANKINGS
 from llmemf.scenarios.scenario import Scenario
 
 PREFIX = {"valid": "val", "test": "test"}
@@ -25,7 +26,7 @@ def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test
         split: "test" or "valid".
 
     Returns:
-        as `llmemf.checkpoint.evaluate_checkpoint`: `{split}/{domain}/{metric}`, `{split}_full/...`, and their means.
+        as `llmemf.checkpoint.evaluate_checkpoint`: `{split}/{domain}/{metric}`, `{split}_full/...`, `{split}_unseen/...`, and their means.
 
     Raises:
         InputError: it is another scenario.
@@ -86,7 +87,7 @@ def compare_with_logged(model: ExportedModel, found: Mapping[str, float], split:
     logged = {
         name.replace(PREFIX[split], split, 1): value
         for name, value in model.metrics.get(split, {}).items()
-        if name.startswith((f"{PREFIX[split]}/", f"{PREFIX[split]}_full/"))
+        if name.startswith(tuple(f"{PREFIX[split]}{ending}/" for ending, _ in RANKINGS.values()))
     }
     both = sorted(logged.keys() & found.keys())
     if not both:

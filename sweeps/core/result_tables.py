@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
+from llmemf.ranking_names import RANKINGS
 from sweeps.core.display import STYLE, fits
 from sweeps.state.trial_records import TrialRecord, ranked
 
@@ -70,7 +71,9 @@ def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
     for name in names:
         result.add_column(name.upper().replace("_", "@"), justify="right", no_wrap=True)
     for domain in domains:
-        for prefix, among in (("test", "stored candidates"), ("test_full", "all items")):
-            values = [test.get(f"{prefix}/{domain}/{name}") for name in names]
+        for ending, among in RANKINGS.values():
+            values = [test.get(f"test{ending}/{domain}/{name}") for name in names]
+            if all(value is None for value in values):
+                continue
             result.add_row(domain, among, *("-" if value is None else f"{value:.4f}" for value in values))
     return result

@@ -12,6 +12,7 @@ from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.pages.charts import Bar, IntervalRow, Plot
 from llmemf.ranking import METRICS
+from llmemf.ranking_names import RANKINGS
 from sweeps.core.summary import caveats_of
 from sweeps.reporting import bar_charts, trial_charts
 from sweeps.reporting.advice import Advice, advise
@@ -256,7 +257,7 @@ def _metric_rows(history: SweepHistory) -> list[list[str]]:
     known = {**history.best.record.metrics, **history.test}
     rows = []
     for split, said in (("val", "validation"), ("test", "test")):
-        for suffix, among in (("", "stored candidates"), ("_full", "all items")):
+        for suffix, among in RANKINGS.values():
             for domain in history.domains:
                 values = [known.get(f"{split}{suffix}/{domain}/{name}") for name in METRICS]
                 if any(value is not None for value in values):

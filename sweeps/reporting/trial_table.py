@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmemf import text_format
+from llmemf.ranking_names import RANKINGS
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.spending import Spending
 from sweeps.state import leaderboard
@@ -95,7 +96,7 @@ def trial_table(history: SweepHistory, spending: Spending) -> TrialTable | None:
 def heading(metric: str) -> str:
     """`val/movie/ndcg_10` -> `movie N@10`, `val_full/...` -> `... (all items)`."""
     split, *domain, name = metric.split("/")
-    among = " (all items)" if split == "val_full" else ""
+    among = {f"val{ending}": f" ({label})" for ending, label in RANKINGS.values() if ending}.get(split, "")
     return f"{' '.join([*domain, name.upper().replace('NDCG_', 'N@').replace('_', '@')])}{among}"
 
 

@@ -10,10 +10,13 @@ from typing import Any
 import yaml
 
 from llmemf import text_format
+from llmemf.ranking_names import RANKINGS
 from sweeps.state.trial_records import TrialRecord, ranked
 
 TOP = 10
 SHOWN_METRICS = ("mrr", "ndcg_10")
+HIDDEN = tuple(f"val{ending}/" for ending, _ in RANKINGS.values() if ending)
+"""Metrics that the page leaves to the CSV file."""
 
 
 def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
@@ -50,7 +53,7 @@ def as_csv(records: list[TrialRecord]) -> str:
 def as_markdown(records: list[TrialRecord], *, title: str, notes: list[str], test: Mapping[str, float]) -> str:
     """The leaderboard as a page that can be shared: trials, notes, and test metrics of the best trial."""
     lines = [f"# {title}", "", *[f"{note}\n" for note in notes]]
-    shown = [{name: value for name, value in row.items() if not name.startswith("val_full/")} for row in rows(records)]
+    shown = [{name: value for name, value in row.items() if not name.startswith(HIDDEN)} for row in rows(records)]
     if shown:
         empty = {name for name in shown[0] if all(row[name] in ("", None) for row in shown)}
         names = [name for name in shown[0] if name not in empty]

@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-PREFIXES = ("train/", "val/", "val_full/")
+from llmemf.ranking_names import RANKINGS
+
+PREFIXES = ("train/", *(f"val{ending}/" for ending, _ in RANKINGS.values()))
 NAMES = ("objective", "seconds_train", "seconds_valid", "sequences_per_second", "memory_gb", "gpu_mem_gb")
 PROGRESS = ("epoch", "best_epoch", "stopped_early")
 """What a report says of the trial itself: part of the event, no metric."""

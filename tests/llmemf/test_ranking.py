@@ -60,8 +60,11 @@ def test_metrics_of_given_ranks_by_hand():
         assert metrics[name] == pytest.approx(value, rel=1e-12), name
 
 
-def test_both_protocols_by_a_loop_over_cases():
-    scenario = make_scenario()
+def test_every_ranking_by_a_loop_over_cases():
+    # The last two histories hold an item twice, the target, and more items than the model reads.
+    repeated = [[3, 40, 3, 40, 5, 3], [*range(NUM_X, NUM_ITEMS), 50]]
+    rows = [row.tolist() for row in map(make_scenario().valid.row, range(20))] + repeated
+    scenario = make_scenario(rows={"valid": rows})
     scores = torch.from_numpy(np.random.default_rng(2).integers(0, 6, NUM_ITEMS).astype(np.float32))
     ranks = ranks_of(scores, scenario=scenario)
     targets = scenario.valid.targets
@@ -74,6 +77,7 @@ def test_both_protocols_by_a_loop_over_cases():
         own = [float(scores[item]) for item in items]
         others = {
             "full": [i for i in items if i != target],
+            "unseen": sorted(set(items) - {target} - set(scenario.valid.row(case)[:-1].tolist())),
             "sampled": [c for c in scenario.candidates["valid"][case] if c >= 0],
         }
         for name, against in others.items():
@@ -165,17 +169,20 @@ def test_no_case_at_all_and_a_domain_without_a_case():
     assert result["val/mrr"] == result["val/film/mrr"]
     empty = ranks_of(torch.zeros(NUM_ITEMS), cases=np.zeros(0, int))
     assert {name: len(values) for name, values in empty.items()} == dict.fromkeys(
-        ("case", "domain", "sampled", "full", "nll"), 0
+        ("case", "domain", "sampled", "full", "unseen", "nll"), 0
     )
+
+
+KINDS = {"val": "sampled", "val_full": "full", "val_unseen": "unseen"}
 
 
 def test_summary_holds_every_metric_of_both_domains_and_their_means():
     scenario = make_scenario()
     ranks = ranks_of(torch.arange(float(NUM_ITEMS)), scenario=scenario)
     result = summarise(ranks, scenario.domains, "val")
-    names = {f"{kind}/{domain}/{m}" for kind in ("val", "val_full") for domain in scenario.domains for m in METRICS}
-    assert set(result) == names | {"val/mrr", "val_full/mrr", "val/loss"}
-    for kind, name in (("val", "sampled"), ("val_full", "full")):
+    names = {f"{kind}/{domain}/{m}" for kind in KINDS for domain in scenario.domains for m in METRICS}
+    assert set(result) == names | {f"{kind}/mrr" for kind in KINDS} | {"val/loss"}
+    for kind, name in KINDS.items():
         by_domain = [np.mean(1 / ranks[name][ranks["domain"] == domain]) for domain in (0, 1)]
         assert result[f"{kind}/mrr"] == pytest.approx(np.mean(by_domain), rel=1e-12)
         assert result[f"{kind}/book/mrr"] == pytest.approx(by_domain[1], rel=1e-12)

@@ -61,6 +61,8 @@ def assert_same_state(one, two):
         {"selection": "per_domain"},
         {"monitor": "val_loss", "l2_mode": "adamw"},
         {"optimizer": "adagrad", "clip_value": 0.01},
+        {"warmup_epochs": 1, "lr_schedule": "plateau", "plateau_epochs": 1, "lr": 0.05},
+        {"warmup_epochs": 1, "lr_schedule": "cosine"},
         {"l2_mode": "embedding_rows", "clip_norm": 0.5, "missing": "learned", "empty_sequence": "learned"},
         {"loss_roles": "per_target", "item_projection": "mlp", "projection_dim": 5, "layout": "aligned"},
     ],
@@ -163,6 +165,52 @@ def test_more_patience_lets_a_stopped_run_go_on_and_a_stopped_run_stays_stopped(
     assert [m["epoch"] for m in run(patient)] == [5, 6, 7]
 
 
+def rates_of(trainer, monkeypatch):
+    """Learning rate of every step, epoch by epoch."""
+    rates = []
+
+    def step(index):
+        rates.append({group["lr"] for group in trainer.optimizer.param_groups})
+        return torch.tensor(0.5)
+
+    monkeypatch.setattr(trainer, "step", step)
+    epochs = len(run(trainer))
+    assert all(len(rate) == 1 for rate in rates)
+    return np.array([rate.pop() for rate in rates]).reshape(epochs, -1)
+
+
+def test_the_learning_rate_rises_and_falls_as_computed_by_hand(monkeypatch):
+    options = {"epochs": 5, "lr": 0.1, "patience": 0}
+    constant = rates_of(make_trainer(**options), monkeypatch)
+    assert (constant == 0.1).all() and constant.shape[1] > 1
+    passed = np.arange(1, constant.size + 1).reshape(constant.shape) / constant.shape[1]
+    rising = rates_of(make_trainer(**options, warmup_epochs=2), monkeypatch)
+    np.testing.assert_allclose(rising, 0.1 * np.minimum(1, passed / 2))
+    cosine = rates_of(make_trainer(**options, warmup_epochs=2, lr_schedule="cosine", lr_end=0.2), monkeypatch)
+    np.testing.assert_allclose(cosine[:2], rising[:2])
+    falling = 0.1 * (0.2 + 0.8 * (1 + np.cos(np.pi * (passed - 2) / 3)) / 2)
+    np.testing.assert_allclose(cosine[2:], falling[2:])
+    assert cosine[-1, -1] == pytest.approx(0.02)
+
+
+def test_a_plateau_lowers_the_learning_rate_and_starts_a_new_count(monkeypatch):
+    curve = iter([0.1, 0.3, 0.3, 0.2, 0.2, 0.2, 0.4, 0.1])
+    trainer = make_trainer(epochs=8, patience=0, lr=1.0, lr_schedule="plateau", plateau_epochs=2, plateau_factor=0.5)
+    monkeypatch.setattr(trainer, "_validate", lambda: {"val/mrr": next(curve), "val/loss": 1.0})
+    rates = rates_of(trainer, monkeypatch)
+    assert trainer.plateaus == [4, 6]
+    assert rates[:, 0].tolist() == [1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_cosine_is_not_continued_towards_another_end(tmp_path):
+    trainer = make_trainer(epochs=3, lr_schedule="cosine")
+    next(trainer.epochs())
+    trainer.save(tmp_path)
+    with pytest.raises(InputError, match="epochs"):
+        make_trainer(epochs=4, lr_schedule="cosine").load(tmp_path)
+    make_trainer(epochs=3, lr_schedule="cosine").load(tmp_path)
+
+
 def test_more_epochs_continue_exactly_as_if_they_had_been_planned(tmp_path):
     long = make_trainer(**DROPOUT, epochs=3)
     expected = run(long)
@@ -177,8 +225,23 @@ def test_more_epochs_continue_exactly_as_if_they_had_been_planned(tmp_path):
 def test_metrics_of_an_epoch():
     trainer = make_trainer(epochs=1)
     (metrics,) = trainer.epochs()
-    names = {f"{kind}/{domain}/{m}" for kind in ("val", "val_full") for domain in ("film", "book") for m in METRICS}
-    names |= {"val/mrr", "val_full/mrr", "val/loss", "train/loss", "objective", "best_epoch", "epoch", "stopped_early"}
+    names = {
+        f"{kind}/{domain}/{m}"
+        for kind in ("val", "val_full", "val_unseen")
+        for domain in ("film", "book")
+        for m in METRICS
+    }
+    names |= {
+        "val/mrr",
+        "val_full/mrr",
+        "val_unseen/mrr",
+        "val/loss",
+        "train/loss",
+        "objective",
+        "best_epoch",
+        "epoch",
+        "stopped_early",
+    }
     assert set(metrics) == names | set(MEASURED)
     assert metrics["objective"] == metrics["val/mrr"] and metrics["best_epoch"] == 1
     assert all(math.isfinite(value) for value in metrics.values())
