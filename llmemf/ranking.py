@@ -139,6 +139,8 @@ def summarise(ranks: dict[str, np.ndarray], domains: tuple[str, str], prefix: st
     """
     result: dict[str, float] = {}
     for kind, (ending, _) in RANKINGS.items():
+        if kind not in ranks:  # stored by a version that did not have it
+            continue
         name, means = prefix + ending, []
         for code, domain in enumerate(domains):
             of_domain = ranks["domain"] == code

@@ -23,6 +23,7 @@ OWN_PAPER = {"c2dsr"}
 NAMES = {
     "popularity": "Popularity",
     "item_knn": "ItemKNN",
+    "transitions": "Transitions",
     "ncf_mlp": "NCF-MLP",
     "bprmf": "BPRMF",
     "pi_net": "pi-Net",
@@ -34,9 +35,10 @@ NAMES = {
     "tri_cdr": "Tri-CDR",
     "c2dsr": "C2DSR",
     "lecdsr": "LeCDSR",
+    "abxi": "ABXI",
     "llm_emf": "LLM-EMF",
 }
-"""The systems in the order of the paper's tables, as they are written there."""
+"""The systems in the order of the paper's tables, and what they lack beside its like."""
 
 
 @dataclass(frozen=True)

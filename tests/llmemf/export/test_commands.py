@@ -57,8 +57,8 @@ def test_evaluate_reads_the_folder_and_compares_with_what_was_logged(place, monk
     # With the folder's name the same weights; the rows of the checkpoint's own table are the same.
     table = call("evaluate", place / "run", "tiny", "--split", "valid", *common)
     numbers = re.findall(r"\d\.\d{4}", table)
-    assert len(numbers) == 24 and re.findall(r"\d\.\d{4}", printed)[:24] == numbers
-    assert "all 27 logged numbers come out the same" in printed
+    assert len(numbers) == 36 and re.findall(r"\d\.\d{4}", printed)[:36] == numbers
+    assert "all 40 logged numbers come out the same" in printed
     assert "no numbers of this split were logged" in call("evaluate", place / "model", "tiny", *common)
 
 

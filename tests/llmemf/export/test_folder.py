@@ -161,7 +161,7 @@ def test_the_folder_is_plain_and_whole(exported):
     assert exported.model.manifest["fingerprint"] in card and "A note." in card and "| valid | film |" in card
 
 
-BUILT_ON_TRAINING = {"bprmf", "c2dsr", "item_knn", "mifn", "ncf_mlp", "popularity"}
+BUILT_ON_TRAINING = {"bprmf", "c2dsr", "item_knn", "mifn", "ncf_mlp", "popularity", "transitions"}
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
