@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -152,16 +152,16 @@ def mixture_nll(
     Source: eqs. 5-9; the modality-missing rule is ours (method.md section 2).
     """
     modalities = len(queries)
-    present = list(present) if present is not None else [None] * modalities
-    target_rows = list(target_rows) if target_rows is not None else [None] * modalities
+    masks: Sequence[Tensor | None] = [None] * modalities if present is None else present
+    own_rows: Sequence[Tensor | None] = [None] * modalities if target_rows is None else target_rows
     if make_pass is None:
 
         def make_pass(tables: Sequence[Tensor], scales: Tensor) -> TablePass:
-            return ExactPass(tables, target_rows, scales, present, sampled, chunk_elements or CHUNK_ELEMENTS)
+            return ExactPass(tables, own_rows, scales, masks, sampled, chunk_elements or CHUNK_ELEMENTS)
 
     else:
         assert sampled is None, "half-precision passes read whole tables"
-    return _apply(targets, row_weights, make_pass, log_weights, scales, *queries, *tables, *target_rows)
+    return _apply(targets, row_weights, make_pass, log_weights, scales, *queries, *tables, *own_rows)
 
 
 class ExactPass:
@@ -189,7 +189,8 @@ class ExactPass:
     def softmax_stats(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
         table, scale, count = self.tables[m], self.scales[m], self.counts[m]
         hits = None if self.sampled is None else self.sampled.ids[None, :] == y[:, None]
-        vector = table[y] if self.sampled is None else self.target_rows[m][part]
+        own_rows = self.target_rows[m]
+        vector = table[y] if self.sampled is None or own_rows is None else own_rows[part]
         own_logit = (query * vector).sum(1) * scale
         exponentials = torch.mm(query * scale, table.T)
         top = torch.zeros_like(own_logit)
@@ -218,13 +219,14 @@ class ExactPass:
     def add_table_gradient(
         self, m: int, d_table: Tensor, stats: SoftmaxStats, query: Tensor, y: Tensor, factor: Tensor
     ) -> None:
+        assert stats.kept is not None
         d_table.addmm_(stats.kept.T, query * (factor / stats.total)[:, None])
         if self.sampled is None:
             d_table.index_add_(0, y, query * -factor[:, None])
 
     def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
-        if self.counts[m] is not None:
-            d_table.mul_(self.counts[m][:, None])
+        if (count := self.counts[m]) is not None:
+            d_table.mul_(count[:, None])
 
 
 def _detached(rows: Tensor | None) -> Tensor | None:
@@ -256,10 +258,10 @@ class _MixtureNLL(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> Tensor:
         modalities = len(tensors) // 3
-        queries, tables, target_rows = (tensors[i * modalities : (i + 1) * modalities] for i in range(3))
-        wants_table = [
-            needed and table is not None for needed, table in zip(ctx.needs_input_grad[5 + modalities :], tables)
-        ]
+        queries = cast(tuple[Tensor, ...], tensors[:modalities])
+        tables = cast(tuple[Tensor, ...], tensors[modalities : 2 * modalities])
+        target_rows = tensors[2 * modalities :]
+        wants_table = ctx.needs_input_grad[5 + modalities : 5 + 2 * modalities]
         d_queries = [torch.empty_like(q) for q in queries]
         d_tables = [torch.zeros_like(e) if wanted else None for e, wanted in zip(tables, wants_table)]
         d_targets = [torch.empty_like(y) if y is not None else None for y in target_rows]
@@ -289,10 +291,10 @@ class _MixtureNLL(torch.autograd.Function):
                 d_scales[m] += g @ (query * pull).sum(1)
                 scaled = scales[m] * g
                 d_queries[m][part] = scaled[:, None] * pull
-                if d_tables[m] is not None:
-                    table_pass.add_table_gradient(m, d_tables[m], stats, query, y, scaled)
-                if d_targets[m] is not None:
-                    d_targets[m][part] = query * (scaled * (stats.own_share - 1))[:, None]
+                if (d_table := d_tables[m]) is not None:
+                    table_pass.add_table_gradient(m, d_table, stats, query, y, scaled)
+                if (d_target := d_targets[m]) is not None:
+                    d_target[part] = query * (scaled * (stats.own_share - 1))[:, None]
         for m, d_table in enumerate(d_tables):
             if d_table is not None:
                 table_pass.finish_table_gradient(m, d_table)

@@ -138,8 +138,8 @@ class HalfPass:
             logits = product(operand, table[block].T).sub_(self.shifts[m])
             exponentials = torch.empty_like(logits, dtype=torch.bfloat16) if kept is None else kept[:, block]
             torch.exp(logits, out=exponentials)
-            if self.present[m] is not None:
-                exponentials.mul_(self.present[m][block])
+            if (present := self.present[m]) is not None:
+                exponentials.mul_(present[block])
             total += exponentials.sum(1, dtype=torch.float32)
             expected += product(exponentials, values[block])
         total = total.clamp(min=torch.finfo(total.dtype).tiny)
@@ -152,6 +152,7 @@ class HalfPass:
     ) -> None:
         # The target's column counts apart, in fp32: as a difference of rounded products little would be left of P(y) - 1 where
         # P(y) is nearly 1.
+        assert stats.kept is not None
         own = stats.kept.gather(1, y[:, None]).squeeze(1).float()
         stats.kept.scatter_(1, y[:, None], 0)
         d_table.index_add_(0, y, query * (factor * (own - stats.total) / stats.total)[:, None])
@@ -160,5 +161,5 @@ class HalfPass:
             d_table[block] += product(stats.kept[:, block].T, weighted)
 
     def finish_table_gradient(self, m: int, d_table: Tensor) -> None:
-        if self.present[m] is not None:
-            d_table.mul_(self.present[m][:, None])
+        if (present := self.present[m]) is not None:
+            d_table.mul_(present[:, None])

@@ -83,6 +83,7 @@ def rank_cases(
     Raises:
         FloatingPointError: a score is NaN.
     """
+    assert sequences.targets is not None, "held-out sequences have targets"
     targets = sequences.targets.cpu().numpy()
     cases = np.arange(len(targets)) if cases is None else np.asarray(cases)
     kinds = {"case": np.int64, "domain": np.int64, **dict.fromkeys((*RANKINGS, "nll"), np.float64)}
@@ -110,6 +111,7 @@ def _rank_batch(
     batch = sequences.batch(torch.from_numpy(index).to(sequences.device))
     scores = model.score_all(batch, domain)
     offset = model.num_x if domain else 0
+    assert batch.targets is not None
     own = (batch.targets - offset)[:, None]
     target_scores = scores.gather(1, own).squeeze(1)
     stored = torch.from_numpy(candidates.astype(np.int64)).to(scores.device)

@@ -95,7 +95,7 @@ def enrich(
     from llmemf.features.llm_endpoint import Endpoint
     from llmemf.features.llm_plan import estimate, make_plan
     from llmemf.features.llm_text import write_text
-    from llmemf.features.profiles import make_profile_plan, write_profiles
+    from llmemf.features.profiles import ProfilePlan, make_profile_plan, write_profiles
     from llmemf.features.prompts import prompts_for
     from llmemf.scenarios.scenario import find_scenario
 
@@ -109,6 +109,7 @@ def enrich(
     scenario = find_scenario(name, data_root)
     if profiles and prompt:
         raise InputError("--prompt is for items: leave it out with --profiles")
+    plan: Plan
     if profiles:
         plan = make_profile_plan(scenario, model, language=language, words=words)
     else:
@@ -144,7 +145,10 @@ def enrich(
         try:
             stop = _ask(plan, cache, endpoint, Budget(prices, budget, spent), items, concurrency, retry_failed)
         finally:
-            summary = (write_profiles if profiles else write_text)(plan, cache, endpoint.host)
+            if isinstance(plan, ProfilePlan):
+                summary = write_profiles(plan, cache, endpoint.host)
+            else:
+                summary = write_text(plan, cache, endpoint.host)
         text_summary(summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
     _leave(stop, budget, cache.usd)
     following = ("profiles", name) if profiles else ("encode", name, "--kind", "text")

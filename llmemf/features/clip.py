@@ -178,7 +178,7 @@ def load_clip(settings: ClipSettings, *, device: str | None = None) -> Clip:
         except Exception as error:  # noqa: BLE001 - open_clip, torch, safetensors and the hub raise what they like
             raise InputError(_no_weights(settings, error)) from None
     model.eval().requires_grad_(False)
-    context_length = int(getattr(model, "context_length", None) or getattr(tokenizer, "context_length", 77))
+    context_length = int(getattr(model, "context_length", 0) or getattr(tokenizer, "context_length", 77))
     weights_sha256 = hash_weights(model)
     facts = {
         "model": _shown(settings.model),

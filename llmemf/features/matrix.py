@@ -78,7 +78,7 @@ class FeatureMatrix:
         """A packed matrix travels between processes as the name of its folder, which each of them maps into its memory."""
         if not self.packed or not isinstance(self.rows, np.memmap):
             return super().__reduce_ex__(protocol)
-        folder = Path(self.rows.filename).parent
+        folder = Path(str(self.rows.filename)).parent
         return _load_again, (str(folder), _manifest(folder)["hash"])
 
     def hash(self) -> str:

@@ -92,7 +92,7 @@ def measure(scenario: Scenario, matrix: FeatureMatrix, images: FeatureMatrix | N
         hits.append(bool(labels[query] & labels[neighbour]))
         pool = domains[int(query >= scenario.num_x)]
         others = [labels[other] for other in rng.choice(pool, 20) if other != query and labels[other]]
-        chances.append(np.mean([bool(labels[query] & other) for other in others]) if others else 0.0)
+        chances.append(float(np.mean([bool(labels[query] & other) for other in others])) if others else 0.0)
     own = own_image(matrix, images, rng) if images is not None else None
     twins = float((cosines[:, 0] > TWIN_COSINE).mean()) if cosines.size else 0.0
     space = Space(
@@ -235,7 +235,7 @@ def _warnings(space: Space) -> list[str]:
             f"{space.twins:.0%} of the items have a twin in exactly the same place: equal texts, or one placeholder "
             "image for many"
         )
-    if space.agreement is not None and space.compared >= 50:
+    if space.agreement is not None and space.chance is not None and space.compared >= 50:
         error = np.sqrt(max(space.chance * (1 - space.chance), 1e-4) / space.compared)
         if space.agreement <= space.chance + 2 * error:
             told.append(

@@ -155,9 +155,9 @@ class C2DSR(Recommender):
         if self.config.objective == "full":
             return mixture_nll([queries], [torch.cat([self._output_rows(domain), pad_row])], targets, **settings)
         drawn = sampled_columns(0, size, self.config.sampled_negatives, items_BL - items.start)
+        expansion = torch.as_tensor(drawn.log_expansion)
         with_pad = SampledColumns(
-            torch.cat([drawn.ids, drawn.ids.new_full((1,), size)]),
-            torch.cat([drawn.log_expansion, drawn.log_expansion.new_zeros(1)]),
+            torch.cat([drawn.ids, drawn.ids.new_full((1,), size)]), torch.cat([expansion, expansion.new_zeros(1)])
         )
         table = torch.cat([self._output_rows(domain, drawn.ids), pad_row])
         target_rows = [self._output_rows(domain, targets)]

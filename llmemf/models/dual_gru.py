@@ -110,7 +110,7 @@ class DualGRU(Recommender):
         with torch.autocast(exact.device.type, enabled=False):
             for domain in (0, 1):
                 rows = has_target(lines, domain)
-                given, targets = inputs[domain][rows].to(self.output.dtype), lines.targets[domain][rows]
+                given, targets = inputs[domain][rows].to(self.output.dtype), lines.target(domain)[rows]
                 loss = loss + next_item_nll(self.config, given, targets, self.output, num_x=self.num_x, exact=exact)
         return loss
 
@@ -133,4 +133,4 @@ def with_one(values: Tensor) -> Tensor:
 def has_target(lines: TimeLines, domain: int) -> Tensor:
     """(B,) or (B, T) bool: there is a target of the domain and at least one item before it."""
     x, y = lines.seen[domain]
-    return (lines.targets[domain] < lines.pad) & (x + y > 0)
+    return (lines.target(domain) < lines.pad) & (x + y > 0)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, DeviceSequences, TrialData
+from llmemf.models.item_table import IdTable
 from llmemf.models.llm_emf_config import LLMEMFConfig
 from llmemf.models.llm_emf_encoders import LLMEMFEncoders
 from llmemf.models.recommender import Recommender
@@ -66,5 +67,6 @@ class LLMEMF(Recommender):
     def batch_rows(self, batch: Batch) -> Tensor | None:
         ids = torch.cat([view.items.flatten() for view in batch.views.values()]).unique()
         ids = ids[ids < self.num_items]
-        rows = [encoders.tables["id"].input[ids] for encoders in self.towers if "id" in encoders.tables]
+        tables = [encoders.tables.get("id") for encoders in self.towers]
+        rows = [table.input[ids] for table in tables if isinstance(table, IdTable)]
         return torch.cat(rows) if rows else None

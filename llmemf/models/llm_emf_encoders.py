@@ -43,7 +43,7 @@ class LLMEMFEncoders(nn.Module):
         weights = config.weights()
         self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
         self.sequences = [s for s in VIEWS if s in config.sequences]
-        self.tables = {m: self._table(m, data) for m in self.modalities}
+        self.tables: dict[str, IdTable | FrozenTable] = {m: self._table(m, data) for m in self.modalities}
         self.head = MixtureHead(self.tables, weights, config.mixture_settings())
         self.encoders = nn.ModuleDict()
         self.empty = nn.ParameterDict()
@@ -187,7 +187,8 @@ class LLMEMFEncoders(nn.Module):
                 targets = torch.cat([targets, first[starts]])
                 learned = [self.empty[f"{sequence}_{m}"].expand(len(starts), -1) for m in self.modalities]
                 queries = [torch.cat(pair) for pair in zip(queries, learned)]
-                weights = None if weights is None else torch.cat([weights, start_weights])
+                if weights is not None and start_weights is not None:
+                    weights = torch.cat([weights, start_weights])
             if weights is not None:  # a row without weight may have any target of the range
                 targets = torch.where(weights > 0, targets, low)
             with torch.autocast(targets.device.type, enabled=False):

@@ -132,7 +132,7 @@ class MIFN(DualGRU):
         loss = self.output.new_zeros(())
         for domain in (0, 1):
             rows = has_target(lines, domain).nonzero()[:, 0]
-            targets = lines.targets[domain][rows]
+            targets = lines.target(domain)[rows]
             if not len(rows):
                 continue
             pointer, switch, nodes = self.point(lines, states, inputs[domain], domain, rows)
@@ -270,8 +270,8 @@ class KnowledgeTransfer(nn.Module):
         y_cross = y_cross + self.mutual_attention(y_cross, y_in)
         real = (is_in | is_cross).unsqueeze(2)
         heard = [self._pass(self.message_in(y_in), graph, real), self._pass(self.message_cross(y_cross), graph, real)]
-        heard = F.relu(torch.cat(heard, 2)).flatten(0, 1)
-        return self.update(heard, entities.flatten(0, 1)).view_as(entities) * real
+        message = F.relu(torch.cat(heard, 2)).flatten(0, 1)
+        return self.update(message, entities.flatten(0, 1)).view_as(entities) * real
 
     def mutual_attention(self, y_cross: Tensor, y_in: Tensor) -> Tensor:
         """(B, n, D) sum_m (w^T (y_cr,n * y_in,m)) y_in,m as two matrix products, without the (n, n, D) table."""

@@ -44,6 +44,11 @@ class TimeLines:
     targets: tuple[Tensor, Tensor] | None
     pad: int
 
+    def target(self, domain: int) -> Tensor:
+        """(B,) or (B, T) the targets of a domain, in training."""
+        assert self.targets is not None, "histories to be continued have no targets"
+        return self.targets[domain]
+
 
 def whole_history(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
     """All that the batch's views hold, as it is read in evaluation.

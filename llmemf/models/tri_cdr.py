@@ -274,7 +274,10 @@ class TargetHead(nn.Module):
         parts = zip(logits_BTK.split([mask.shape[2] for mask in visible], 2), visible, keys)
         return [(logits.softmax(2) * mask).to(key.dtype) @ key for logits, mask, key in parts]
 
-    def _pair_logits(self, step_P, column_P, key_part, step_part, key, query, of_product) -> Tensor:
+    def _pair_logits(
+        self, step_P: Tensor, column_P: Tensor, key_part: Tensor, step_part: Tensor, key: Tensor, query: Tensor,
+        of_product: Tensor,
+    ) -> Tensor:  # fmt: skip
         """(P,) u of the pairs."""
         product = key.index_select(0, column_P) * query.index_select(0, step_P)
         hidden = key_part.index_select(0, column_P) + step_part.index_select(0, step_P) + F.linear(product, of_product)

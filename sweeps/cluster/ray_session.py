@@ -21,7 +21,7 @@ from llmemf.errors import InputError
 from sweeps.cluster.access import refused, set_token
 from sweeps.cluster.check import check_cluster, cluster_room
 from sweeps.cluster.login_node import BorrowedNode, has_node
-from sweeps.cluster.resources import machine, slots
+from sweeps.cluster.resources import HasAddresses, machine, slots
 from sweeps.state.sweep_record import SweepRecord
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -263,7 +263,7 @@ class LogWatch(logging.Handler):
 
 
 @contextmanager
-def quiet(record: SweepRecord) -> Iterator[LogWatch]:
+def quiet(record: HasAddresses) -> Iterator[LogWatch]:
     """Keep what Ray, MLflow and Optuna say off the terminal: it goes to the sweep's `ray.log`.
 
     So does all that others write to standard output and standard error meanwhile; the sweep's own console must hold its
@@ -291,7 +291,7 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _logs_to(record: SweepRecord) -> Iterator[LogWatch]:
+def _logs_to(record: HasAddresses) -> Iterator[LogWatch]:
     # Imported here because Ray replaces the handlers of its loggers when it is imported.
     import ray.tune  # noqa: F401
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
-from sweeps.state.sweep_record import SweepRecord
+from sweeps.cluster.resources import HasAddresses
 
 
 def check_writable(folder: Path) -> None:
@@ -31,7 +31,7 @@ def check_writable(folder: Path) -> None:
         ) from None
 
 
-def check_reachable(record: SweepRecord) -> None:
+def check_reachable(record: HasAddresses) -> None:
     """Try to connect to the tracking server and the Ray cluster, where they are named by an address.
 
     Raises:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +92,7 @@ def measure(config: TrialConfig, data: TrialData, seconds: float) -> TrialCost:
 
     def piece(steps: int, num_cases: int) -> tuple[float, float]:
         """Seconds per training step, and seconds of the validation."""
-        trainer.train_sequences = _Subset(sequences, rows[: steps * batch])
+        trainer.train_sequences = cast("DeviceSequences", _Subset(sequences, rows[: steps * batch]))
         trainer.valid_cases = np.sort(cases[:num_cases])
         metrics = next(epochs)
         return metrics["seconds_train"] / steps, metrics["seconds_valid"]

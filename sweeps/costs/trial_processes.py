@@ -108,6 +108,7 @@ def _measure(values: dict[str, Any], seconds: float) -> TrialCost:
     from llmemf.config import build_config
     from llmemf.models import model_class
 
+    assert _data is not None, "the process was prepared"
     return measure(build_config(model_class(values["model"]).config_class, values), _data, seconds)
 
 
@@ -116,7 +117,8 @@ def share_data(data: TrialData, file: IO[bytes]) -> list[tuple[int, int]]:
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(data, protocol=5, buffer_callback=buffers.append)
     places = []
-    for part in (head, *(buffer.raw() for buffer in buffers)):
+    parts: list[bytes | memoryview] = [head, *(buffer.raw() for buffer in buffers)]
+    for part in parts:
         file.write(b"\0" * (-file.tell() % ALIGNMENT))
         places.append((file.tell(), len(part)))
         file.write(part)

@@ -26,6 +26,7 @@ COMMANDS = {"comparison": "compare", "ablation": "ablation", "rerun": "rerun", "
 NOUNS = {"comparison": "system", "ablation": "row", "rerun": "trial", "study": "row"}
 """Kind -> what its rows are called in sentences."""
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
+Outcome = Literal["interrupted", "completed", "failed"]
 BEST = "best"
 """The reference of a group whose rows are tested against the best other row."""
 
@@ -109,7 +110,7 @@ class Group(BaseModel):
     fresh_workers: bool = False
     fingerprint: str = ""
     created: str = ""
-    status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
+    status: Literal["planned", "running"] | Outcome = "planned"
 
     @property
     def names(self) -> list[str]:

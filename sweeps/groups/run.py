@@ -46,7 +46,7 @@ from sweeps.core.sweep import (
 from sweeps.core.sweep_data import SweepData, load_data, load_scenario
 from sweeps.groups import evaluation, terminal
 from sweeps.groups.evaluation import TestEvaluation, ranks_path
-from sweeps.groups.group import Group, Row
+from sweeps.groups.group import Group, Outcome, Row
 from sweeps.groups.kind import Kind
 from sweeps.groups.plan import config_of_trial, plan_search, plan_seeds
 from sweeps.groups.results import GroupState, RowResult, SeedResult
@@ -106,8 +106,8 @@ def run_group(
             run.open()
             run.run()
             done = any(result.outcome == "done" for result in run.state.results.values())
-            outcome, page = "completed" if done else "failed", run.tracking.page()
-            notes = [*run.undelivered, run.close(outcome)]
+            page = run.tracking.page() if run.tracking else ""
+            notes = [*run.undelivered, run.close("completed" if done else "failed")]
             table = run.table()
             beside = " (and beside the sweep's leaderboard)" if kind.beside_group(group) else ""
             files = ", ".join(kind.files(table)) + beside
@@ -261,6 +261,7 @@ class GroupRun:
         if record.status == "completed" and not state.undelivered:
             return list(state.records.values())
         record.folder.mkdir(parents=True, exist_ok=True)
+        assert self.tracking is not None, "the group is open"
         part = PartOfGroup(
             title=f"{self.group.name}   {row.name} on {record.scenario}   ({place}, {step})",
             tags=self.tracking.tags_of(step), test=test, on_stuck=self._leave_stuck,
@@ -366,7 +367,7 @@ class GroupRun:
         """The table of all that is known by now, or of some rows."""
         return table_of(self.kind, self.group, self.scenario, self.state, names)
 
-    def close(self, outcome: str, reason: str = "") -> str:
+    def close(self, outcome: Outcome, reason: str = "") -> str:
         """Write tables and event log, and close the run in MLflow; says what could not be delivered there."""
         if self.tracking is None:
             return ""

@@ -250,12 +250,14 @@ def train_shorter(history: SweepHistory) -> Advice | None:
 
 def cut_later(history: SweepHistory) -> Advice | None:
     """Where a trial stands at the first rung says little about where it ends: successive halving cuts too early."""
-    first = history.rungs[0] if history.rungs else math.inf
+    if not history.rungs:
+        return None
+    first = history.rungs[0]
     ran = [t for t in history.trials.values() if t.record.outcome == "completed" and len(t.curve) > first]
     if len(ran) < FEW_COMPLETED:
         return None
     early = [max(trial.curve[:first]) for trial in ran]
-    correlation = rank_correlation(early, [trial.record.objective for trial in ran])
+    correlation = rank_correlation(early, [trial.objective for trial in ran])
     later = min(max(1, history.epochs - 1), 2 * first)
     if correlation is None or correlation >= 0.4 or later <= first:
         return None

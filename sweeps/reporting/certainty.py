@@ -53,7 +53,7 @@ def certainty(history: SweepHistory, ranked: Ranked | None) -> Certainty:
     trials = history.valued
     if not trials:
         return Certainty()
-    best = trials[0].record
+    best = trials[0]
     ranks = list(ranked.ranks.items()) if ranked else []
     by_cases = bool(ranks) and not history.monitors_loss and ranks[0][0] == best.name
     cases, seen = (len(ranks[0][1]["case"]) if by_cases else 0), int(history.fixed.get("valid_cases") or 0)
@@ -62,7 +62,7 @@ def certainty(history: SweepHistory, ranked: Ranked | None) -> Certainty:
     own = scale * objective_error(ranks[0][1]) if by_cases else None
     if len(trials) < 2:
         return Certainty(own_error=own)
-    second = trials[1].record
+    second = trials[1]
     lead = best.objective - second.objective
     if by_cases and len(ranks) > 1 and ranks[1][0] == second.name:
         how, error = "cases", scale * paired_error(ranks[0][1], ranks[1][1])
@@ -71,7 +71,7 @@ def certainty(history: SweepHistory, ranked: Ranked | None) -> Certainty:
         if noise is None:
             return Certainty(runner_up=second.name, lead=lead, own_error=own)
         how, error = "epochs", math.sqrt(2) * noise
-    level = sum(best.objective - trial.record.objective <= CLEAR * error for trial in trials)
+    level = sum(best.objective - trial.objective <= CLEAR * error for trial in trials)
     return Certainty(how, second.name, lead, error, own, level)
 
 

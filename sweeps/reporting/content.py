@@ -19,7 +19,7 @@ from sweeps.reporting.advice import Advice, advise
 from sweeps.reporting.agreement import agreements
 from sweeps.reporting.breakdown import Breakdown, Ranked, break_down
 from sweeps.reporting.certainty import Certainty, certainty
-from sweeps.reporting.history import SweepHistory
+from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.importance import Importances, importances
 from sweeps.reporting.parameters import simplex_pair
 from sweeps.reporting.provenance import facts, shared_settings
@@ -112,7 +112,7 @@ def make_report_data(
     encoders = tracked.encoders or (ranked.features if ranked else {})
     objectives = _objectives(history, tracked)
     breakdown = None
-    if ranked is not None and best is not None and best.name in ranked.ranks:
+    if ranked and ranked.scenario and best and best.name in ranked.ranks:
         cases = int(history.fixed.get("valid_cases") or 0)
         breakdown = break_down(best.name, ranked.ranks[best.name], ranked.scenario, valid_cases=cases)
     return ReportData(
@@ -220,7 +220,7 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
         note = f"{best.name}, epoch {best.record.best_epoch} of {best.record.epoch}"
         note += f"; 95 % interval over cases +/- {1.96 * sure.own_error:.4f}" if sure.own_error else ""
         name, sign = ("Validation loss", -1) if history.monitors_loss else ("Validation MRR", 1)
-        tiles.append((name, f"{sign * best.record.objective:.4f}", note))
+        tiles.append((name, f"{sign * best.objective:.4f}", note))
     if "test/mrr" in test:
         looks = len(history.tests)
         note = "looked at once" if looks == 1 else f"looked at {looks} times"
@@ -245,16 +245,16 @@ def _best_trial(history: SweepHistory, sure: Certainty) -> BestTrial | None:
     lines = "\n".join(f"{key}: {_yaml(value)}" for key, value in settings.items())
     path = record.folder / "best.yaml"
     command = command_line("train", record.scenario, "--config", path, "--output", "FOLDER") if path.exists() else ""
-    return BestTrial(sure.sentence if len(history.valued) > 1 else "", _metric_rows(history), lines, command)
+    return BestTrial(sure.sentence if len(history.valued) > 1 else "", _metric_rows(best, history), lines, command)
 
 
 def _yaml(value: Any) -> str:
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
-def _metric_rows(history: SweepHistory) -> list[list[str]]:
+def _metric_rows(best: TrialHistory, history: SweepHistory) -> list[list[str]]:
     """Split, domain, ranking and metrics of the best trial."""
-    known = {**history.best.record.metrics, **history.test}
+    known = {**best.record.metrics, **history.test}
     rows = []
     for split, said in (("val", "validation"), ("test", "test")):
         for suffix, among in RANKINGS.values():

@@ -38,6 +38,12 @@ class TrialHistory:
         return self.record.name
 
     @property
+    def objective(self) -> float:
+        """The value of a trial that has one."""
+        assert self.record.objective is not None
+        return self.record.objective
+
+    @property
     def is_valued(self) -> bool:
         """Whether it has a value that can be ranked."""
         return self.record.objective is not None and self.record.outcome != "failed"

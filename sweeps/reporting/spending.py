@@ -81,7 +81,7 @@ def spend(trials: Sequence[TrialHistory]) -> Spending:
     full = sum(completed) / len(completed) if completed else float(longest)
     timed = [trial for trial in by_outcome["pruned"] if trial.epoch_seconds is not None]
     left = [max(0.0, full - trial.record.epoch) for trial in timed]
-    seconds = [epochs * trial.epoch_seconds for epochs, trial in zip(left, timed)]
+    seconds = [epochs * (trial.epoch_seconds or 0.0) for epochs, trial in zip(left, timed)]
     return Spending(
         by_outcome={name: Share.of(chosen) for name, chosen in by_outcome.items() if chosen},
         total=Share.of(trials),

@@ -19,7 +19,7 @@ def kind_of(history: SweepHistory, trial: TrialHistory) -> str:
 
 
 def _objective_axis(history: SweepHistory, label: str = "") -> Axis:
-    values = [trial.record.objective for trial in history.valued]
+    values = [trial.objective for trial in history.valued]
     return linear_axis(min(values), max(values), label=label, pad=0.06)
 
 
@@ -47,7 +47,7 @@ def curves(history: SweepHistory) -> Plot | None:
         plot.lines.append(Line(points, f"l {kind}", number))
         if trial is best:
             at = points[trial.record.best_epoch - 1]
-            plot.labels.append(Label(*at, f"{trial.name}  {trial.record.objective:.4f}", "up"))
+            plot.labels.append(Label(*at, f"{trial.name}  {trial.objective:.4f}", "up"))
             plot.dots.append(Dot(*at, kind, number))
         elif trial.record.outcome in ("pruned", "failed") or len(points) == 1:
             plot.dots.append(Dot(*points[-1], kind, number))
@@ -61,7 +61,7 @@ def slice_of(history: SweepHistory, parameter: Parameter) -> Plot:
     for trial in reversed(history.valued):
         at = parameter.position(trial.record.varied.get(parameter.key))
         if at is not None:
-            placed.append((indent(at), y.at(trial.record.objective)))
+            placed.append((indent(at), y.at(trial.objective)))
             plot.dots.append(Dot(*placed[-1], kind_of(history, trial), trial.record.number))
     plot.lines = [Line(envelope(placed), "e")]
     plot.says = f"{history.monitored} against {parameter.key} over {text_format.plural(len(placed), 'trial')}"
@@ -93,10 +93,10 @@ def simplex(history: SweepHistory, pair: tuple[Parameter, Parameter]) -> Plot:
             plot.lines.append(Line([_corner(*a), _corner(*b)], "g"))
     for trial, level in _worst_first(history):
         shares = [trial.record.varied.get(parameter.key) for parameter in pair]
-        if None not in shares:
+        if shares[0] is not None and shares[1] is not None:
             best = " best" if trial is history.best else ""
             pruned = " ring" if trial.record.outcome == "pruned" else ""
-            plot.dots.append(Dot(*_corner(*shares), f"q{level}{best}{pruned}", trial.record.number))
+            plot.dots.append(Dot(*_corner(shares[0], shares[1]), f"q{level}{best}{pruned}", trial.record.number))
     return plot
 
 
@@ -107,7 +107,7 @@ def _corner(first: float, second: float) -> Point:
 
 def _worst_first(history: SweepHistory) -> list[tuple[TrialHistory, int]]:
     """Trials with a value and the fifth that each is in; the best ends on top."""
-    classes = quantile_classes([trial.record.objective for trial in history.valued])
+    classes = quantile_classes([trial.objective for trial in history.valued])
     return list(zip(history.valued, classes))[::-1]
 
 
@@ -127,9 +127,10 @@ def parallel(history: SweepHistory) -> Plot | None:
     trials = text_format.plural(len(history.valued), "trial")
     plot = Plot(f"settings and objective of {trials} as parallel coordinates", "parallel")
     for trial, level in _worst_first(history):
-        places = [parameter.position(trial.record.varied.get(parameter.key)) for parameter in parameters]
-        if None not in places:
-            points = [(index / last, at) for index, at in enumerate([*places, objective.at(trial.record.objective)])]
+        known = [parameter.position(trial.record.varied.get(parameter.key)) for parameter in parameters]
+        places = [at for at in known if at is not None]
+        if len(places) == len(parameters):
+            points = [(index / last, at) for index, at in enumerate([*places, objective.at(trial.objective)])]
             kind = "best" if trial is history.best else f"q{level}"
             plot.lines.append(Line(points, f"l {kind}", trial.record.number))
     for index, axis in enumerate(axes):
