@@ -61,6 +61,9 @@ def clean(
     if dry_run or not freed:
         console.print(f"{text_format.size(freed)} can go" + ("; dry run: nothing was removed" if dry_run else ""))
         return
+    for holding in doomed:
+        if holding.elsewhere:
+            console.print(f"{holding.name} was copied or moved from {holding.elsewhere}: its runs in MLflow stay")
     if doomed and not yes:
         typer.confirm(f"Delete {', '.join(holding.name for holding in doomed)} with all runs in MLflow?", abort=True)
     for holding in doomed:

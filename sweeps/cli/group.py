@@ -65,12 +65,8 @@ def _command(kind: str, text: str, own: Mapping[str, Any], changed: Mapping[str,
     """
     first = {"scenario": options.Scenario, **own}
     offered = {name: option for name, option in {**first, **SHARED, **changed}.items() if option is not None}
-    defaults = DEFAULTS if "data_root" in changed else {**DEFAULTS, "data_root": Path("data")}
 
     def command(**given: Any) -> None:
-        # A default is no wish to move the data of a stored group.
-        if given["resume"] and "data_root" in defaults:
-            given["data_root"] = None
         run_command(kind, given)
 
     command.__doc__ = text
@@ -78,7 +74,7 @@ def _command(kind: str, text: str, own: Mapping[str, Any], changed: Mapping[str,
     command.__annotations__ = offered
     command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=option)
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(name), annotation=option)
             for name, option in offered.items()
         ]
     )

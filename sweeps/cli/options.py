@@ -17,7 +17,10 @@ CpusPerTrial = Annotated[float | None, typer.Option(help="CPUs of a trial.  [def
 GpusPerTrial = Annotated[
     float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: 1 where there is one]")
 ]
-DataRoot = Annotated[Path, typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.  [default: data]"),
+]
 TrackingUri = Annotated[
     str | None, typer.Option(help="MLflow: http://HOST:PORT or sqlite:///FILE.db  [default: STORAGE/mlflow.db]")
 ]

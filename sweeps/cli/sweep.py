@@ -45,7 +45,7 @@ def sweep(
     gpus_per_trial: options.GpusPerTrial = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of grid order, sampler and trials.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.  [default: SCENARIO-DATE-TIME]")] = None,
-    data_root: options.DataRoot = Path("data"),
+    data_root: options.DataRoot = None,
     tracking_uri: options.TrackingUri = None,
     storage: Annotated[Path, typer.Option(help="Folder for all that the sweep writes.")] = Path("mlruns"),
     ray_address: options.RayAddress = None,

@@ -8,14 +8,20 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from llmemf.errors import InputError
 from sweeps.state import checkpoints
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.event_log import EVENT_LOG
-from sweeps.state.sweep_record import RECORD, TUNE, SweepRecord
+from sweeps.state.home import is_elsewhere
+from sweeps.state.sweep_record import TUNE, SweepRecord, left_out, stored_sweeps
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.addresses import database
+from sweeps.tracking.mlflow_writer import mlflow_client, one_line
+from sweeps.tracking.owned_runs import RunOwner
 
 
 @dataclass
@@ -40,6 +46,11 @@ class Holding:
         return self.record.name
 
     @property
+    def elsewhere(self) -> str:
+        """The folder that owns its runs in MLflow, where it was copied or moved; "" where it owns them itself."""
+        return self.record.home if is_elsewhere(self.record) else ""
+
+    @property
     def total(self) -> int:
         return sum(self.bytes.values())
 
@@ -49,21 +60,24 @@ class Holding:
 
 
 def holdings(storage: Path, keep: int | None = None) -> list[Holding]:
-    """All sweeps of a storage folder, the oldest first.
+    """All sweeps of a storage folder, the oldest first; of what cannot be read a notice says so, and it is left alone.
 
     Args:
         keep: how many trials of each may keep their weights; None leaves it to each sweep's own setting.
-
-    Raises:
-        InputError: a record or an event log is damaged.
     """
-    found = [_holding(path.parent, storage, keep) for path in sorted((storage / "sweeps").glob(f"*/{RECORD}"))]
+    found = []
+    for record in stored_sweeps(storage):
+        # A link leads to the sweep of another storage folder.
+        if record.folder.is_relative_to(storage):
+            try:
+                found.append(_holding(record, keep))
+            except InputError as error:
+                left_out(error)
     return sorted(found, key=lambda holding: holding.changed)
 
 
-def _holding(folder: Path, storage: Path, keep: int | None) -> Holding:
-    record = SweepRecord.load(folder)
-    record.storage = str(storage)
+def _holding(record: SweepRecord, keep: int | None) -> Holding:
+    folder = record.folder
     running = _is_locked(folder)
     states = sum(size(path) for path in folder.rglob(checkpoints.STATE))
     weights = sum(size(path) for path in (folder / "trials").glob("*")) - states + size(folder / "best")
@@ -102,6 +116,8 @@ def remove(holding: Holding) -> None:
 def delete(holding: Holding) -> int:
     """Delete a whole sweep: its folder, its runs in MLflow (as deleted: `mlflow gc` purges them) and local artifacts.
 
+    Of a sweep that was copied or moved, and of one whose runs another folder has taken over, the folder alone.
+
     Returns:
         how many runs were deleted.
 
@@ -111,26 +127,42 @@ def delete(holding: Holding) -> int:
     record = holding.record
     if holding.running or _is_locked(record.folder):
         raise InputError(f"sweep {record.name!r} is running: stop it first")
-    try:
-        client = mlflow_client(record.tracking_uri)
-        experiment = client.get_experiment_by_name(record.scenario)
-        runs = []
-        while experiment is not None:
-            page = client.search_runs([experiment.experiment_id], f"tags.sweep = '{record.name}'", max_results=1000)
-            if not page:
-                break
-            for run in page:
-                client.delete_run(run.info.run_id)
-            runs += page
-    except Exception as error:
-        raise InputError(
-            f"the runs of {record.name!r} could not be deleted at {record.tracking_uri} ({error}): start the server"
-        ) from error
+    file = database(record.tracking_uri)
+    runs = []
+    if not holding.elsewhere and (file is None or file.exists()):
+        try:
+            runs = _delete_runs(record)
+        except Exception as error:
+            raise InputError(
+                f"the runs of {record.name!r} could not be deleted at {record.tracking_uri} ({one_line(error)}): start the "
+                "server"
+            ) from error
     for run in runs:
-        if run.info.artifact_uri.startswith("file://"):
-            shutil.rmtree(Path(run.info.artifact_uri.removeprefix("file://")).parent, ignore_errors=True)
-    shutil.rmtree(record.folder)
+        folder = _artifacts(run)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(record.folder.resolve())
+    if record.folder.is_symlink():
+        record.folder.unlink()
     return len(runs)
+
+
+def _delete_runs(record: SweepRecord) -> list[Any]:
+    owner, client = RunOwner.of(record), mlflow_client(record.tracking_uri)
+    experiment = client.get_experiment_by_name(record.scenario)
+    runs = [] if experiment is None else owner.find(client, experiment.experiment_id)
+    if owner.other(runs):
+        return []
+    for run in runs:
+        client.delete_run(run.info.run_id)
+    return runs
+
+
+def _artifacts(run: Any) -> Path | None:
+    """The folder of a run's artifacts, where it is a local one that holds nothing else."""
+    address = urlsplit(run.info.artifact_uri)
+    folder = Path(url2pathname(address.path)).parent
+    return folder if address.scheme == "file" and folder.name == run.info.run_id and not folder.is_symlink() else None
 
 
 def size(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 from collections.abc import Mapping, Sequence
@@ -25,10 +26,11 @@ from sweeps.core.settings import (
     scenario_files,
     space_keys,
 )
+from sweeps.core.takeover import take_over
 from sweeps.search.grid_points import PointCheck, check_points, choose_points
 from sweeps.search.rungs import rungs
 from sweeps.search.space import Space, build_space
-from sweeps.state.sweep_record import SweepRecord, SweepSettings, find_sweep
+from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, find_sweep, group_of
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.addresses import absolute_uri
 
@@ -42,7 +44,6 @@ IMMUTABLE_OPTIONS = (
     "grace_period",
     "reduction_factor",
     "seed",
-    "tracking_uri",
 )
 """Options that a stored sweep has once and for all."""
 
@@ -65,13 +66,18 @@ class Options:
     gpus_per_trial: float | None = None
     seed: int | None = None
     name: str | None = None
-    data_root: Path = Path("data")
+    data_root: Path | None = None
     tracking_uri: str | None = None
     storage: Path = Path("mlruns")
     ray_address: str | None = None
     keep: int | None = None
     fresh_workers: bool | None = None
     assignments: list[str] = field(default_factory=list)
+
+    @property
+    def root(self) -> Path:
+        """The folder of the prepared scenarios, absolute."""
+        return (self.data_root or Path("data")).resolve()
 
 
 @dataclass
@@ -91,6 +97,7 @@ class Plan:
         resumed: whether it continues a stored sweep.
         extended: whether it also has more trials than that one was planned with.
         before: settings that all earlier trials of an extended sweep shared and that are different or searched now.
+        tested_by: the kind of the group that the sweep is a part of, "" where it stands alone: only the group tests it.
     """
 
     record: SweepRecord
@@ -105,6 +112,7 @@ class Plan:
     resumed: bool = False
     extended: bool = False
     before: dict[str, Any] = field(default_factory=dict)
+    tested_by: str = ""
 
     @property
     def epochs(self) -> int:
@@ -156,7 +164,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     """
     if options.scenario is None:
         raise InputError(f"--scenario is missing; shipped ones: {', '.join(scenario_files())}")
-    data_root, storage = options.data_root.resolve(), options.storage.resolve()
+    data_root, storage = options.root, options.storage.resolve()
     if re.match(r"[a-z][a-z0-9]+:/", str(options.storage)):
         raise InputError(f"--storage {options.storage}: a folder is expected (on a cluster one that every node sees)")
     values, used, notices = find_settings(options.scenario, data_root, options.model)
@@ -213,9 +221,10 @@ def plan_resume(options: Options) -> Plan:
     """
     if options.assignments:
         raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
-    record = _stored_record(options, "--resume")
+    record, notices = _stored_record(options, "--resume")
     plan = build_plan(record, known=[item.config for item in SweepState(record.folder).records.values()])
-    plan.resumed = True
+    plan.resumed, plan.notices = True, notices + plan.notices
+    _leave_test_to_group(plan)
     return plan
 
 
@@ -231,7 +240,7 @@ def plan_extend(options: Options, more: int) -> Plan:
     Raises:
         InputError: there is no such sweep, an option would make its trials incomparable, or no grid point is left.
     """
-    record = _stored_record(options, "--extend")
+    record, notices = _stored_record(options, "--extend")
     earlier = [item.config for item in SweepState(record.folder).records.values()]
     if not earlier:
         raise InputError(f"--extend: sweep {record.name!r} has no trial yet: continue it with --resume")
@@ -249,31 +258,53 @@ def plan_extend(options: Options, more: int) -> Plan:
     shared = {key: before.configs[0].to_dict()[key] for key in new}
     plan = build_plan(record, known=[{**shared, **choice} for choice in earlier])
     plan.resumed, plan.extended, plan.before = True, True, shared
+    plan.notices = notices + plan.notices
+    _leave_test_to_group(plan)
     if plan.trials <= len(earlier):
         raise InputError(f"--extend {more}: no grid point is left; widen the grid with --set KEY=VALUE,VALUE")
     return plan
+
+
+def _leave_test_to_group(plan: Plan) -> None:
+    """A sweep of a group that is continued by its name is not tested: the group tests what its policy says, once."""
+    plan.tested_by = group_of(Path(plan.record.storage), plan.record.name)
+    if plan.tested_by:
+        plan.notices.append(f"it belongs to a group, which alone tests it: continue that one ({plan.tested_by}) afterwards")
 
 
 def plan_continue(options: Options) -> Plan:
     """Plan the named sweep: a new one, or the continuation where it exists; what a scheduler runs again and again."""
     if options.name is None:
         raise InputError("--continue needs --name: the sweep that is started, or continued where it exists")
-    if not (options.storage.resolve() / "sweeps" / options.name / "sweep.yaml").exists():
+    folder = options.storage.resolve() / "sweeps" / options.name
+    if not (folder / RECORD).exists():
         return plan_sweep(options)
-    resources = (
-        "cpus_per_trial",
-        "gpus_per_trial",
-        "concurrency",
-        "ray_address",
-        "fresh_workers",
-        "storage",
-        "name",
-    )
-    return plan_resume(Options(**{key: getattr(options, key) for key in resources}))
+    # The scheduler's line has the options of a new sweep, too.
+    first = {**dict.fromkeys(IMMUTABLE_OPTIONS), "scenario": None, "assignments": []}
+    plan = plan_resume(dataclasses.replace(options, **first))
+    if changed := _changed(options, SweepRecord.load(folder)):
+        plan.notices.append(f"{', '.join(changed)} without effect: the sweep was started with something else")
+    return plan
 
 
-def _stored_record(options: Options, flag: str) -> SweepRecord:
-    """The record of the sweep that is meant, with the resources of this command line."""
+def _changed(options: Options, record: SweepRecord) -> list[str]:
+    """Options of a command line that the stored sweep was not started with."""
+    settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
+    overrides = apply_assignments(settings, options.assignments, options.epochs)
+    settings.space = merged_space(settings.space, overrides)
+    stored = {key: getattr(record, key) for key in IMMUTABLE_OPTIONS if key != "epochs"}
+    if record.search == "grid":
+        stored["trials"] = options.trials  # A small grid has fewer than were asked for.
+    changed = [key for key, value in stored.items() if getattr(options, key) not in (None, value)]
+    if options.scenario not in (None, record.requested, record.scenario):
+        changed.append("scenario")
+    flags = [f"--{key.replace('_', '-')}" for key in changed]
+    same = settings.model_dump_json(include={"fixed", "space"}) == record.model_dump_json(include={"fixed", "space"})
+    return flags if same else [*flags, "--epochs or --set"]
+
+
+def _stored_record(options: Options, flag: str) -> tuple[SweepRecord, list[str]]:
+    """The record of the sweep that is meant, with the resources and places of this command line, and what to say of it."""
     changed = [f"--{key.replace('_', '-')}" for key in IMMUTABLE_OPTIONS if getattr(options, key) is not None]
     if changed:
         raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
@@ -281,9 +312,14 @@ def _stored_record(options: Options, flag: str) -> SweepRecord:
     for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))
-    # The folder may have been moved together with all that lies in it.
-    record.storage = str(options.storage.resolve())
-    return record
+    said = take_over(
+        record,
+        flag,
+        named=options.name is not None,
+        tracking_uri=options.tracking_uri,
+        data_root=options.data_root,
+    )
+    return record, [said] if said else []
 
 
 def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()) -> Plan:

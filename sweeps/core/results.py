@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,15 +12,20 @@ from typing import Any
 from rich.console import Console
 
 from llmemf.config import build_config
+from llmemf.errors import InputError
 from llmemf.io import write_text
 from sweeps.cluster.ray_session import ROOT
 from sweeps.core.plan import Plan
 from sweeps.core.summary import caveats
 from sweeps.core.sweep_data import SweepData
 from sweeps.state import leaderboard
+from sweeps.state.home import Stored
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
+from sweeps.tracking.addresses import database
+from sweeps.tracking.mlflow_private import move_artifacts
 from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking
 
 
@@ -78,13 +84,32 @@ def open_tracking(
         tags["objective"] = "+".join(plan.objectives)
     if plan.is_fallback:
         tags["asked_for"] = record.requested
-    local = not record.tracking_uri.startswith(("http", "databricks"))
-    artifacts = (Path(record.storage) / "artifacts" / record.scenario).as_uri() if local else None
-    target = TrackingTarget(record.tracking_uri, record.scenario, record.name, artifacts, tags, plan.shared)
+    owner, artifacts = RunOwner.of(record), artifact_location(record)
+    target = TrackingTarget(record.tracking_uri, record.scenario, owner, artifacts, tags, plan.shared)
     with console.status("opening the tracking database"):
         tracking = Tracking(target, client)
         tracking.open(state)
     return tracking
+
+
+def artifact_location(record: Stored) -> str | None:
+    """Where artifacts of a new experiment go, None where the server decides; those of a moved database come along.
+
+    Raises:
+        InputError: the database cannot be read or written.
+    """
+    if record.tracking_uri.startswith(("http", "databricks")):
+        return None
+    storage, file = Path(record.storage), database(record.tracking_uri)
+    for folder in record.moved_from if file is not None and file.exists() else ():
+        # Elsewhere a database may belong to others, whose artifacts stay where they are.
+        earlier = Path(folder).parents[1]
+        if earlier != storage and (file.is_relative_to(storage) or not earlier.exists()):
+            try:
+                move_artifacts(file, earlier, storage)
+            except sqlite3.Error as error:
+                raise InputError(f"{file} cannot be written ({error}): free it, or name another --tracking-uri") from None
+    return (storage / "artifacts" / record.scenario).as_uri()
 
 
 def code_version() -> str:

@@ -142,7 +142,7 @@ class Sweep:
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=describe_resources(self.plan, parallel),
             cpus_per_trial=record.cpus_per_trial, gpus_per_trial=record.gpus_per_trial, machine=describe_machine(),
-            versions=versions(),
+            versions=versions(), **({"taken_over": record.taken_over} if record.taken_over else {}),
         )  # fmt: skip
         record.fingerprint, record.status = data.scenario.fingerprint, "running"
         record.save()
@@ -266,11 +266,14 @@ class Sweep:
         outcome = "interrupted" if stop.reason else "completed" if best else "failed"
         test: dict[str, float] = {}
         if outcome == "completed":
-            test = self._test_trials(records).get(best.name, {}) if self.part else self._test(best)
+            if self.part:
+                test = self._test_trials(records).get(best.name, {})
+            elif not self.plan.tested_by:
+                test = self._test(best)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
         summary = {"objective": best.objective, **best.metrics} if outcome == "completed" else {}
-        if best and not self.part:
+        if best and not self.part and not self.plan.tested_by:
             tags |= {"best_trial": best.name, "test_looks": str(len(self.state.tests))}
             summary |= test
         if outcome == "completed" and not self.part:

@@ -84,8 +84,6 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
     """
     folder = find_sweep(storage, "SWEEP", name=sweep, scenario=None)
     record = SweepRecord.load(folder)
-    # A storage folder may have been moved since.
-    record.storage = str(storage)
     state = SweepState(folder)
     ended = [item for item in state.records.values() if item.outcome in ("completed", "pruned")]
     if trial is None:

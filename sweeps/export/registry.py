@@ -15,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import llmemf
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.export.folder import CARD, ExportedModel
 from sweeps.export.chosen import Chosen
+from sweeps.state.home import is_elsewhere
 from sweeps.tracking.mlflow_writer import mlflow_client, one_line
+from sweeps.tracking.owned_runs import RunOwner
 
 REQUIREMENTS = ("torch", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy")
 """What `llmemf` needs to answer; MLflow adds itself."""
@@ -46,8 +49,14 @@ def register(
         name and version.
 
     Raises:
-        InputError: MLflow does not answer, or refuses.
+        InputError: MLflow does not answer, or refuses; or the sweep was copied or moved and not taken over.
     """
+    if is_elsewhere(chosen.sweep):
+        raise InputError(
+            f"the model lies in {folder}, but its sweep was copied or moved from {chosen.sweep.home}: continue it here with "
+            f"{command_line('sweep', '--resume', '--name', chosen.sweep.name, storage=chosen.sweep.storage)}, then export "
+            "it again with --overwrite, or leave it out with --no-register"
+        )
     name = name or registered_name(chosen.sweep.scenario)
     uri = tracking_uri or chosen.sweep.tracking_uri
     model = ExportedModel.load(folder, device="cpu")
@@ -94,13 +103,12 @@ def _upload(path: Path, folder: Path, model: ExportedModel, chosen: Chosen, name
     experiment = client.get_experiment_by_name(sweep.scenario)
     if experiment is None:
         raise LookupError(f"there is no experiment {sweep.scenario!r}")
-    condition = f"tags.sweep = '{sweep.name}' and tags.trial = '{chosen.trial.name}'"
-    run = next(iter(client.search_runs([experiment.experiment_id], condition, max_results=1)), None)
+    run = next(iter(RunOwner.of(sweep).find(client, experiment.experiment_id, chosen.trial.name)), None)
     tags = {
         "scenario": manifest["scenario"],
         "system": manifest["system"],
         "fingerprint": manifest["fingerprint"],
-        "sweep": sweep.name,
+        **RunOwner.of(sweep).tags,
         "trial": chosen.trial.name,
     }
     if run is None:

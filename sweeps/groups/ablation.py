@@ -26,7 +26,6 @@ from sweeps.groups.paper_numbers import ABLATION as TABLE_4
 from sweeps.groups.plan import (
     GroupOptions,
     checked_settings,
-    load_sweep,
     named_sweep,
     new_group,
     of_best_trial,
@@ -35,7 +34,7 @@ from sweeps.groups.plan import (
 from sweeps.groups.render import Cell, Column, number, p_value, tex
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
 from sweeps.groups.terminal import data_fact, set_fact
-from sweeps.state.sweep_record import RECORD, SweepRecord, is_of_group
+from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
 
 
 def _tuned(options: GroupOptions, now: datetime.datetime) -> dict[str, Any]:
@@ -65,8 +64,7 @@ def _fixed(options: GroupOptions) -> dict[str, Any]:
 def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     """The newest completed sweep of the scenario that stands alone."""
     used = used_scenario(options.scenario, options.root)
-    folders = [path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")]
-    records = [load_sweep(storage, folder.name) for folder in folders if not is_of_group(storage, folder.name)]
+    records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
     found = [r for r in records if (r.scenario, r.model, r.status) == (used, MODEL, "completed")]
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)

@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from llmemf.command_line import command_line
 from llmemf.config import build_config, read_yaml, without_removed
+from llmemf.errors import InputError
 from llmemf.io import write_text
 from llmemf.models import model_class
 from sweeps.core.settings import SAMPLE, space_keys
+from sweeps.state.home import located, new_identity
 from sweeps.state.sweep_record import GROUPS
 
 COMMANDS = {"comparison": "compare", "ablation": "ablation", "rerun": "rerun", "study": "study"}
@@ -111,6 +113,16 @@ class Group(BaseModel):
     fingerprint: str = ""
     created: str = ""
     status: Literal["planned", "running"] | Outcome = "planned"
+    identity: str = Field(default_factory=new_identity)
+    """Which group it is, wherever it lies: a tag of its run in MLflow."""
+    moved_from: list[str] = []
+    """Folders in which it was run before."""
+    home: str = Field("", exclude=True)
+    """The folder in which it was run last."""
+    taken_over: dict[str, str] = Field({}, exclude=True)
+    """Earlier values of what this command replaces."""
+    notices: list[str] = Field([], exclude=True)
+    """What a user should read before it starts."""
 
     @property
     def names(self) -> list[str]:
@@ -138,6 +150,10 @@ class Group(BaseModel):
         return root_of(self.kind, Path(self.storage)) / self.name
 
     @property
+    def file(self) -> Path:
+        return self.folder / f"{self.kind}.yaml"
+
+    @property
     def is_fallback(self) -> bool:
         return self.scenario == SAMPLE and self.requested != SAMPLE
 
@@ -145,17 +161,20 @@ class Group(BaseModel):
         """Write KIND.yaml; it appears whole or not at all."""
         content = json.loads(self.model_dump_json(exclude_defaults=True))
         text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None)
-        write_text(self.folder / f"{self.kind}.yaml", text)
+        write_text(self.file, text)
 
     @classmethod
     def load(cls, kind: str, folder: Path) -> Group:
-        """Read a group.
+        """Read a group; storage and database are those of the folder where it lies now, see `located`.
 
         Raises:
-            InputError: there is none, or it was damaged.
+            InputError: there is none, or it was damaged or renamed.
         """
         path = folder / f"{kind}.yaml"
         values = read_yaml(path)
+        if values.get("name") != folder.name:
+            raise InputError(f"{path} is of {values.get('name')!r}: its sweeps have that name, so give its folder that name")
+        values = located(values, folder)
         if "kind" not in values:
             values = _of_former_version(kind, values, str(path))
         return build_config(cls, values, where=str(path))

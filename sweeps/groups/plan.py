@@ -16,8 +16,9 @@ from llmemf.models import model_class
 from sweeps.cluster.resources import default_gpus
 from sweeps.core.plan import Options, Plan, build_plan, plan_resume
 from sweeps.core.settings import SAMPLE, SHARED_SETTINGS, as_values, load_settings, scenario_files
+from sweeps.core.takeover import take_over
 from sweeps.groups.group import RESOURCES, Group, Row, root_of
-from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings
+from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, left_out
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.addresses import absolute_uri
@@ -25,7 +26,7 @@ from sweeps.tracking.addresses import absolute_uri
 DEFAULT_SEEDS = 5
 IMMUTABLE_OPTIONS = (
     "models", "model", "trials_per_model", "rows", "vary", "tune", "from_sweep", "top", "seeds", "epochs", "seed",
-    "tracking_uri", "data_root", "assignments",
+    "assignments",
 )  # fmt: skip
 """Options that a stored group has once and for all."""
 FLAGS = {"from_sweep": "--from", "assignments": "--set"}
@@ -93,7 +94,8 @@ def plan_group(
             raise InputError(f"--continue needs --name: the {kind} that is started, or continued where it exists")
         resume = (root_of(kind, options.storage.resolve()) / options.name / f"{kind}.yaml").exists()
         if resume:
-            options = GroupOptions(**{key: getattr(options, key) for key in (*RESOURCES, "storage", "name")})
+            places = ("storage", "name", "tracking_uri", "data_root")
+            options = GroupOptions(**{key: getattr(options, key) for key in (*RESOURCES, *places)})
     if resume:
         return resume_group(kind, options)
     group = new(options, datetime.datetime.now())
@@ -170,16 +172,24 @@ def find_group(kind: str, storage: Path, name: str | None, scenario: str | None 
     if name is not None and name not in existing:
         hint = nearest(name, existing) if existing else f"none is stored in {root}"
         raise InputError(f"--resume: there is no {kind} {name!r}: {hint}")
-    groups = [Group.load(kind, root / known) for known in existing if name in (None, known)]
+    groups = [Group.load(kind, root / name)] if name else _readable(kind, [root / known for known in existing])
     matching = [group for group in groups if scenario is None or scenario in (group.requested, group.scenario)]
     if not matching:
         wanted = f"no {kind}" if scenario is None else f"no {kind} of scenario {scenario!r}"
         found = f"stored ones: {', '.join(existing)}" if existing else "none is stored there"
         raise InputError(f"--resume: {wanted} in {root}; {found}")
-    group = max(matching, key=lambda group: group.created)
-    # The folder may have been moved together with all that lies in it.
-    group.storage = str(storage)
-    return group
+    return max(matching, key=lambda group: group.created)
+
+
+def _readable(kind: str, folders: list[Path]) -> list[Group]:
+    """Stored groups; of one that cannot be read a notice says so."""
+    groups = []
+    for folder in folders:
+        try:
+            groups.append(Group.load(kind, folder))
+        except InputError as error:
+            left_out(error)
+    return groups
 
 
 def resume_group(kind: str, options: GroupOptions) -> Group:
@@ -199,6 +209,9 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
     for key in RESOURCES:
         if getattr(options, key) is not None:
             setattr(group, key, getattr(options, key))
+    places = {"tracking_uri": options.tracking_uri, "data_root": options.data_root}
+    said = take_over(group, "--resume", named=name is not None, **places)
+    group.notices += [said] if said else []
     return group
 
 
@@ -238,13 +251,6 @@ def of_scenario(options: GroupOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     return values, {"scenario": used, "fixed": fixed, "seed": seed}
 
 
-def load_sweep(storage: Path, name: str) -> SweepRecord:
-    """A stored sweep; its storage may have been moved."""
-    record = SweepRecord.load(storage / "sweeps" / name)
-    record.storage = str(storage)
-    return record
-
-
 def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
     """The completed sweep that `--from` names.
 
@@ -255,7 +261,7 @@ def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
     if name not in stored:
         hint = nearest(name, stored) if stored else f"none is stored in {storage / 'sweeps'}"
         raise InputError(f"--from: there is no sweep {name!r}: {hint}")
-    record = load_sweep(storage, name)
+    record = SweepRecord.load(storage / "sweeps" / name)
     if record.status != "completed":
         raise InputError(f"--from {name}: {not_completed(record)}")
     if scenario is not None and scenario not in (record.requested, record.scenario):
@@ -375,5 +381,6 @@ def _stored_plan(group: Group, row: Row, step: str) -> Plan | None:
         raise InputError(row.problem)
     if not (group.sweep_folder(row.name, step) / RECORD).exists():
         return None
-    resources = {key: getattr(group, key) for key in RESOURCES}
-    return plan_resume(Options(name=group.sweep_name(row.name, step), storage=Path(group.storage), **resources))
+    resources = {key: getattr(group, key) for key in (*RESOURCES, "tracking_uri")}
+    places = {"storage": Path(group.storage), "data_root": Path(group.data_root)}
+    return plan_resume(Options(name=group.sweep_name(row.name, step), **places, **resources))

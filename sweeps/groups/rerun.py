@@ -23,11 +23,11 @@ from sweeps.core.plan import Options, plan_resume
 from sweeps.core.settings import space_keys
 from sweeps.groups.group import RESOURCES, Group, Row
 from sweeps.groups.kind import Kind
-from sweeps.groups.plan import GroupOptions, config_of_trial, load_sweep, new_group, not_completed
+from sweeps.groups.plan import GroupOptions, config_of_trial, new_group, not_completed
 from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number, p_value
 from sweeps.groups.spread import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
-from sweeps.state.sweep_record import find_sweep
+from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
 from sweeps.tracking.addresses import absolute_uri
@@ -201,7 +201,7 @@ class Rerun(Kind):
         """
         storage = options.storage.resolve()
         folder = find_sweep(storage, "rerun", name=options.sweep, scenario=None)
-        sweep = load_sweep(storage, folder.name)
+        sweep = SweepRecord.load(folder)
         if sweep.status != "completed":
             raise InputError(not_completed(sweep))
         if "seed" in space_keys(sweep.space):

@@ -178,6 +178,7 @@ class GroupRun:
         self.state.open(
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             rows=group.names, fingerprint=group.fingerprint,
+            **({"taken_over": group.taken_over} if group.taken_over else {}),
         )  # fmt: skip
 
     def _listen(self) -> None:

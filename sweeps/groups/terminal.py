@@ -27,6 +27,8 @@ def print_start(group: Group, facts: Sequence[tuple[str, str]], state: GroupStat
     for name, text in facts:
         shown.add_row(name, Text(text))
     shown.add_row("writes to", str(group.folder))
+    for notice in group.notices:
+        shown.add_row("note", Text(notice))
     console.print(shown)
     console.print()
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.errors import InputError
-from sweeps.core.results import code_version
+from sweeps.core.results import artifact_location, code_version
 from sweeps.groups.group import Group
-from sweeps.tracking.mlflow_writer import PARENT, MlflowWriter, Operation, TrackingTarget, one_line
+from sweeps.tracking.mlflow_writer import MlflowWriter, Operation, TrackingTarget, one_line
+from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
 from sweeps.tracking.runs import STATUS, finite
 
 
@@ -39,29 +40,29 @@ class GroupTracking:
         }
         if group.is_fallback:
             tags["asked_for"] = group.requested
-        local = not group.tracking_uri.startswith(("http", "databricks"))
-        artifacts = (Path(group.storage) / "artifacts" / group.scenario).as_uri() if local else None
-        # No sweep has a space in its name.
-        self.name = f"{group.kind} {group.name}"
-        self.writer = MlflowWriter(
-            TrackingTarget(group.tracking_uri, group.scenario, self.name, artifacts, tags), client
-        )
+        self.owner = RunOwner.of(group, group.kind)
+        target = TrackingTarget(group.tracking_uri, group.scenario, self.owner, artifact_location(group), tags)
+        self.writer = MlflowWriter(target, client)
 
     def open(self) -> None:
         """Create the run, or find that of an earlier driver.
 
         Raises:
-            InputError: the tracking server or database cannot be reached.
+            InputError: the tracking server or database cannot be reached, or the run is that of another folder.
         """
-        group, writer = self.group, self.writer
+        group, writer, owner = self.group, self.writer, self.owner
         try:
-            found = writer.search(f"tags.sweep = '{self.name}'")
+            found = owner.find(writer.client, writer.experiment())
+            owner.check(found)
             if found:
                 writer.runs[PARENT] = found[0].info.run_id
                 writer.deliver(Operation("reopen", PARENT, {}))
+                writer.deliver(Operation("tags", PARENT, {"tags": {**owner.tags, FOLDER: owner.folder}}))
             else:
-                writer.deliver(Operation("create", PARENT, {"name": self.name, "start": _now()}))
+                writer.deliver(Operation("create", PARENT, {"name": owner.title, "start": _now()}))
                 writer.deliver(Operation("params", PARENT, {"params": self.params}))
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(
                 f"tracking at {group.tracking_uri} does not work ({one_line(error)}); start the server, or give another "

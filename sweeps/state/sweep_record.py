@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from llmemf.config import build_config, read_yaml, without_removed
 from llmemf.errors import InputError, nearest
 from llmemf.io import write_text
+from sweeps.state.home import located, new_identity
+
+log = logging.getLogger(__name__)
 
 RECORD = "sweep.yaml"
 DISK_NAMES = {"varied_keys": "shown"}
@@ -75,10 +80,22 @@ class SweepRecord(SweepSettings):
     """Settings that differ between trials."""
     created: str = ""
     status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
+    identity: str = Field(default_factory=new_identity)
+    """Which sweep it is, wherever it lies: a tag of its runs in MLflow."""
+    moved_from: list[str] = []
+    """Folders in which it was run before."""
+    home: str = Field("", exclude=True)
+    """The folder in which it was run last."""
+    taken_over: dict[str, str] = Field({}, exclude=True)
+    """Earlier values of what this command replaces."""
 
     @property
     def folder(self) -> Path:
         return Path(self.storage) / "sweeps" / self.name
+
+    @property
+    def file(self) -> Path:
+        return self.folder / RECORD
 
     def save(self) -> None:
         """Write `sweep.yaml`; it appears whole or not at all."""
@@ -87,18 +104,39 @@ class SweepRecord(SweepSettings):
 
     @classmethod
     def load(cls, folder: Path) -> SweepRecord:
-        """Read the record of a sweep.
+        """Read the record of a sweep; storage and database are those of the folder where it lies now, see `located`.
 
         Raises:
             InputError: there is none, it was damaged, or it has a setting that was removed since.
         """
         where, names = str(folder / RECORD), {on_disk: name for name, on_disk in DISK_NAMES.items()}
         stored = without_removed(read_yaml(folder / RECORD), where)
-        values = {names.get(key, key): value for key, value in stored.items()}
+        values = located({names.get(key, key): value for key, value in stored.items()}, folder)
         for section in ("fixed", "space"):
             if isinstance(values.get(section), dict):
                 values[section] = without_removed(values[section], where)
         return build_config(cls, values, where=where)
+
+
+def stored_sweeps(storage: Path) -> list[SweepRecord]:
+    """All sweeps of a storage folder; one that cannot be read is left out with a notice."""
+    records = []
+    for path in sorted((storage / "sweeps").glob(f"*/{RECORD}")):
+        try:
+            records.append(SweepRecord.load(path.parent))
+        except InputError as error:
+            left_out(error)
+    return records
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    log.warning("left out: %s", text)
+
+
+def left_out(error: InputError) -> None:
+    """Say, once in a process, which of the stored sweeps and groups cannot be read and why."""
+    _say_once(str(error))
 
 
 def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | None) -> Path:
@@ -111,24 +149,25 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
         InputError: there is none; existing ones are offered.
     """
     root = storage / "sweeps"
-    existing = {path.parent.name: path for path in root.glob(f"*/{RECORD}")}
+    existing = sorted(path.parent.name for path in root.glob(f"*/{RECORD}"))
     if name is not None:
         if name in existing:
             return root / name
         hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
         raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
     # A group continues its own sweeps, unless the user names one of them.
-    records = [SweepRecord.load(path.parent) for name, path in existing.items() if not is_of_group(storage, name)]
+    records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
     matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
     if not matching:
-        found = f"stored sweeps: {', '.join(sorted(existing))}" if existing else "none is stored there"
+        found = f"stored sweeps: {', '.join(existing)}" if existing else "none is stored there"
         wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
         raise InputError(f"{flag}: {wanted} in {root}; {found}")
     return root / max(matching, key=lambda record: record.created).name
 
 
-def is_of_group(storage: Path, name: str) -> bool:
-    """Whether a sweep was made by a group (a comparison, an ablation, ...) of this storage."""
+def group_of(storage: Path, name: str) -> str:
+    """The group (`comparison NAME`, ...) of this storage that made a sweep, "" where none did."""
     parts = name.split("--")
     owners = ["--".join(parts[:count]) for count in range(1, len(parts))]
-    return any((storage / root / owner).exists() for root in GROUPS for owner in owners)
+    found = (f"{kind} {owner}" for root, kind in GROUPS.items() for owner in owners if (storage / root / owner).exists())
+    return next(found, "")

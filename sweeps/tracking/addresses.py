@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from llmemf.errors import InputError
+
+SQLITE = "sqlite:///"
 
 
 def absolute_uri(uri: str | None, storage: Path) -> str:
@@ -14,11 +20,28 @@ def absolute_uri(uri: str | None, storage: Path) -> str:
         InputError: MLflow's old file store, which it no longer writes.
     """
     if uri is None:
-        return f"sqlite:///{storage / 'mlflow.db'}"
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+        return f"{SQLITE}{storage / 'mlflow.db'}"
+    if uri.startswith(SQLITE) and not uri.startswith("sqlite:////"):
+        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
     if "://" not in uri or uri.startswith("file:"):
         raise InputError(
             f"--tracking-uri {uri}: MLflow no longer writes folders; give sqlite:///FILE.db or http://HOST:PORT"
         )
     return uri
+
+
+def database(uri: str) -> Path | None:
+    """The file of a SQLite database; None for a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+@contextmanager
+def first_call(uri: str) -> Iterator[None]:
+    """Held while a client opens a SQLite database: MLflow makes or migrates its tables then, in one process at a time."""
+    file = database(uri)
+    with ExitStack() as held:
+        # Who may not write beside the database cannot make its tables either.
+        if file is not None and os.access(file.parent, os.W_OK):
+            lock = held.enter_context(file.with_name(f".{file.name}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from llmemf import text_format
+from llmemf.io import file_hash
+from sweeps.tracking.addresses import first_call
+from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner, search
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +29,13 @@ RETRY_SECONDS = 10.0
 FINAL_ATTEMPTS = 3
 FINAL_SECONDS = 60.0
 """At the end of a sweep a server that stays away is given up after so long."""
-PARENT = "sweep"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's pages for models instead of those for language model applications."""
 INCOMPLETE = "points_missing"
 """Tag of a run that ended although some of its points could not be written."""
+WEIGHTS = ("best.safetensors", "config.yaml")
+WEIGHTS_HASH = "weights_sha256"
+"""Tag of a run that has its weights: they are not sent again."""
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's answers to a write that will never succeed."""
 
@@ -44,7 +49,7 @@ class Operation:
     """One write that waits or is being tried, small enough to be tried again as a whole.
 
     Attributes:
-        kind: create, reopen, metrics, params, tags, artifact, end.
+        kind: create, reopen, metrics, params, tags, artifact, weights, end.
         run: name of the trial, or `PARENT`.
         content: what to write.
         attempts: failed ones so far.
@@ -63,15 +68,15 @@ class TrackingTarget:
     Attributes:
         uri: absolute tracking URI.
         experiment: the scenario's name.
+        owner: whose runs they are.
         artifacts: where artifacts of a new experiment go; None leaves it to the server.
-        sweep: the sweep's name, tag of every run.
         tags: tags of every run (scenario, model, seed, hashes, ...).
         params: settings that all trials share.
     """
 
     uri: str
     experiment: str
-    sweep: str
+    owner: RunOwner
     artifacts: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
@@ -217,16 +222,6 @@ class MlflowWriter:
                 self._experiment = found.experiment_id
         return self._experiment
 
-    def search(self, condition: str) -> list[Any]:
-        """All runs of the experiment that fulfil a condition."""
-        runs, token = [], None
-        while True:
-            page = self.client.search_runs([self.experiment()], condition, max_results=500, page_token=token)
-            runs += page
-            token = getattr(page, "token", None)
-            if not token:
-                return runs
-
     def deliver(self, write: Operation) -> None:
         """Carry out one write.
 
@@ -250,12 +245,15 @@ class MlflowWriter:
     def _create(self, write: Operation) -> str:
         if write.attempts:
             # The server may have made the run and failed to say so.
-            found = self.search(f"tags.sweep = '{self.target.sweep}' and tags.trial = '{write.run}'")
+            found = search(self.client, self.experiment(), f"{self.target.owner.condition} and tags.trial = '{write.run}'")
             if found:
                 self._deliver_reopen(found[0].info.run_id)
                 return found[0].info.run_id
-        tags = {**self.target.tags, "sweep": self.target.sweep, "trial": write.run, "outcome": "running"}
-        if write.run != PARENT:
+        owner = self.target.owner
+        tags = {**self.target.tags, **owner.tags, "trial": write.run, "outcome": "running"}
+        if write.run == PARENT:
+            tags[FOLDER] = owner.folder
+        else:
             tags["mlflow.parentRunId"] = self._run(PARENT)
         run = self.client.create_run(
             self.experiment(), start_time=write.content["start"], tags=tags, run_name=write.content["name"]
@@ -289,9 +287,20 @@ class MlflowWriter:
         if Path(path).exists():
             self.client.log_artifact(run_id, path, artifact_path=folder)
 
+    def _deliver_weights(self, run_id: str, folder: str) -> None:
+        paths = [Path(folder) / name for name in WEIGHTS]
+        if not all(path.exists() for path in paths):
+            return
+        sha256 = file_hash(paths[0])
+        if self.client.get_run(run_id).data.tags.get(WEIGHTS_HASH) == sha256:
+            return
+        for path in paths:
+            self.client.log_artifact(run_id, str(path), artifact_path="best")
+        self.client.set_tag(run_id, WEIGHTS_HASH, sha256)
+
 
 def mlflow_client(uri: str) -> Any:
-    """A client that gives up on a dead server within seconds."""
+    """A client that gives up on a dead server within seconds; a new or former database gets its tables first."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -300,7 +309,8 @@ def mlflow_client(uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri)
+    with first_call(uri):
+        return MlflowClient(tracking_uri=uri)
 
 
 def one_line(error: Exception) -> str:

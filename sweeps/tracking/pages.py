@@ -19,9 +19,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from llmemf.errors import InputError
-from sweeps.state.sweep_record import RECORD, SweepRecord, is_of_group
-from sweeps.tracking.addresses import absolute_uri
-from sweeps.tracking.mlflow_writer import PARENT, mlflow_client, one_line
+from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
+from sweeps.tracking.addresses import absolute_uri, database
+from sweeps.tracking.mlflow_writer import mlflow_client, one_line
+from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -39,26 +40,17 @@ def find_tracking(storage: Path, tracking_uri: str | None) -> str:
     if tracking_uri is not None:
         uri = absolute_uri(tracking_uri, storage)
     else:
-        records = stored_sweeps(storage)
+        records = newest_sweeps(storage)
         uri = records[0].tracking_uri if records else absolute_uri(None, storage)
-        # A storage folder that was moved took its database along.
-        if uri.startswith("sqlite:///") and not _database(uri).exists():
-            uri = absolute_uri(None, storage)
-    if uri.startswith("sqlite:///") and not _database(uri).exists():
-        raise InputError(
-            f"there is no MLflow database at {_database(uri)}: run a sweep first, or name its folder with --storage"
-        )
+    file = database(uri)
+    if file is not None and not file.exists():
+        raise InputError(f"there is no MLflow database at {file}: run a sweep first, or name its folder with --storage")
     return uri
 
 
-def _database(uri: str) -> Path:
-    return Path(uri.removeprefix("sqlite:///"))
-
-
-def stored_sweeps(storage: Path) -> list[SweepRecord]:
+def newest_sweeps(storage: Path) -> list[SweepRecord]:
     """The sweeps of a storage folder, the newest first, without those of comparisons, ablations and reruns."""
-    folders = [path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")]
-    records = [SweepRecord.load(folder) for folder in folders if not is_of_group(storage, folder.name)]
+    records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 
@@ -93,6 +85,8 @@ def pages(uri: str, storage: Path, port: int) -> Iterator[subprocess.Popen]:
     words = ["--backend-store-uri", uri, "--artifacts-destination", (storage / "artifacts").as_uri()]
     words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     log = storage / "ui.log"
+    # The server's processes open the database all at once.
+    mlflow_client(uri)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *words],
@@ -150,11 +144,11 @@ def links(uri: str, storage: Path, address: str) -> dict[str, str]:
     client = mlflow_client(uri)
     found = {}
     try:
-        for record in stored_sweeps(storage)[:SHOWN_SWEEPS]:
+        for record in newest_sweeps(storage)[:SHOWN_SWEEPS]:
             experiment = client.get_experiment_by_name(record.scenario)
             if experiment is None:
                 continue
-            key, view = record.name, json.dumps(shared_view(client, experiment.experiment_id, record))
+            key, view = record.identity, json.dumps(shared_view(client, experiment.experiment_id, record))
             if experiment.tags.get(VIEW_TAG + key) != view:
                 client.set_experiment_tag(experiment.experiment_id, VIEW_TAG + key, view)
             query = urlencode({"viewStateShareKey": key, "workflowType": "machine_learning"})
@@ -166,7 +160,11 @@ def links(uri: str, storage: Path, address: str) -> dict[str, str]:
 
 def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, Any]:
     """What MLflow's list of runs shows of a sweep: filter, order and columns."""
-    condition = f"tags.sweep = '{record.name}' and tags.trial != '{PARENT}'"
+    owner = RunOwner.of(record)
+    if owner.former and not client.search_runs([experiment], owner.condition, max_results=1):
+        condition = f"tags.sweep = '{record.name}' and tags.trial != '{PARENT}'"
+    else:
+        condition = f"{owner.condition} and tags.trial != '{PARENT}'"
     best = client.search_runs([experiment], condition, order_by=["metrics.objective DESC"], max_results=1)
     metrics = sorted(name for run in best for name in run.data.metrics if re.fullmatch(r"val/[^/]+/ndcg_10", name))
     columns = ["tags.`outcome`", "attributes.`Duration`", "metrics.`objective`"]

@@ -18,10 +18,10 @@ from llmemf.errors import InputError
 from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
-from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, MlflowWriter, TrackingTarget, one_line
+from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget, one_line
+from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT
 
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-WEIGHTS = ("best.safetensors", "config.yaml")
 
 
 class Tracking:
@@ -41,11 +41,11 @@ class Tracking:
         """Create the experiment and the parent run, or find those of an earlier driver and write what they lack.
 
         Raises:
-            InputError: the tracking server or database cannot be reached.
+            InputError: the tracking server or database cannot be reached, or the runs are those of another folder.
         """
-        writer = self.writer
+        writer, owner = self.writer, self.target.owner
         try:
-            runs = {run.data.tags["trial"]: run for run in writer.search(f"tags.sweep = '{self.target.sweep}'")}
+            runs = {run.data.tags["trial"]: run for run in owner.find(writer.client, writer.experiment())}
             writer.runs = {name: run.info.run_id for name, run in runs.items()}
             last = {name: self._last_step(run) for name, run in runs.items() if name != PARENT}
         except Exception as error:
@@ -53,11 +53,17 @@ class Tracking:
                 f"tracking at {self.target.uri} does not work ({one_line(error)}); start the server, or give another "
                 "--tracking-uri"
             ) from error
+        owner.check(runs.values())
         if PARENT in runs:
             writer.write("reopen", PARENT)
+            if runs[PARENT].data.tags.get(FOLDER) != owner.folder:
+                writer.write("tags", PARENT, tags={FOLDER: owner.folder})
         else:
-            writer.write("create", PARENT, name=self.target.sweep, start=_now())
+            writer.write("create", PARENT, name=owner.title, start=_now())
             writer.write("params", PARENT, params=self.target.params)
+        for name, run in runs.items():
+            if IDENTITY not in run.data.tags:
+                writer.write("tags", name, tags=owner.tags)
         self._catch_up(state, runs, last)
 
     def _last_step(self, run: Any) -> int:
@@ -135,8 +141,7 @@ class Tracking:
         """The weights of a trial become artifacts of its run, what its model says of itself tags (`facts.NAME`)."""
         if facts := read_yaml(folder / "config.yaml").get("facts"):
             self.writer.write("tags", name, tags={f"facts.{key}": str(value) for key, value in facts.items()})
-        for file in WEIGHTS:
-            self.writer.write("artifact", name, path=str(folder / file), folder="best")
+        self.writer.write("weights", name, folder=str(folder))
 
     def log_parent(
         self,

@@ -102,7 +102,7 @@ def test_sweeps_of_a_comparison_are_not_listed(finished, tmp_path):
     for name in ("s1", "c--sasrec", "s1--x"):
         shutil.copytree(finished.record.folder, tmp_path / "sweeps" / name)
     (tmp_path / "comparisons" / "c").mkdir(parents=True)
-    assert len(pages.stored_sweeps(tmp_path)) == 2
+    assert len(pages.newest_sweeps(tmp_path)) == 2
 
 
 def test_a_database_that_does_not_answer_is_one_sentence(finished):

@@ -1,0 +1,36 @@
+"""All that this project changes in MLflow's own tables; `tests/sweeps/tracking/test_mlflow_private.py` says what breaks.
+
+MLflow stores where artifacts lie as absolute addresses and has no call that changes them, so that a database that was moved
+together with its artifacts would write into the old folder.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Table and column of every address of an artifact."""
+
+
+def move_artifacts(database: Path, old: Path, new: Path) -> None:
+    """Let a SQLite database look for artifacts below `new` that it wrote below `old`.
+
+    Raises:
+        sqlite3.Error: the database cannot be read or written.
+    """
+    before, after = f"{old.as_uri()}/", f"{new.as_uri()}/"
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        for table, column in ADDRESSES:
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (after, len(before) + 1, len(before), before),
+                )
