@@ -28,6 +28,7 @@ from sweeps.search.space import build_space
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking
 
 SPACE = {"lr": [1e-4, 1e-3, 1e-2], "l2": [1e-5, 1e-3], "alpha, beta": {"simplex": 0.1}, "lambda1": [0.1, 0.5, 1.0]}
@@ -46,7 +47,9 @@ def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
     state = SweepState(folder)
     points = space.fresh(0, [], trials if method == "grid" else trials // 2)
     search = SweepSearch(space, state, method=method, trials=trials, epochs=epochs, points=points)
-    target = TrackingTarget(f"sqlite:///{folder / 'mlflow.db'}", "cost", "s1", (folder / "artifacts").as_uri())
+    target = TrackingTarget(
+        f"sqlite:///{folder / 'mlflow.db'}", "cost", RunOwner("s1", "s1"), (folder / "artifacts").as_uri()
+    )
     tracking = Tracking(target)
     tracking.open(state)
     console = Console(file=io.StringIO())

@@ -269,7 +269,9 @@ def _leave_test_to_group(plan: Plan) -> None:
     """A sweep of a group that is continued by its name is not tested: the group tests what its policy says, once."""
     plan.tested_by = group_of(Path(plan.record.storage), plan.record.name)
     if plan.tested_by:
-        plan.notices.append(f"it belongs to a group, which alone tests it: continue that one ({plan.tested_by}) afterwards")
+        plan.notices.append(
+            f"it belongs to a group, which alone tests it: continue that one ({plan.tested_by}) afterwards"
+        )
 
 
 def plan_continue(options: Options) -> Plan:
@@ -280,7 +282,7 @@ def plan_continue(options: Options) -> Plan:
     if not (folder / RECORD).exists():
         return plan_sweep(options)
     # The scheduler's line has the options of a new sweep, too.
-    first = {**dict.fromkeys(IMMUTABLE_OPTIONS), "scenario": None, "assignments": []}
+    first: dict[str, Any] = {**dict.fromkeys(IMMUTABLE_OPTIONS), "scenario": None, "assignments": []}
     plan = plan_resume(dataclasses.replace(options, **first))
     if changed := _changed(options, SweepRecord.load(folder)):
         plan.notices.append(f"{', '.join(changed)} without effect: the sweep was started with something else")
@@ -312,13 +314,7 @@ def _stored_record(options: Options, flag: str) -> tuple[SweepRecord, list[str]]
     for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))
-    said = take_over(
-        record,
-        flag,
-        named=options.name is not None,
-        tracking_uri=options.tracking_uri,
-        data_root=options.data_root,
-    )
+    said = take_over(record, flag, options.tracking_uri, options.data_root, named=options.name is not None)
     return record, [said] if said else []
 
 

@@ -101,14 +101,15 @@ def artifact_location(record: Stored) -> str | None:
     if record.tracking_uri.startswith(("http", "databricks")):
         return None
     storage, file = Path(record.storage), database(record.tracking_uri)
-    for folder in record.moved_from if file is not None and file.exists() else ():
-        # Elsewhere a database may belong to others, whose artifacts stay where they are.
-        earlier = Path(folder).parents[1]
-        if earlier != storage and (file.is_relative_to(storage) or not earlier.exists()):
-            try:
-                move_artifacts(file, earlier, storage)
-            except sqlite3.Error as error:
-                raise InputError(f"{file} cannot be written ({error}): free it, or name another --tracking-uri") from None
+    if file is not None and file.exists():
+        earlier = {Path(folder).parents[1] for folder in record.moved_from} - {storage}
+        # Outside of the storage folder a database may be shared: what the original still has stays as it is.
+        moved = [folder for folder in earlier if file.is_relative_to(storage) or not folder.exists()]
+        try:
+            if moved:
+                move_artifacts(file, moved, storage)
+        except sqlite3.Error as error:
+            raise InputError(f"{file} cannot be written ({error}): free it, or name another --tracking-uri") from None
     return (storage / "artifacts" / record.scenario).as_uri()
 
 

@@ -9,17 +9,15 @@ from sweeps.state.home import Stored, is_copy, is_elsewhere, new_identity
 from sweeps.tracking.addresses import absolute_uri
 
 
-def take_over(
-    record: Stored, flag: str, *, named: bool, tracking_uri: str | None = None, data_root: Path | None = None
-) -> str:
+def take_over(record: Stored, flag: str, tracking_uri: str | None, data_root: Path | None, *, named: bool) -> str:
     """Make a record that of the place where it lies now; it is stored when the sweep or group opens.
 
     What was moved keeps its runs in MLflow. What was copied gets an identity of its own, and so runs of its own.
 
     Args:
         flag: the option that asked for it.
-        named: whether the user named it; what lies elsewhere is taken over by its name alone.
         tracking_uri, data_root: new ones, where they are given.
+        named: whether the user named it; what lies elsewhere is taken over by its name alone.
 
     Returns:
         what has changed, in one line; "" where nothing has.

@@ -172,8 +172,10 @@ class Group(BaseModel):
         """
         path = folder / f"{kind}.yaml"
         values = read_yaml(path)
-        if values.get("name") != folder.name:
-            raise InputError(f"{path} is of {values.get('name')!r}: its sweeps have that name, so give its folder that name")
+        if values.get("name", folder.name) != folder.name:
+            raise InputError(
+                f"{path} is of {values.get('name')!r}: its sweeps have that name, so give its folder that name"
+            )
         values = located(values, folder)
         if "kind" not in values:
             values = _of_former_version(kind, values, str(path))

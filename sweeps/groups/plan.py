@@ -209,8 +209,8 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
     for key in RESOURCES:
         if getattr(options, key) is not None:
             setattr(group, key, getattr(options, key))
-    places = {"tracking_uri": options.tracking_uri, "data_root": options.data_root}
-    said = take_over(group, "--resume", named=name is not None, **places)
+    places = options.tracking_uri, options.data_root
+    said = take_over(group, "--resume", *places, named=name is not None)
     group.notices += [said] if said else []
     return group
 
@@ -382,5 +382,5 @@ def _stored_plan(group: Group, row: Row, step: str) -> Plan | None:
     if not (group.sweep_folder(row.name, step) / RECORD).exists():
         return None
     resources = {key: getattr(group, key) for key in (*RESOURCES, "tracking_uri")}
-    places = {"storage": Path(group.storage), "data_root": Path(group.data_root)}
-    return plan_resume(Options(name=group.sweep_name(row.name, step), **places, **resources))
+    name, storage, root = group.sweep_name(row.name, step), Path(group.storage), Path(group.data_root)
+    return plan_resume(Options(name=name, storage=storage, data_root=root, **resources))

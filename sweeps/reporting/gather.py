@@ -26,12 +26,6 @@ def find_record(storage: Path, name: str | None, data_root: Path | None = None) 
         InputError: there is none, or it is damaged.
     """
     record = SweepRecord.load(find_sweep(storage.resolve(), "report", name=name, scenario=None))
-    # The folder may have been moved together with all that lies in it.
-    moved = Path(record.storage) != storage.resolve()
-    record.storage = str(storage.resolve())
-    local = record.tracking_uri.removeprefix("sqlite:///")
-    if moved and local != record.tracking_uri and not Path(local).exists():
-        record.tracking_uri = f"sqlite:///{Path(record.storage) / Path(local).name}"
     if data_root is not None:
         record.data_root = str(data_root.resolve())
     return record

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import SweepRecord
-from sweeps.tracking.mlflow_writer import PARENT, mlflow_client, one_line
+from sweeps.tracking.addresses import database
+from sweeps.tracking.mlflow_writer import mlflow_client, one_line
+from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 
 @dataclass
@@ -22,6 +25,7 @@ class Tracked:
         tags: of the parent run.
         metrics: of the parent run.
         problem: why it is not there.
+        home: the folder whose run it is, where the sweep was copied or moved from there.
     """
 
     run: str = ""
@@ -30,6 +34,7 @@ class Tracked:
     metrics: dict[str, float] = field(default_factory=dict)
     problem: str = ""
     client: Any = None
+    home: str = ""
 
     @property
     def encoders(self) -> dict[str, str]:
@@ -40,9 +45,9 @@ class Tracked:
 
 def find_runs(record: SweepRecord) -> Tracked:
     """Look the parent run up; where the database or server is missing, `problem` says so."""
-    uri = record.tracking_uri
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return Tracked(problem=f"there is no database at {uri.removeprefix('sqlite:///')}")
+    uri, file = record.tracking_uri, database(record.tracking_uri)
+    if file is not None and not file.exists():
+        return Tracked(problem=f"there is no database at {file}")
     if uri.startswith("http") and not _answers(uri):
         return Tracked(problem=f"no server answers at {uri}")
     try:
@@ -50,21 +55,23 @@ def find_runs(record: SweepRecord) -> Tracked:
         experiment = client.get_experiment_by_name(record.scenario)
         if experiment is None:
             return Tracked(problem=f"there is no experiment {record.scenario!r}")
-        condition = f"tags.sweep = '{record.name}' and tags.trial = '{PARENT}'"
-        runs = client.search_runs([experiment.experiment_id], condition, max_results=1)
+        runs = RunOwner.of(record).find(client, experiment.experiment_id, PARENT)
     except Exception as error:  # noqa: BLE001  MLflow raises what its database or server raises
         return Tracked(problem=one_line(error))
     if not runs:
         return Tracked(problem="there is no run of this sweep")
     run = runs[0]
     page = f"/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
-    return Tracked(run.info.run_id, page, dict(run.data.tags), dict(run.data.metrics), client=client)
+    home = record.home if is_elsewhere(record) else ""
+    return Tracked(run.info.run_id, page, dict(run.data.tags), dict(run.data.metrics), client=client, home=home)
 
 
 def log_report(tracked: Tracked, paths: list[Path]) -> str:
     """The report becomes artifacts of the parent run; says why it could not, "" if it could."""
     if not tracked.run:
         return tracked.problem
+    if tracked.home:
+        return f"the sweep was copied or moved from {tracked.home}; --resume --name takes it over"
     try:
         for path in paths:
             tracked.client.log_artifact(tracked.run, str(path))

@@ -28,6 +28,7 @@ class Stored(Protocol):
     """
 
     name: str
+    scenario: str
     storage: str
     data_root: str
     tracking_uri: str

@@ -169,5 +169,7 @@ def group_of(storage: Path, name: str) -> str:
     """The group (`comparison NAME`, ...) of this storage that made a sweep, "" where none did."""
     parts = name.split("--")
     owners = ["--".join(parts[:count]) for count in range(1, len(parts))]
-    found = (f"{kind} {owner}" for root, kind in GROUPS.items() for owner in owners if (storage / root / owner).exists())
+    found = (
+        f"{kind} {owner}" for root, kind in GROUPS.items() for owner in owners if (storage / root / owner).exists()
+    )
     return next(found, "")

@@ -7,6 +7,7 @@ together with its artifacts would write into the old folder.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -20,17 +21,19 @@ ADDRESSES = (
 """Table and column of every address of an artifact."""
 
 
-def move_artifacts(database: Path, old: Path, new: Path) -> None:
-    """Let a SQLite database look for artifacts below `new` that it wrote below `old`.
+def move_artifacts(database: Path, earlier: Iterable[Path], now: Path) -> None:
+    """Let a SQLite database look for artifacts below the folder `now` that it wrote below earlier ones.
 
     Raises:
         sqlite3.Error: the database cannot be read or written.
     """
-    before, after = f"{old.as_uri()}/", f"{new.as_uri()}/"
+    after = f"{now.as_uri()}/"
     with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
-        for table, column in ADDRESSES:
-            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
-                connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
-                    (after, len(before) + 1, len(before), before),
-                )
+        there = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        for before in [f"{folder.as_uri()}/" for folder in earlier]:
+            for table, column in ADDRESSES:
+                if table in there:
+                    connection.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                        (after, len(before) + 1, len(before), before),
+                    )

@@ -245,7 +245,9 @@ class MlflowWriter:
     def _create(self, write: Operation) -> str:
         if write.attempts:
             # The server may have made the run and failed to say so.
-            found = search(self.client, self.experiment(), f"{self.target.owner.condition} and tags.trial = '{write.run}'")
+            found = search(
+                self.client, self.experiment(), f"{self.target.owner.condition} and tags.trial = '{write.run}'"
+            )
             if found:
                 self._deliver_reopen(found[0].info.run_id)
                 return found[0].info.run_id

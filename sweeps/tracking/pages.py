@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -42,6 +42,9 @@ def find_tracking(storage: Path, tracking_uri: str | None) -> str:
     else:
         records = newest_sweeps(storage)
         uri = records[0].tracking_uri if records else absolute_uri(None, storage)
+        file = database(uri)
+        if file is not None and not file.exists():
+            uri = absolute_uri(None, storage)
     file = database(uri)
     if file is not None and not file.exists():
         raise InputError(f"there is no MLflow database at {file}: run a sweep first, or name its folder with --storage")
@@ -85,8 +88,9 @@ def pages(uri: str, storage: Path, port: int) -> Iterator[subprocess.Popen]:
     words = ["--backend-store-uri", uri, "--artifacts-destination", (storage / "artifacts").as_uri()]
     words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     log = storage / "ui.log"
-    # The server's processes open the database all at once.
-    mlflow_client(uri)
+    # The server's processes open the database all at once; what they cannot open they tell themselves.
+    with suppress(Exception):
+        mlflow_client(uri)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", *words],

@@ -18,6 +18,7 @@ from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking
 
 SETTINGS = {"modalities": ["id"], "id_dim": 6, "epochs": 2, "batch_size": 16, "device": "cpu", "max_length": 6}
@@ -57,7 +58,8 @@ def make_finished(empty_database: Path, place: Path) -> Made:
     record.save()
     state = SweepState(record.folder)
     artifacts = (storage / "artifacts" / "tiny").as_uri()
-    tracking = Tracking(TrackingTarget(record.tracking_uri, "tiny", "s1", artifacts, {"scenario": "tiny"}, SETTINGS))
+    owner = RunOwner.of(record)
+    tracking = Tracking(TrackingTarget(record.tracking_uri, "tiny", owner, artifacts, {"scenario": "tiny"}, SETTINGS))
     tracking.open(state)
     retention = CheckpointRetention(record.folder, state, record.keep)
     data = TrialData.build(scenario)

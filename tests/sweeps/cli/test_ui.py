@@ -82,10 +82,10 @@ def test_the_link_of_a_sweep_shows_its_trials_the_best_first_with_what_tells_the
     client = mlflow_client(finished.uri)
     experiment = client.get_experiment_by_name("tiny")
     assert links == {
-        "s1": f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey=s1&"
+        "s1": f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={finished.record.identity}&"
         "workflowType=machine_learning"
     }
-    view = json.loads(experiment.tags["mlflow.sharedViewState.s1"])
+    view = json.loads(experiment.tags[f"mlflow.sharedViewState.{finished.record.identity}"])
     order = [f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"]
     runs = client.search_runs([experiment.experiment_id], view["searchFilter"], order_by=order)
     values = [run.data.metrics["objective"] for run in runs if "objective" in run.data.metrics]
@@ -131,8 +131,8 @@ def test_it_serves_until_it_is_interrupted_and_leaves_nothing_behind(finished, t
             assert lines[-1], "".join(lines)
         assert finished.uri in lines[0] and f"http://127.0.0.1:{port}" in lines[1] and lines[2].startswith("s1")
         experiment = mlflow_client(finished.uri).get_experiment_by_name("tiny").experiment_id
-        assert f"/#/experiments/{experiment}/runs?viewStateShareKey=s1" in lines[2]
-        found = _search(port, experiment, "tags.sweep = 's1' and tags.trial != 'sweep'")
+        assert f"/#/experiments/{experiment}/runs?viewStateShareKey={finished.record.identity}" in lines[2]
+        found = _search(port, experiment, f"tags.sweep_id = '{finished.record.identity}' and tags.trial != 'sweep'")
         assert {tag["value"] for run in found for tag in run["data"]["tags"] if tag["key"] == "trial"} >= {"t01", "t02"}
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
             assert b"MLflow" in page.read()

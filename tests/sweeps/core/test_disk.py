@@ -11,6 +11,7 @@ from sweeps.core.plan import Options, plan_sweep
 from sweeps.core.storage import locked
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.owned_runs import RunOwner
 
 
 def result(epoch, value):
@@ -80,8 +81,8 @@ def test_a_deleted_sweep_takes_its_runs_and_artifacts_along(sweep):
     (holding,) = disk.holdings(sweep.parents[1])
     client = mlflow_client(holding.record.tracking_uri)
     experiment = client.create_experiment("sample", artifact_location=(sweep.parents[1] / "artifacts").as_uri())
-    ours = client.create_run(experiment, tags={"sweep": "s1"})
-    other = client.create_run(experiment, tags={"sweep": "s2"})
+    ours = client.create_run(experiment, tags=RunOwner.of(holding.record).tags)
+    other = client.create_run(experiment, tags=RunOwner("another", "s1").tags)
     for run in (ours, other):
         client.log_text(run.info.run_id, "text", "note.txt")
     assert disk.delete(holding) == 1

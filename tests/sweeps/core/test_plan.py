@@ -255,7 +255,7 @@ def test_a_sweep_that_was_recorded_without_an_option_goes_on_with_its_default(pr
     stored = yaml.safe_load(path.read_text())
     assert stored.pop("fresh_workers") is False
     path.write_text(yaml.safe_dump(stored))
-    assert plan_resume(Options(name="mine")).record == record
+    assert plan_resume(Options(name="mine")).record.model_dump() == record.model_dump()
 
 
 def test_resume_takes_the_newest_of_the_scenario_or_of_all(prepared):
@@ -289,7 +289,9 @@ def test_resume_refuses_to_change_the_sweep(prepared):
 def test_a_sweep_that_was_moved_goes_on_where_it_lies(prepared):
     store()
     (prepared / "mlruns").rename(prepared / "moved")
-    plan = plan_resume(Options(storage=Path("moved")))
+    with pytest.raises(InputError, match="give --name mine"):
+        plan_resume(Options(storage=Path("moved")))
+    plan = plan_resume(Options(name="mine", storage=Path("moved")))
     assert plan.record.folder == prepared / "moved" / "sweeps" / "mine"
 
 

@@ -13,6 +13,7 @@ from sweeps.core.storage import locked
 from sweeps.reporting.tracked import find_runs, log_report
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking, TrackingTarget
 
 TRIALS = [trial(rising(0.05)), trial([0.01, 0.02], "pruned"), trial([], "failed")]
@@ -30,7 +31,7 @@ def track(record):
     """Write the sweep's runs into MLflow, by the code that a sweep uses."""
     artifacts = (record.folder.parent.parent / "artifacts").as_uri()
     target = TrackingTarget(
-        record.tracking_uri, "sample", record.name, artifacts, {"text_encoder": "offline"}, {"epochs": 6}
+        record.tracking_uri, "sample", RunOwner.of(record), artifacts, {"text_encoder": "offline"}, {"epochs": 6}
     )
     tracking = Tracking(target)
     state = SweepState(record.folder)

@@ -7,7 +7,8 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from sweeps.tracking import mlflow_writer
-from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, MlflowWriter, TrackingTarget
+from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget
+from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 
 class Memory:
@@ -88,7 +89,9 @@ def quick(monkeypatch):
 
 
 def make(memory):
-    return MlflowWriter(TrackingTarget("memory", "sample", "s1", tags={"scenario": "sample"}), lambda: memory)
+    return MlflowWriter(
+        TrackingTarget("memory", "sample", RunOwner("id1", "s1"), tags={"scenario": "sample"}), lambda: memory
+    )
 
 
 def one_trial(queue, name="t01", steps=5):

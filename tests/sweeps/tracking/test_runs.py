@@ -9,10 +9,12 @@ from sweep_fakes import FlakyClient, epoch_result
 from llmemf.errors import InputError
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking import mlflow_writer
-from sweeps.tracking.mlflow_writer import INCOMPLETE, PARENT, TrackingTarget, mlflow_client
+from sweeps.tracking.mlflow_writer import INCOMPLETE, TrackingTarget, mlflow_client
+from sweeps.tracking.owned_runs import PARENT, RunOwner
 from sweeps.tracking.runs import STATUS, Tracking, finite
 
 EPOCHS = 4
+OWNER = RunOwner("id1", "s1")
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def target(empty_database, tmp_path):
 def new_database(empty, path):
     path.write_bytes(empty.read_bytes())
     artifacts = (path.parent / "artifacts").as_uri()
-    return TrackingTarget(f"sqlite:///{path}", "sample", "s1", artifacts, {"scenario": "sample"}, {"epochs": EPOCHS})
+    return TrackingTarget(f"sqlite:///{path}", "sample", OWNER, artifacts, {"scenario": "sample"}, {"epochs": EPOCHS})
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def runs(target):
     """Every run of the sweep by its trial; each trial has one."""
     client = mlflow_client(target.uri)
     experiment = client.get_experiment_by_name(target.experiment)
-    found = client.search_runs([experiment.experiment_id], f"tags.sweep = '{target.sweep}'")
+    found = client.search_runs([experiment.experiment_id], target.owner.condition)
     by_trial = {run.data.tags["trial"]: run for run in found}
     assert len(by_trial) == len(found), "one run per trial"
     return client, by_trial
@@ -401,7 +403,7 @@ def test_a_trial_that_never_started_has_no_run(target, state):
 def test_two_sweeps_share_an_experiment(target, state, tmp_path):
     Sweep(state, target).close()
     (tmp_path / "other").mkdir()
-    other = TrackingTarget(target.uri, "sample", "s2", target.artifacts)
+    other = TrackingTarget(target.uri, "sample", RunOwner("id2", "s1"), target.artifacts)
     sweep = Sweep(SweepState(tmp_path / "other"), other)
     sweep.report(sweep.start(), EPOCHS)
     sweep.close()
@@ -452,5 +454,5 @@ def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path, state):
     path = tmp_path / "not.db"
     path.write_text("this is no database, just text that is long enough to be read as a header " * 20)
     with pytest.raises(InputError, match="does not work"):
-        Tracking(TrackingTarget(f"sqlite:///{path}", "sample", "s1")).open(state)
+        Tracking(TrackingTarget(f"sqlite:///{path}", "sample", OWNER)).open(state)
     assert Path(path).read_text().startswith("this is no database")
