@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import typer
-
 from llmemf.commands import add_commands
-from llmemf.commands.boundary import run_app
+from llmemf.commands.boundary import App, run_app
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = App(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 add_commands(app)
 
 

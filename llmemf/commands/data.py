@@ -20,6 +20,7 @@ from rich.console import Console
 
 from llmemf.command_line import command_line
 from llmemf.commands import prepare
+from llmemf.commands.boundary import App
 from llmemf.commands.data_options import (
     DEFAULT_ROOT,
     Candidates,
@@ -29,7 +30,6 @@ from llmemf.commands.data_options import (
     Existing,
     Name,
     hint,
-    home,
     pair,
     say,
 )
@@ -41,8 +41,8 @@ from llmemf.scenarios.choices import HistoryRepeats, PublishedSplit, TieBreak
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
 
-app = typer.Typer(no_args_is_help=True, help="Prepare and inspect scenarios.")
-import_app = typer.Typer(no_args_is_help=True, help="Bring raw data into a scenario.")
+app = App(no_args_is_help=True, help="Prepare and inspect scenarios.")
+import_app = App(no_args_is_help=True, help="Bring raw data into a scenario.")
 app.add_typer(import_app, name="import")
 app.add_typer(prepare.app, name="prepare")
 
@@ -50,7 +50,7 @@ app.add_typer(prepare.app, name="prepare")
 @import_app.command("windows")
 @shared_options(target=Target)
 def import_windows(
-    folder: Annotated[Path, typer.Argument(callback=home, help="Folder with the published files.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the published files.")],
     name: Name,
     domains: Annotated[str, typer.Option("--domains", help="Names of X and Y, for example movie,book.")],
     target: Target,
@@ -82,10 +82,10 @@ def import_windows(
 @import_app.command("histories")
 @shared_options(target=Target)
 def import_histories(
-    file: Annotated[Path, typer.Argument(callback=home, help="One user per line: USER, then the items, oldest first.")],
+    file: Annotated[Path, typer.Argument(help="One user per line: USER, then the items, oldest first.")],
     items: Annotated[
         Path,
-        typer.Option("--items", callback=home, help="Item table: id, domain, external id, title, description, image."),
+        typer.Option("--items", help="Item table: id, domain, external id, title, description, image."),
     ],
     name: Name,
     target: Target,

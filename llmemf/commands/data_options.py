@@ -14,16 +14,9 @@ from llmemf.scenarios.choices import CandidateDraw
 DEFAULT_ROOT = Path("data")
 
 
-def home(path: Path | None) -> Path | None:
-    """Callback of path options: `~` is the user's home, also where no shell has replaced it (`--data-root=~/data`)."""
-    return None if path is None else path.expanduser()
-
-
 DataRoot = Annotated[
     Path,
-    typer.Option(
-        "--data-root", envvar="LLMEMF_DATA_ROOT", callback=home, help="Folder that holds the prepared scenarios."
-    ),
+    typer.Option("--data-root", envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios."),
 ]
 Existing = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the new scenario: a folder below the data root.")]

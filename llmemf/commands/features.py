@@ -18,13 +18,14 @@ import typer
 from rich.console import Console
 
 from llmemf.commands import encode, enrich, images
+from llmemf.commands.boundary import App
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
 from llmemf.commands.feature_options import EncodedKind, Kind, Overwrite
 from llmemf.errors import InputError
 
 Precision = Literal["fp16", "fp32"]
 
-app = typer.Typer(no_args_is_help=True, help="Make, import and show the item features of a scenario.")
+app = App(no_args_is_help=True, help="Make, import and show the item features of a scenario.")
 
 
 @app.command("offline")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from llmemf.commands.data_options import Candidates, CandidateSeed, DrawOfCandidates, Name, home, pair, say
+from llmemf.commands.boundary import App
+from llmemf.commands.data_options import Candidates, CandidateSeed, DrawOfCandidates, Name, pair, say
 from llmemf.commands.new_scenario import Target
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from llmemf.scenarios.preparation import PreparationReport
     from llmemf.scenarios.scenario import Scenario
 
-app = typer.Typer(no_args_is_help=True, help="Prepare a scenario from raw data: filter, cut windows, split by time.")
+app = App(no_args_is_help=True, help="Prepare a scenario from raw data: filter, cut windows, split by time.")
 USUAL = PreparationOptions()
 
 
@@ -115,9 +116,7 @@ def _options(
 @app.command("amazon")
 @shared_options(options=_options, target=Target)
 def prepare_amazon(
-    folder: Annotated[
-        Path, typer.Argument(callback=home, help="Folder with the downloaded review and metadata files.")
-    ] = Path(),
+    folder: Annotated[Path, typer.Argument(help="Folder with the downloaded review and metadata files.")] = Path(),
     *,
     x: Annotated[
         str, typer.Option("--x", help="Category of domain X as in the file names, for example Movies_and_TV.")
@@ -130,12 +129,10 @@ def prepare_amazon(
         str | None,
         typer.Option("--domains", help="Names of X and Y, for example movie,book; by default the categories."),
     ] = None,
-    reviews_x: Annotated[
-        Path | None, typer.Option("--reviews-x", callback=home, help="Review file of X, whatever its name.")
-    ] = None,
-    reviews_y: Annotated[Path | None, typer.Option("--reviews-y", callback=home, help="Review file of Y.")] = None,
-    meta_x: Annotated[Path | None, typer.Option("--meta-x", callback=home, help="Metadata file of X.")] = None,
-    meta_y: Annotated[Path | None, typer.Option("--meta-y", callback=home, help="Metadata file of Y.")] = None,
+    reviews_x: Annotated[Path | None, typer.Option("--reviews-x", help="Review file of X, whatever its name.")] = None,
+    reviews_y: Annotated[Path | None, typer.Option("--reviews-y", help="Review file of Y.")] = None,
+    meta_x: Annotated[Path | None, typer.Option("--meta-x", help="Metadata file of X.")] = None,
+    meta_y: Annotated[Path | None, typer.Option("--meta-y", help="Metadata file of Y.")] = None,
     options: PreparationOptions,
     target: Target,
 ) -> None:
@@ -161,9 +158,7 @@ def prepare_amazon(
 @app.command("table")
 @shared_options(options=_options, target=Target)
 def prepare_table(
-    interactions: Annotated[
-        Path, typer.Argument(callback=home, help="Table of user, item, time, domain: CSV or Parquet.")
-    ],
+    interactions: Annotated[Path, typer.Argument(help="Table of user, item, time, domain: CSV or Parquet.")],
     name: Name,
     options: PreparationOptions,
     target: Target,
@@ -171,7 +166,6 @@ def prepare_table(
         Path | None,
         typer.Option(
             "--items",
-            callback=home,
             help="Table of item, domain, title, description, categories, image: CSV or Parquet.",
         ),
     ] = None,

@@ -10,17 +10,16 @@ python sweeps/clean.py --delete-older-than 30d      all sweeps that were not tou
 from __future__ import annotations
 
 import datetime
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from llmemf import text_format
 from llmemf.errors import InputError
+from sweeps.core.console import CommandConsole
 
 if TYPE_CHECKING:
     from sweeps.core.disk import Holding
@@ -39,7 +38,7 @@ def clean(
     """Free disk space of sweeps; running sweeps are never touched."""
     from sweeps.core import disk
 
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    console = CommandConsole()
     found = disk.holdings(storage.resolve(), keep)
     names = [holding.name for holding in found]
     for name in delete or []:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
+from sweeps.core.console import CommandConsole
 
 if TYPE_CHECKING:
     from llmemf.export.folder import ExportedModel
@@ -52,7 +53,7 @@ def export(
     from sweeps.export.write import write_model
     from sweeps.tracking.addresses import absolute_uri
 
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    console = CommandConsole()
     storage = storage.resolve()
     chosen = choose(storage, sweep, trial)
     target = (out or storage / "models" / chosen.name).resolve()

@@ -18,15 +18,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from sweeps.cli import options
+from sweeps.core.console import CommandConsole
 
 SHARED: dict[str, Any] = {
     "scenario": options.Scenario,
@@ -87,23 +86,23 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
     Raises:
         InputError: a mistake in an option.
     """
-    from llmemf.scenarios.scenario import find_scenario
-    from sweeps.core.summary import print_fallback
-    from sweeps.groups.plan import GroupOptions, plan_group
-    from sweeps.groups.results import GroupState
-    from sweeps.groups.run import run_group
-    from sweeps.groups.terminal import print_start
+    console = CommandConsole(160)
+    with console.status("planning"):
+        from llmemf.scenarios.scenario import find_scenario
+        from sweeps.core.summary import print_fallback
+        from sweeps.groups.plan import GroupOptions, plan_group
+        from sweeps.groups.results import GroupState
+        from sweeps.groups.run import run_group
+        from sweeps.groups.terminal import print_start
 
-    found = importlib.import_module(f"sweeps.groups.{kind}").KIND
-    names = {field.name for field in dataclasses.fields(GroupOptions)}
-    values = {key: value for key, value in given.items() if key in names and value is not None}
-    values |= {key: options.names(values[key]) for key in {"models", "rows"} & values.keys()}
-    wanted, limit = GroupOptions(**values), options.time_limit(given["time_budget"])
-    resume, start_or_continue = given["resume"], given.get("start_or_continue", False)
-    group = plan_group(kind, found.plan, wanted, resume=resume, start_or_continue=start_or_continue)
-    found.extend(group, wanted.models if resume else None)
-    # The output has a hold of its own: while trials run, everybody else's goes to the group's log.
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+        found = importlib.import_module(f"sweeps.groups.{kind}").KIND
+        names = {field.name for field in dataclasses.fields(GroupOptions)}
+        values = {key: value for key, value in given.items() if key in names and value is not None}
+        values |= {key: options.names(values[key]) for key in {"models", "rows"} & values.keys()}
+        wanted, limit = GroupOptions(**values), options.time_limit(given["time_budget"])
+        resume, start_or_continue = given["resume"], given.get("start_or_continue", False)
+        group = plan_group(kind, found.plan, wanted, resume=resume, start_or_continue=start_or_continue)
+        found.extend(group, wanted.models if resume else None)
     print_fallback(group.requested, group.scenario, group.data_root, console)
     if not given["dry_run"]:
         raise typer.Exit(run_group(found, group, console, time_budget=limit))

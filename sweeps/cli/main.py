@@ -17,10 +17,10 @@ import typer
 import llmemf
 from llmemf.command_line import DOORS
 from llmemf.commands import add_commands
-from llmemf.commands.boundary import run_app
+from llmemf.commands.boundary import App, run_app
 from sweeps.cli import clean, export, group, report, sweep, ui
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="LLM-EMF: cross-domain sequential recommendation; one model, or sweeps over many.",
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def single(command: str) -> typer.Typer:
     """An application that is one of the commands alone."""
     found = next(info.callback for info in app.registered_commands if info.name == command and info.callback)
-    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application = App(add_completion=False, pretty_exceptions_enable=False)
     application.command(command)(found)
     return application
 

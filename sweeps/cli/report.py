@@ -7,12 +7,12 @@ python sweeps/report.py NAME --no-breakdown      without ranking the validation 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from sweeps.core.console import CommandConsole
 
 
 def report(
@@ -31,7 +31,7 @@ def report(
     from sweeps.reporting.gather import find_record
     from sweeps.reporting.write import write_report
 
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    console = CommandConsole()
     record = find_record(storage, sweep, data_root)
     path = write_report(record, console, breakdown=breakdown)
     if open_page:

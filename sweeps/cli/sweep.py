@@ -9,16 +9,15 @@ python sweeps/grid.py --extend 20 --set lr=1e-5,1e-4,1e-3        20 further tria
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from llmemf import text_format
 from llmemf.errors import InputError
 from sweeps.cli import options
+from sweeps.core.console import CommandConsole
 
 
 def sweep(
@@ -77,12 +76,14 @@ def sweep(
     stack: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Sweep the hyperparameters of a model on a scenario; everything goes below mlruns/."""
-    from llmemf.config import REMOVED
-    from sweeps.cluster.ray_session import room
-    from sweeps.core.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
-    from sweeps.core.summary import print_fallback
-    from sweeps.core.sweep import run_sweep
-    from sweeps.core.sweep_data import is_prepared, load_data
+    console = CommandConsole()
+    with console.status("planning"):
+        from llmemf.config import REMOVED
+        from sweeps.cluster.ray_session import room
+        from sweeps.core.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
+        from sweeps.core.summary import print_fallback
+        from sweeps.core.sweep import run_sweep
+        from sweeps.core.sweep_data import is_prepared, load_data
 
     if sum((resume, start_or_continue, extend is not None)) > 1:
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
@@ -114,12 +115,11 @@ def sweep(
         assignments=assignments or [],
     )
     budget = None if time_budget is None else text_format.seconds(time_budget, "--time-budget")
-    # With its own hold of the output: while a sweep runs, everybody else's goes to the sweep's log.
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
-    if extend is not None:
-        plan = plan_extend(given, extend)
-    else:
-        plan = plan_resume(given) if resume else plan_continue(given) if start_or_continue else plan_sweep(given)
+    with console.status("planning"):
+        if extend is not None:
+            plan = plan_extend(given, extend)
+        else:
+            plan = plan_resume(given) if resume else plan_continue(given) if start_or_continue else plan_sweep(given)
     print_fallback(plan.record.requested, plan.record.scenario, plan.record.data_root, console)
     if dry_run or estimate:
         parallel, notices = room(plan.record)

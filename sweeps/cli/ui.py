@@ -8,7 +8,6 @@ python sweeps/ui.py --storage /mnt/shared/mlruns
 from __future__ import annotations
 
 import signal
-import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmemf.errors import InputError
+from sweeps.core.console import CommandConsole
 
 
 def ui(
@@ -32,7 +32,7 @@ def ui(
     """Browse the sweeps of a storage folder in MLflow's own pages."""
     from sweeps.tracking import pages
 
-    console = Console(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    console = CommandConsole()
     storage = storage.resolve()
     uri = pages.find_tracking(storage, tracking_uri)
     if uri.startswith("http"):

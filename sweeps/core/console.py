@@ -1,0 +1,43 @@
+"""The console of the commands of sweeps."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.status import Status
+
+
+class CommandConsole(Console):
+    """Standard output as it is now: while trials run, everybody else's output goes to a log.
+
+    Args:
+        width: of lines where the output is no terminal.
+    """
+
+    def __init__(self, width: int = 120) -> None:
+        super().__init__(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else width)
+
+    def status(self, status: RenderableType, **settings: Any) -> Status:
+        return _PlainStatus(status, console=self, **settings)
+
+
+class _PlainStatus(Status):
+    """A spinner that leaves `sys.stdout` as it is.
+
+    Rich puts something in its place as long as a spinner turns; a library that is imported meanwhile (Ray's colorama) keeps
+    that, and fails when the process ends.
+    """
+
+    def __init__(self, status: RenderableType, **settings: Any) -> None:
+        super().__init__(status, **settings)
+        self._live = Live(
+            self.renderable,
+            console=self.console,
+            refresh_per_second=12.5,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )

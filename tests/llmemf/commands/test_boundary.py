@@ -1,0 +1,77 @@
+"""Where commands begin and end: their output, `~` in their paths, and how mistakes end them."""
+
+import errno
+import os
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from llmemf.commands.boundary import App, Output, run_app
+from llmemf.errors import InputError, StorageError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        (["--root=~/data"], {}, "/home/somebody/data"),
+        ([], {"ROOT": "~"}, "/home/somebody"),
+        (["--root", "a~b"], {}, "a~b"),
+        (["--root", "~nobody-of-this-name/x"], {}, "~nobody-of-this-name/x"),
+        ([], {}, "None"),
+    ],
+)
+def test_a_tilde_is_the_users_home_in_every_path(monkeypatch, arguments, environment, expected):
+    app = App()
+
+    @app.command()
+    def show(root: Annotated[Path | None, typer.Option(envvar="ROOT")] = None) -> None:
+        typer.echo(str(root))
+
+    monkeypatch.setenv("HOME", "/home/somebody")
+    result = CliRunner().invoke(app, arguments, env=environment)
+    assert result.stdout.strip() == expected
+
+
+def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(capsys):
+    app = App()
+
+    @app.command()
+    def fail() -> None:
+        raise InputError("first\nsecond")
+
+    with pytest.raises(SystemExit) as left:
+        run_app(app, "fail", [])
+    assert left.value.code == 2 and capsys.readouterr().err == "error: first second\n"
+
+
+def test_text_that_the_encoding_lacks_is_escaped(tmp_path):
+    with (tmp_path / "out").open("w", encoding="ascii") as stream:
+        output = Output(stream)
+        output.write("K\xfcche\n")
+        output.flush()
+        assert (tmp_path / "out").read_bytes() == b"K\\xfcche\n"
+
+
+def test_a_reader_that_goes_away_ends_no_command():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        output = Output(stream)
+        for _ in range(3):
+            output.write("text" * 10_000)
+            output.flush()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_a_full_disk_behind_the_output_is_told_once():
+    with Path("/dev/full").open("w") as stream:
+        output = Output(stream)
+        output.write("text")
+        with pytest.raises(StorageError) as told:
+            output.flush()
+        assert told.value.errno == errno.ENOSPC
+        output.write("text")
+        output.flush()
