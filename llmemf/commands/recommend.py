@@ -57,7 +57,7 @@ def read_history(text: str) -> list[str]:
         text = sys.stdin.read()
     elif text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text(encoding="utf-8")
+            text = Path(text[1:]).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise InputError(f"--history {text}: the file cannot be read: {reason}") from None
@@ -74,5 +74,10 @@ def _print(answer: dict[str, Any], console: Console) -> None:
         table.add_row(str(item["rank"]), Text(item["id"]), Text(item["title"] or "-"), f"{item['score']:.4f}")
     console.print(table)
     known, unknown = answer["known_items"], answer["unknown_items"]
+    source = (
+        "the most popular items: the model can say nothing from this history"
+        if "fallback" in answer
+        else f"from {known} known item{'' if known == 1 else 's'} of the history"
+    )
     skipped = f", {len(unknown)} unknown and skipped: {', '.join(unknown)}" if unknown else ""
-    console.print(Text(f"from {known} known item{'' if known == 1 else 's'} of the history{skipped}"), style="dim")
+    console.print(Text(f"{source}{skipped}"), style="dim")

@@ -58,7 +58,8 @@ def model_card(
         "```",
         "",
         (
-            "Ids that the model does not know are skipped and named in the answer. Items of the history are left out of the "
+            "Ids that the model does not know are skipped and named in the answer; where it knows none, the answer is the domain's "
+            "most popular items and says so (`fallback`). Items of the history are left out of the "
             "answer unless `exclude_history` is false. The model knows nothing of the person but this history. Scores can be "
             "compared within one answer only."
         ),
@@ -135,6 +136,7 @@ def _limits(manifest: Mapping[str, Any], config: TrialConfig, metrics: Mapping[s
         lines.append(STATUS_NOTES[manifest["status"]])
     if "test" not in metrics:
         lines.append("It was not scored on the test split.")
+    lines.append("The folder holds how often each item occurs in the training sequences.")
     if manifest["training_sequences"]:
         lines.append(
             "The folder holds the training sequences (items by number, users by number, times), since the system is built on "

@@ -5,7 +5,8 @@
     config.yaml        configuration, data fingerprint, feature hashes: the checkpoint's own
     best.safetensors   weights of the best epoch(s): the checkpoint's own, bit for bit
     data.safetensors   what the system is built on beside its weights: frozen feature rows, and the training sequences
-                       where its state follows from them (item graphs, neighbours, counts, known users)
+                       where its state follows from them (item graphs, neighbours, known users); how often each
+                       item occurs in training, for people of whom nothing is known
     items.parquet      external_id, title: one row per item in global order
     metrics.json       the numbers that were logged in training (`valid`) and by the evaluation on the test split (`test`)
 
@@ -46,6 +47,7 @@ FORMAT = 1
 MANIFEST, DATA, ITEMS, METRICS, CARD = "model.json", "data.safetensors", "items.parquet", "metrics.json", "README.md"
 HASHED = (CONFIG, BEST, DATA, ITEMS, METRICS)
 SEQUENCE_PARTS = ("users", "offsets", "items", "times")
+COUNTS = "train.counts"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class ExportedModel:
         metrics: logged numbers by split.
         models: the model of domain X and that of domain Y; one and the same unless `selection: per_domain`.
         device: where the models are.
+        counts: (num_items,) how often each item occurs in training; None in a folder of an earlier version that lacks it.
     """
 
     folder: Path
@@ -69,6 +72,7 @@ class ExportedModel:
     metrics: dict[str, dict[str, float]]
     models: tuple[Recommender, Recommender]
     device: torch.device
+    counts: np.ndarray | None
 
     @property
     def domains(self) -> tuple[str, str]:
@@ -103,14 +107,18 @@ class ExportedModel:
         config_class = model_class(stored["config"]["model"]).config_class
         config = build_config(config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
         try:
-            data = _trial_data(manifest, load_arrays(folder / DATA))
+            arrays = load_arrays(folder / DATA)
+            data = _trial_data(manifest, arrays)
             tensors, items = load_file(folder / BEST), pd.read_parquet(folder / ITEMS)
             metrics = json.loads((folder / METRICS).read_text())
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise InputError(f"{folder} cannot be read ({error}): export the model again") from None
         target = pick_device(config.device)
         models = build_models(config, data, stored["best"], tensors, target)
-        return cls(folder, manifest, config, items, metrics, models, target)
+        counts = arrays.get(COUNTS)
+        if counts is None and manifest["training_sequences"]:
+            counts = np.bincount(data.train.items, minlength=data.num_items)
+        return cls(folder, manifest, config, items, metrics, models, target, counts)
 
 
 def is_exported(folder: str | Path) -> bool:
@@ -158,6 +166,7 @@ def export_checkpoint(
     keeps_training = _state_follows_from_training(config, data)
     if not keeps_training:
         arrays = {name: array[:0] for name, array in arrays.items()} | {"train.offsets": np.zeros(1, np.int64)}
+    arrays[COUNTS] = np.bincount(data.train.items, minlength=data.num_items)
     for name in stored["features"]:
         matrix: FeatureMatrix = getattr(data, name)
         arrays |= {f"{name}.rows": matrix.rows, f"{name}.has": matrix.has}

@@ -1,4 +1,4 @@
-"""A history in, the top items of a domain out: with the ids, titles and words of the outside world.
+"""Histories in, the top items of a domain out: with the ids, titles and words of the outside world.
 
 A request is what JSON can say, since servers hand over just that:
 
@@ -8,13 +8,14 @@ A request is what JSON can say, since servers hand over just that:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from llmemf.batches import Batch, DeviceSequences
 from llmemf.config import unknown_keys
@@ -24,6 +25,21 @@ from llmemf.scenarios.scenario import Sequences
 
 REQUEST_KEYS = ("history", "domain", "k", "exclude_history")
 DEFAULT_K = 10
+POPULARITY = "popularity"
+"""The fallback of an answer that the model itself cannot give."""
+BATCH_SCORES = 2**24
+"""Scores that are computed at once: histories times items of a domain."""
+BATCH_HISTORIES = 256
+
+
+class _Question(NamedTuple):
+    """A request that was understood: the domain's number, and the history as global ids and as ids that nobody knows."""
+
+    domain: int
+    k: int
+    known: list[int]
+    unknown: list[str]
+    left_out: list[int]
 
 
 class Recommendations:
@@ -53,58 +69,124 @@ class Recommendations:
             found[name].append(number)
         return found
 
+    @cached_property
+    def _names(self) -> tuple[np.ndarray, np.ndarray]:
+        """External ids and titles in global order."""
+        return self.model.items.external_id.to_numpy(), self.model.items.title.to_numpy()
+
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer one request.
+        """Answer one request; see `answers`.
+
+        Raises:
+            InputError: it cannot be answered; one sentence says why.
+        """
+        found = self.answers([request])[0]
+        if "error" in found:
+            raise InputError(found["error"])
+        return found
+
+    def answers(self, requests: Sequence[Any]) -> list[dict[str, Any]]:
+        """Answer requests, those of a domain together.
 
         Args:
-            request: `history`: item ids, oldest first, of both domains in the order in which they were taken; an id that
-                stands in both domains is written `domain:id`. `domain`: whose items are wanted. `k`: how many, 10 by
+            requests: of each, `history`: item ids, oldest first, of both domains in the order in which they were taken; an id
+                that stands in both domains is written `domain:id`. `domain`: whose items are wanted. `k`: how many, 10 by
                 default. `exclude_history`: whether items of the history are left out, true by default.
 
         Returns:
-            `domain`; `items`: `rank`, `id`, `title`, `score` of each, best first, equal scores in the order of the item
-            table; `known_items`: how many of the history the model knows; `unknown_items`: those that it skipped. Items
-            that the model gives no score at all are left out, so that there may be fewer than `k`.
-
-        Raises:
-            InputError: the request is not understood; one sentence says why.
+            One answer per request. `domain`; `items`: `rank`, `id`, `title`, `score` of each, best first, equal scores in the
+            order of the item table; `known_items`: how many of the history the model knows; `unknown_items`: those that it
+            skipped. Items that the model gives no score at all are left out, so that there may be fewer than `k`. Where
+            the model can say nothing (no item of the history is known, or none that speaks about this domain), the items are
+            the domain's most popular ones in training, their scores are counts, and `fallback` is "popularity". A request
+            that cannot be answered has `error` alone: a sentence that says why, and repeats no other request.
         """
-        history, domain, k, exclude = self._checked(request)
-        known, unknown = [], []
-        for name in history:
-            number = self._find(name)
-            known.append(number) if number is not None else unknown.append(name)
-        if not known:
-            raise InputError(f"the model knows none of the {len(history)} items of the history ({_some(unknown)})")
-        low, high = (self.model.num_x, self.model.num_items) if domain else (0, self.model.num_x)
-        left_out = sorted({number - low for number in known if low <= number < high}) if exclude else []
-        name = self.model.domains[domain]
-        if k > high - low - len(left_out):
-            beside = f" of which {len(left_out)} stand in the history" if left_out else ""
-            raise InputError(f"k = {k} is too large: domain {name!r} has {high - low:,} items{beside}")
-        scores = self.scores(known, domain)
-        scores[left_out] = -np.inf
-        order = np.argsort(-scores, kind="stable")[:k]
-        order = order[np.isfinite(scores[order])]
-        if not len(order):
-            raise InputError(f"the model can say nothing about domain {name!r} from this history: give it other items")
-        rows = self.model.items.iloc[low + order]
-        items = [
-            {"rank": rank, "id": item, "title": title, "score": float(scores[place])}
-            for rank, (item, title, place) in enumerate(zip(rows.external_id, rows.title, order), start=1)
-        ]
-        return {"domain": name, "items": items, "known_items": len(known), "unknown_items": unknown}
+        answers: list[dict[str, Any]] = [{}] * len(requests)
+        waiting: tuple[dict[int, _Question], ...] = ({}, {})
+        for place, request in enumerate(requests):
+            try:
+                question = self._understood(request)
+            except InputError as error:
+                answers[place] = {"error": str(error)}
+            else:
+                waiting[question.domain][place] = question
+        for domain, questions in enumerate(waiting):
+            size = max(1, min(BATCH_HISTORIES, BATCH_SCORES // len(self._range(domain))))
+            # Histories of about one length fill a batch without padding.
+            places = sorted(questions, key=lambda place: len(questions[place].known))
+            for start in range(0, len(places), size):
+                batch = places[start : start + size]
+                for place, answer in zip(batch, self._answered([questions[place] for place in batch], domain)):
+                    answers[place] = answer
+        return answers
 
-    def scores(self, history: list[int], domain: int) -> np.ndarray:
-        """(n,) scores of all items of a domain for a user known by this history (global ids) alone."""
+    def scores(self, histories: Sequence[Sequence[int]], domain: int) -> Tensor:
+        """(B, n) scores of all items of a domain for users known by these histories (global ids) alone."""
         with torch.inference_mode():
-            return self.model.models[domain].score_all(self._batch(history), domain)[0].double().cpu().numpy()
+            found = self.model.models[domain].score_all(self._batch(histories), domain).cpu()
+        # A tensor of its own, outside of inference mode, which may be written to.
+        return found.clone()
 
-    def _batch(self, history: list[int]) -> Batch:
-        """The history as evaluation shows one: before a held-out item, which no model reads."""
+    def _answered(self, questions: list[_Question], domain: int) -> list[dict[str, Any]]:
+        """The answers to questions about one domain."""
+        known = [question for question in questions if question.known]
+        found = iter(self._best(self.scores([question.known for question in known], domain), known) if known else ())
+        best = [next(found) if question.known else None for question in questions]
+        return [
+            self._answer(question, *places) if places is not None else self._popular(question)
+            for question, places in zip(questions, best)
+        ]
+
+    def _best(self, scores: Tensor, questions: list[_Question]) -> list[tuple[np.ndarray, np.ndarray] | None]:
+        """The places (local ids) with the highest of (B, n) scores and these, best first; None where a row has no score."""
+        for row, question in zip(scores, questions):
+            row[question.left_out] = -torch.inf
+        borders = scores.topk(max(question.k for question in questions), dim=1).values.numpy()
+        found: list[tuple[np.ndarray, np.ndarray] | None] = []
+        for row, border, question in zip(scores.numpy(), borders, questions):
+            # Equal scores stand in the order of the item table, which `topk` does not promise.
+            above = np.flatnonzero(row > border[question.k - 1])
+            equal = np.flatnonzero(row == border[question.k - 1])[: question.k - len(above)]
+            places = np.concatenate([above[np.argsort(-row[above], kind="stable")], equal])
+            places = places[np.isfinite(row[places])]
+            found.append((places, row[places]) if len(places) else None)
+        return found
+
+    def _popular(self, question: _Question) -> dict[str, Any]:
+        """The most popular items of the domain instead of the model's, and marked as such."""
+        counts = self.model.counts
+        if counts is None:
+            problem = "can say nothing from this history" if question.known else "knows no item of this history"
+            return {"error": f"the model {problem}, and its folder does not say what is popular: export it again"}
+        own = self._range(question.domain)
+        rows = torch.from_numpy(counts[own.start : own.stop].astype(np.float64))[None]
+        best = self._best(rows, [question])[0]
+        assert best is not None, "counts are finite, and `k` leaves room for them"
+        return {**self._answer(question, *best), "fallback": POPULARITY}
+
+    def _answer(self, question: _Question, places: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+        ids, titles = self._names
+        numbers = self._range(question.domain).start + places
+        items = [
+            {"rank": rank, "id": ids[number], "title": titles[number], "score": score}
+            for rank, (number, score) in enumerate(zip(numbers, scores.tolist()), start=1)
+        ]
+        return {
+            "domain": self.model.domains[question.domain],
+            "items": items,
+            "known_items": len(question.known),
+            "unknown_items": question.unknown,
+        }
+
+    def _range(self, domain: int) -> range:
+        """Global ids of a domain."""
+        return range(self.model.num_x, self.model.num_items) if domain else range(self.model.num_x)
+
+    def _batch(self, histories: Sequence[Sequence[int]]) -> Batch:
+        """The histories as evaluation shows them: before a held-out item, which no model reads."""
         model = self.model
         sequences = DeviceSequences(
-            Sequences.from_rows([model.unknown_user], [[*history, 0]]),
+            Sequences.from_rows([model.unknown_user] * len(histories), [[*history, 0] for history in histories]),
             num_x=model.num_x,
             num_items=model.num_items,
             max_length=model.config.max_length,
@@ -112,9 +194,29 @@ class Recommendations:
             layout=getattr(model.config, "layout", "compact"),
             device=model.device,
         )
-        return sequences.batch(torch.zeros(1, dtype=torch.long, device=model.device))
+        return sequences.batch(torch.arange(len(histories), device=model.device))
 
-    def _checked(self, request: Mapping[str, Any]) -> tuple[list[str], int, int, bool]:
+    def _understood(self, request: Any) -> _Question:
+        """A request in the model's own numbers.
+
+        Raises:
+            InputError: it is not understood, or asks for more items than there are.
+        """
+        history, domain, k, exclude = self._checked(request)
+        known, unknown = [], []
+        for name in history:
+            number = self._find(name)
+            known.append(number) if number is not None else unknown.append(name)
+        own = self._range(domain)
+        left_out = sorted({number - own.start for number in known if number in own}) if exclude else []
+        if k > len(own) - len(left_out):
+            beside = f" of which {len(left_out)} stand in the history" if left_out else ""
+            raise InputError(
+                f"k = {k} is too large: domain {self.model.domains[domain]!r} has {len(own):,} items{beside}"
+            )
+        return _Question(domain, k, known, unknown, left_out)
+
+    def _checked(self, request: Any) -> tuple[list[str], int, int, bool]:
         if not isinstance(request, Mapping):
             raise InputError(f"a request is an object with {', '.join(REQUEST_KEYS)}; this is {_kind(request)}")
         if problems := unknown_keys(request, REQUEST_KEYS, "request"):
@@ -125,8 +227,6 @@ class Recommendations:
         history, domain = request["history"], request["domain"]
         if not isinstance(history, list | tuple):
             raise InputError(f"history must be a list of item ids; this is {_kind(history)}")
-        if not history:
-            raise InputError("history is empty: name at least one item")
         for place, name in enumerate(history):
             if isinstance(name, bool) or not isinstance(name, str | int):
                 raise InputError(f"history[{place}] = {name!r} is no item id: ids are strings")
@@ -153,11 +253,6 @@ class Recommendations:
             return None
         of_y = prefix == self.model.domains[1]
         return next((n for n in self._numbers.get(rest, []) if (n >= self.model.num_x) == of_y), None)
-
-
-def _some(names: list[str], count: int = 5) -> str:
-    more = f", and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(map(repr, names[:count])) + more
 
 
 def _kind(value: Any) -> str:

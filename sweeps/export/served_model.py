@@ -1,7 +1,7 @@
 """What MLflow runs to serve an exported model; a copy of this file travels with every registered version.
 
 The folder lies beside it as the artifact `model`. A request is one object of {"inputs": [...]}, see
-`llmemf.export.recommendation`; each gets one answer.
+`llmemf.export.recommendation`; each gets one answer, or a sentence on why it has none.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import mlflow
-from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PythonModel
+
+LARGEST_CALL = 10_000
+"""Requests of one call; MLflow's server gives a call 60 seconds."""
 
 
 class ServedModel(PythonModel):
@@ -22,22 +24,12 @@ class ServedModel(PythonModel):
 
         self.recommendations = Recommendations.load(context.artifacts["model"])
 
-    def predict(self, context: Any, model_input: list[dict[str, Any]], params: Any = None) -> list[dict[str, Any]]:
-        """One answer per request; a request that cannot be answered makes the whole call a bad one (HTTP 400).
-
-        Raises:
-            MlflowException: a request is not understood; it says which and why.
-        """
-        from llmemf.errors import InputError
-
-        answers = []
-        for number, request in enumerate(model_input, start=1):
-            try:
-                answers.append(self.recommendations.answer(request))
-            except InputError as error:
-                where = f"request {number} of {len(model_input)}: " if len(model_input) > 1 else ""
-                raise MlflowException.invalid_parameter_value(f"{where}{error}") from None
-        return answers
+    def predict(self, context: Any, model_input: list[Any], params: Any = None) -> list[dict[str, Any]]:
+        """One answer per request. Nothing is raised: MLflow's server repeats the whole call in its message of an error."""
+        if len(model_input) > LARGEST_CALL:
+            problem = f"{len(model_input):,} requests in one call: send at most {LARGEST_CALL:,} at once"
+            return [{"error": problem}] * len(model_input)
+        return self.recommendations.answers(model_input)
 
 
 mlflow.models.set_model(ServedModel())

@@ -103,11 +103,15 @@ def test_titles_with_markup_are_shown_as_they_are(tmp_path, place):
     assert "[bold]<b>Café</b> \U0001f680[/bold]" in printed
 
 
+def test_a_history_of_strangers_is_answered_with_what_is_popular(place):
+    printed = call("recommend", "--model", place / "model", "--history", "nobody", "--domain", "book")
+    assert "most popular" in printed and "1 unknown and skipped: nobody" in " ".join(printed.split())
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (("--history", "i3", "--domain", "books"), "did you mean 'book'"),
-        (("--history", " , ", "--domain", "book"), "history is empty"),
         (("--history", "i3", "--domain", "book", "--k", "500"), "k = 500 is too large"),
         (("--history", "@nowhere.txt", "--domain", "book"), "--history @nowhere.txt: the file cannot be read"),
     ],

@@ -130,13 +130,14 @@ def test_an_unknown_user_is_scored_as_in_training(exported):
     for domain in (0, 1):
         with torch.inference_mode():
             expected = exported.best_model(domain).score_all(batch, domain)[0].double().numpy()
-        np.testing.assert_array_equal(Recommendations(exported.model).scores(HISTORY, domain), expected)
+        found = Recommendations(exported.model).scores([HISTORY], domain)[0].double().numpy()
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_an_answer_holds_the_highest_scores_of_the_domain_without_the_history(exported):
     service = Recommendations(exported.model)
     answer = service.answer({"history": [f"i{item}" for item in HISTORY], "domain": "book", "k": 6})
-    scores = service.scores(HISTORY, 1)
+    scores = service.scores([HISTORY], 1)[0].double().numpy()
     allowed = [place for place in range(NUM_ITEMS - NUM_X) if NUM_X + place not in HISTORY]
     best = sorted(allowed, key=lambda place: (-scores[place], place))[:6]
     assert [item["id"] for item in answer["items"]] == [f"i{NUM_X + place}" for place in best]

@@ -1,0 +1,60 @@
+"""How long does one call take that asks for many users at once?
+
+    python benchmarks/serving.py [--items 100000] [--users 5000] [--models llm_emf,sasrec] [--threads 2] [--json out.json]
+
+The call is what MLflow's server hands to an exported model: a history of 6 to 15 items per user, half of the users asking for
+each domain, ten items each. The model has its paper's or default settings and weights as they are drawn; neither changes
+the time. Data is made up, with random features 512 wide.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from figures import machine, parser, report, timed
+from made_up import made_up
+
+from llmemf.config import build_config
+from llmemf.export.folder import ExportedModel, build_models
+from llmemf.export.recommendation import Recommendations
+from llmemf.models import model_class
+
+
+def served(name: str, items: int, users: int) -> tuple[Recommendations, list[dict]]:
+    """A model as it is served, and the requests of a call."""
+    kind = model_class(name)
+    config = build_config(kind.config_class, {"model": name, "device": "cpu"})
+    data = made_up(items, max(users, 1000))
+    weights = {f"joint/{key}": tensor for key, tensor in kind(config, data).state_dict().items()}
+    models = build_models(config, data, ["joint"], weights, torch.device("cpu"))
+    ids = [f"i{number}" for number in range(items)]
+    manifest = {"domains": list(data.domains), "num_x": data.num_x, "num_users": data.num_users}
+    table = pd.DataFrame({"external_id": ids, "title": ids})
+    counts = np.bincount(data.train.items, minlength=items)
+    model = ExportedModel(Path(), manifest, config, table, {}, models, torch.device("cpu"), counts)
+    requests = [
+        {"history": [ids[item] for item in data.train.row(user)], "domain": data.domains[user % 2]}
+        for user in range(users)
+    ]
+    return Recommendations(model), requests
+
+
+def main() -> None:
+    options = parser(__doc__ or "", items=100_000, users=5_000, threads=2)
+    options.add_argument("--models", default="llm_emf,sasrec,item_knn")
+    chosen = options.parse_args()
+    torch.set_num_threads(chosen.threads)
+    found: dict[str, float | str] = {"machine": machine()}
+    for name in chosen.models.split(","):
+        service, requests = served(name, chosen.items, chosen.users)
+        service.answers(requests[:2])
+        found[f"{name}: one user, seconds"] = timed(lambda: service.answers(requests[:1]))  # noqa: B023  called at once
+        found[f"{name}: {chosen.users:,} users, seconds"] = timed(lambda: service.answers(requests))  # noqa: B023
+    report(found, chosen.json)
+
+
+if __name__ == "__main__":
+    main()
