@@ -10,9 +10,15 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from llmemf.errors import InputError, StorageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 
 
 @contextmanager
@@ -140,11 +146,62 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start:,}): {remedy}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno} is not JSON ({error.msg}): {remedy}") from None
+    except RecursionError:
+        raise InputError(f"{path} is JSON of more levels than can be read: {remedy}") from None
     if not isinstance(content, dict):
         raise InputError(
             f"{path} holds {'null' if content is None else type(content).__name__}, not an object: {remedy}"
         )
     return content
+
+
+def read_json_model(path: Path, kind: type[Model], remedy: str) -> Model:
+    """A JSON file whose object has certain keys, each of a certain kind.
+
+    Raises:
+        FileNotFoundError, InputError: as `read_json_object`; or a key is missing or of another kind, which is named.
+    """
+    return as_model(read_json_object(path, remedy), kind, path, remedy)
+
+
+def as_model(content: dict[str, Any], kind: type[Model], path: Path, remedy: str) -> Model:
+    """The content of a file with its keys checked.
+
+    Raises:
+        InputError: a key is missing or of another kind, which is named.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}, {key!r}: {first['msg'].lower()}: {remedy}") from None
+
+
+def read_array(path: Path, remedy: str, *, mapped: bool = False) -> np.ndarray:
+    """The array of a .npy file; nothing pickled is ever loaded.
+
+    Args:
+        remedy: what the user can do where the file is damaged.
+        mapped: leave it on the disk until it is used.
+
+    Raises:
+        InputError: it cannot be read, or holds something else than one array of plain values.
+    """
+    import numpy as np
+
+    try:
+        found = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from None
+    except (ValueError, EOFError, MemoryError):  # numpy's own words name a way to load what must not be loaded
+        raise InputError(f"{path} is not a whole .npy file of plain values: {remedy}") from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise InputError(f"{path} is an archive of several arrays, not a .npy file of one: {remedy}")
+    return found
 
 
 class AppendOnlyLog:

@@ -20,7 +20,9 @@ class App(typer.Typer):
     value of the environment, reaches them as it stands.
     """
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def command(  # type: ignore[override]  # all settings are handed on
+        self, name: str | None = None, **settings: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         register = super().command(name, **settings)
 
         def decorate(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -20,11 +20,12 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -37,7 +38,7 @@ from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
 from llmemf.export.card import model_card
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.io import atomic_folder, file_hash
+from llmemf.io import as_model, atomic_folder, file_hash, read_json_object
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.models.unseen_items import UnseenItems
@@ -48,6 +49,33 @@ MANIFEST, DATA, ITEMS, METRICS, CARD = "model.json", "data.safetensors", "items.
 HASHED = (CONFIG, BEST, DATA, ITEMS, METRICS)
 SEQUENCE_PARTS = ("users", "offsets", "items", "times")
 COUNTS = "train.counts"
+
+
+class _Feature(BaseModel):
+    encoder: str
+    hash: str
+
+
+class _Manifest(BaseModel):
+    """What `model.json` says; a later version may say more."""
+
+    model_config = ConfigDict(extra="allow")
+
+    system: str
+    status: str
+    facts: dict[str, Any]
+    scenario: str
+    fingerprint: str
+    domains: Annotated[list[str], Field(min_length=2, max_length=2)]
+    num_x: Annotated[int, Field(ge=1)]
+    num_items: Annotated[int, Field(ge=2)]
+    num_users: Annotated[int, Field(ge=0)]
+    sequences: dict[str, int]
+    features: dict[str, _Feature]
+    training_sequences: bool
+    source: dict[str, Any]
+    notes: list[str]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -296,12 +324,11 @@ def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
+    path, remedy = folder / MANIFEST, "export the model again"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except OSError:
+        content = read_json_object(path, remedy)
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder} holds no exported model ({MANIFEST} is missing)") from None
-    except ValueError as error:
-        raise InputError(f"{folder / MANIFEST} is not JSON ({error}): export the model again") from None
-    if manifest.get("format") != FORMAT:
-        raise InputError(f"{folder} has format {manifest.get('format')}, this version reads {FORMAT}: export it again")
-    return manifest
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path} has format {content.get('format')}, this version reads {FORMAT}: {remedy}")
+    return as_model(content, _Manifest, path, remedy).model_dump()

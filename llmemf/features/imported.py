@@ -9,7 +9,7 @@ import numpy as np
 
 from llmemf.errors import InputError
 from llmemf.features.matrix import BLOCK, KINDS, FeatureMatrix
-from llmemf.io import file_hash
+from llmemf.io import file_hash, read_array
 from llmemf.scenarios.scenario import Scenario
 
 RESERVED = ("auto", "offline")
@@ -75,17 +75,8 @@ def check_encoder(name: str) -> None:
 
 
 def load_npy(path: str | Path) -> np.ndarray:
-    """Open a .npy file, memory-mapped; nothing pickled is ever loaded."""
-    try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is not a .npy file of numbers ({error})") from None
-    if not isinstance(loaded, np.ndarray):
-        loaded.close()
-        raise InputError(f"{path} is an archive of several arrays; save the one matrix with numpy.save")
-    return loaded
+    """Open a .npy file, memory-mapped; see `read_array`."""
+    return read_array(Path(path), "save one matrix of numbers with numpy.save", mapped=True)
 
 
 def _load_mask(scenario: Scenario, path: str | Path) -> np.ndarray:

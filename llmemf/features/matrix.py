@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+from pydantic import BaseModel
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
-from llmemf.io import atomic_folder, bytes_hash, text_hash
+from llmemf.io import atomic_folder, bytes_hash, read_array, read_json_model, text_hash
 from llmemf.scenarios.scenario import Scenario
 
+REMEDY = "make the features again"
 BLOCK = 65536
 """Rows that are read at once."""
 KINDS = ("text", "image")
@@ -39,6 +41,28 @@ PACKED = "packed"
 """The entry of `details` that packed matrices have."""
 TEXT_SOURCES = ("title+llm", "llm", "title")
 """What a CLIP text matrix can be made from, in the order in which `auto` prefers them."""
+
+
+class MatrixManifest(BaseModel):
+    """What `manifest.json` of a matrix says, as far as it is read again."""
+
+    kind: str
+    encoder: str
+    items_hash: str
+    hash: str
+    details: dict[str, Any]
+
+
+def read_matrix_manifest(folder: Path) -> MatrixManifest:
+    """The manifest of a matrix.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        return read_json_model(folder / "manifest.json", MatrixManifest, REMEDY)
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no feature matrix (manifest.json is missing): {REMEDY}") from None
 
 
 @dataclass(frozen=True)
@@ -79,7 +103,7 @@ class FeatureMatrix:
         if not self.packed or not isinstance(self.rows, np.memmap):
             return super().__reduce_ex__(protocol)
         folder = Path(str(self.rows.filename)).parent
-        return _load_again, (str(folder), _manifest(folder)["hash"])
+        return _load_again, (str(folder), read_matrix_manifest(folder).hash)
 
     def hash(self) -> str:
         """SHA-256 over rows and mask."""
@@ -160,20 +184,16 @@ class FeatureMatrix:
             InputError: files are missing or damaged, or were changed after they were written.
         """
         folder = Path(folder)
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            matrix = cls(
-                kind=manifest["kind"],
-                encoder=manifest["encoder"],
-                rows=np.load(folder / "rows.npy", mmap_mode="r" if mmap else None),
-                has=np.load(folder / "has.npy"),
-                items_hash=manifest["items_hash"],
-                details=manifest["details"],
-            )
-            expected = manifest["hash"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"feature matrix in {folder} cannot be read ({error}); make it again") from error
-        if verify and matrix.hash() != expected:
+        manifest = read_matrix_manifest(folder)
+        matrix = cls(
+            kind=manifest.kind,
+            encoder=manifest.encoder,
+            rows=read_array(folder / "rows.npy", REMEDY, mapped=mmap),
+            has=read_array(folder / "has.npy", REMEDY),
+            items_hash=manifest.items_hash,
+            details=manifest.details,
+        )
+        if verify and matrix.hash() != manifest.hash:
             raise InputError(f"feature matrix in {folder} was changed after it was written; make it again")
         return matrix
 
@@ -189,7 +209,7 @@ def _load_again(folder: str, expected: str) -> FeatureMatrix:
             f"packed features are read from {folder}, which this machine does not see: mount the data root at the same path "
             "on every node, or use the features that they were packed from"
         )
-    if _manifest(Path(folder))["hash"] != expected:
+    if read_matrix_manifest(Path(folder)).hash != expected:
         raise InputError(f"the features in {folder} were replaced while they were in use: start again")
     return FeatureMatrix.load(folder)
 
@@ -291,14 +311,14 @@ def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
         present: names of the encoders that have a matrix of this kind.
     """
     if len(present) > 1:
-        packed = {name: _manifest(root / f"{kind}.{name}")["details"].get(PACKED, {}) for name in present}
+        packed = {name: read_matrix_manifest(root / f"{kind}.{name}").details.get(PACKED, {}) for name in present}
         present = [name for name in present if packed[name].get("from") not in present]
     others = list(present) if len(present) == 1 else [name for name in present if not is_offline(name)]
     if len(others) == 1:
         return others[0]
     origins, sources = set(), {}
     for name in others:
-        details = _manifest(root / f"{kind}.{name}")["details"]
+        details = read_matrix_manifest(root / f"{kind}.{name}").details
         origins.add((details.get("family"), details.get("weights_sha256")))
         sources[details.get("source")] = name
     if len(origins) != 1 or origins.pop()[0] != CLIP or len(sources) != len(others):
@@ -309,14 +329,3 @@ def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
 def is_offline(encoder: str) -> bool:
     """Whether an encoder's name is that of the offline one, packed or not: a stand-in for pretrained encoders."""
     return encoder in ("offline", "offline-fp16", "offline-fp32")
-
-
-def _manifest(folder: Path) -> dict:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        if isinstance(manifest["details"], dict):
-            return manifest
-        problem = "details are not a mapping"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = str(error)
-    raise InputError(f"feature matrix in {folder} cannot be read ({problem}); make it again")

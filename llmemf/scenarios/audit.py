@@ -14,15 +14,17 @@ item, so that a repeat cannot be natural.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel
 
+from llmemf.io import read_json_model
 from llmemf.scenarios.scenario import SPLITS, Scenario, Sequences
 
 SECONDS_PER_DAY = 86400
+REMEDY = "make the features again"
 
 
 @dataclass(frozen=True)
@@ -236,11 +238,17 @@ def _in_words(name: str, facts: LeakFacts) -> list[str]:
     return [f"{count} of {facts.cases} {name} cases have {what}" for count, what in claims if count]
 
 
+class _FeatureCount(BaseModel):
+    """What the audit reads of a feature matrix's manifest; the room of the features knows all of it."""
+
+    items_with_feature: int
+
+
 def _features(scenario: Scenario) -> dict[str, int]:
     if scenario.folder is None:
         return {}
     manifests = sorted((scenario.folder / "features").glob("*/manifest.json"))
-    return {path.parent.name: json.loads(path.read_text())["items_with_feature"] for path in manifests}
+    return {path.parent.name: read_json_model(path, _FeatureCount, REMEDY).items_with_feature for path in manifests}
 
 
 def _lengths(counts: np.ndarray) -> Lengths:

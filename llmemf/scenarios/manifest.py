@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from llmemf.errors import InputError
-from llmemf.io import json_hash, read_json_object
+from llmemf.io import as_model, json_hash, read_json_object
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -46,12 +46,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"{folder} holds no scenario ({MANIFEST} is missing)") from None
     if content.get("format") != FORMAT:
         raise InputError(f"{path} has format {content.get('format')}, this version reads {FORMAT}: {REMEDY}")
-    try:
-        return Manifest.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}, {key!r}: {first['msg'].lower()}: {REMEDY}") from None
+    return as_model(content, Manifest, path, REMEDY)
 
 
 def fingerprint_of(domains: Iterable[str], hashes: dict[str, str]) -> str:

@@ -7,7 +7,6 @@ about, and which signal lies where, is described in `sample_process`. The hidden
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError
+from llmemf.scenarios.manifest import read_manifest
 from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.sample_covers import render_cover
 from llmemf.scenarios.sample_process import (
@@ -123,11 +123,10 @@ def prepare_sample(data_root: str | Path) -> Scenario:
 def _load_current(folder: Path) -> Scenario | None:
     """The sample in `folder`, or None if it has to be made again."""
     try:
-        source = json.loads((folder / "manifest.json").read_text())["source"]
-        generated = source["generated"] is True and source["reader"] == NAME
-    except (OSError, ValueError, KeyError, TypeError):
-        generated = False
-    if not generated:
+        source = read_manifest(folder).source
+    except InputError:
+        source = {}
+    if source.get("generated") is not True or source.get("reader") != NAME:
         raise InputError(
             f"{folder} is not the generated sample, whose place it takes; move it away or choose another --data-root"
         )

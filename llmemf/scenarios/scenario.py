@@ -31,8 +31,8 @@ from numpy.typing import ArrayLike
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError, nearest
-from llmemf.io import atomic_folder, bytes_hash
-from llmemf.scenarios.manifest import FORMAT, MANIFEST, Manifest, fingerprint_of, read_manifest
+from llmemf.io import atomic_folder, bytes_hash, read_array
+from llmemf.scenarios.manifest import FORMAT, MANIFEST, REMEDY, Manifest, fingerprint_of, read_manifest
 from llmemf.scenarios.names import check_free
 
 SPLITS = ("train", "valid", "test")
@@ -290,7 +290,10 @@ class Scenario:
         try:
             parts = {
                 name: Sequences(
-                    *(np.load(folder / f"{name}.{part}.npy") for part in ("users", "offsets", "items", "times"))
+                    *(
+                        read_array(folder / f"{name}.{part}.npy", REMEDY)
+                        for part in ("users", "offsets", "items", "times")
+                    )
                 )
                 for name in SPLITS
             }
@@ -300,7 +303,7 @@ class Scenario:
                 num_x=manifest.num_x,
                 items=pd.read_parquet(folder / "items.parquet"),
                 user_ids=pd.read_parquet(folder / "users.parquet")["external_id"].to_numpy(),
-                candidates={name: np.load(folder / f"candidates.{name}.npy") for name in ("valid", "test")},
+                candidates={name: read_array(folder / f"candidates.{name}.npy", REMEDY) for name in ("valid", "test")},
                 source=manifest.source,
                 folder=folder,
                 train=parts["train"],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from llmemf.features.matrix import CLIP, TEXT_SOURCES, choose_encoder, feature_folders
+from llmemf.errors import InputError
+from llmemf.features.matrix import CLIP, TEXT_SOURCES, choose_encoder, feature_folders, read_matrix_manifest
 from llmemf.scenarios.scenario import Scenario
 
 
@@ -94,7 +94,7 @@ def _same_encoder(matrices: dict[str, dict[str, Any]], details: dict[str, Any]) 
 
 def _details(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / "manifest.json").read_text())["details"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_matrix_manifest(folder).details
+    except InputError:
         # What is wrong with it is said where it is loaded.
         return {}

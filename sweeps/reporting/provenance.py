@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from llmemf import text_format
+from llmemf.errors import InputError
+from llmemf.scenarios.manifest import read_manifest
 from sweeps.reporting.history import SweepHistory
 from sweeps.reporting.tracked import Tracked
 from sweeps.state.sweep_record import SweepRecord
@@ -57,17 +58,15 @@ def shared_settings(history: SweepHistory) -> list[tuple[str, str]]:
 
 def data_sizes(record: SweepRecord) -> str:
     """Sizes of the data, as far as it is still where the sweep found it."""
-    path = Path(record.data_root) / record.scenario / "manifest.json"
+    folder = Path(record.data_root) / record.scenario
     try:
-        manifest = json.loads(path.read_text())
-        if record.fingerprint and manifest["fingerprint"] != record.fingerprint:
-            return f"the data in {path.parent} has changed since (fingerprint {manifest['fingerprint'][:12]})"
-        sizes = manifest["num_x"], manifest["num_items"] - manifest["num_x"]
-        items = " + ".join(f"{size:,} {name}" for size, name in zip(sizes, manifest["domains"]))
-        counts = manifest["sequences"]
-        return (
-            f"{items} items, {manifest['num_users']:,} users, {counts['train']:,} training sequences, "
-            f"{counts['valid']:,} validation and {counts['test']:,} test cases"
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"not in {path.parent} any more"
+        manifest = read_manifest(folder)
+    except InputError:
+        return f"not in {folder} any more"
+    if record.fingerprint and manifest.fingerprint != record.fingerprint:
+        return f"the data in {folder} has changed since (fingerprint {manifest.fingerprint[:12]})"
+    sizes = manifest.num_x, manifest.num_items - manifest.num_x
+    items = " + ".join(f"{size:,} {name}" for size, name in zip(sizes, manifest.domains))
+    counts = (manifest.sequences.get(split, 0) for split in ("train", "valid", "test"))
+    train, valid, test = (f"{count:,}" for count in counts)
+    return f"{items} items, {manifest.num_users:,} users, {train} training sequences, {valid} validation and {test} test cases"

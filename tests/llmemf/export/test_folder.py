@@ -225,6 +225,10 @@ def test_another_format_and_no_model_are_refused(small, scenario, tmp_path):
     (folder / MANIFEST).write_text(json.dumps({**manifest, "format": 99}))
     with pytest.raises(InputError, match="has format 99"):
         ExportedModel.load(folder)
+    for wrong in ([], {**manifest, "num_x": "many"}, {**manifest, "domains": ["x"]}, {**manifest, "files": None}):
+        (folder / MANIFEST).write_text(json.dumps(wrong))
+        with pytest.raises(InputError, match="model.json.*export the model again"):
+            ExportedModel.load(folder)
     with pytest.raises(InputError, match="holds no exported model"):
         ExportedModel.load(tmp_path)
 

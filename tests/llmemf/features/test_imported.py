@@ -105,13 +105,13 @@ def test_files_that_are_no_matrix_are_named(scenario, save, tmp_path):
     whole = save(rows_of()).read_bytes()
     (tmp_path / "short.npy").write_bytes(whole[:-5])
     for name, message in {
-        "text.npy": "not a .npy file",
-        "empty.npy": "not a .npy file",
+        "text.npy": "not a whole .npy file",
+        "empty.npy": "not a whole .npy file",
         "several.npz": "archive of several arrays",
-        "objects.npy": "not a .npy file of numbers",
-        "short.npy": "not a .npy file",
-        "gone.npy": "cannot be read: No such file",
-        "data": "cannot be read: Is a directory",
+        "objects.npy": "not a whole .npy file of plain values",
+        "short.npy": "not a whole .npy file",
+        "gone.npy": "No such file",
+        "data": "Is a directory",
     }.items():
         with pytest.raises(InputError, match=message):
             import_matrix(scenario, "text", tmp_path / name)

@@ -112,6 +112,14 @@ def test_an_unsaved_scenario_has_no_place_for_features(scenario):
         matrix_of(scenario).save(dataclasses.replace(scenario, folder=None))
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"kind": 7}', "[" * 100_000])
+def test_a_manifest_of_the_wrong_shape_is_named(scenario, content):
+    path = matrix_of(scenario).save(scenario) / "manifest.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=str(path)):
+        find_features(scenario, "text")
+
+
 def test_damage_is_noticed(scenario):
     folder = matrix_of(scenario).save(scenario)
     rows = np.load(folder / "rows.npy")
@@ -120,9 +128,9 @@ def test_damage_is_noticed(scenario):
     with pytest.raises(InputError, match="was changed after it was written"):
         find_features(scenario, "text")
     (folder / "rows.npy").write_bytes(b"")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="rows.npy is not a whole"):
         find_features(scenario, "text")
-    (folder / "has.npy").unlink()
+    (folder / "rows.npy").unlink()
     with pytest.raises(InputError, match="cannot be read"):
         find_features(scenario, "text")
 

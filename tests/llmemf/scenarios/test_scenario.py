@@ -120,7 +120,7 @@ def test_missing_truncated_and_foreign_files_are_input_errors(tmp_path):
         Scenario.load(folder)
     folder = make_scenario().save(tmp_path / "b")
     (folder / "train.items.npy").write_bytes(b"")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="train.items.npy is not a whole"):
         Scenario.load(folder)
     folder = make_scenario().save(tmp_path / "c")
     (folder / "manifest.json").write_text('{"format": 99}')
