@@ -90,12 +90,16 @@ def test_of_nobody_known_the_answer_is_what_is_popular_and_says_so(tmp_path, his
 
 def test_requests_of_one_call_are_answered_together_and_apart(popular, monkeypatch):
     service, _ = popular
-    requests = [{"history": [f"i{n}", f"i{n + 30}"], "domain": "film" if n % 3 else "book", "k": n + 1} for n in range(9)]
+    requests = [
+        {"history": [f"i{n}", f"i{n + 30}"], "domain": "film" if n % 3 else "book", "k": n + 1} for n in range(9)
+    ]
     alone = [service.answer(request) for request in requests]
     secret = {"history": ["the secret of another user"], "domain": "music"}
     monkeypatch.setattr("llmemf.export.recommendation.BATCH_HISTORIES", 4)
     batches = []
-    monkeypatch.setattr(service, "scores", lambda h, d: (batches.append(len(h)), Recommendations.scores(service, h, d))[1])
+    monkeypatch.setattr(
+        service, "scores", lambda h, d: (batches.append(len(h)), Recommendations.scores(service, h, d))[1]
+    )
     found = service.answers([requests[0], secret, *requests[1:], "i3"])
     assert [found[0], *found[2:-1]] == alone
     assert list(found[1]) == list(found[-1]) == ["error"] and "secret" not in str(found[0]) + str(found[2:])
