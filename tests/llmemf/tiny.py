@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llmemf.batches import DeviceSequences, TrialData
+from llmemf.batches import DeviceSequences, TrialData, device_sequences
 from llmemf.config import build_config
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.models import model_class
 from llmemf.models.llm_emf import LLMEMF, LLMEMFConfig
+from llmemf.models.recommender import Recommender
 from llmemf.scenarios.scenario import Scenario, Sequences
 
 NUM_X, NUM_Y, NUM_USERS = 30, 41, 40
@@ -133,3 +135,27 @@ def make_sequences(data: TrialData | Scenario, split: str, *, config: LLMEMFConf
 def whole(sequences: DeviceSequences):
     """One batch of all sequences."""
     return sequences.batch(torch.arange(len(sequences)))
+
+
+def batch_of(data: TrialData, model: Recommender, split: str):
+    """One batch of a whole split, as the model reads it."""
+    return whole(device_sequences(model.config, data, split, torch.device("cpu")))
+
+
+def random_model(data: TrialData, settings: dict, spread: float, *, around_start: bool = False, double: bool = True):
+    """A model in evaluation mode whose parameters are all random.
+
+    Args:
+        settings: of its configuration.
+        spread: standard deviation of a parameter, around 0, or around its initial value where `around_start` is set.
+        double: in double precision.
+    """
+    torch.manual_seed(0)
+    model_type = model_class(settings["model"])
+    model = model_type(build_config(model_type.config_class, settings), data)
+    model = model.double() if double else model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            drawn = torch.randn_like(parameter) * spread
+            parameter.add_(drawn) if around_start else parameter.copy_(drawn)
+    return model.eval()

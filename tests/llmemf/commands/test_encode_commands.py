@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 
+import command_calls
 import numpy as np
 import pytest
 from PIL import Image
 from small_clip import PHOTOS, photos, write_llm_text, write_scenario, write_small_clip
 from typer.testing import CliRunner
 
-from llmemf.__main__ import app, main
+from llmemf.__main__ import app
 from llmemf.commands.encode_progress import EncodeProgress
 from llmemf.errors import InputError
 from llmemf.features import encoding
@@ -42,21 +43,12 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def call(*arguments):
-    """Run a command that succeeds; returns what it printed."""
-    result = CliRunner().invoke(app, ["features", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+def call(*arguments, **more):
+    return command_calls.call("features", *arguments, **more)
 
 
 def refuse(capsys, *arguments):
-    """Run a command that must fail with exit code 2 and one line on stderr; returns the line."""
-    with pytest.raises(SystemExit) as left:
-        main(["features", *map(str, arguments)])
-    captured = capsys.readouterr()
-    assert left.value.code == 2
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
+    return command_calls.refuse(capsys, "features", *arguments)
 
 
 def folders(root):

@@ -2,12 +2,11 @@
 
 import dataclasses
 
+import command_calls
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from llmemf.__main__ import app, main
 from llmemf.features.matrix import find_features
 from llmemf.scenarios.scenario import find_scenario
 
@@ -21,21 +20,12 @@ def root(tiny_scenario, tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def call(*arguments):
-    """Run a command that succeeds; returns what it printed."""
-    result = CliRunner().invoke(app, ["features", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
+def call(*arguments, **more):
+    return command_calls.call("features", *arguments, **more)
 
 
 def refuse(capsys, *arguments):
-    """Run a command that must fail with exit code 2 and one line on stderr; returns the line."""
-    with pytest.raises(SystemExit) as left:
-        main(["features", *map(str, arguments)])
-    captured = capsys.readouterr()
-    assert left.value.code == 2
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
+    return command_calls.refuse(capsys, "features", *arguments)
 
 
 def with_images(root):

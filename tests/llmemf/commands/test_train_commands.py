@@ -3,10 +3,9 @@
 import re
 
 import pytest
+from command_calls import call, refuse
 from tiny import make_features_of_both_kinds, make_scenario
-from typer.testing import CliRunner
 
-from llmemf.__main__ import app, main
 from llmemf.scenarios.scenario import Scenario
 
 SMALL = ["id_dim=6", "epochs=2", "batch_size=16", "encoder_layers=1", "device=cpu"]
@@ -25,20 +24,6 @@ def root(tmp_path, monkeypatch):
 
 def settings(*more):
     return [part for value in [*SMALL, *more] for part in ("--set", value)]
-
-
-def call(*arguments):
-    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refuse(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        main(list(map(str, arguments)))
-    error = capsys.readouterr().err
-    assert left.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
-    return error
 
 
 def test_train_writes_a_checkpoint_that_evaluate_reproduces(root, tmp_path):

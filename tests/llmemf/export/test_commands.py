@@ -4,10 +4,9 @@ import json
 import re
 
 import pytest
+from command_calls import call, refuse
 from tiny import make_features_of_both_kinds, make_scenario
-from typer.testing import CliRunner
 
-from llmemf.__main__ import app, main
 from llmemf.config import read_yaml
 from llmemf.export.evaluation import evaluate_export
 from llmemf.export.folder import ExportedModel, export_checkpoint
@@ -35,20 +34,6 @@ def place(tmp_path_factory):
     logged = {name.replace("valid", "val", 1): value for name, value in found.items()}
     export_checkpoint(folder / "run", scenario, given, folder / "model", metrics={"valid": logged}, **common)
     return folder
-
-
-def call(*arguments, **more):
-    result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False, **more)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refuse(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        main(list(map(str, arguments)))
-    error = capsys.readouterr().err
-    assert left.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
-    return error
 
 
 def test_evaluate_reads_the_folder_and_compares_with_what_was_logged(place, monkeypatch):

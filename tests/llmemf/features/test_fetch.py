@@ -17,14 +17,13 @@ import zlib
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import command_calls
 import httpcore2
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from llmemf.__main__ import app, main
 from llmemf.features.addresses import GuardedBackend, is_public
 from llmemf.features.fetch import FetchSettings, ImageFetch
 from llmemf.features.image_content import NoImage, check_image
@@ -170,18 +169,12 @@ def fetch(scenario, settings=SETTINGS, **options):
     return asyncio.run(run.run()), run
 
 
-def call(*arguments, code=0):
-    result = CliRunner().invoke(app, ["features", "images", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
+def call(*arguments, **more):
+    return command_calls.call("features", "images", *arguments, **more)
 
 
 def refuse(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        main(["features", "images", *map(str, arguments)])
-    captured = capsys.readouterr()
-    assert left.value.code == 2 and captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
+    return command_calls.refuse(capsys, "features", "images", *arguments)
 
 
 ONE_PIXEL = picture("GIF", (1, 1))

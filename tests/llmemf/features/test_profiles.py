@@ -1,5 +1,6 @@
 """User profiles from a language model: what is asked, what is stored, and the way into a model."""
 
+import command_calls
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +8,7 @@ import torch
 import yaml
 from fake_openai import KEY, FakeOpenAI, completion
 from fake_openai import Answer as Reply
-from typer.testing import CliRunner
 
-from llmemf.__main__ import app, main
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix, feature_folders, find_features, profiles_hash
@@ -52,18 +51,12 @@ def shop(tmp_path, monkeypatch):
     return write_scenario(tmp_path / "data")
 
 
-def call(*arguments, code=0):
-    result = CliRunner().invoke(app, ["features", *map(str, arguments)], catch_exceptions=False)
-    assert result.exit_code == code, result.output
-    return result.output
+def call(*arguments, **more):
+    return command_calls.call("features", *arguments, **more)
 
 
 def refuse(capsys, *arguments):
-    with pytest.raises(SystemExit) as left:
-        main(["features", *map(str, arguments)])
-    error = capsys.readouterr().err
-    assert left.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
-    return error
+    return command_calls.refuse(capsys, "features", *arguments)
 
 
 def profile_of(question):

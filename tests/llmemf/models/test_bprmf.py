@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, whole
+from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, random_model, whole
 
 from llmemf.config import build_config
-from llmemf.models.bprmf import BPRMF, BPRMFConfig
+from llmemf.models.bprmf import BPRMFConfig
 from llmemf.training import Trainer
 
 BASE = {"model": "bprmf", "dim": 6, "max_length": 12, "device": "cpu"}
@@ -19,13 +19,7 @@ def data():
 
 
 def make_model(data, **options):
-    """In float64 and far from its initial values."""
-    torch.manual_seed(0)
-    model = BPRMF(build_config(BPRMFConfig, {**BASE, **options}), data).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter))
-    return model
+    return random_model(data, {**BASE, **options}, 1.0).train()
 
 
 def numbers(model):

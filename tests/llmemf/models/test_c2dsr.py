@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from reference import attention_block, layer_norm, linear
-from tiny import NUM_ITEMS, NUM_X, NUM_Y, SMALL, make_data, make_scenario, make_sequences, whole
+from tiny import NUM_ITEMS, NUM_X, NUM_Y, SMALL, make_data, make_scenario, make_sequences, random_model, whole
 
 from llmemf.config import build_config
 from llmemf.errors import InputError
-from llmemf.models.c2dsr import C2DSR, C2DSRConfig, successor_graphs
+from llmemf.models.c2dsr import C2DSRConfig, successor_graphs
 
 WIDTH = 6
 OPTIONS = [
@@ -30,19 +30,15 @@ def data():
     return make_data()
 
 
+SETTINGS = {**{key: value for key, value in SMALL.items() if key != "id_dim"}, "model": "c2dsr", "dim": WIDTH}
+
+
 def make_config(**options):
-    given = {"model": "c2dsr", "dim": WIDTH, **{key: value for key, value in SMALL.items() if key != "id_dim"}}
-    return build_config(C2DSRConfig, {**given, **options})
+    return build_config(C2DSRConfig, {**SETTINGS, **options})
 
 
 def make_model(data, **options):
-    """A model whose parameters are all far from their initial values."""
-    torch.manual_seed(0)
-    model = C2DSR(make_config(**options), data)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model.eval()
+    return random_model(data, {**SETTINGS, **options}, 0.3, around_start=True, double=False)
 
 
 def in_domain(item, domain):

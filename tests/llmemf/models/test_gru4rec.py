@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, whole
+from tiny import NUM_ITEMS, NUM_X, batch_of, make_data, make_scenario, random_model
 
 from llmemf.batches import Batch, SequenceView, device_sequences
 from llmemf.config import build_config
@@ -26,17 +26,7 @@ def data():
 
 
 def make(data, **values):
-    """A model whose parameters are all far from 0, in double precision, in evaluation mode."""
-    torch.manual_seed(0)
-    model = GRU4Rec(build_config(GRU4RecConfig, {**SETTINGS, **values}), data).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.5)
-    return model.eval()
-
-
-def batch_of(data, model, split):
-    return whole(device_sequences(model.config, data, split, torch.device("cpu")))
+    return random_model(data, {**SETTINGS, **values}, 0.5)
 
 
 def sigmoid(x):

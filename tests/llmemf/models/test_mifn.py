@@ -1,23 +1,8 @@
 import numpy as np
 import pytest
 import torch
+import two_domain_reference as reference
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario
-from two_domain_reference import (
-    ROWS,
-    arrays,
-    histories,
-    last,
-    linear,
-    logits,
-    make_model,
-    mean_loss,
-    part,
-    sigmoid,
-    softmax,
-    training,
-    transfer,
-    walk,
-)
 
 from llmemf.config import build_config
 from llmemf.errors import InputError
@@ -39,18 +24,18 @@ def data():
 def attention(p, name, query, keys, mask):
     """Softmax over the nodes of the mask, zero elsewhere."""
     scores = np.array([
-        p[f"{name}.vector.weight"][0] @ np.tanh(linear(p, f"{name}.query", query) + p[f"{name}.key.weight"] @ key) for key in keys
+        p[f"{name}.vector.weight"][0] @ np.tanh(reference.linear(p, f"{name}.query", query) + p[f"{name}.key.weight"] @ key) for key in keys
     ])  # fmt: skip
     weights = np.zeros(len(keys))
     if any(mask):
-        weights[mask] = softmax(scores[mask])
+        weights[mask] = reference.softmax(scores[mask])
     return weights
 
 
 def gru_cell(p, x, h):
     width = len(h)
     a, b = p["weight_ih"] @ x + p["bias_ih"], p["weight_hh"] @ h + p["bias_hh"]
-    r, z = sigmoid(a[:width] + b[:width]), sigmoid(a[width : 2 * width] + b[width : 2 * width])
+    r, z = reference.sigmoid(a[:width] + b[:width]), reference.sigmoid(a[width : 2 * width] + b[width : 2 * width])
     return (1 - z) * np.tanh(a[2 * width :] + r * b[2 * width :]) + z * h
 
 
@@ -60,11 +45,11 @@ def knowledge(p, entities, adjacency, is_in, is_cross, h, t):
     a_in, a_cross = attention(p, "attend_in", h, entities, is_in), attention(p, "attend_cross", t, entities, is_cross)
     y_in, y_cross = np.zeros((n, width)), np.zeros((n, width))
     for i in range(n):
-        g = sigmoid(linear(p, "gate", np.concatenate([h, t, entities[i]])))
+        g = reference.sigmoid(reference.linear(p, "gate", np.concatenate([h, t, entities[i]])))
         if is_in[i]:
-            y_in[i] = linear(p, "map_in", g * a_in[i] * entities[i])
+            y_in[i] = reference.linear(p, "map_in", g * a_in[i] * entities[i])
         if is_cross[i]:
-            y_cross[i] = linear(p, "map_cross", (1 - g) * a_cross[i] * entities[i])
+            y_cross[i] = reference.linear(p, "map_cross", (1 - g) * a_cross[i] * entities[i])
     mutual = np.zeros((n, width))
     for i in range(n):
         for m in range(n):
@@ -78,17 +63,17 @@ def knowledge(p, entities, adjacency, is_in, is_cross, h, t):
                 rows = slice(r * width, (r + 1) * width)
                 w, b = p[f"{name}.weight"][rows], p[f"{name}.bias"][rows]
                 heard.append(sum((adjacency[r, i, j] * (w @ y[j] + b) for j in range(n)), np.zeros(width)))
-        result[i] = gru_cell(part(p, "update."), np.maximum(np.concatenate(heard), 0), entities[i])
+        result[i] = gru_cell(reference.part(p, "update."), np.maximum(np.concatenate(heard), 0), entities[i])
     return result
 
 
 def by_hand(model, row, domain):
     """Probabilities of the domain's items; the sequence's, the graph's, and the share of the graph."""
-    config, p = model.config, arrays(model)
-    states, others = walk(model, row)
-    carried = [transfer(model, states, others, line) for line in (0, 1)]
-    h, z = last(states[domain], config.dim), last(carried[1 - domain], config.dim)
-    scores = logits(model, z, h, domain)
+    config, p = model.config, reference.arrays(model)
+    states, others = reference.walk(model, row)
+    carried = [reference.transfer(model, states, others, line) for line in (0, 1)]
+    h, z = reference.last(states[domain], config.dim), reference.last(carried[1 - domain], config.dim)
+    scores = reference.logits(model, z, h, domain)
     graph = sub_graph(
         torch.tensor([row]), torch.tensor([len(row)]), model.neighbours,
         size=config.nodes, hops=config.hops, num_x=NUM_X,
@@ -100,24 +85,24 @@ def by_hand(model, row, domain):
     entities = p["items"][nodes]
     for _ in range(config.iterations):
         entities = knowledge(
-            part(p, "knowledge."), entities, adjacency, of_y == bool(own), of_y != bool(own), states[own][-1], carried[own][-1]
+            reference.part(p, "knowledge."), entities, adjacency, of_y == bool(own), of_y != bool(own), states[own][-1], carried[own][-1]
         )  # fmt: skip
     member = of_y == bool(domain)
     weights = attention(p, f"pointers.{domain}", h, entities, member)
     summed = entities[member].sum(0)
-    switch = linear(p, f"switches.{domain}", np.concatenate([h, z, summed]))[0]
-    share = sigmoid(switch) if member.any() else 0.0
+    switch = reference.linear(p, f"switches.{domain}", np.concatenate([h, z, summed]))[0]
+    share = reference.sigmoid(switch) if member.any() else 0.0
     from_graph = np.zeros(len(scores))
     from_graph[nodes[member] - (NUM_X if domain else 0)] = weights[member]
-    return softmax(scores), from_graph, share, set(nodes.tolist())
+    return reference.softmax(scores), from_graph, share, set(nodes.tolist())
 
 
 @pytest.mark.parametrize("values", [{}, {"hops": 1}, {"iterations": 2}, {"nodes": 40}])
 def test_scores_equal_the_equations(data, values):
-    model = make_model("mifn", data, **{"nodes": 12, **values})
+    model = reference.make_model("mifn", data, **{"nodes": 12, **values})
     with torch.no_grad():
         for domain in (0, 1):
-            for row, score in zip(ROWS, model.score_all(histories(ROWS), domain).numpy()):
+            for row, score in zip(reference.ROWS, model.score_all(reference.histories(reference.ROWS), domain).numpy()):
                 sequence, graph, share, _ = by_hand(model, row, domain)
                 expected = (1 - share) * sequence + share * graph
                 np.testing.assert_allclose(np.exp(score), expected, rtol=1e-7, atol=1e-10)
@@ -126,8 +111,8 @@ def test_scores_equal_the_equations(data, values):
 
 @pytest.mark.parametrize("values", [{}, {"v2_causal": False}, {"objective": "sampled"}])
 def test_training_loss_by_hand(data, values):
-    model = make_model("mifn", data, nodes=12, prefixes="whole", **values)
-    rows = [row for row in ROWS if len(row) > 1]
+    model = reference.make_model("mifn", data, nodes=12, prefixes="whole", **values)
+    rows = [row for row in reference.ROWS if len(row) > 1]
     if values.get("objective") == "sampled":
         # With every item among the inputs, all are counted exactly and nothing is estimated.
         rows = rows + [[item, 1 if item < NUM_X else 41] for item in range(NUM_ITEMS)]
@@ -141,8 +126,8 @@ def test_training_loss_by_hand(data, values):
 
     counts = {True: 0, False: 0}
     with torch.no_grad():
-        expected = mean_loss(rows, model.config, value)
-        assert float(model.training_loss(training(rows))) == pytest.approx(expected, rel=1e-6)
+        expected = reference.mean_loss(rows, model.config, value)
+        assert float(model.training_loss(reference.training(rows))) == pytest.approx(expected, rel=1e-6)
     assert min(counts.values()) > 0
 
 
@@ -155,27 +140,30 @@ def test_mutual_attention_equals_its_expanded_form():
 
 
 def test_gradients_reach_every_parameter(data):
-    model = make_model("mifn", data, nodes=12).train()
-    model.training_loss(training([row for row in ROWS if len(row) > 1])).backward()
+    model = reference.make_model("mifn", data, nodes=12).train()
+    model.training_loss(reference.training([row for row in reference.ROWS if len(row) > 1])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
 def test_the_graph_knows_training_sequences_alone(data):
-    """Another validation split: the same graph. Another training split: another."""
+    """Another validation split: the same graph. Another reference.training split: another."""
     rows = [data.train.row(number).tolist() for number in range(len(data.train))]
     other_valid = make_data(make_scenario(rows={"train": rows, "valid": rows[:10]}), missing=False)
     other_train = make_data(make_scenario(rows={"train": rows[:-20]}), missing=False)
-    facts = [make_model("mifn", each, nodes=12).facts() for each in (data, other_valid, other_train)]
+    facts = [reference.make_model("mifn", each, nodes=12).facts() for each in (data, other_valid, other_train)]
     assert facts[0] == facts[1] and facts[0]["kg_hash"] != facts[2]["kg_hash"]
     assert facts[0]["kg"] == "cooc, top 10, min count 2"
 
 
 def test_a_checkpoint_carries_the_graphs_facts_and_refuses_another(data):
-    model, other = make_model("mifn", data, nodes=12), make_model("mifn", data, nodes=12, kg_neighbours=3)
+    model, other = (
+        reference.make_model("mifn", data, nodes=12),
+        reference.make_model("mifn", data, nodes=12, kg_neighbours=3),
+    )
     state = model.trainable_state()
     assert model.facts()["kg_hash"].encode() in bytes(state["_extra_state"].tolist())
-    make_model("mifn", data, nodes=12, seed=4).load_state_dict(state)
+    reference.make_model("mifn", data, nodes=12, seed=4).load_state_dict(state)
     with pytest.raises(InputError, match="cooc, top 10.*cooc, top 3"):
         other.load_state_dict(state)
 
@@ -184,7 +172,7 @@ def test_text_is_needed_by_one_recipe_alone(data):
     assert not MIFN.needs(MIFNConfig(model="mifn"))
     config = build_config(MIFNConfig, {"model": "mifn", "kg": "cooc_text"})
     assert MIFN.needs(config) == {"text"}
-    recipe = make_model("mifn", data, nodes=12, kg="cooc_text").facts()["kg"]
+    recipe = reference.make_model("mifn", data, nodes=12, kg="cooc_text").facts()["kg"]
     assert recipe.startswith(f"cooc_text (random, {data.text.hash()[:12]})")
     bare = make_data(make_scenario(), missing=False)
     object.__setattr__(bare, "text", None)

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, whole
+from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, random_model, whole
 
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import ncf_mlp
-from llmemf.models.ncf_mlp import NCFMLP, NCFMLPConfig, PairNetwork
+from llmemf.models.ncf_mlp import NCFMLPConfig, PairNetwork
 
 BASE = {"model": "ncf_mlp", "dim": 8, "max_length": 12, "device": "cpu"}
 
@@ -19,13 +19,7 @@ def data():
 
 
 def make_model(data, **options):
-    """In float64 and far from its initial values."""
-    torch.manual_seed(0)
-    model = NCFMLP(build_config(NCFMLPConfig, {**BASE, **options}), data).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.5)
-    return model
+    return random_model(data, {**BASE, **options}, 0.5, around_start=True).train()
 
 
 def logit_by_hand(tower, user, item):

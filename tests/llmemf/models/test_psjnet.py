@@ -1,23 +1,8 @@
 import numpy as np
 import pytest
 import torch
+import two_domain_reference as reference
 from tiny import NUM_X, make_data
-from two_domain_reference import (
-    ROWS,
-    arrays,
-    histories,
-    last,
-    linear,
-    logits,
-    make_model,
-    mean_loss,
-    part,
-    sigmoid,
-    softmax,
-    training,
-    transfer,
-    walk,
-)
 
 from llmemf.models import psjnet
 from llmemf.models.psjnet import Join
@@ -30,15 +15,17 @@ def data():
 
 def split(model, states, others, line):
     """s^k_i of every step i and role k, (steps, K, D)."""
-    p = part(arrays(model), f"splits.{line}.")
+    p = reference.part(reference.arrays(model), f"splits.{line}.")
     width = model.config.dim
     u, u_ = p["recurrent.weight"][:width], p["recurrent.weight"][width:]
     found = []
     for role in p["roles"]:
         s, steps = np.zeros(width), []
         for h, b in zip(states[line], others[line]):
-            g = sigmoid(linear(p, "gate", np.concatenate([h, b])) + u @ s + p["role_gate.weight"] @ role)
-            c = np.tanh(linear(p, "candidate", h) + u_ @ s + p["role_candidate.weight"] @ role)
+            g = reference.sigmoid(
+                reference.linear(p, "gate", np.concatenate([h, b])) + u @ s + p["role_gate.weight"] @ role
+            )
+            c = np.tanh(reference.linear(p, "candidate", h) + u_ @ s + p["role_candidate.weight"] @ role)
             s = g * c + (1 - g) * s
             steps.append(s)
         found.append(steps)
@@ -60,30 +47,30 @@ def join(p, giver, target, kind, width):
                 for other in target
             )
     if kind == "joint":
-        weights = softmax(rho.reshape(-1)).reshape(rho.shape)
+        weights = reference.softmax(rho.reshape(-1)).reshape(rho.shape)
     else:
-        weights = np.stack([softmax(rho[:, k]) for k in range(roles)], 1) / roles
+        weights = np.stack([reference.softmax(rho[:, k]) for k in range(roles)], 1) / roles
     return sum(weights[i, k] * giver[i][k] for i in range(len(giver)) for k in range(roles))
 
 
 def by_hand(model, row, domain):
     width = model.config.dim
-    states, others = walk(model, row)
+    states, others = reference.walk(model, row)
     if model.config.variant == "I":
-        z = last(transfer(model, states, others, 1 - domain), width)
+        z = reference.last(reference.transfer(model, states, others, 1 - domain), width)
     else:
         steps = [split(model, states, others, line) for line in (0, 1)]
-        p = part(arrays(model), f"joins.{domain}.")
+        p = reference.part(reference.arrays(model), f"joins.{domain}.")
         z = join(p, steps[1 - domain], steps[domain], model.config.join, width)
-    return logits(model, z, last(states[domain], width), domain)
+    return reference.logits(model, z, reference.last(states[domain], width), domain)
 
 
 @pytest.mark.parametrize("values", [{}, {"join": "per_role_mean"}, {"roles": 1}, {"variant": "I"}])
 def test_scores_equal_the_equations(data, values):
-    model = make_model("psjnet", data, **values)
+    model = reference.make_model("psjnet", data, **values)
     with torch.no_grad():
         for domain in (0, 1):
-            for row, score in zip(ROWS, model.score_all(histories(ROWS), domain).numpy()):
+            for row, score in zip(reference.ROWS, model.score_all(reference.histories(reference.ROWS), domain).numpy()):
                 np.testing.assert_allclose(score, by_hand(model, row, domain), rtol=1e-9, atol=1e-9)
 
 
@@ -93,24 +80,27 @@ def test_scores_equal_the_equations(data, values):
 )
 def test_training_loss_by_hand(data, values):
     """The join looks at all steps, so each target's inputs must be cut before it: the reference sees nothing else."""
-    model = make_model("psjnet", data, **values)
-    rows = [row for row in ROWS if len(row) > 1]
+    model = reference.make_model("psjnet", data, **values)
+    rows = [row for row in reference.ROWS if len(row) > 1]
 
     def value(seen, domain, target):
         found = by_hand(model, seen, domain)
         return np.logaddexp.reduce(found) - found[target - (NUM_X if domain else 0)]
 
     with torch.no_grad():
-        expected = mean_loss(rows, model.config, value)
-        assert float(model.training_loss(training(rows))) == pytest.approx(expected, rel=1e-6)
+        expected = reference.mean_loss(rows, model.config, value)
+        assert float(model.training_loss(reference.training(rows))) == pytest.approx(expected, rel=1e-6)
 
 
 def test_variant_one_is_pi_net(data):
-    ours, theirs = make_model("psjnet", data, variant="I"), make_model("pi_net", data)
+    ours, theirs = reference.make_model("psjnet", data, variant="I"), reference.make_model("pi_net", data)
     ours.load_state_dict(theirs.state_dict())
     with torch.no_grad():
         for domain in (0, 1):
-            assert torch.equal(ours.score_all(histories(ROWS), domain), theirs.score_all(histories(ROWS), domain))
+            assert torch.equal(
+                ours.score_all(reference.histories(reference.ROWS), domain),
+                theirs.score_all(reference.histories(reference.ROWS), domain),
+            )
 
 
 def naive_join(layer, giver, target, giver_seen, target_seen):
@@ -144,11 +134,11 @@ def test_the_join_of_several_targets_is_that_of_each_alone(elements, monkeypatch
 
 
 def test_gradients_reach_every_parameter(data):
-    model = make_model("psjnet", data).train()
-    model.training_loss(training([row for row in ROWS if len(row) > 1])).backward()
+    model = reference.make_model("psjnet", data).train()
+    model.training_loss(reference.training([row for row in reference.ROWS if len(row) > 1])).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
 def test_it_is_marked_as_a_reconstruction(data):
-    assert type(make_model("psjnet", data)).status == "reconstructed"
+    assert type(reference.make_model("psjnet", data)).status == "reconstructed"

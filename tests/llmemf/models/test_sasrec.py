@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, whole
+from tiny import NUM_ITEMS, NUM_X, batch_of, make_data, make_scenario, random_model
 
-from llmemf.batches import device_sequences
 from llmemf.config import build_config
 from llmemf.errors import InputError
-from llmemf.models.sasrec import SASRec, SASRecConfig
+from llmemf.models.sasrec import SASRecConfig
 
 WIDTH = 4
 SETTINGS = {"model": "sasrec", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}
@@ -29,17 +28,7 @@ def data():
 
 
 def make(data, **values):
-    """A model whose parameters are all far from 0, in double precision, in evaluation mode."""
-    torch.manual_seed(0)
-    model = SASRec(build_config(SASRecConfig, {**SETTINGS, **values}), data).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.5)
-    return model.eval()
-
-
-def batch_of(data, model, split):
-    return whole(device_sequences(model.config, data, split, torch.device("cpu")))
+    return random_model(data, {**SETTINGS, **values}, 0.5)
 
 
 def layer_norm(x, weights, name):

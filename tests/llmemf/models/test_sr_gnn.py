@@ -5,13 +5,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, whole
+from tiny import NUM_ITEMS, NUM_X, batch_of, make_data, make_scenario, random_model
 
 import llmemf.models.sr_gnn as module
-from llmemf.batches import device_sequences
-from llmemf.config import build_config
 from llmemf.models.session_graph import prefixes, session_graphs
-from llmemf.models.sr_gnn import SRGNN, SRGNNConfig
 
 WIDTH = 4
 SETTINGS = {"model": "sr_gnn", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}
@@ -26,17 +23,7 @@ def repeating_data():
 
 
 def make(data, **values):
-    """A model whose parameters are all far from 0, in double precision, in evaluation mode."""
-    torch.manual_seed(0)
-    model = SRGNN(build_config(SRGNNConfig, {**SETTINGS, **values}), data).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.6)
-    return model.eval()
-
-
-def batch_of(data, model, split):
-    return whole(device_sequences(model.config, data, split, torch.device("cpu")))
+    return random_model(data, {**SETTINGS, **values}, 0.6)
 
 
 def sigmoid(x):

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from reference import attention_block, layer_norm, linear, softmax, unit
-from tiny import NUM_ITEMS, NUM_X, SMALL, make_data, make_scenario, whole
+from tiny import NUM_ITEMS, NUM_X, SMALL, make_data, make_scenario, random_model, whole
 
 from llmemf.batches import device_sequences
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import tri_cdr
-from llmemf.models.tri_cdr import TriCDR, TriCDRConfig
+from llmemf.models.tri_cdr import TriCDRConfig
 from llmemf.training import Trainer
 
 WIDTH = 6
@@ -32,19 +32,15 @@ def data():
     return make_data()
 
 
+SETTINGS = {**{key: value for key, value in SMALL.items() if key != "id_dim"}, "model": "tri_cdr", "dim": WIDTH}
+
+
 def make_config(**options):
-    given = {"model": "tri_cdr", "dim": WIDTH, **{key: value for key, value in SMALL.items() if key != "id_dim"}}
-    return build_config(TriCDRConfig, {**given, **options})
+    return build_config(TriCDRConfig, {**SETTINGS, **options})
 
 
 def make_model(data, **options):
-    """A model whose parameters are all far from their initial values."""
-    torch.manual_seed(0)
-    model = TriCDR(make_config(**options), data)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    return model.eval()
+    return random_model(data, {**SETTINGS, **options}, 0.3, around_start=True, double=False)
 
 
 def in_domain(item, domain):
