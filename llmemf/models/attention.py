@@ -109,7 +109,7 @@ class AttentionBlock(nn.Module):
 class SequenceEncoder(nn.Module):
     """Causal self-attention over one left-padded sequence; the same for every modality and every sequence.
 
-    Positions count the real items from 1, so that more padding on the left changes nothing.
+    Positions count the real items, from the oldest or from the newest one, so that more padding on the left changes nothing.
     """
 
     def __init__(
@@ -122,11 +122,12 @@ class SequenceEncoder(nn.Module):
         dropout: float = 0.3,
         bare: bool = False,
         positions: bool = True,
+        from_newest: bool = False,
     ) -> None:
         super().__init__()
         if width % heads:
             raise ValueError(f"heads = {heads} must divide the width {width}")
-        self.dropout = dropout
+        self.dropout, self.from_newest = dropout, from_newest
         self.blocks = nn.ModuleList([AttentionBlock(width, heads, dropout, bare=bare) for _ in range(layers)])
         self.positions = nn.Parameter(torch.empty(max_length, width).normal_(0, 0.02)) if positions else None
         self.norm = None if bare else nn.LayerNorm(width, eps=1e-8)
@@ -141,7 +142,8 @@ class SequenceEncoder(nn.Module):
         """
         x_BLD = x_BLD * math.sqrt(x_BLD.shape[2])
         if self.positions is not None:
-            index_BL = (real_BL.cumsum(1) - 1).clamp(0, self.max_length - 1)
+            passed_BL = real_BL.flip(1).cumsum(1).flip(1) if self.from_newest else real_BL.cumsum(1)
+            index_BL = (passed_BL - 1).clamp(0, self.max_length - 1)
             x_BLD = x_BLD + self.positions[index_BL]
         layout = Layout(real_BL)
         x_RD = layout.blank(dropout(layout.rows(x_BLD), self.dropout, self.training))

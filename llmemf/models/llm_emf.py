@@ -39,7 +39,7 @@ class LLMEMF(Recommender):
 
     @classmethod
     def needs(cls, config: LLMEMFConfig) -> frozenset[str]:
-        return frozenset(set(config.modalities) - {"id"})
+        return frozenset({*config.modalities, *(["text"] if config.text_weight else [])} - {"id"})
 
     @classmethod
     def default_space(cls) -> Mapping[str, Any]:

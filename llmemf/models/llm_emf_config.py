@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from llmemf.batches import VIEWS
-from llmemf.config import TrialConfig
+from llmemf.models.back_off import BackOffConfig
 from llmemf.models.content import Content
 from llmemf.models.item_table import Missing, Projection
 from llmemf.models.mixture import MixtureSettings, half_fits
@@ -28,7 +28,7 @@ LITERAL = {
 }
 
 
-class LLMEMFConfig(TrialConfig):
+class LLMEMFConfig(BackOffConfig):
     """Settings of LLM-EMF; each field that fills a gap of the paper names the gap."""
 
     preset: Literal["default", "literal"] = "default"
@@ -46,6 +46,11 @@ class LLMEMFConfig(TrialConfig):
     shuffled among them (drawn by `seed`)."""
     image_content: Content = "real"
     """The image features, likewise."""
+    id_trust: float = Field(0.0, ge=0)
+    """c of n / (n + c), by which the id weight of an item with n training interactions is multiplied before the weights are
+    renormalised: rarely seen items rely on their text and image. 0 leaves eq. 8 as it is."""
+    whiten: bool = False
+    """Decorrelate the frozen features and give every direction the same spread, over the items that have them."""
     alpha: float = Field(0.4, ge=0, le=1)
     """Weight of the id modality (eq. 8); the paper names no value."""
     beta: float = Field(0.3, ge=0, le=1)
@@ -78,6 +83,12 @@ class LLMEMFConfig(TrialConfig):
     """P^{X+Y}: over all items; the same, renormalised in the target's domain at scoring; or over the domain throughout."""
     loss_positions: Literal["all", "last", "last10"] = "all"
     """Which positions count in eq. 9."""
+    loss_average: Literal["none", "sequence"] = "none"
+    """Eq. 9's sum over positions, or its mean over those of a sequence whose targets share a softmax: long histories then
+    count as much as short ones."""
+    train_cross: bool = False
+    """Train the cross term of eq. 11 as well: the state of S^Y at its latest item before an X target predicts that target, and
+    the other way round, with weight lambda1. Without it the other domain's encoder meets no target of the domain it scores."""
     next_target: Literal["same", "merged"] = "same"
     """Target after an item of S^X: the next item of S^X, or the next of either domain (softmax over all items)."""
     layout: Literal["compact", "aligned"] = "compact"
@@ -90,6 +101,8 @@ class LLMEMFConfig(TrialConfig):
     """Attention heads; must divide every width."""
     positions: bool = True
     """Learned positions."""
+    position_origin: Literal["oldest", "newest"] = "oldest"
+    """Which item of a sequence has position 1."""
     share_encoders: Literal["none", "sequences", "modalities"] = "none"
     """Nine encoders; one per modality; or one per sequence (needs a projection to the id width)."""
     id_dim: int = Field(256, ge=1)
@@ -157,6 +170,15 @@ class LLMEMFConfig(TrialConfig):
             raise ValueError(
                 f"objective_precision = fp16 needs objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
                 "(scale_max, or scale_init where scale = fixed): set fp32"
+            )
+        if self.train_cross and (self.layout != "compact" or not {"x", "y"} <= set(self.sequences)):
+            raise ValueError(
+                f"train_cross needs layout = compact and both x and y among sequences, not {self.layout} and "
+                f"{list(self.sequences)}"
+            )
+        if self.train_cross and self.cross_softmax != "target_items":
+            raise ValueError(
+                f"train_cross trains the term as cross_softmax = target_items scores it, not {self.cross_softmax}"
             )
         self._check_terms()
         return self

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, DeviceSequences, SequenceView, TrialData
 from llmemf.errors import InputError
+from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.attention import SequenceEncoder
-from llmemf.models.content import with_content
+from llmemf.models.back_off import BackOff
+from llmemf.models.content import whitened, with_content
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
 from llmemf.models.mixture import MixtureHead, StepRows
@@ -44,7 +47,9 @@ class LLMEMFEncoders(nn.Module):
         self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
         self.sequences = [s for s in VIEWS if s in config.sequences]
         self.tables: dict[str, IdTable | FrozenTable] = {m: self._table(m, data) for m in self.modalities}
-        self.head = MixtureHead(self.tables, weights, config.mixture_settings())
+        counts = np.bincount(data.train.items, minlength=data.num_items) if config.id_trust else None
+        trust = None if counts is None else torch.from_numpy(counts / (counts + config.id_trust)).float()
+        self.head = MixtureHead(self.tables, weights, config.mixture_settings(), id_trust=trust)
         self.encoders = nn.ModuleDict()
         self.empty = nn.ParameterDict()
         for s in self.sequences:
@@ -54,13 +59,26 @@ class LLMEMFEncoders(nn.Module):
                 if config.empty_sequence == "learned" and s != "xy":
                     self.empty[f"{s}_{m}"] = nn.Parameter(torch.empty(self.tables[m].width).normal_(0, 0.02))
         self.loss_weights = config.loss_weights(first)
+        self.back_off = None
+        if config.backs_off():
+            self.back_off = BackOff(config, data, self._features("text", data) if config.text_weight else None)
         self.row_counts: dict[tuple[str, int], int] = {}
 
     def _table(self, modality: str, data: TrialData) -> IdTable | FrozenTable:
         config = self.config
         if modality == "id":
             return IdTable(self.num_items, config.id_dim, tied=config.tied_ids)
-        features = getattr(data, modality)
+        return FrozenTable(
+            self._features(modality, data),
+            self.num_x,
+            projection=config.item_projection,
+            width=config.projection_dim,
+            missing=config.missing,
+        )
+
+    def _features(self, modality: str, data: TrialData) -> FeatureMatrix:
+        """Frozen features as the configuration wants them."""
+        config, features = self.config, getattr(data, modality)
         if features is None:
             raise InputError(
                 f"modality {modality!r} is wanted but its features were not given: leave it out or add them"
@@ -69,9 +87,7 @@ class LLMEMFEncoders(nn.Module):
             raise InputError(f"no item has the modality {modality!r}: leave it out with --set modalities=...")
         content = {"text": config.text_content, "image": config.image_content}[modality]
         features = with_content(features, content, num_x=self.num_x, seed=config.seed)
-        return FrozenTable(
-            features, self.num_x, projection=config.item_projection, width=config.projection_dim, missing=config.missing
-        )
+        return whitened(features) if config.whiten else features
 
     def _encoder(self, width: int) -> SequenceEncoder:
         config = self.config
@@ -85,6 +101,7 @@ class LLMEMFEncoders(nn.Module):
             dropout=config.dropout,
             bare=config.encoder == "bare",
             positions=config.positions,
+            from_newest=config.position_origin == "newest",
         )
 
     def _encoder_key(self, sequence: str, modality: str) -> str:
@@ -126,7 +143,8 @@ class LLMEMFEncoders(nn.Module):
         """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
         views = {s: batch.views[s] for s in self.loss_weights}
         read = torch.cat([part.flatten() for v in views.values() for part in (v.items, v.next_same, v.next_merged)])
-        step = self.head.step_rows(read, {span for s in views for span in self._ranges(s)})
+        domains = [(0, self.num_x), (self.num_x, self.num_items)] if self.config.train_cross else []
+        step = self.head.step_rows(read, {*domains, *(span for s in views for span in self._ranges(s))})
         # One look-up for all sequences: each further one would be a further gradient of the table's size.
         embedded = step.embed(torch.cat([view.items.flatten() for view in views.values()]))
         sizes = [view.items.numel() for view in views.values()]
@@ -139,7 +157,26 @@ class LLMEMFEncoders(nn.Module):
             weight * self._sequence_loss(views[s], s, step, states[s]) / len(batch)
             for s, weight in self.loss_weights.items()
         ]
+        if self.config.train_cross and self.config.lambda1:
+            crosses = [self._cross_loss(batch, domain, step, states) for domain in (0, 1)]
+            terms += [self.config.lambda1 * loss / len(batch) for loss in crosses]
         return torch.stack(terms).sum()
+
+    def _cross_loss(self, batch: Batch, domain: int, step: StepRows, states: Mapping[str, Sequence[Tensor]]) -> Tensor:
+        """Sum of -log P^Y(x) over the X targets x, given the latest item of S^Y before each; for `domain` 1 the roles swap."""
+        merged, other = batch.views["xy"], "yx"[domain]
+        low, high = (self.num_x, self.num_items) if domain else (0, self.num_x)
+        real = merged.items < self.num_items
+        passed = (real & ((merged.items < self.num_x) == bool(domain))).cumsum(1)
+        wanted = (merged.next_merged >= low) & (merged.next_merged < high) & (passed > 0)
+        row, column = wanted.nonzero(as_tuple=True)
+        # In S^Y, padded on the left, the item that was passed last stands so far from the end as there are items after it.
+        place = states[other][0].shape[1] - 1 - (passed[:, -1:] - passed)[row, column]
+        queries = [_at_least_single(state[row, place]) for state in states[other]]
+        weights = _per_sequence(row, len(merged.items)) if self.config.loss_average == "sequence" else None
+        targets = merged.next_merged[row, column]
+        with torch.autocast(targets.device.type, enabled=False):
+            return self.head.nll(queries, targets, low, high, step, merged.items, weights)
 
     def _over_all(self, sequence: str) -> bool:
         """Whether the softmax of a sequence's loss runs over the items of both domains."""
@@ -189,6 +226,11 @@ class LLMEMFEncoders(nn.Module):
                 queries = [torch.cat(pair) for pair in zip(queries, learned)]
                 if weights is not None and start_weights is not None:
                     weights = torch.cat([weights, start_weights])
+            if self.config.loss_average == "sequence":
+                sequence_of = places // following.shape[1]
+                if self._learns_empty(sequence):
+                    sequence_of = torch.cat([sequence_of, starts])
+                weights = _per_sequence(sequence_of, len(following), weights)
             if weights is not None:  # a row without weight may have any target of the range
                 targets = torch.where(weights > 0, targets, low)
             with torch.autocast(targets.device.type, enabled=False):
@@ -229,6 +271,8 @@ class LLMEMFEncoders(nn.Module):
             for s, weight in weights.items():
                 factor = (~missing[s][part]).to(score.dtype) * weight
                 self._add_probability(score[part], [q[part] for q in queries[s]], s, domain, wanted, factor)
+        if self.back_off is not None:
+            self.back_off.add_to(score, batch, domain)
         return score.log_()
 
     def _add_probability(
@@ -248,6 +292,19 @@ class LLMEMFEncoders(nn.Module):
         else:
             over_all = config.merged_softmax == "all_items"
             self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
+
+
+def _per_sequence(row: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
+    """(R,) weights that add up to 1 over the rows of each sequence.
+
+    Args:
+        row: (R,) sequence of every row.
+        count: sequences.
+        weights: (R,) 0 for rows that only fill up; None where all count.
+    """
+    counted = torch.ones(len(row), device=row.device) if weights is None else weights
+    total = counted.new_zeros(count).index_add(0, row, counted)
+    return counted / total.clamp(min=1)[row]
 
 
 def _at_least_single(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from math import erf
 import numpy as np
 from tiny import NUM_ITEMS, NUM_X
 
-from llmemf.models.content import with_content
+from llmemf.models.content import whitened, with_content
 
 
 def layer_norm(x, p, name):
@@ -49,7 +49,7 @@ class Reference:
     """Losses and scores of a model with one tower, from its parameters and its data."""
 
     def __init__(self, model, data):
-        self.config = model.config
+        self.config, self.data = model.config, data
         self.p = {
             name.removeprefix("towers.0."): tensor.detach().double().numpy()
             for name, tensor in model.state_dict().items()
@@ -73,13 +73,19 @@ class Reference:
                 self.outputs.append(rows)
                 self.has.append(has)
         self.has = np.stack(self.has, 1)
-        present = self.weights * self.has
+        weights = np.tile(self.weights, (NUM_ITEMS, 1))
+        if self.config.id_trust:
+            seen = np.bincount(data.train.items, minlength=NUM_ITEMS)
+            trust = np.maximum(seen / (seen + self.config.id_trust), 1e-6)
+            weights[:, self.modalities.index("id")] *= trust
+        present = weights * self.has
         self.item_weights = present / np.maximum(present.sum(1, keepdims=True), 1e-300)
 
     def _features(self, data, modality):
         """What `tests/llmemf/test_content.py` checks by itself is taken as it is."""
         content = getattr(self.config, f"{modality}_content")
-        return with_content(getattr(data, modality), content, num_x=data.num_x, seed=self.config.seed)
+        features = with_content(getattr(data, modality), content, num_x=data.num_x, seed=self.config.seed)
+        return whitened(features) if self.config.whiten else features
 
     def _frozen(self, features, name):
         rows, has = unit(features.rows.astype(np.float64)), features.has.copy()
@@ -108,7 +114,8 @@ class Reference:
             name, bare = f"encoders.{key}", self.config.encoder == "bare"
             x = self.inputs[m][items] * np.sqrt(self.inputs[m].shape[1])
             if self.config.positions:
-                x = x + self.p[f"{name}.positions"][: len(items)]
+                positions = self.p[f"{name}.positions"][: len(items)]
+                x = x + (positions if self.config.position_origin == "oldest" else positions[::-1])
             for layer in range(self.config.encoder_layers):
                 x = attention_block(x, self.p, f"{name}.blocks.{layer}", self.config.heads, bare)
             found.append(x if bare else layer_norm(x, self.p, f"{name}.norm"))
@@ -136,7 +143,25 @@ class Reference:
         for sequence in sequences:
             for s in config.sequences:
                 total += weight[s] * self.sequence_loss(list(sequence), s)
+            if config.train_cross:
+                total += config.lambda1 * sum(self.cross_loss(list(sequence), domain) for domain in (0, 1))
         return total / len(sequences)
+
+    def cross_loss(self, sequence, domain):
+        """Every item of a domain from the items of the other one before it."""
+        low, high, losses = NUM_X * domain, (NUM_X, NUM_ITEMS)[domain], []
+        for t, target in enumerate(sequence):
+            seen = [item for item in sequence[:t] if not low <= item < high]
+            if low <= target < high and seen:
+                # The positions of a training sequence are those of all its inputs.
+                inputs = [item for item in sequence[:-1] if not low <= item < high]
+                vectors = [state[len(seen) - 1] for state in self.states(inputs, "yx"[domain])]
+                probability = self.probability(vectors, low, high)[target]
+                losses.append(-np.log(probability) if probability > 0 else 0.0)
+        return self.averaged(losses)
+
+    def averaged(self, losses):
+        return sum(losses) / (max(1, len(losses)) if self.config.loss_average == "sequence" else 1)
 
     def sequence_loss(self, sequence, s):
         config, losses = self.config, []
@@ -144,12 +169,12 @@ class Reference:
         where = [t for t, item in enumerate(sequence[:-1]) if member(item)]
         if not where:
             return 0.0
-        first = 0.0
+        first, ranges = [], []
         if config.empty_sequence == "learned" and s != "xy":
             learned = [self.p[f"empty.{s}_{modality}"] for modality in self.modalities]
             over_all = config.next_target == "merged"
             low, high = (0, NUM_ITEMS) if over_all else (0, NUM_X) if s == "x" else (NUM_X, NUM_ITEMS)
-            first = -np.log(self.probability(learned, low, high)[sequence[where[0]]])
+            first = [-np.log(self.probability(learned, low, high)[sequence[where[0]]])]
         states = self.states([sequence[t] for t in where], s)
         merged = s == "xy" or config.next_target == "merged"
         for column, t in enumerate(where):
@@ -161,8 +186,42 @@ class Reference:
             low, high = (0, NUM_ITEMS) if over_all else own
             probability = self.probability([state[column] for state in states], low, high)[later[0]]
             losses.append(-np.log(probability) if probability > 0 else 0.0)
+            ranges.append((low, high))
         count = {"all": len(losses), "last": 1, "last10": 10}[config.loss_positions]
-        return float(sum(losses[-count:])) + first
+        losses, ranges = losses[-count:], ranges[-count:]
+        parts = [[loss for loss, own in zip(losses, ranges) if own == span] for span in dict.fromkeys(ranges)]
+        if first:
+            parts = [first + parts[0], *parts[1:]] if parts else [first]
+        return float(sum(self.averaged(part) for part in parts))
+
+    def back_off(self, history, low, high):
+        """(n,) what popularity, transitions and likeness of texts add."""
+        config, items = self.config, range(low, high)
+        seen = np.array([np.sum(self.data.train.items == item) for item in items])
+        found = config.popularity_weight * seen / seen.sum()
+        if config.transition_weight:
+            follows = np.zeros(high - low)
+            for age, item in enumerate(reversed(history[-config.max_length :][-3:])):
+                shares = np.zeros(high - low)
+                for index in range(len(self.data.train)):
+                    row = self.data.train.row(index).tolist()
+                    for t, one in enumerate(row):
+                        for ahead, after in enumerate(row[t + 1 : t + 4], start=1):
+                            if one == item and low <= after < high:
+                                shares[after - low] += 1 / ahead
+                follows += 0.5**age * shares / max(shares.sum(), 1e-300)
+            found = found + config.transition_weight * follows / max(follows.sum(), 1e-300)
+        if config.text_weight:
+            features = self._features(self.data, "text")
+            rows, has = unit(features.rows.astype(np.float64)), features.has
+            like = np.zeros(high - low)
+            for age, item in enumerate(reversed(history[-config.max_length :][-config.text_items :])):
+                if has[item]:
+                    like += config.text_decay**age * np.exp(config.text_scale * rows[low:high] @ rows[item])
+            like *= has[low:high]
+            like /= max(like.sum(), 1e-300)
+            found = found + config.text_weight * like / (1 + seen / config.text_trust)
+        return found
 
     def score(self, history, domain):
         """(n,) log of eq. 11 for the items of a domain; -inf where nothing gives a probability."""
@@ -196,5 +255,6 @@ class Reference:
             if s == "xy" and config.merged_softmax == "renormalise":
                 probability = probability / probability[low:high].sum()
             total += weight[s] * probability
+        total[low:high] += self.back_off(history, low, high)
         with np.errstate(divide="ignore"):
             return np.log(total[low:high])
