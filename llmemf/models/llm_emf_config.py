@@ -81,6 +81,9 @@ class LLMEMFConfig(BackOffConfig):
     """P^Y(x) for x in X, undefined in eq. 11: softmax over the target's domain, over all items, or no such term."""
     merged_softmax: Literal["all_items", "renormalise", "target_items"] = "all_items"
     """P^{X+Y}: over all items; the same, renormalised in the target's domain at scoring; or over the domain throughout."""
+    fusion: Literal["probabilities", "states"] = "probabilities"
+    """What the sequences add for a target: probabilities (eq. 11), or, as ABXI has it, the states of S^{X+Y} and of the target
+    domain's own sequence before one softmax over that domain, in loss and score; lambda2 then has no effect."""
     loss_positions: Literal["all", "last", "last10"] = "all"
     """Which positions count in eq. 9."""
     loss_average: Literal["none", "sequence"] = "none"
@@ -171,6 +174,14 @@ class LLMEMFConfig(BackOffConfig):
                 f"objective_precision = fp16 needs objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
                 "(scale_max, or scale_init where scale = fixed): set fp32"
             )
+        if self.fusion == "states":
+            needed = {"layout": "compact", "loss_positions": "all", "next_target": "same", "empty_sequence": "drop"}
+            other = [f"{key} = {value}" for key, value in needed.items() if getattr(self, key) != value]
+            other += ["all three sequences"] * (set(self.sequences) != set(VIEWS)) + [
+                "train_cross = false"
+            ] * self.train_cross
+            if other:
+                raise ValueError(f"fusion = states needs {', '.join(other)}")
         if self.train_cross and (self.layout != "compact" or not {"x", "y"} <= set(self.sequences)):
             raise ValueError(
                 f"train_cross needs layout = compact and both x and y among sequences, not {self.layout} and "

@@ -141,9 +141,10 @@ class LLMEMFEncoders(nn.Module):
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Weighted sum of the three sequences' losses (eqs. 9, 10)."""
-        views = {s: batch.views[s] for s in self.loss_weights}
+        summed = self.config.fusion == "states"
+        views = {s: batch.views[s] for s in (VIEWS if summed else self.loss_weights)}
         read = torch.cat([part.flatten() for v in views.values() for part in (v.items, v.next_same, v.next_merged)])
-        domains = [(0, self.num_x), (self.num_x, self.num_items)] if self.config.train_cross else []
+        domains = [(0, self.num_x), (self.num_x, self.num_items)] if summed or self.config.train_cross else []
         step = self.head.step_rows(read, {*domains, *(span for s in views for span in self._ranges(s))})
         # One look-up for all sequences: each further one would be a further gradient of the table's size.
         embedded = step.embed(torch.cat([view.items.flatten() for view in views.values()]))
@@ -153,30 +154,44 @@ class LLMEMFEncoders(nn.Module):
             for (s, view), own in zip(views.items(), zip(*(vectors.split(sizes) for vectors in embedded)))
         }
         states = self._states_of(views, inputs)
+        if summed:
+            weights = [self.loss_weights.get(name, 0.0) for name in "xy"]
+            losses = [self._loss_after(batch, domain, step, states) for domain in (0, 1)]
+            return torch.stack([w * loss / len(batch) for w, loss in zip(weights, losses)]).sum()
         terms = [
             weight * self._sequence_loss(views[s], s, step, states[s]) / len(batch)
             for s, weight in self.loss_weights.items()
         ]
         if self.config.train_cross and self.config.lambda1:
-            crosses = [self._cross_loss(batch, domain, step, states) for domain in (0, 1)]
+            crosses = [self._loss_after(batch, domain, step, states) for domain in (0, 1)]
             terms += [self.config.lambda1 * loss / len(batch) for loss in crosses]
         return torch.stack(terms).sum()
 
-    def _cross_loss(self, batch: Batch, domain: int, step: StepRows, states: Mapping[str, Sequence[Tensor]]) -> Tensor:
-        """Sum of -log P^Y(x) over the X targets x, given the latest item of S^Y before each; for `domain` 1 the roles swap."""
-        merged, other = batch.views["xy"], "yx"[domain]
+    def _loss_after(self, batch: Batch, domain: int, step: StepRows, states: Mapping[str, Sequence[Tensor]]) -> Tensor:
+        """Sum of -log P(i) over the targets i of a domain, the softmax running over that domain.
+
+        With `fusion: states` the query is the state of S^{X+Y} before i plus that of the domain's own latest item before it;
+        otherwise (`train_cross`) it is the state of the other domain's latest item, and targets without one are left out.
+        """
+        summed, merged = self.config.fusion == "states", batch.views["xy"]
+        name = "xy"[domain] if summed else "yx"[domain]
         low, high = (self.num_x, self.num_items) if domain else (0, self.num_x)
         real = merged.items < self.num_items
-        passed = (real & ((merged.items < self.num_x) == bool(domain))).cumsum(1)
-        wanted = (merged.next_merged >= low) & (merged.next_merged < high) & (passed > 0)
-        row, column = wanted.nonzero(as_tuple=True)
-        # In S^Y, padded on the left, the item that was passed last stands so far from the end as there are items after it.
-        place = states[other][0].shape[1] - 1 - (passed[:, -1:] - passed)[row, column]
-        queries = [_at_least_single(state[row, place]) for state in states[other]]
+        passed = (real & ((merged.items < self.num_x) == (name == "x"))).cumsum(1)
+        wanted = (merged.next_merged >= low) & (merged.next_merged < high)
+        row, column = (wanted if summed else wanted & (passed > 0)).nonzero(as_tuple=True)
+        # In the domain's view, padded on the left, the latest item stands so far from the end as items come after it.
+        place = states[name][0].shape[1] - 1 - (passed[:, -1:] - passed)[row, column]
+        queries = [state[row, place.clamp(min=0)] for state in states[name]]
+        if summed:
+            exists = (passed > 0)[row, column].unsqueeze(1)
+            queries = [whole[row, column] + own * exists for whole, own in zip(states["xy"], queries)]
         weights = _per_sequence(row, len(merged.items)) if self.config.loss_average == "sequence" else None
         targets = merged.next_merged[row, column]
         with torch.autocast(targets.device.type, enabled=False):
-            return self.head.nll(queries, targets, low, high, step, merged.items, weights)
+            return self.head.nll(
+                [_at_least_single(q) for q in queries], targets, low, high, step, merged.items, weights
+            )
 
     def _over_all(self, sequence: str) -> bool:
         """Whether the softmax of a sequence's loss runs over the items of both domains."""
@@ -246,7 +261,9 @@ class LLMEMFEncoders(nn.Module):
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) log P (eq. 11) of every item of the domain, given the histories of the batch."""
         wanted = slice(self.num_x, self.num_items) if domain else slice(0, self.num_x)
-        weights = self.config.score_weights(domain)
+        own = "xy"[domain]
+        summed = self.config.fusion == "states"
+        weights = {own: 1.0, "xy": 1.0} if summed else self.config.score_weights(domain)
         queries, missing, rows = {}, {}, self.head.scoring_rows()
         views = {s: batch.views[s] for s in weights}
         tables = [self.tables[m] for m in self.modalities]
@@ -263,6 +280,10 @@ class LLMEMFEncoders(nn.Module):
                 missing[s] = torch.zeros_like(empty)
                 learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
                 queries[s] = [torch.where(empty[:, None], e, q) for e, q in zip(learned, queries[s])]
+        if summed:
+            present = ~missing[own].unsqueeze(1)
+            queries = {own: [whole + q * present for whole, q in zip(queries["xy"], queries[own])]}
+            weights, missing = {own: 1.0}, {own: missing["xy"]}
         elements = SCORE_ELEMENTS if empty.device.type == "cpu" else GPU_SCORE_ELEMENTS
         step = max(SCORE_ROWS, elements // self.num_items)
         score = torch.zeros(len(batch), wanted.stop - wanted.start, dtype=self.head.scoring_type(), device=empty.device)

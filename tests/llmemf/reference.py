@@ -141,6 +141,9 @@ class Reference:
         config, total = self.config, 0.0
         weight = {"x": 1.0, "y": 1.0 if config.loss_roles == "symmetric" else config.lambda1, "xy": config.lambda2}
         for sequence in sequences:
+            if config.fusion == "states":
+                total += sum(weight["xy"[d]] * self.summed_loss(list(sequence), d) for d in (0, 1))
+                continue
             for s in config.sequences:
                 total += weight[s] * self.sequence_loss(list(sequence), s)
             if config.train_cross:
@@ -156,6 +159,24 @@ class Reference:
                 # The positions of a training sequence are those of all its inputs.
                 inputs = [item for item in sequence[:-1] if not low <= item < high]
                 vectors = [state[len(seen) - 1] for state in self.states(inputs, "yx"[domain])]
+                probability = self.probability(vectors, low, high)[target]
+                losses.append(-np.log(probability) if probability > 0 else 0.0)
+        return self.averaged(losses)
+
+    def summed_states(self, items, inputs, domain):
+        """Of each modality the last merged state plus that of the latest item of a domain, within a sequence of inputs."""
+        merged = [state[len(items) - 1] for state in self.states(inputs, "xy")]
+        own = [item for item in inputs if (item >= NUM_X) == bool(domain)]
+        count = sum((item >= NUM_X) == bool(domain) for item in items)
+        if not count:
+            return merged
+        return [m + state[count - 1] for m, state in zip(merged, self.states(own, "xy"[domain]))]
+
+    def summed_loss(self, sequence, domain):
+        low, high, losses = NUM_X * domain, (NUM_X, NUM_ITEMS)[domain], []
+        for t, target in enumerate(sequence):
+            if t and low <= target < high:
+                vectors = self.summed_states(sequence[:t], sequence[:-1], domain)
                 probability = self.probability(vectors, low, high)[target]
                 losses.append(-np.log(probability) if probability > 0 else 0.0)
         return self.averaged(losses)
@@ -236,7 +257,14 @@ class Reference:
         if config.cross_softmax == "drop":
             weight[other] = 0.0
         total = np.zeros(NUM_ITEMS)
-        for s in config.sequences:
+        if config.fusion == "states":
+            recent = history[-config.max_length :]
+            own = [item for item in history if (item >= NUM_X) == bool(domain)][-config.max_length :]
+            vectors = [state[-1] for state in self.states(recent, "xy")]
+            if own:
+                vectors = [m + state[-1] for m, state in zip(vectors, self.states(own, "xy"[domain]))]
+            total += self.probability(vectors, low, high)
+        for s in config.sequences if config.fusion == "probabilities" else ():
             if weight[s] == 0:
                 continue
             items = [i for i in history if s == "xy" or (i >= NUM_X) == (s == "y")][-config.max_length :]

@@ -90,6 +90,8 @@ OPTIONS = [
     {"loss_average": "sequence", "merged_softmax": "target_items", "train_cross": True},
     {"loss_average": "sequence", "empty_sequence": "learned"},
     {"train_cross": True},
+    {"fusion": "states"},
+    {"fusion": "states", "loss_roles": "symmetric", "loss_average": "sequence", "position_origin": "newest"},
     {"id_trust": 2.0},
     {"id_trust": 0.5, "mixture": "logit"},
     {"whiten": True},
