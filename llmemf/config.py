@@ -26,7 +26,7 @@ class TrialConfig(BaseModel):
 
     model: str = "llm_emf"
     """The system, a name from `llmemf.models.MODELS`."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of initialisation, shuffling, dropout and sampled negatives."""
     epochs: int = Field(100, ge=1)
     """Epochs at most."""

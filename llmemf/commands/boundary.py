@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -16,8 +18,10 @@ from llmemf.errors import InputError, StorageError
 
 
 class App(typer.Typer):
-    """An application or a part of one, whose commands read `~` in a path as the user's home: `--data-root=~/data`, or a
-    value of the environment, reaches them as it stands.
+    """An application or a part of one; all its commands understand and refuse the same values.
+
+    `~` in a path is the user's home (`--data-root=~/data`, or a value of the environment, reaches them as it stands). Numbers are
+    finite.
     """
 
     def command(  # type: ignore[override]  # all settings are handed on
@@ -35,6 +39,9 @@ class App(typer.Typer):
 def _with_home(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def run(**values: Any) -> Any:
+        for name, value in values.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise InputError(f"--{name.replace('_', '-')} {value}: a number is expected")
         return command(**{name: _at_home(value) for name, value in values.items()})
 
     return run
@@ -60,8 +67,16 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     try:
         app(args=None if arguments is None else list(arguments), prog_name=name)
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        _refuse(f"{error.strerror}: {error.filename}")
+
+
+def _refuse(problem: str) -> NoReturn:
+    print(f"error: {' '.join(problem.split())}", file=sys.stderr)
+    sys.exit(2)
 
 
 class Output(io.TextIOWrapper):

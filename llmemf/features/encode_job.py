@@ -22,6 +22,7 @@ from llmemf.features.clip import PADDING_MULTIPLE, Clip
 from llmemf.features.item_sources import Source
 from llmemf.features.matrix import CLIP, FeatureMatrix
 from llmemf.features.shards import ShardStore, contents_hash
+from llmemf.scenarios.names import check_name
 from llmemf.scenarios.scenario import Scenario
 
 SHARD_SIZE = 2048
@@ -167,6 +168,8 @@ def encoder_name(model: str, source: Source, encoder: str | None = None) -> str:
     """`clip-ViT-B-32` for images, `clip-ViT-B-32-title+llm` for text: sources stay apart and lie side by side."""
     if encoder is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", encoder):
         raise InputError(f"--encoder {encoder!r}: use letters, digits, - and _")
+    if encoder is not None:
+        check_name(encoder, "--encoder")
     if encoder in ("auto", "offline"):
         raise InputError(f"--encoder {encoder}: the name is taken; choose another one")
     if model.startswith("local-dir:"):

@@ -10,6 +10,7 @@ import numpy as np
 from llmemf.errors import InputError
 from llmemf.features.matrix import BLOCK, KINDS, FeatureMatrix
 from llmemf.io import file_hash, read_array
+from llmemf.scenarios.names import check_name
 from llmemf.scenarios.scenario import Scenario
 
 RESERVED = ("auto", "offline")
@@ -72,6 +73,7 @@ def check_encoder(name: str) -> None:
             f"encoder name {name!r}: use letters, digits, - and _, and none of {', '.join(RESERVED)} "
             "(it names a folder and stands beside every result)"
         )
+    check_name(name, "encoder name")
 
 
 def load_npy(path: str | Path) -> np.ndarray:

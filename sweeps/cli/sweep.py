@@ -9,6 +9,7 @@ python sweeps/grid.py --extend 20 --set lr=1e-5,1e-4,1e-3        20 further tria
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,25 @@ from llmemf import text_format
 from llmemf.errors import InputError
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole
+
+LARGEST_GRID = 1000
+"""Points of a grid that are run without a question."""
+
+
+def _confirm_grid(points: int) -> None:
+    """Ask whether a large grid is meant.
+
+    Raises:
+        InputError: nobody is there to answer.
+        typer.Abort: it is not meant.
+    """
+    if points <= LARGEST_GRID:
+        return
+    if not sys.stdin.isatty():
+        raise InputError(
+            f"--search grid has {points:,} points here: give --yes to run them all, or fewer with --trials, or --search optuna"
+        )
+    typer.confirm(f"The grid has {points:,} points. Run them all?", abort=True)
 
 
 def sweep(
@@ -56,6 +76,9 @@ def sweep(
         int | None, typer.Option(min=1, help="Trials that keep their weights, the best.  [default: 5]")
     ] = None,
     fresh_workers: options.FreshWorkers = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help=f"Run a whole grid of more than {LARGEST_GRID:,} points without asking.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Time a few real steps; tell hours, GPU-hours, memory and disk.")
@@ -133,4 +156,6 @@ def sweep(
 
             print_dry_run(plan, load_data(plan) if is_prepared(plan) else None, parallel, console)
         return
+    if plan.record.search == "grid" and trials is None and not plan.resumed and not yes:
+        _confirm_grid(plan.trials)
     raise typer.Exit(run_sweep(plan, console, time_budget=budget).exit_code)

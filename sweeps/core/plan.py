@@ -14,6 +14,7 @@ from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
+from llmemf.scenarios.names import check_name
 from sweeps.cluster.resources import default_gpus
 from sweeps.core.settings import (
     IMMUTABLE_SETTINGS,
@@ -188,8 +189,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     settings.space = merged_space(settings.space, overrides)
     stamp = now or datetime.datetime.now()
     name = options.name or f"{used}-{stamp:%Y%m%d-%H%M%S}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise InputError(f"--name {name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit")
+    check_name(name, "--name")
     record = SweepRecord(
         **settings.model_dump(),
         name=name,

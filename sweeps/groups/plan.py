@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, parse_assignment, unknown_keys
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
+from llmemf.scenarios.names import check_name
 from sweeps.cluster.resources import default_gpus
 from sweeps.core.plan import Options, Plan, build_plan, plan_resume
 from sweeps.core.settings import SAMPLE, SHARED_SETTINGS, as_values, load_settings, scenario_files
@@ -146,10 +146,7 @@ def check_new(group: Group) -> None:
     Raises:
         InputError: the name is no good, or taken.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", group.name):
-        raise InputError(
-            f"--name {group.name!r}: letters, digits, '.', '_' and '-' only, starting with a letter or digit"
-        )
+    check_name(group.name, "--name")
     if (group.folder / f"{group.kind}.yaml").exists():
         raise InputError(
             f"{_a(group.kind)} named {group.name!r} exists in {group.storage}: give --resume to continue it, or another "

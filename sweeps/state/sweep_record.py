@@ -30,7 +30,7 @@ GROUPS = {"comparisons": "comparison", "ablations": "ablation", "reruns": "rerun
 class SweepSettings(BaseModel):
     """The settings of a sweep: those of a scenario file, with the options of the command line in place of some."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     model: str = "llm_emf"
     """The system, see `llmemf.models.MODELS`."""
@@ -46,7 +46,7 @@ class SweepSettings(BaseModel):
     """ASHA: epochs before a trial can be stopped."""
     reduction_factor: float = Field(3, gt=1)
     """ASHA: one of so many trials passes each rung; the next rung has so many times the epochs."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**32)
     """Seed of grid order, sampler and trials."""
     fixed: dict[str, Any] = {}
     """Settings of every trial, where they differ from the model's defaults."""

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
 
@@ -17,16 +18,24 @@ def absolute_uri(uri: str | None, storage: Path) -> str:
     """The tracking URI with an absolute path: trials and `mlflow ui` run in other folders.
 
     Raises:
-        InputError: MLflow's old file store, which it no longer writes.
+        InputError: MLflow's old file store, which it no longer writes, or a server without a host or with an impossible port.
     """
     if uri is None:
         return f"{SQLITE}{storage / 'mlflow.db'}"
     if uri.startswith(SQLITE) and not uri.startswith("sqlite:////"):
-        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).resolve()}"
+        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).expanduser().resolve()}"
     if "://" not in uri or uri.startswith("file:"):
         raise InputError(
             f"--tracking-uri {uri}: MLflow no longer writes folders; give sqlite:///FILE.db or http://HOST:PORT"
         )
+    if uri.startswith(("http://", "https://")):
+        try:
+            parts = urlsplit(uri)
+            usable = parts.hostname is not None and parts.port != 0
+        except ValueError:  # a port above 65535, or brackets without an address
+            usable = False
+        if not usable:
+            raise InputError(f"--tracking-uri {uri}: an address like http://HOST:5000 is expected")
     return uri
 
 

@@ -47,6 +47,31 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(capsys):
     assert left.value.code == 2 and capsys.readouterr().err == "error: first second\n"
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_numbers_are_finite(value):
+    app = App()
+
+    @app.command()
+    def show(max_days: float = 1.0) -> None:
+        typer.echo(str(max_days))
+
+    with pytest.raises(InputError, match=f"--max-days {value}"):
+        CliRunner().invoke(app, ["--max-days", value], catch_exceptions=False)
+
+
+def test_a_name_that_no_file_system_takes_is_one_line(capsys):
+    app = App()
+
+    @app.command()
+    def show(folder: Path) -> None:
+        folder.stat()
+
+    with pytest.raises(SystemExit) as left:
+        run_app(app, "show", ["a" * 300])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and "too long" in error and error.count("\n") == 1
+
+
 def test_text_that_the_encoding_lacks_is_escaped(tmp_path):
     with (tmp_path / "out").open("w", encoding="ascii") as stream:
         output = Output(stream)

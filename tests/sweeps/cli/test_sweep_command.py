@@ -84,6 +84,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
         (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
         (["--scenario", "sample", "--stack", "4"], "error: --stack was removed: leave it out"),
         (["--scenario", "sample", "--set", "cuda_graphs=true"], "error: --set: cuda_graphs was removed: leave it out"),
+        (["--scenario", "movie_book", "--search", "grid"], "error: --search grid has 6,336 points here: give --yes"),
+        (["--scenario", "sample", "--name", "a" * 101], "error: --name 'aaaaaaaaaaaaaaaaaaaa'... has 101 characters"),
+        (["--scenario", "sample", "--cpus-per-trial", "nan"], "error: --cpus-per-trial nan: a number is expected"),
+        (["--scenario", "sample", "--seed", str(2**32)], "seed = 4294967296: Input should be less than 4294967296"),
+        (["--scenario", "sample", "--tracking-uri", "http://h:99999"], "error: --tracking-uri http://h:99999: an address"),
         (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h or 1h30m"),
     ],
 )  # fmt: skip
