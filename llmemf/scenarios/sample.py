@@ -6,7 +6,6 @@ about, and which signal lies where, is described in `sample_process`. The hidden
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import tempfile
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError
+from llmemf.io import bytes_hash
 from llmemf.scenarios.manifest import read_manifest
 from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.sample_covers import render_cover
@@ -95,10 +95,8 @@ def _sequences(windows: Windows, chosen: np.ndarray) -> Sequences:
 
 def _generator(seed: int) -> dict:
     """What decides the sample's content: version, seed, and a hash of the generator's own code and texts."""
-    digest = hashlib.sha256()
-    for name in GENERATOR_FILES:
-        digest.update((Path(__file__).parent / name).read_bytes())
-    return {"version": GENERATOR_VERSION, "seed": seed, "code": digest.hexdigest()[:16]}
+    code = bytes_hash(*((Path(__file__).parent / name).read_bytes() for name in GENERATOR_FILES))
+    return {"version": GENERATOR_VERSION, "seed": seed, "code": code[:16]}
 
 
 def prepare_sample(data_root: str | Path) -> Scenario:

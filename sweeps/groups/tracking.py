@@ -88,11 +88,8 @@ class GroupTracking:
         return self.writer.close()
 
     def page(self) -> str:
-        """Where MLflow's pages show the runs, below the address of the server; "" if it is unknown."""
-        try:
-            return f"/#/experiments/{self.writer.experiment()}/runs?workflowType=machine_learning"
-        except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
-            return ""
+        """Where MLflow's pages show the runs, see `MlflowWriter.page`."""
+        return self.writer.page()
 
 
 def _now() -> int:

@@ -222,6 +222,13 @@ class MlflowWriter:
                 self._experiment = found.experiment_id
         return self._experiment
 
+    def page(self) -> str:
+        """Where MLflow's pages show the experiment, below the address of the server; "" if it is unknown."""
+        try:
+            return f"/#/experiments/{self.experiment()}/runs?workflowType=machine_learning"
+        except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
+            return ""
+
     def deliver(self, write: Operation) -> None:
         """Carry out one write.
 

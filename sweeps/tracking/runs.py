@@ -171,11 +171,8 @@ class Tracking:
         return self.writer.close()
 
     def page(self) -> str:
-        """Where MLflow's pages show the sweep's experiment, below the address of the server; "" if it is unknown."""
-        try:
-            return f"/#/experiments/{self.writer.experiment()}/runs?workflowType=machine_learning"
-        except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
-            return ""
+        """Where MLflow's pages show the sweep, see `MlflowWriter.page`."""
+        return self.writer.page()
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:

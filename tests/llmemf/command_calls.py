@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from typer.testing import CliRunner
 
@@ -22,3 +25,8 @@ def refuse(capsys, *arguments):
     error = capsys.readouterr().err
     assert left.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
     return error
+
+
+def below(*words) -> tuple[Callable, Callable]:
+    """`call` and `refuse` of the commands that begin with these words."""
+    return partial(call, *words), lambda capsys, *arguments: refuse(capsys, *words, *arguments)

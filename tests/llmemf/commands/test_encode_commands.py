@@ -43,12 +43,7 @@ def root(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def call(*arguments, **more):
-    return command_calls.call("features", *arguments, **more)
-
-
-def refuse(capsys, *arguments):
-    return command_calls.refuse(capsys, "features", *arguments)
+call, refuse = command_calls.below("features")
 
 
 def folders(root):

@@ -20,12 +20,7 @@ def root(tiny_scenario, tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-def call(*arguments, **more):
-    return command_calls.call("features", *arguments, **more)
-
-
-def refuse(capsys, *arguments):
-    return command_calls.refuse(capsys, "features", *arguments)
+call, refuse = command_calls.below("features")
 
 
 def with_images(root):

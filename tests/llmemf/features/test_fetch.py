@@ -169,12 +169,7 @@ def fetch(scenario, settings=SETTINGS, **options):
     return asyncio.run(run.run()), run
 
 
-def call(*arguments, **more):
-    return command_calls.call("features", "images", *arguments, **more)
-
-
-def refuse(capsys, *arguments):
-    return command_calls.refuse(capsys, "features", "images", *arguments)
+call, refuse = command_calls.below("features", "images")
 
 
 ONE_PIXEL = picture("GIF", (1, 1))

@@ -51,12 +51,7 @@ def shop(tmp_path, monkeypatch):
     return write_scenario(tmp_path / "data")
 
 
-def call(*arguments, **more):
-    return command_calls.call("features", *arguments, **more)
-
-
-def refuse(capsys, *arguments):
-    return command_calls.refuse(capsys, "features", *arguments)
+call, refuse = command_calls.below("features")
 
 
 def profile_of(question):
