@@ -62,7 +62,7 @@ class TrialConfig(BaseModel):
     l2: float = Field(5e-5, ge=0)
     """L2 strength; see `l2_mode`."""
     l2_mode: Literal["adam", "adamw", "embedding_rows", "none"] = "adam"
-    """Where L2 acts: coupled weight decay (not on norms, biases, scales), AdamW, the id rows of the batch only, or nowhere."""
+    """What L2 is applied to: coupled weight decay (not on norms, biases, scales), AdamW, the id rows of the batch only, or nowhere."""
     dropout: float = Field(0.3, ge=0, lt=1)
     """Dropout of embeddings, attention weights and feed-forward layers."""
     clip_norm: float = Field(0.0, ge=0)

@@ -49,7 +49,7 @@ def seconds(text: str, where: str) -> float:
 
 
 def size(count: float) -> str:
-    """Bytes for the eye: `820 B`, `4.1 MB`, `2.3 GB` (powers of 1,000)."""
+    """Bytes as a short text: `820 B`, `4.1 MB`, `2.3 GB` (powers of 1,000)."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"

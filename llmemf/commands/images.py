@@ -43,7 +43,7 @@ def images(
     ] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
-    """Fetch the items' images by their addresses, or take them from a folder; run again to go on where it stopped."""
+    """Fetch the items' images by their addresses, or take them from a folder; run again to continue where it stopped."""
     from llmemf.commands.progress import ProgressLine
     from llmemf.features.fetch import FetchSettings, ImageFetch
     from llmemf.features.local_images import take_local_images

@@ -62,7 +62,7 @@ class ABXIConfig(BaselineConfig):
     dropout: float = Field(0.5, ge=0, lt=1)
     """Dropout of embeddings and of the output of every layer."""
     l2_mode: Literal["adam", "adamw", "embedding_rows", "none"] = "adamw"
-    """Where L2 acts: decoupled decay (AdamW), as in the source, and the other forms."""
+    """What L2 is applied to: decoupled decay (AdamW), as in the source, and the other forms."""
     l2: float = Field(2.0, ge=0)
     """Decoupled decay; a step multiplies weights by 1 - lr l2."""
     lr: float = Field(1e-3, gt=0)

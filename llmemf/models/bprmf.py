@@ -39,7 +39,7 @@ class BPRMFConfig(PairConfig):
     item_bias: bool = True
     """b_i (GRU4Rec's baselines; RecBole has none)."""
     pair_l2: float = Field(0.0, ge=0)
-    """lambda of the loss, on the vectors of each pair; beside `l2`, which acts on whole tables."""
+    """lambda of the loss, on the vectors of each pair; beside `l2`, which is applied to whole tables."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Dropout of p_u in training (0 in the sources)."""
 

@@ -73,7 +73,7 @@ class SRGNN(Recommender):
     def session_vectors(self, items_SL: Tensor) -> Tensor:
         """(S, D) vector of each session, a table padded with N on whichever side; zero for an empty session.
 
-        The source has no dropout; here that of the settings acts on the item vectors at the nodes.
+        The source has no dropout; here that of the settings is applied to the item vectors at the nodes.
         """
         graphs = session_graphs(items_SL, pad=self.num_items)
         nodes_VD = dropout(F.embedding(graphs.items, self.items), self.config.dropout, self.training)

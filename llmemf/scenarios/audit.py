@@ -5,7 +5,7 @@ A leak is one of four things, each checked for every validation and test case:
 * the held-out interaction is in a training sequence of the same user;
 * the held-out test interaction is in a validation sequence of the same user;
 * the target stands in its own model input;
-* a training sequence of the same user goes on after the target (as in the older pi-Net split of the published data).
+* a training sequence of the same user continues after the target (as in the older pi-Net split of the published data).
 
 People do take an item twice. So the first two count only what is not earlier than the target, and not in the case's
 own history, where it is a plain fact of the past; and the third counts only where no training sequence repeats an

@@ -32,7 +32,7 @@ def clean(
     delete_older_than: Annotated[
         str | None, typer.Option(metavar="TIME", help="Delete sweeps not touched for 30d, 12h, ...")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go; remove nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete whole sweeps without asking.")] = False,
 ) -> None:
     """Free disk space of sweeps; running sweeps are never touched."""

@@ -36,10 +36,10 @@ def export(
     trial: Annotated[
         str | None, typer.Option(metavar="tNN", help="A trial that kept its weights.  [default: the best]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder.  [default: STORAGE/models/SWEEP-TRIAL]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write.  [default: STORAGE/models/SWEEP-TRIAL]")] = None,
     no_register: Annotated[bool, typer.Option("--no-register", help="Only write the folder.")] = False,
     register_as: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Registered model.  [default: llmemf-SCENARIO]")
+        str | None, typer.Option(metavar="NAME", help="Name of the registered model.  [default: llmemf-SCENARIO]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that was exported before.")] = False,
     storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),

@@ -33,14 +33,17 @@ FreshWorkers = Annotated[
     ),
 ]
 TimeBudget = Annotated[
-    str | None, typer.Option(metavar="TIME", help="Stop in order after 90m, 2h or 1h30m; --resume continues.")
+    str | None,
+    typer.Option(metavar="TIME", help="Stop after 90m, 2h or 1h30m with everything saved; --resume continues."),
 ]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds of each row's configuration.  [default: 5]")]
-GroupName = Annotated[str | None, typer.Option("--name", help="Its name.  [default: SCENARIO-DATE-TIME]")]
+GroupName = Annotated[
+    str | None, typer.Option("--name", help="Name of the group of sweeps.  [default: SCENARIO-DATE-TIME]")
+]
 Storage = Annotated[Path, typer.Option(help="Folder for all that is written.")]
 FromSweep = Annotated[
     str | None,
-    typer.Option("--from", metavar="SWEEP", help="All rows have the configuration of its best trial; see the page."),
+    typer.Option("--from", metavar="SWEEP", help="Give all rows the configuration of this sweep's best trial."),
 ]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting of all rows. Repeatable.")
@@ -53,21 +56,22 @@ SystemAssignments = Annotated[
         help="Fix a setting of all systems that have it, or of one; a comma list replaces its grid. Repeatable.",
     ),
 ]
-Models = Annotated[str | None, typer.Option(metavar="A,B,...", help="The systems.  [default: all]")]
+Models = Annotated[str | None, typer.Option(metavar="A,B,...", help="Systems to compare.  [default: all]")]
 TrialsPerModel = Annotated[int | None, typer.Option(min=1, help="Trials of each search.  [default: 20]")]
 System = Annotated[str | None, typer.Option(help="The system.  [default: llm_emf, or that of --from]")]
 Rows = Annotated[
     str | None, typer.Option(metavar="A,B,...", help="The rows; the full model is always one.  [default: all]")
 ]
 Tune = Annotated[
-    int | None, typer.Option(min=1, help="Search every row with so many trials, instead of one configuration for all.")
+    int | None,
+    typer.Option(min=1, help="Search every row with this many trials, instead of one configuration for all."),
 ]
 Vary = Annotated[
     list[str] | None, typer.Option(metavar="KEY=A,B,...", help="One row per value; repeated, one per combination.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the one --name, or the newest (of the scenario).")]
-Continue = Annotated[bool, typer.Option("--continue", help="Start the one --name, or continue it where it exists.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the group --name, or the newest (of the scenario).")]
+Continue = Annotated[bool, typer.Option("--continue", help="Start the group --name, or continue it where it exists.")]
 
 
 def names(text: str | None) -> list[str] | None:

@@ -16,7 +16,10 @@ from sweeps.core.console import CommandConsole
 
 
 def report(
-    sweep: Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="Its name; the newest without one.")] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Argument(metavar="[SWEEP]", help="Name of the sweep.  [default: the newest]", show_default=False),
+    ] = None,
     breakdown: Annotated[
         bool, typer.Option("--breakdown/--no-breakdown", help="Rank the validation cases by the kept weights.")
     ] = True,
@@ -24,7 +27,7 @@ def report(
     storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
     data_root: Annotated[
         Path | None,
-        typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios; the sweep's without it."),
+        typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios.  [default: the sweep's]"),
     ] = None,
 ) -> None:
     """Write a sweep's report (HTML and Markdown) into its folder and to its run in MLflow."""

@@ -81,10 +81,10 @@ def sweep(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="Time a few real steps; tell hours, GPU-hours, memory and disk.")
+        bool, typer.Option("--estimate", help="Time a few real steps; print hours, GPU-hours, memory and disk space.")
     ] = False,
     gpu_price: Annotated[
-        float | None, typer.Option(min=0, help="Money per GPU-hour: --estimate tells what the sweep costs.")
+        float | None, typer.Option(min=0, help="Price of a GPU-hour: --estimate prints what the sweep costs.")
     ] = None,
     time_budget: options.TimeBudget = None,
     resume: Annotated[

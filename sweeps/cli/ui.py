@@ -21,8 +21,10 @@ from sweeps.core.console import CommandConsole
 
 
 def ui(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine; nobody else can reach it.")] = 5000,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the browser, too.")] = False,
+    port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port on this machine; other machines cannot reach it.")
+    ] = 5000,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     storage: Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")] = Path("mlruns"),
     tracking_uri: Annotated[
         str | None,

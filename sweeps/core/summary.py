@@ -154,9 +154,7 @@ def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], e
     """What a reader of numbers must know that were made from a scenario by features of these encoders (by kind)."""
     notes = []
     if evaluations > 1:
-        notes.append(
-            f"The test split was looked at {evaluations} times, once per extension that changed the best trial."
-        )
+        notes.append(f"The sweep was tested {evaluations} times, once for each extension that changed the best trial.")
     if scenario == "sample":
         notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
     if "sampled" in objectives:

@@ -22,15 +22,15 @@ class Chosen:
         sweep: what the sweep was started with.
         trial: the record of the trial.
         checkpoint: the folder of its weights.
-        metrics: logged numbers by split: `valid` of its best epoch, `test` where the sweep looked.
-        looks: how often the sweep was tested.
+        metrics: logged numbers by split: `valid` of its best epoch, `test` where the sweep tested.
+        tests: how often the sweep was tested.
     """
 
     sweep: SweepRecord
     trial: TrialRecord
     checkpoint: Path
     metrics: dict[str, dict[str, float]]
-    looks: int
+    tests: int
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Chosen:
             encoders: name of the encoder of each kind of features.
         """
         objectives = [str(self.config["objective"])] if "objective" in self.config else []
-        notes = caveats_of(self.sweep.scenario, objectives, encoders, self.looks if "test" in self.metrics else 0)
+        notes = caveats_of(self.sweep.scenario, objectives, encoders, self.tests if "test" in self.metrics else 0)
         if self.config["valid_cases"]:
             notes.append(f"Validation numbers are of a sample of {self.config['valid_cases']} cases.")
         if self.sweep.status != "completed":
@@ -100,9 +100,9 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
         if found not in ended:
             raise InputError(f"--trial {trial}: it is {found.outcome}; a trial that has ended well is needed")
     metrics = {"valid": dict(found.metrics)}
-    looked = [look["metrics"] for look in state.tests if look["trial"] == found.number]
-    if looked:
-        metrics["test"] = dict(looked[-1])
+    tested = [test["metrics"] for test in state.tests if test["trial"] == found.number]
+    if tested:
+        metrics["test"] = dict(tested[-1])
     return Chosen(record, found, _weights(folder, state, found), metrics, len(state.tests))
 
 

@@ -52,7 +52,7 @@ class Row(BaseModel):
     section: str = ""
     """The part of the table that it stands in."""
     varied: dict[str, Any] = {}
-    """The settings that make it this row, for the eye."""
+    """The settings that make it this row, as tables show them."""
     objective: float | None = None
     """Its objective in the sweep that it comes from."""
 

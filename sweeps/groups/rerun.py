@@ -53,8 +53,8 @@ def _warnings(table: Table) -> list[str]:
     others = [row for row in table.rows if OBJECTIVE in row.cells and row is not best]
     if table.winner != best.name:
         found.append(
-            f"{table.winner} was chosen and tested earlier; {best.name} leads now and is not tested: the test split has one "
-            "look."
+            f"{table.winner} was chosen and tested earlier; {best.name} leads now and is not tested: only one trial of a rerun "
+            "is."
         )
     spread = best.cells[OBJECTIVE]
     if others and spread.count < 2:

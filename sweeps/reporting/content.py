@@ -222,8 +222,8 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
         name, sign = ("Validation loss", -1) if history.monitors_loss else ("Validation MRR", 1)
         tiles.append((name, f"{sign * best.objective:.4f}", note))
     if "test/mrr" in test:
-        looks = len(history.tests)
-        note = "looked at once" if looks == 1 else f"looked at {looks} times"
+        times = len(history.tests)
+        note = "tested once" if times == 1 else f"tested {times} times"
         tiles.append(("Test MRR", f"{test['test/mrr']:.4f}", note))
     elif best is not None:
         tiles.append(("Test MRR", "-", "the sweep has not been tested"))

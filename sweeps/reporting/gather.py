@@ -76,7 +76,7 @@ def _state(record: SweepRecord, events: list[dict[str, Any]], now: float) -> tup
         return "running", f"its driver is on {last.get('host', 'another machine')}; the newest event is {ago} old"
     if _is_alive(last.get("pid")):
         return "running", f"the newest event is {ago} old"
-    return "interrupted", "its driver ended without a word; --resume continues it"
+    return "interrupted", "its driver was killed; --resume continues it"
 
 
 def _is_alive(pid: int | None) -> bool:

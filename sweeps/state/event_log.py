@@ -1,4 +1,4 @@
-"""The sweep's own log: what happened, one JSON object per line, on the disk before anything else acts on it.
+"""The sweep's own log: what happened, one JSON object per line, on the disk before anything else happens.
 
 The event log is the one truth of a sweep. Records, Optuna's study, ASHA's rungs and MLflow's runs all follow from it, so a
 driver that was killed at any moment leaves nothing that its successor would have to guess.

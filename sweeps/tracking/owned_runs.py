@@ -45,7 +45,7 @@ class RunOwner:
 
     @property
     def title(self) -> str:
-        """Tag `sweep` of its runs, for the eye; no sweep has a space in its name."""
+        """Tag `sweep` of its runs, for people who read them; no sweep has a space in its name."""
         return f"{self.group} {self.name}".strip()
 
     @property

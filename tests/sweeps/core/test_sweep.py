@@ -343,7 +343,7 @@ def test_a_completed_sweep_that_is_resumed_starts_no_ray_and_looks_at_the_test_s
         texts.append((folder / "leaderboard.md").read_text())
     assert evaluated.folders == [folder / "best"], "the event log knows what the one evaluation gave"
     assert SweepState(folder).tests == [{"trial": 2, "metrics": result.test}]
-    assert texts[0] == texts[1] == texts[2] and "looked at" not in texts[0]
+    assert texts[0] == texts[1] == texts[2] and "was tested" not in texts[0]
     client, runs = runs_of(uri, "s1")
     assert set(runs) == {PARENT, "t01", "t02", "t03"} and {run.info.status for run in runs.values()} == {"FINISHED"}
     for name in ("t01", "t02", "t03"):
@@ -373,8 +373,8 @@ def test_another_best_trial_is_another_look_and_it_is_told(database, no_ray):
         state.add(record, epoch_result(epoch, 0.9), stopped=False)
     result, text = run(plan_resume(Options(name="s1")), evaluate=evaluated)
     assert result.exit_code == 0 and len(evaluated.folders) == 2
-    assert "The test split was looked at 2 times" in text
-    assert "The test split was looked at 2 times" in (plan.record.folder / "leaderboard.md").read_text()
+    assert "The sweep was tested 2 times" in text
+    assert "The sweep was tested 2 times" in (plan.record.folder / "leaderboard.md").read_text()
     client, runs = runs_of(plan.record.tracking_uri, "s1")
     assert steps(client, runs[PARENT]) == [3, 4] and runs[PARENT].data.tags["test_looks"] == "2"
 

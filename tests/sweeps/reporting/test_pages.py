@@ -135,7 +135,7 @@ def test_metrics_of_the_best_trial_stand_on_both_pages(tmp_path):
     history = gather(make_sweep(tmp_path, [trial(rising(0.04)), trial(rising(0.05))], tests={2: test}))
     data = make_report_data(history, GONE, None)
     best = metrics(history.best.curve[history.best.record.best_epoch - 1])
-    assert ("Test MRR", "0.0712", "looked at once") in data.tiles
+    assert ("Test MRR", "0.0712", "tested once") in data.tiles
     for page in (as_html(data), as_markdown(data)):
         assert all(f"{value:.4f}" in page for value in (best["val/movie/mrr"], *test.values()))
 
