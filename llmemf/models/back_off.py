@@ -75,7 +75,7 @@ class BackOff(nn.Module):
         self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
         self.transitions = None
         if config.transition_weight:
-            values = {"model": "transitions", "max_length": config.max_length}
+            values = {"model": "transitions", "max_length": config.max_length, "popularity": 0.0}
             self.transitions = Transitions(build_config(TransitionsConfig, values), data)
         if config.text_weight:
             assert text is not None, "the caller checks that there are texts"

@@ -36,6 +36,8 @@ class TransitionsConfig(ItemToItemConfig):
     """Latest items of a history that are read."""
     decay: float = Field(0.5, gt=0, le=1)
     """Weight of an item is decay^age, where the latest item has age 0."""
+    popularity: float = Field(0.001, ge=0)
+    """Weight of a candidate's share of its domain's training interactions; the default orders candidates that would tie."""
 
 
 class Transitions(ItemToItem):

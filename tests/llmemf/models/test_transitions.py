@@ -11,7 +11,7 @@ from llmemf.models.transitions import Transitions, TransitionsConfig
 
 OPTIONS = [
     {},
-    {"reach": 1, "last_items": 1},
+    {"reach": 1, "last_items": 1, "popularity": 0.0},
     {"reach": 4, "last_items": 5, "decay": 0.8},
     {"sequences": "own", "reach": 2},
     {"sequences": "own", "last_items": 2, "popularity": 1.5},
