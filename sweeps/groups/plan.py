@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sweeps.core.plan import Options, Plan, build_plan, plan_resume
 from sweeps.core.settings import SAMPLE, SHARED_SETTINGS, as_values, load_settings, scenario_files
 from sweeps.core.takeover import take_over
 from sweeps.groups.group import RESOURCES, Group, Row, root_of
-from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, left_out
+from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, readable
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.addresses import absolute_uri
@@ -34,14 +35,13 @@ FLAGS = {"from_sweep": "--from", "assignments": "--set"}
 
 
 @dataclass
-class GroupOptions:
+class GroupOptions(Options):
     """The command line of a group; None means that a file, a sweep or a default decides.
 
     Each kind reads the options that it has: `models` and `trials_per_model` (comparison), `rows` and `tune` (ablation),
     `sweep` and `top` (rerun), `model` and `vary` (study), `from_sweep` (ablation, study).
     """
 
-    scenario: str | None = None
     models: list[str] | None = None
     trials_per_model: int | None = None
     rows: list[str] | None = None
@@ -49,26 +49,8 @@ class GroupOptions:
     from_sweep: str | None = None
     sweep: str | None = None
     top: int | None = None
-    model: str | None = None
     vary: list[str] | None = None
     seeds: int | None = None
-    epochs: int | None = None
-    seed: int | None = None
-    concurrency: int | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
-    name: str | None = None
-    data_root: Path | None = None
-    tracking_uri: str | None = None
-    storage: Path = Path("mlruns")
-    ray_address: str | None = None
-    fresh_workers: bool | None = None
-    assignments: list[str] = field(default_factory=list)
-
-    @property
-    def root(self) -> Path:
-        """The folder of the prepared scenarios, absolute."""
-        return (self.data_root or Path("data")).resolve()
 
 
 def plan_group(
@@ -169,24 +151,14 @@ def find_group(kind: str, storage: Path, name: str | None, scenario: str | None 
     if name is not None and name not in existing:
         hint = nearest(name, existing) if existing else f"none is stored in {root}"
         raise InputError(f"--resume: there is no {kind} {name!r}: {hint}")
-    groups = [Group.load(kind, root / name)] if name else _readable(kind, [root / known for known in existing])
+    load = partial(Group.load, kind)
+    groups = [load(root / name)] if name else readable([root / known for known in existing], load)
     matching = [group for group in groups if scenario is None or scenario in (group.requested, group.scenario)]
     if not matching:
         wanted = f"no {kind}" if scenario is None else f"no {kind} of scenario {scenario!r}"
         found = f"stored ones: {', '.join(existing)}" if existing else "none is stored there"
         raise InputError(f"--resume: {wanted} in {root}; {found}")
     return max(matching, key=lambda group: group.created)
-
-
-def _readable(kind: str, folders: list[Path]) -> list[Group]:
-    """Stored groups; of one that cannot be read a notice says so."""
-    groups = []
-    for folder in folders:
-        try:
-            groups.append(Group.load(kind, folder))
-        except InputError as error:
-            left_out(error)
-    return groups
 
 
 def resume_group(kind: str, options: GroupOptions) -> Group:

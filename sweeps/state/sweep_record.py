@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,7 @@ from sweeps.state.home import located, new_identity
 
 log = logging.getLogger(__name__)
 
+Stored = TypeVar("Stored")
 RECORD = "sweep.yaml"
 DISK_NAMES = {"varied_keys": "shown"}
 """Fields of a record that have another key in `sweep.yaml`."""
@@ -120,10 +122,15 @@ class SweepRecord(SweepSettings):
 
 def stored_sweeps(storage: Path) -> list[SweepRecord]:
     """All sweeps of a storage folder; one that cannot be read is left out with a notice."""
+    return readable(sorted(path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")), SweepRecord.load)
+
+
+def readable(folders: Iterable[Path], load: Callable[[Path], Stored]) -> list[Stored]:
+    """Stored sweeps or groups; one that cannot be read is left out with a notice."""
     records = []
-    for path in sorted((storage / "sweeps").glob(f"*/{RECORD}")):
+    for folder in folders:
         try:
-            records.append(SweepRecord.load(path.parent))
+            records.append(load(folder))
         except InputError as error:
             left_out(error)
     return records
