@@ -175,6 +175,8 @@ def audit(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
 
     facts = audit_scenario(find_scenario(name, data_root))
     Console(markup=False).print(audit_view(facts))
+    for note in facts.absent:
+        say(f"note: {note}")
     for leak in facts.leaks:
         say(f"LEAK: {leak}", error=True)
     if facts.leaks:

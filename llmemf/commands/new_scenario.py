@@ -41,11 +41,14 @@ class Target:
     def save(self, scenario: Scenario, image_folder: Path) -> None:
         """Write a scenario with the images that its items name, and show what it is."""
         from llmemf.commands.scenario_view import summary
+        from llmemf.scenarios.audit import absent_domains
         from llmemf.scenarios.images import save_with_images
 
         folder = save_with_images(scenario, self.data_root, image_folder, overwrite=self.overwrite)
         say(f"{scenario.name} written to {folder} in {time.perf_counter() - self.started:.1f} s")
         Console(markup=False).print(summary(scenario))
+        for note in absent_domains(scenario):
+            say(f"note: {note}")
 
     def next_steps(self, *steps: tuple[str, ...]) -> None:
         """Name the commands that may follow."""

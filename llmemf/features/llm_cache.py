@@ -60,7 +60,8 @@ class Entry:
         self.status = record["status"]
         self.bad += self.status in BAD
         if self.status == USABLE:
-            self.text = record["text"]
+            # Earlier versions kept lone surrogates, which no table can hold.
+            self.text = record["text"].encode("utf-8", "replace").decode()
 
     @property
     def settled(self) -> bool:

@@ -254,8 +254,8 @@ def _tokens(usage: object) -> tuple[int, int] | None:
     """Tokens of prompt and answer, None where a number is missing or cannot be true."""
     counts = usage if isinstance(usage, dict) else {}
     prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    # JSON's true would pass for the number 1.
-    if type(prompt) is not int or type(completion) is not int or prompt < 0 or completion < 0:
+    # JSON's true would pass for the number 1; no prompt takes no token.
+    if type(prompt) is not int or type(completion) is not int or prompt < 1 or completion < 0:
         return None
     return prompt, completion
 

@@ -6,6 +6,8 @@ Download the review file and the metadata file of both categories into one folde
     2018    Books.json.gz          Books.csv            meta_Books.json.gz
     2023    Books.jsonl.gz         Books.csv.gz         meta_Books.jsonl.gz
 
+A file may also be Parquet with the same fields as columns (Books.parquet, meta_Books.parquet).
+
 `review_files` and `metadata_files` say what is read from them, `preparation` what becomes of it.
 """
 
@@ -31,7 +33,7 @@ from llmemf.scenarios.preparation_options import PreparationOptions
 from llmemf.scenarios.review_files import read_reviews
 from llmemf.scenarios.scenario import Scenario
 
-ENDINGS = (".json.gz", ".jsonl.gz", ".csv.gz", ".json", ".jsonl", ".csv")
+ENDINGS = (".json.gz", ".jsonl.gz", ".csv.gz", ".json", ".jsonl", ".csv", ".parquet")
 REVIEW_NAMES = ("reviews_{}", "{}", "reviews_{}_5", "{}_5", "ratings_{}")
 METADATA_NAMES = ("meta_{}",)
 
@@ -155,4 +157,4 @@ def _no_reviews(folder: Path, category: str) -> str:
             stem = path.name.removesuffix(ending).removesuffix("_5")
             present.add(stem.removeprefix("reviews_").removeprefix("ratings_"))
     hint = nearest(category, present) if present else "it holds no review file"
-    return f"no reviews of {category!r} in {folder} ({category}.json.gz, .jsonl.gz, .csv, reviews_{category}.json.gz): {hint}"
+    return f"no reviews of {category!r} in {folder} ({category}.json.gz, .jsonl.gz, .csv, .parquet, reviews_{category}.json.gz): {hint}"

@@ -107,6 +107,8 @@ class Audit:
     features: dict[str, int]
     """Name of each feature matrix and the number of items that have the feature."""
     leaks: list[str]
+    absent: list[str]
+    """Where a domain does not occur at all, in words."""
 
 
 def audit(scenario: Scenario) -> Audit:
@@ -121,7 +123,23 @@ def audit(scenario: Scenario) -> Audit:
         leak_facts=leak_facts,
         features=_features(scenario),
         leaks=[text for name, facts in leak_facts.items() for text in _in_words(name, facts)],
+        absent=absent_domains(scenario),
     )
+
+
+def absent_domains(scenario: Scenario) -> list[str]:
+    """A sentence per domain and split in which it does not occur, though both domains have items."""
+    notes = []
+    for index, domain in enumerate(scenario.domains):
+        other = scenario.domains[1 - index]
+        if not (scenario.domain_of(scenario.train.items) == index).any():
+            notes.append(f"no training history holds an item of {domain}: nothing can be learned about it")
+        notes += [
+            f"no {name} case has a target of {domain}: its numbers are missing there, and means are those of {other} alone"
+            for name in ("valid", "test")
+            if not (scenario.domain_of(scenario.split(name).targets) == index).any()
+        ]
+    return notes
 
 
 def _domain_facts(scenario: Scenario, index: int) -> DomainFacts:

@@ -7,6 +7,7 @@ kind counts as missing.
 from __future__ import annotations
 
 import html
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ SPACE = re.compile(r"[\s\x00-\x1f\x7f-\x9f]+")
 SCRIPT = re.compile(r"\bvar aPageStart\b|\bgetTime\(\)|\bfunction\s*\(")
 """Some titles of the 2018 release are scripts of the page that they were taken from."""
 NO_IMAGE = re.compile(r"/no-img|/no-image|transparent-pixel|/no_image", re.IGNORECASE)
+NOTHING = ("None", "[]", "{}", "[None]")
+"""Texts that programs write where they have none."""
 LEVEL, PATH = " > ", " | "
 """Between the levels of a category, and between several categories of one item."""
 
@@ -50,10 +53,28 @@ def item_text(record: dict) -> ItemText:
     title = plain_text(record.get("title"))
     return ItemText(
         title="" if SCRIPT.search(title) else title,
-        description=plain_text(record.get("description")),
+        description=_description(record),
         categories=category_paths(record.get("categories") or record.get("category") or record.get("main_category")),
         image=_image(record),
     )
+
+
+def _description(record: dict) -> str:
+    """The description, behind it what the release of 2023 tells in points: `features`, and `details` as `Brand: Lego`."""
+    parts = [plain_text(record.get("description"))]
+    if "parent_asin" not in record:
+        return parts[0]
+    parts.append(plain_text(record.get("features")))
+    details = record.get("details")
+    if isinstance(details, str) and details.strip().startswith("{"):
+        try:
+            details = json.loads(details)
+        except (ValueError, RecursionError):
+            details = None
+    if isinstance(details, dict):
+        pairs = ((plain_text(key), plain_text(value)) for key, value in details.items())
+        parts.append("; ".join(f"{key.rstrip(':')}: {value}" for key, value in pairs if key and value))
+    return " ".join(dict.fromkeys(part for part in parts if part))
 
 
 def plain_text(value: object) -> str:
@@ -66,7 +87,7 @@ def plain_text(value: object) -> str:
     if isinstance(value, float) and math.isnan(value):
         return ""
     text = str(value).strip()
-    if text in MISSING:
+    if text in MISSING or text in NOTHING:
         return ""
     # Entities come escaped twice (&amp;amp;); markup may appear only after that.
     text = html.unescape(html.unescape(text))

@@ -28,6 +28,9 @@ MISSING = ("", r"\N")
 ITEM_KEYS = ("parent_asin", "asin")
 """Where an item's id is; of 2023, whose reviews have both, the parent is the item that the metadata describes."""
 
+EXACT_FLOATS = 2**53
+"""Whole numbers below are exact as floating-point numbers."""
+
 NOT_UTF8 = "bytes that are not UTF-8, read as Windows-1252"
 BAD_ESCAPE = "invalid escape or control character in a string"
 
@@ -117,17 +120,22 @@ def _evaluated(text: str) -> object:
 
 
 def identifier(record: dict, keys: tuple[str, ...], reason: str) -> str:
-    """The first usable one of several fields, as a string; a number, or the only member of a list, counts as well.
+    """The first usable one of several fields, as a string; a whole number, or the only member of a list, counts as well.
 
     Raises:
         BadLine: there is none; with the given reason.
     """
+    fraction = False
     for key in keys:
         value = record.get(key)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
+        if isinstance(value, float) and abs(value) < EXACT_FLOATS:
+            # Tables write whole numbers as 118.0 where the column lacks a value somewhere.
+            fraction = not value.is_integer()
+            value = None if fraction else int(value)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if isinstance(value, str) and value.strip() not in MISSING:
             return value.strip()
-    raise BadLine(reason)
+    raise BadLine(f"{reason}: a number with a fraction" if fraction else reason)

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from llmemf.errors import InputError
+from llmemf.io import file_hash
 from llmemf.scenarios.bad_lines import BadLine, LineCounts
 from llmemf.scenarios.item_texts import ItemText, item_text
 from llmemf.scenarios.line_blocks import LineFile, Progress
 from llmemf.scenarios.loose_records import ITEM_KEYS, decode, identifier, parse_record
+from llmemf.scenarios.table_rows import is_parquet, open_parquet, parquet_batches
 
 ASIN = re.compile(rb"""asin["']\s*:\s*["']?\s*([^"'\\,}\s]+)""")
 
@@ -37,6 +40,8 @@ def read_metadata(
         InputError: the file cannot be read, or too many of its lines cannot be used.
     """
     wanted = set(wanted)
+    if is_parquet(Path(path)):
+        return _parquet_metadata(Path(path), wanted, counts, max_bad, progress)
     wanted_bytes = {name.encode() for name in wanted}
     found: dict[str, ItemText] = {}
     file = LineFile(path, progress)
@@ -60,4 +65,32 @@ def read_metadata(
                 found[name] = found[name].completed_by(item_text(record)) if name in found else item_text(record)
         counts.check_early(max_bad)
     counts.finish(file, max_bad)
+    return found
+
+
+def _parquet_metadata(
+    path: Path, wanted: set[str], counts: LineCounts, max_bad: float, progress: Progress | None
+) -> dict[str, ItemText]:
+    """The wanted items of a table whose columns are called as the fields of the records; nested cells are lists and records."""
+    header = open_parquet(path).schema_arrow.names
+    if not any(key in header for key in ITEM_KEYS):
+        raise InputError(
+            f"{path}: a table of items needs the column {' or '.join(ITEM_KEYS)}; it has {', '.join(header)}"
+        )
+    found: dict[str, ItemText] = {}
+    for first, batch in parquet_batches(path, header, progress):
+        counts.lines += len(batch)
+        ids = [batch[key].to_pylist() for key in ITEM_KEYS if key in header]
+        for place, row in enumerate(zip(*ids)):
+            try:
+                name = identifier(dict(zip(filter(header.__contains__, ITEM_KEYS), row)), ITEM_KEYS, "no item")
+            except BadLine as error:
+                counts.add_bad(first + place, str(error), ", ".join(map(str, row)))
+                continue
+            if name in wanted:
+                text = item_text(batch.slice(place, 1).to_pylist()[0])
+                found[name] = found[name].completed_by(text) if name in found else text
+        counts.check_early(max_bad)
+    counts.check(max_bad)
+    counts.sha256 = file_hash(path)
     return found

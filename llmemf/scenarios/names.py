@@ -35,7 +35,9 @@ def check_names(name: str, domains: Sequence[str]) -> None:
     """Raise InputError unless `name` can be a folder and `domains` are two names fit for metric names."""
     check_name(name, "scenario name")
     if len(domains) != 2 or domains[0] == domains[1]:
-        raise InputError(f"two different domain names are needed, got {','.join(domains)!r}: for example movie,book")
+        raise InputError(
+            f"two different domain names are needed, got {','.join(domains)!r}: for example --domains movie,book"
+        )
     for domain in domains:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", domain):
             raise InputError(

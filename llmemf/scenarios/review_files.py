@@ -4,6 +4,7 @@
 |---|---|---|
 | 2014, 2018 | reviewerID, asin, unixReviewTime (seconds) | `*.json.gz`, JSON lines or lines of Python literals |
 | 2023 | user_id, parent_asin, timestamp (milliseconds) | `*.jsonl.gz` |
+| any | the same columns | `*.parquet` |
 | ratings only | 2014: user, item, rating, time; 2018: item, user, rating, time; 2023: with a header | `*.csv`, `*.csv.gz` |
 
 What a file is, its content says. Blocks of lines go through pyarrow's parsers, which read the three fields alone; a
@@ -26,9 +27,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 
 from llmemf.errors import InputError
+from llmemf.io import file_hash
 from llmemf.scenarios.bad_lines import BadLine, LineCounts
 from llmemf.scenarios.line_blocks import LineBlock, LineFile, Progress, count_lines
 from llmemf.scenarios.loose_records import ITEM_KEYS, LITERAL, MISSING, decode, flat_literal, identifier, parse_record
+from llmemf.scenarios.table_rows import is_parquet, open_parquet, parquet_batches
 
 USER_KEYS = ("reviewerID", "user_id")
 TIME_KEYS = ("unixReviewTime", "timestamp")
@@ -86,6 +89,9 @@ def read_reviews(
     Raises:
         InputError: the file cannot be read, or too many of its lines cannot be used.
     """
+    if is_parquet(Path(path)):
+        yield from _parquet_reviews(Path(path), counts, max_bad, progress)
+        return
     file = LineFile(path, progress)
     layout: _Layout | None = None
     for block in file.blocks():
@@ -98,6 +104,47 @@ def read_reviews(
         yield from _parse(LineBlock(data, first_line, num_lines), layout, counts)
         counts.check_early(max_bad)
     counts.finish(file, max_bad)
+
+
+def _parquet_reviews(
+    path: Path, counts: LineCounts, max_bad: float, progress: Progress | None
+) -> Iterator[ReviewColumns]:
+    """The reviews of a table whose columns are called as the fields of the records."""
+    header = open_parquet(path).schema_arrow.names
+    columns = [[key for key in keys if key in header] for keys in (USER_KEYS, ITEM_KEYS, TIME_KEYS)]
+    if not all(columns):
+        wanted = " and ".join(" or ".join(keys) for keys in (USER_KEYS, ITEM_KEYS, TIME_KEYS))
+        raise InputError(f"{path}: a table of reviews needs the columns {wanted}; it has {', '.join(header)}")
+    (user, *_), items, (time, *_) = columns
+    for first, batch in parquet_batches(path, [user, *items, time], progress):
+        table = pa.Table.from_batches([batch])
+        if pa.types.is_timestamp(table[time].type):
+            in_seconds = table[time].cast(pa.timestamp("s"), safe=False).cast(pa.int64())
+            table = table.set_column(table.column_names.index(time), time, in_seconds)
+        counts.lines += len(table)
+        whole = None
+        if pa.types.is_integer(table[time].type) and all(pa.types.is_string(table[key].type) for key in (user, *items)):
+            whole = _checked(table[user], pc.coalesce(*(table[key] for key in items)), table[time])
+        yield whole or _row_by_row(table, first, counts)
+        counts.check_early(max_bad)
+    counts.check(max_bad)
+    counts.sha256 = file_hash(path)
+
+
+def _row_by_row(table: pa.Table, first: int, counts: LineCounts) -> ReviewColumns:
+    users: list[str] = []
+    items: list[str] = []
+    times: list[int] = []
+    for number, record in enumerate(table.to_pylist(), start=first):
+        try:
+            user, item = identifier(record, USER_KEYS, "no user"), identifier(record, ITEM_KEYS, "no item")
+            times.append(_time_of(record))
+        except BadLine as error:
+            counts.add_bad(number, str(error), ", ".join(map(str, record.values())))
+            continue
+        users.append(user)
+        items.append(item)
+    return ReviewColumns(pa.array(users, pa.string()), pa.array(items, pa.string()), np.asarray(times, dtype=np.uint32))
 
 
 def seconds(time: int) -> int:

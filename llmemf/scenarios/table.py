@@ -107,6 +107,11 @@ def read_table(
                 "must hold two values, or name its labels with --labels"
             )
         names = domains or (domain_name(known.found[0]), domain_name(known.found[1]))
+        if "" in names or names[0] == names[1]:
+            raise InputError(
+                f"{interactions}: no two names can be made of the domains {' and '.join(map(repr, known.found))}: give "
+                f"them names, for example --domains movie,book --labels {','.join(known.found)}"
+            )
 
         def describe(external_ids: list[np.ndarray]) -> pd.DataFrame:
             found = {} if items is None else _described(items, external_ids, known, columns, report, options, progress)
@@ -165,6 +170,8 @@ def _collect(
         except BadLine as error:
             counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
             continue
+        if label is None and item_domains is not None and _twin(item) in item_domains:
+            raise InputError(_other_form(f"{rows.path}:{number}", item, _twin(item)))
         if label is None:
             skipped[UNKNOWN_ITEM] += 1
             continue
@@ -222,12 +229,15 @@ def _described(
     wanted = [set(names) for names in external_ids]
     labels = [label.lower() for label in known.found]
     found: dict[tuple[int, str], ItemText] = {}
+    twins: dict[str, str] = {}
     for number, row in rows.read(counts, options.max_bad_lines, progress):
         try:
             item = identifier(row, ("item",), "no item")
         except BadLine as error:
             counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
             continue
+        if not any(item in names for names in wanted) and any(_twin(item) in names for names in wanted):
+            twins.setdefault(_twin(item), f"{items}:{number}")
         label = row.get("domain")
         for index in (0, 1):
             of_domain = label in (None, "") or str(label).strip().lower() == labels[index]
@@ -235,7 +245,23 @@ def _described(
                 text = _text(row, f"{items}:{number}")
                 key = (index, item)
                 found[key] = found[key].completed_by(text) if key in found else text
+    described = {name for _, name in found}
+    for item, place in twins.items():
+        if item not in described:
+            raise InputError(_other_form(place, _twin(item), item))
     return found
+
+
+def _twin(item: str) -> str:
+    """An id as a column of floating-point numbers writes it, or without that: 118 and 118.0."""
+    return item.removesuffix(".0") if item.endswith(".0") else f"{item}.0"
+
+
+def _other_form(place: str, item: str, other: str) -> str:
+    return (
+        f"{place}: item {item!r} is called {other!r} in the other table: one of the tables was written from a column of "
+        "floating-point numbers; write its ids as whole numbers (pandas: astype('Int64')) or as text"
+    )
 
 
 def _text(row: dict[str, Any], place: str) -> ItemText:

@@ -7,7 +7,7 @@ most of; cells in double quotes may hold separators and line ends.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -52,9 +52,9 @@ class TableRows:
             InputError: the file cannot be read, or a needed column is missing.
         """
         self.path = path
-        self._is_parquet = _is_parquet(path)
+        self._is_parquet = is_parquet(path)
         if self._is_parquet:
-            header = _open_parquet(path).schema_arrow.names
+            header = open_parquet(path).schema_arrow.names
         else:
             header, self._separator = self._csv_header()
         self._width = len(header)
@@ -144,23 +144,41 @@ class TableRows:
         counts.finish(file, max_bad)
 
     def _parquet_rows(self, progress: Progress | None) -> Iterator[tuple[int, dict[str, object]]]:
-        file = _open_parquet(self.path)
-        names = [file.schema_arrow.names[place] for place in self._column_of.values()]
-        total, size = file.metadata.num_rows, self.path.stat().st_size
-        number = 0
-        try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(names))):
-                cells = [batch[name].to_pylist() for name in names]
-                for row in zip(*cells):
-                    number += 1
-                    yield number, dict(zip(self._column_of, row))
-                if progress is not None:
-                    progress(self.path, size * number // max(total, 1), size)
-        except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{self.path}: row {number + 1}: {error}") from error
+        header = open_parquet(self.path).schema_arrow.names
+        names = [header[place] for place in self._column_of.values()]
+        for first, batch in parquet_batches(self.path, names, progress):
+            cells = [batch[name].to_pylist() for name in names]
+            for number, row in enumerate(zip(*cells), start=first):
+                yield number, dict(zip(self._column_of, row))
 
 
-def _is_parquet(path: Path) -> bool:
+def parquet_batches(
+    path: Path, columns: Sequence[str], progress: Progress | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Some thousand rows at a time of some columns, and the number from 1 of the first of them.
+
+    Raises:
+        InputError: the file is damaged; with the row.
+    """
+    file = open_parquet(path)
+    total, size = file.metadata.num_rows, path.stat().st_size
+    number = 1
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys(columns))):
+            yield number, batch
+            number += len(batch)
+            if progress is not None:
+                progress(path, size * (number - 1) // max(total, 1), size)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: row {number}: {error}") from error
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet, by its first bytes.
+
+    Raises:
+        InputError: it cannot be read.
+    """
     try:
         with path.open("rb") as file:
             return file.read(4) == b"PAR1"
@@ -168,7 +186,12 @@ def _is_parquet(path: Path) -> bool:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+def open_parquet(path: Path) -> pyarrow.parquet.ParquetFile:
+    """A Parquet file by its columns.
+
+    Raises:
+        InputError: it is none, or damaged.
+    """
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:

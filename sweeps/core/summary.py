@@ -196,7 +196,7 @@ def print_end(
         console.print(result_tables.table(records, domains, console.width))
         if len(records) > result_tables.TOP:
             console.print(f"the best {result_tables.TOP} of {len(records)}; all in leaderboard.csv", style="dim")
-        console.print(f"epoch: best/run; objective: {describe_objective(plan)}", style="dim")
+        console.print(f"epoch: best/run; objective: {describe_objective(plan, data)}", style="dim")
         console.print()
         if test:
             console.print(result_tables.test_table(test, domains))
@@ -226,10 +226,15 @@ def print_end(
         print_command(console, "resume", plan.resume_command())
 
 
-def describe_objective(plan: Plan) -> str:
+def describe_objective(plan: Plan, data: SweepData) -> str:
     """What the trials are ranked by."""
-    monitor = plan.configs[0].monitor
-    return {"val_mrr": "mean validation MRR of both domains", "val_loss": "negative validation loss"}[monitor]
+    if plan.configs[0].monitor == "val_loss":
+        return "negative validation loss"
+    scenario = data.scenario
+    present = [scenario.domains[index] for index in sorted(set(scenario.domain_of(scenario.valid.targets).tolist()))]
+    if len(present) == 1:
+        return f"validation MRR of {present[0]}, which all validation cases are of"
+    return "mean validation MRR of both domains"
 
 
 def print_command(console: Console, label: str, command: str) -> None:

@@ -251,7 +251,7 @@ def test_a_budget_is_kept_to_the_last_cent(shop):
     assert set(fake.paid.values()) == {1}
 
 
-@pytest.mark.parametrize("usage", [None, (-1000, 50), (100, -50), (100, None), ("100", "50"), (True, 1.5)])
+@pytest.mark.parametrize("usage", [None, (0, 50), (-1000, 50), (100, -50), (100, None), ("100", "50"), (True, 1.5)])
 def test_tokens_that_are_missing_or_cannot_be_true_cost_the_bound(shop, usage):
     scenario = shop(["A", "B", "C", "D"])
     budget = 2.5 * max(bounds(scenario).values())

@@ -42,6 +42,11 @@ def test_a_negative_cost_in_an_old_log_lowers_nothing(tmp_path):
     assert AnswerCache.peek(tmp_path).usd == 0.5
 
 
+def test_a_lone_surrogate_in_an_old_log_becomes_a_question_mark(tmp_path):
+    (tmp_path / "llm_cache.jsonl").write_text(json.dumps(record(text="a film \ud83d of the sea")) + "\n")
+    assert AnswerCache.peek(tmp_path).entry("k").text == "a film ? of the sea"
+
+
 def test_one_writer_and_any_number_of_readers(tmp_path):
     with AnswerCache.open(tmp_path) as cache:
         cache.add([record(text="a")])

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from film_book_reviews import (
     ANN,
@@ -222,13 +223,53 @@ def test_release_2023_parents_and_milliseconds(tmp_path):
     check(
         scenario,
         {
-            M1: ("Heat", "Two men", "Movies & TV > Action", media + "h.jpg"),
+            M1: ("Heat", f"Two men x asin: {M2}", "Movies & TV > Action", media + "h.jpg"),
             M2: ("Ran", "", "", media + "l2.jpg"),
             M3: ("", "", "All", ""),
         },
     )
     assert report.dropped == DROPPED
     assert [one.num_bad for one in report.files] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["whole", "float times", "dates"])
+def test_release_2023_as_parquet(tmp_path, kind):
+    def moment(day):
+        time = pd.Timestamp(at(day), unit="s")
+        return {"whole": at(day) * 1000, "float times": float(at(day)), "dates": time}[kind]
+
+    for name, events in (("Films", FILMS), ("Books", BOOKS)):
+        rows = [(user, item, "B0VARIANT1", moment(day)) for user, item, day in events]
+        table = pd.DataFrame(rows, columns=["user_id", "parent_asin", "asin", "timestamp"])
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    media = "https://m.media-amazon.com/images/I/"
+    meta = pd.DataFrame(
+        {
+            "parent_asin": [M1, M2, "B0UNWANTED"],
+            "title": ["None", "Ran", "x"],
+            "features": [["Widescreen", "None"], [], []],
+            "description": [["[]"], ["Two men"], []],
+            "details": [json.dumps({"Brand:": "Lego", "Rank": {"Toys": 3}, "Colour": "[]"}), "{broken", "{}"],
+            "images": [{"large": [media + "l.jpg"], "hi_res": [None]}, {"large": [None], "hi_res": [None]}, None],
+        }
+    )
+    meta.to_parquet(tmp_path / "meta_Films.parquet")
+    scenario, report = read_amazon(
+        find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"), OPTIONS
+    )
+    check(
+        scenario,
+        {M1: ("", "Widescreen Brand: Lego", "", media + "l.jpg"), M2: ("Ran", "Two men", "", "")},
+    )
+    assert report.dropped == DROPPED and [one.lines for one in report.files] == [len(FILMS), len(BOOKS), 3]
+    assert all(one.sha256 for one in report.files)
+
+
+def test_parquet_without_the_columns_is_named_with_those_it_has(tmp_path):
+    for name in ("Films", "Books"):
+        pd.DataFrame({"who": ["a"], "parent_asin": [M1], "timestamp": [1]}).to_parquet(tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match="Films.parquet.*user_id.*it has who, parent_asin, timestamp"):
+        read_amazon(find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"))
 
 
 @pytest.mark.parametrize("release", [2014, 2018, 2023])

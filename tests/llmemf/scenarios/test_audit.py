@@ -37,6 +37,17 @@ def build(train, valid, test, timed=True) -> Scenario:
     )
 
 
+def test_a_domain_that_no_history_holds_is_told():
+    x, y = [(0, 1), (1, 2), (2, 3)], [(30, 1), (31, 2), (32, 3)]
+    mixed = [(0, x), (1, y)]
+    assert audit(build(mixed, mixed, mixed)).absent == []
+    found = audit(build([(0, x)], mixed, [(0, x)])).absent
+    assert [("training" in note, "test" in note, "book" in note) for note in found] == [
+        (True, False, True),
+        (False, True, True),
+    ]
+
+
 # Users 0 and 1 have a training window before their evaluation window, user 2 has none.
 TRAIN = [(0, [(0, 1), (30, 2), (1, 3)]), (1, [(31, 1), (2, 2)])]
 VALID = [(1, [(3, 10), (32, 11), (33, 11)])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,17 @@ def test_one_external_id_may_stand_in_both_domains(tmp_path):
 def test_names_that_look_like_missing_values_are_names(tmp_path):
     scenario = read(tmp_path, "NaN\t1,2,3,4,5\nnull\t5,4,1,2\n")
     assert Scenario.load(scenario.save(tmp_path / "data")).user_ids.tolist() == ["NaN", "null"]
+
+
+def test_gzip_is_read_whatever_the_name_ends_in(tmp_path):
+    plain = read(tmp_path)
+    for name in ("mix.txt", "items.tsv"):
+        (tmp_path / name).write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    packed = read_histories(tmp_path / "mix.txt", tmp_path / "items.tsv", name="tiny")
+    assert packed.fingerprint == plain.fingerprint
+    (tmp_path / "mix.txt").write_bytes((tmp_path / "mix.txt").read_bytes()[:-9])
+    with pytest.raises(InputError, match="mix.txt:.*compressed data is damaged"):
+        read_histories(tmp_path / "mix.txt", tmp_path / "items.tsv", name="tiny")
 
 
 def test_a_missing_file_is_an_input_error(tmp_path):

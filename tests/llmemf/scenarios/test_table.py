@@ -38,6 +38,63 @@ def item_table() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["shop", "sku", "name", "description", "categories", "image"])
 
 
+def numbered(items: pd.Series) -> pd.Series:
+    """Ids as whole numbers."""
+    return items.map({item: 100 + place for place, item in enumerate(sorted(set(items)))})
+
+
+def test_whole_numbers_of_a_column_of_floats_are_ids(tmp_path):
+    table = interactions()
+    table.assign(item=numbered(table.item).astype(float)).to_parquet(tmp_path / "i.parquet")
+    scenario, _ = read_table(tmp_path / "i.parquet", None, "tiny", ("film", "book"), options=OPTIONS)
+    assert all(name.isdecimal() for name in scenario.items.external_id)
+    table.assign(item=numbered(table.item) + 0.5).to_parquet(tmp_path / "i.parquet")
+    with pytest.raises(InputError, match="number with a fraction"):
+        read_table(tmp_path / "i.parquet", None, "tiny", ("film", "book"), options=OPTIONS)
+
+
+@pytest.mark.parametrize(("form", "called"), [("{}.0", "'10.*.0' is called '10.'"), ("{}", "'10.' is called '10.*.0'")])
+def test_ids_of_another_form_in_the_item_table_are_explained(tmp_path, form, called):
+    table = interactions()
+    numbers = numbered(table.item).astype(str)
+    other = "{}" if form == "{}.0" else "{}.0"
+    table.assign(item=numbers.map(other.format)).to_csv(tmp_path / "i.csv", index=False)
+    names = pd.DataFrame({"item": numbers.map(form.format), "title": "x", "domain": table.domain})
+    names.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match=f"t.csv:2: item {called}"):
+        read_table(tmp_path / "i.csv", tmp_path / "t.csv", "tiny", ("film", "book"), options=OPTIONS)
+    table.drop(columns="domain").assign(item=numbers.map(other.format)).to_csv(tmp_path / "i.csv", index=False)
+    with pytest.raises(InputError, match="i.csv:2: item"):
+        read_table(tmp_path / "i.csv", tmp_path / "t.csv", "tiny", ("film", "book"), options=OPTIONS)
+
+
+def test_users_whose_names_look_like_missing_values_stay_apart(tmp_path):
+    table = interactions()
+    table["user"] = table.user.map({ANN: "NaN", BOB: "nan", CID: "None"}).fillna("NA")
+    table.to_csv(tmp_path / "i.csv", index=False)
+    scenario, _ = read_table(tmp_path / "i.csv", None, "tiny", ("film", "book"), options=OPTIONS)
+    folder = scenario.save(tmp_path)
+    assert sorted(Scenario.load(folder).user_ids) == ["NaN", "None", "nan"]
+
+
+def test_labels_that_give_no_name_need_one(tmp_path):
+    table = interactions()
+    table["domain"] = table.domain.map({"Film": "\U0001f3ac", "BOOK": "\U0001f4da"})
+    table.to_csv(tmp_path / "i.csv", index=False)
+    with pytest.raises(InputError, match="--domains movie,book --labels \U0001f3ac,\U0001f4da"):
+        read_table(tmp_path / "i.csv", None, "tiny", options=OPTIONS)
+    labels = ("\U0001f3ac", "\U0001f4da")
+    scenario, _ = read_table(tmp_path / "i.csv", None, "tiny", ("film", "book"), labels, options=OPTIONS)
+    check(scenario, {})
+
+
+def test_a_cell_may_be_longer_than_pythons_own_limit(tmp_path):
+    interactions().to_csv(tmp_path / "i.csv", index=False)
+    pd.DataFrame({"item": [M1], "description": ["x" * 200_000]}).to_csv(tmp_path / "t.csv", index=False)
+    scenario, _ = read_table(tmp_path / "i.csv", tmp_path / "t.csv", "tiny", ("film", "book"), options=OPTIONS)
+    assert scenario.items.description.str.len().max() == 200_000
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_csv(tmp_path, separator):
     interactions().to_csv(tmp_path / "i.csv", index=False, sep=separator)
