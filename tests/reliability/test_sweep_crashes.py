@@ -1,0 +1,160 @@
+"""A sweep dies at every durable event, in every way that a disk may lose what was not flushed, and is continued.
+
+The worlds that a crash can leave are collected in one run: before each event, the disk as it is (a killed process), and as it
+would be after a power failure. Every different one is then continued with `--continue`, as a scheduler would do it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+from durable_events import KINDS, Event, read_tree
+from small_sweep import GRID, STALE, TPE, Crash, SmallSweep, World, one_per_site
+from verdicts import Facts, Verdict, verdict
+
+PARTS = 12
+
+
+@functools.cache
+def grid_crashes() -> tuple[Facts, list[Crash]]:
+    return crashes_of(GRID)
+
+
+@functools.cache
+def tpe_crashes() -> tuple[Facts, list[Crash]]:
+    return crashes_of(TPE)
+
+
+def crashes_of(options: dict) -> tuple[Facts, list[Crash]]:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=memory) as folder:
+        return SmallSweep(Path(folder) / "root", options).crashes()
+
+
+def broken(subject: SmallSweep, expected: Facts, crashes: list[Crash]) -> list[str]:
+    """Crashes after which the sweep does not come to what it should, each in a line."""
+    found = []
+    for crash in crashes:
+        given, why = verdict(expected, subject.resume(crash.world))
+        if given is not Verdict.PASS:
+            found.append(f"{given.name}: {crash}: {why}")
+    return found
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_grid_that_dies_anywhere_comes_to_the_same(quick_folder, part):
+    expected, crashes = grid_crashes()
+    assert {crash.kind for crash in crashes} == set(KINDS) and len(crashes) > 300
+    assert broken(SmallSweep(quick_folder), expected, crashes[part::PARTS]) == []
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_search_that_dies_at_any_place_of_the_code_comes_to_the_same(quick_folder, part):
+    """Optuna and successive halving, one crash per line of the product and kind of loss."""
+    expected, crashes = tpe_crashes()
+    chosen = one_per_site(crashes)
+    assert len(chosen) > 60
+    assert broken(SmallSweep(quick_folder, TPE), expected, chosen[part::4]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_search_that_dies_anywhere_comes_to_the_same(quick_folder, part):
+    expected, crashes = tpe_crashes()
+    assert broken(SmallSweep(quick_folder, TPE), expected, crashes[part::PARTS]) == []
+
+
+def interrupted(subject: SmallSweep, expected: Facts, numbers: set[int]) -> list[str]:
+    """SIGTERM arrives at each of these events: the sweep saves and ends, and is continued."""
+    found = []
+    for number in sorted(numbers):
+
+        def before(event: Event, number: int = number) -> None:
+            # Before the sweep listens, the signal ends the process as any other crash does.
+            if event.number == number and signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+                signal.raise_signal(signal.SIGTERM)
+
+        world = World()
+        first, _ = subject.drive(world, before=before)
+        runs = [run["tags"]["trial"] for run in world.server.runs.values() if run["status"] == "RUNNING"]
+        if first.error or runs or first.exit_code not in (0, 130):
+            found.append(f"SIGTERM at event {number}: exit code {first.exit_code}, {first.error}, still running: {runs}")
+        given, why = verdict(expected, subject.resume(world))
+        if given is not Verdict.PASS:
+            found.append(f"{given.name}: SIGTERM at event {number}: {why}")
+    return found
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_grid_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder, part):
+    expected, crashes = grid_crashes()
+    numbers = {crash.event.number for crash in one_per_site(crashes) if crash.event}
+    assert interrupted(SmallSweep(quick_folder), expected, set(sorted(numbers)[part::4])) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_search_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder, part):
+    expected, crashes = tpe_crashes()
+    numbers = {crash.event.number for crash in crashes if crash.event}
+    assert interrupted(SmallSweep(quick_folder, TPE), expected, set(sorted(numbers)[part::PARTS])) == []
+
+
+@pytest.mark.parametrize("place", [0.2, 0.5, 0.8])
+def test_a_crash_of_the_continued_sweep_changes_nothing(quick_folder, place):
+    """The driver dies, and so does the one that continues, at events that are spread over all that it does."""
+    subject = SmallSweep(quick_folder)
+    expected, crashes = grid_crashes()
+    crash = crashes[int(place * len(crashes))]
+    _, moments = subject.moments(crash.world)
+    chosen = moments[:: max(1, len(moments) // 8)]
+    second = [Crash(moment.event, kind, world) for moment in chosen for kind, world in list(moment.worlds.items())[-1:]]
+    assert broken(subject, expected, second) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_second_crash_at_any_of_the_first_events_changes_nothing(quick_folder, part):
+    subject = SmallSweep(quick_folder)
+    expected, crashes = grid_crashes()
+    for crash in one_per_site(crashes)[part :: 3 * PARTS]:
+        _, moments = subject.moments(crash.world)
+        second = [Crash(moment.event, kind, world) for moment in moments[:40] for kind, world in moment.worlds.items()]
+        assert broken(subject, expected, second) == [], str(crash)
+
+
+def test_to_continue_twice_is_to_continue_once(quick_folder):
+    """A finished sweep that is continued stays byte for byte, apart from its log, which says that it was opened."""
+    subject, world = SmallSweep(quick_folder), World()
+    expected, _ = subject.drive(world)
+    before = dict(world.disk)
+    again, _ = subject.drive(world)
+    assert verdict(expected, again) == (Verdict.PASS, "")
+    changed = {name for name in before.keys() | world.disk.keys() if before.get(name) != world.disk.get(name)}
+    assert {Path(name).name for name in changed} <= {"journal.jsonl"}
+
+
+@pytest.mark.slow
+def test_a_process_that_really_dies_leaves_the_disk_that_was_recorded(quick_folder):
+    """A forked driver ends at once at an event; its disk is that of the recorded moment."""
+    subject = SmallSweep(quick_folder)
+    _, moments = subject.moments(World())
+    for moment in moments[5:-1:23]:
+        number = moment.event.number
+        child = os.fork()
+        if child == 0:
+            subject.drive(World(), before=lambda event, number=number: os._exit(77) if event.number == number else None)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 77
+        assert shape(read_tree(quick_folder)) == shape(moment.worlds["kept"].disk), moment.event
+
+
+def shape(tree: dict) -> dict:
+    """A tree without names and lines that hold times or numbers of processes."""
+    sizes = {STALE.sub(".tmp", name): None if content is None else len(content) for name, content in tree.items()}
+    return {name: size if "journal" not in name and "report" not in name else size is not None for name, size in sizes.items() if "write-test" not in name}
