@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -39,7 +39,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StorageError.of(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing can be written, nothing can be removed either
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -50,8 +51,10 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         StorageError: it cannot be written.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
+        make_folder(target.parent)
+        temporary.mkdir()
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
             sync(path)
@@ -83,6 +86,14 @@ def write_with(path: Path, write: Callable[[Path], Any]) -> None:
     """
     with atomic_file(path) as temporary:
         write(temporary)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it that do not exist, each on the disk with its name."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync(folder.parent)
 
 
 def sync(path: Path) -> None:
@@ -258,15 +269,19 @@ class AppendOnlyLog:
             if self._durable:
                 os.fsync(file)
         except OSError as error:
-            os.ftruncate(file, end)
+            with suppress(OSError):
+                os.ftruncate(file, end)
             raise StorageError.of(self.path, error) from error
         return [json.loads(line) for line in lines]
 
     def _open(self) -> int:
         if self._file is None:
             try:
+                is_new = not self.path.exists()
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
                 _cut_torn_line(self._file)
+                if is_new and self._durable:
+                    sync(self.path.parent)
             except OSError as error:
                 raise StorageError.of(self.path, error) from error
         return self._file

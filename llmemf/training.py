@@ -34,6 +34,7 @@ from llmemf.checkpoint import (
 from llmemf.compilation import compiled_loss
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
+from llmemf.io import make_folder
 from llmemf.memory import memory_gb
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
@@ -125,7 +126,7 @@ class Trainer:
             InputError: it cannot be written.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         state = {
             "model": self.model.trainable_state(),
             "optimizer": self.optimizer.state_dict(),

@@ -11,7 +11,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
+<<<<<<< HEAD
 from sweeps.cluster.resources import HasAddresses
+=======
+from llmemf.io import make_folder
+from sweeps.state.sweep_record import SweepRecord
+>>>>>>> bb468c0 (WIP)
 
 
 def check_writable(folder: Path) -> None:
@@ -21,8 +26,8 @@ def check_writable(folder: Path) -> None:
         InputError: that is not possible.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".write-test-") as file:
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 65536)
             file.flush()
     except OSError as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.errors import InputError
+from llmemf.io import make_folder
 from sweeps.state.trial_records import trial_name
 
 NUM_KEPT = 2
@@ -53,7 +54,8 @@ def save(trainer: Any, folder: Path, report: dict[str, Any]) -> None:
     target = folder / f"epoch-{report['epoch']:04d}"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    make_folder(folder)
+    temporary.mkdir()
     try:
         trainer.save(temporary)
         (temporary / REPORT).write_text(json.dumps(report))

@@ -60,6 +60,7 @@ class Tracking:
                 writer.write("tags", PARENT, tags={FOLDER: owner.folder})
         else:
             writer.write("create", PARENT, name=owner.title, start=_now())
+        if PARENT not in runs or not runs[PARENT].data.params:  # a killed driver may have made the run alone
             writer.write("params", PARENT, params=self.target.params)
         for name, run in runs.items():
             if IDENTITY not in run.data.tags:

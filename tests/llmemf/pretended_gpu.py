@@ -79,6 +79,10 @@ class GpuTensor(torch.Tensor):
     def numpy(self, *_: Any, **__: Any) -> Any:
         raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first")
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """On the disk it is any tensor; where it lay is asked for when it is read."""
+        return self.to("cpu").__reduce_ex__(protocol)
+
     def __repr__(self, **_: Any) -> str:
         return f"GpuTensor({tuple(self.shape)}, {self.dtype})"
 
@@ -113,7 +117,7 @@ class PretendedGPU(TorchDispatchMode):
         for name, value in self._queries().items():
             self._stack.enter_context(patch.object(torch.cuda, name, value))
         self._stack.enter_context(patch.object(torch, "inference_mode", torch.no_grad))
-        self._stack.enter_context(_Autocast())
+        self._stack.enter_context(_Functions())
         PretendedGPU.active = self
         return super().__enter__()
 
@@ -232,11 +236,13 @@ def _twin(value: Any) -> Any:
     return value
 
 
-class _Autocast(TorchFunctionMode):
-    """torch's own autocast looks at the kind of memory, which here is the CPU's."""
+class _Functions(TorchFunctionMode):
+    """What happens above the operations: autocast, since torch's own looks at the kind of memory; tensors made of lists."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if function in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type == "cuda":
+            return function(*args, **kwargs | {"device": "cpu"}).to("cuda")
         if torch.is_autocast_enabled("cuda") and function in LOW | HIGH:
             wanted = torch.get_autocast_dtype("cuda") if function in LOW else torch.float32
             args, kwargs = tree_map(lambda value: _cast(value, wanted), (args, kwargs))

@@ -63,11 +63,16 @@ def failing(root: Path, write: Callable[[], object], code: int, *, for_ever: boo
     return found
 
 
-def broken_order(events: list[Event], *, appended: tuple[str, ...] = ()) -> list[str]:
-    """Renames whose source was not flushed before or whose folder was not flushed after, from the order alone.
+def broken_order(
+    events: list[Event], *, appended: tuple[str, ...] = (), in_place: tuple[str, ...] = ()
+) -> list[str]:
+    """What is wrong with the order of events alone, whatever a crash would do.
+
+    A rename needs a flush of its source before and of its folder after it; a file gets its final name by a rename.
 
     Args:
         appended: names of files that are appended to: each write must be flushed before anything else happens there.
+        in_place: names of other files that may be written under their final name (locks, logs that nobody reads).
     """
     found = []
     flushed: set[str] = set()
@@ -75,6 +80,9 @@ def broken_order(events: list[Event], *, appended: tuple[str, ...] = ()) -> list
         if event.kind == "fsync":
             flushed.add(event.path)
         elif event.kind in ("open", "write", "truncate"):
+            own = (*appended, *in_place)
+            if event.kind == "open" and ".tmp" not in event.path and not event.path.endswith(own) and "write-test" not in event.path:
+                found.append(f"{event.path} is written under its final name ({event.site})")
             flushed.discard(event.path)
             flushed.discard(str(Path(event.path).parent))
             if event.kind == "write" and event.path.endswith(appended) and appended:

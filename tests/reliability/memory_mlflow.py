@@ -13,7 +13,7 @@ from typing import Any
 
 
 class MemoryMlflow:
-    """The state of a server; `client(before)` gives a client whose calls it may let fail or be the last ones.
+    """The state of a server; `client` gives a client whose calls, or their answers, may be lost.
 
     Attributes:
         experiments: name -> id.
@@ -24,7 +24,9 @@ class MemoryMlflow:
         self.experiments: dict[str, str] = {}
         self.runs: dict[str, dict[str, Any]] = {}
 
-    def client(self, before: Callable[[str], None] = lambda name: None) -> Any:
+    def client(
+        self, before: Callable[[str], None] = lambda name: None, after: Callable[[str], None] = lambda name: None
+    ) -> Any:
         server = self
 
         class Client:
@@ -33,7 +35,9 @@ class MemoryMlflow:
 
                 def call(*args: Any, **kwargs: Any) -> Any:
                     before(name)
-                    return real(*args, **kwargs)
+                    answer = real(*args, **kwargs)
+                    after(name)
+                    return answer
 
                 return call
 

@@ -207,6 +207,7 @@ class SmallSweep:
         looks: bool = False,
         disturb: Callable[[int], None] = lambda trial: None,
         client: Callable[[str], None] = lambda name: None,
+        answered: Callable[[str], None] = lambda name: None,
         plan: Callable[[], Plan] | None = None,
     ) -> tuple[Facts, Recorder]:
         """One driver from its start to its end, on a world that it changes.
@@ -216,6 +217,7 @@ class SmallSweep:
             looks: whether it asks the recorder for the disk.
             disturb: see `fake_tune.FakeTune`.
             client: called before each call of the server; what it raises takes its place.
+            answered: called after each call of the server; what it raises takes the place of the answer.
             plan: instead of `--continue`.
         """
         write_tree(self.root, world.disk)
@@ -230,13 +232,7 @@ class SmallSweep:
 
         code, error, stuck = None, "", False
         with _stand_ins(self, disturb), recorder if before else nullcontext():
-            backend = TrialBackend(
-                data=DATA,
-                trainable=_trainable(world.witness),
-                evaluate=_evaluate(world.witness),
-                client=lambda: world.server.client(call),
-                saved=lambda event: world.witness.events.append(event_key(event)),
-            )
+            backend = self.backend(world, call, answered)
             try:
                 plan_now = (plan or self.plan)()
                 code = run_sweep(plan_now, Console(file=io.StringIO(), width=120), backend=backend).exit_code
@@ -247,6 +243,16 @@ class SmallSweep:
                 self.raised: BaseException | None = found
         world.disk = read_tree(self.root)
         return self.facts(world, code, error, stuck), recorder
+
+    def backend(self, world: World, before: Callable[[str], None] = lambda name: None, after: Callable[[str], None] = lambda name: None) -> TrialBackend:
+        """What a driver gets in the place of the trial floor and of the server."""
+        return TrialBackend(
+            data=DATA,
+            trainable=_trainable(world.witness),
+            evaluate=_evaluate(world.witness),
+            client=lambda: world.server.client(before, after),
+            saved=lambda event: world.witness.events.append(event_key(event)),
+        )
 
     def _check_log(self, witness: Witness) -> None:
         """What the driver before wrote to the end must still be in the event log; one event more may be."""

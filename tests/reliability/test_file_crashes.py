@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +11,15 @@ import numpy as np
 import pytest
 from durable_events import ERRORS, read_tree, write_tree
 from file_crashes import broken_order, crashed_disks, failing
-from tiny import make_features, make_scenario
+from small_training import continued, scenario, trained
+from tiny import make_features
 
-from llmemf.batches import TrialData
 from llmemf.checkpoint import evaluate_checkpoint
-from llmemf.config import build_config
 from llmemf.errors import InputError, StorageError
 from llmemf.export.folder import ExportedModel, export_checkpoint
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.features.shards import Shard, ShardStore
-from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
-from llmemf.training import Trainer
 from sweeps.groups.evaluation import ARRAYS, load_ranks, save_ranks
 from sweeps.state import checkpoints
 from sweeps.state.sweep_record import SweepRecord
@@ -42,14 +38,6 @@ class Kind:
     prepare: Callable[[Path], Any]
     write: Callable[[Path], Any]
     read: Callable[[Path], Any]
-
-
-SMALL = {"model": "bprmf", "dim": 4, "batch_size": 16, "device": "cpu", "lr": 0.01}
-
-
-@functools.cache
-def scenario() -> Scenario:
-    return make_scenario()
 
 
 def saved_scenario(root: Path) -> Scenario:
@@ -99,18 +87,6 @@ def write_ranks(root: Path, value: int) -> None:
 def read_ranks(root: Path) -> Any:
     path = root / "ranks" / "row--seed1.npz"
     return int(load_ranks(path)["case"][0]) if path.exists() else None
-
-
-@functools.cache
-def trained() -> list[Trainer]:
-    """Trainers after one and after two epochs."""
-    found = []
-    for epochs in (1, 2):
-        config = build_config(model_class("bprmf").config_class, {**SMALL, "epochs": epochs})
-        trainer = Trainer(config, TrialData.build(scenario()))
-        list(trainer.epochs())
-        found.append(trainer)
-    return found
 
 
 def read_export(root: Path) -> Any:
@@ -175,26 +151,6 @@ def test_an_error_of_the_disk_is_told_and_leaves_the_old_or_the_new(quick_folder
             assert found in (before, after), where
         if not for_ever:
             assert "remove" in where or "rmdir" in where or not any(".tmp" in name for name in disk), where
-
-
-KNOWN: dict[int, tuple[int, dict[str, float]]] = {}
-
-
-def continued(folder: Path) -> tuple[int, dict[str, float]]:
-    """Load a checkpoint, train to epoch 3: the epoch it was of, and the last metrics without times."""
-    key = hash(tuple(sorted(read_tree(folder).items()) if folder.exists() else ()))
-    if key not in KNOWN:
-        KNOWN[key] = _continued(folder)
-    return KNOWN[key]
-
-
-def _continued(folder: Path) -> tuple[int, dict[str, float]]:
-    config = build_config(model_class("bprmf").config_class, {**SMALL, "epochs": 3})
-    trainer = Trainer(config, TrialData.build(scenario()))
-    trainer.load(folder)
-    epoch = trainer.epoch
-    *_, last = trainer.epochs()
-    return epoch, {name: value for name, value in last.items() if "/" in name}
 
 
 def test_a_crash_of_a_later_save_leaves_a_checkpoint_that_continues_to_the_same_numbers(quick_folder):
