@@ -11,12 +11,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
-<<<<<<< HEAD
-from sweeps.cluster.resources import HasAddresses
-=======
 from llmemf.io import make_folder
-from sweeps.state.sweep_record import SweepRecord
->>>>>>> bb468c0 (WIP)
+from sweeps.cluster.resources import HasAddresses
 
 
 def check_writable(folder: Path) -> None:

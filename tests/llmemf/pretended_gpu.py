@@ -36,7 +36,7 @@ COPIES = {aten._to_copy, aten.copy_}
 LOW = {
     torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, torch.nn.functional.linear,
     torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.bilinear, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.mm,
-    torch.Tensor.bmm, torch.Tensor.__rmatmul__,
+    torch.Tensor.bmm, torch.Tensor.__rmatmul__, torch._VF.gru, torch._VF.gru_cell,
 }  # fmt: skip
 """What autocast computes in its precision ..."""
 HIGH = {

@@ -19,6 +19,7 @@ SMALL = {"batch_size": 16, "eval_batch_size": 32, "epochs": 2, "max_length": 8, 
 WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")
 VARIANTS = {
     **{name: {"model": name} for name in MODELS},
+    "llm_emf of ids": {"model": "llm_emf", "modalities": ["id"], "encoder_layers": 1},
     "llm_emf sampled": {"model": "llm_emf", "objective": "sampled"},
     "llm_emf in fp32": {"model": "llm_emf", "objective_precision": "fp32"},
 }
@@ -54,6 +55,7 @@ def configuration(name, **values):
 
 
 def numbers(metrics):
+    """All but times and sizes."""
     return {key: value for key, value in metrics.items() if "/" in key}
 
 
@@ -97,12 +99,13 @@ def waits_of_a_step(name, data, count, **values):
         return Counter(gpu.waits), Counter(gpu.uploads)
 
 
-MOST_WAITS: dict[str, int] = {}
-"""The most waits of a training step; a mask that becomes indices is one. Others have none."""
+MOST_WAITS = {"abxi": 14, "bprmf": 1, "c2dsr": 28, "gru4rec": 5, "lecdsr": 3, "llm_emf sampled": 17, "mifn": 2, "ncf_mlp": 11,
+              "pi_net": 10, "psjnet": 12, "sasrec": 5, "sr_gnn": 11, "tri_cdr": 12}  # fmt: skip
+"""The most waits of a training step, where a mask that becomes indices is one. LLM-EMF as the paper has it waits nowhere."""
 TRAINED = sorted(name for name, given in VARIANTS.items() if not model_class(given["model"]).closed_form)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in (*QUICK, "llm_emf") else pytest.mark.slow) for n in TRAINED])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in (*QUICK, "llm_emf of ids") else pytest.mark.slow) for n in TRAINED])
 def test_a_step_waits_for_the_gpu_no_oftener_for_a_larger_batch(name, data):
     few, uploads = waits_of_a_step(name, data, 6)
     many, more_uploads = waits_of_a_step(name, data, 14)
@@ -110,15 +113,18 @@ def test_a_step_waits_for_the_gpu_no_oftener_for_a_larger_batch(name, data):
     assert sum(uploads.values()) == sum(more_uploads.values()) == 0, uploads
 
 
+NO_PRODUCTS = ("bprmf",)
+"""Systems that autocast does not touch."""
+
+
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n == "sasrec" else pytest.mark.slow) for n in TRAINED])
 def test_half_precision_trains_to_nearly_the_same_loss(name, data):
     losses = {}
     for precision in ("fp32", "bf16"):
         with PretendedGPU():
-            trainer = Trainer(configuration(name, device="cuda", precision=precision, epochs=1, dropout=0.0), data)
-            (metrics,) = trainer.epochs()
-            losses[precision] = metrics["train/loss"]
-    assert losses["bf16"] != losses["fp32"]
+            trainer = Trainer(configuration(name, device="cuda", precision=precision, dropout=0.0), data)
+            losses[precision] = [metrics["train/loss"] for metrics in trainer.epochs()][-1]
+    assert (losses["bf16"] == losses["fp32"]) == (name in NO_PRODUCTS)
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,12 +18,11 @@ for folder in (HERE, HERE.parent / "sweeps", HERE.parent / "llmemf"):
         sys.path.append(str(folder))
 
 @pytest.fixture
-def quick_folder(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder in memory where the system has one: what is flushed there costs no time."""
-    memory = Path("/dev/shm")
-    if not os.access(memory, os.W_OK):
-        yield tmp_path / "root"
-        return
-    folder = Path(tempfile.mkdtemp(dir=memory, prefix="reliability-"))
-    yield folder / "root"
-    shutil.rmtree(folder)
+def quick_folder() -> Iterator[Path]:
+    """A folder that does not exist yet, in memory where the system has one; see `durable_events.memory_folder`."""
+    from durable_events import memory_folder
+
+    folder = memory_folder()
+    shutil.rmtree(folder, ignore_errors=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)

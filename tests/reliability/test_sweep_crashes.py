@@ -9,11 +9,10 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import tempfile
 from pathlib import Path
 
 import pytest
-from durable_events import KINDS, Event, read_tree
+from durable_events import KINDS, Event, memory_folder, read_tree
 from small_sweep import GRID, STALE, TPE, Crash, SmallSweep, World, one_per_site
 from verdicts import Facts, Verdict, verdict
 
@@ -31,9 +30,7 @@ def tpe_crashes() -> tuple[Facts, list[Crash]]:
 
 
 def crashes_of(options: dict) -> tuple[Facts, list[Crash]]:
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=memory) as folder:
-        return SmallSweep(Path(folder) / "root", options).crashes()
+    return SmallSweep(memory_folder(), options).crashes()
 
 
 def broken(subject: SmallSweep, expected: Facts, crashes: list[Crash]) -> list[str]:

@@ -1,0 +1,63 @@
+"""What a sweep is, in a few lines: points, how far each came, and how each ended. Hypothesis holds the driver against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Trial:
+    """One trial as a user would describe it.
+
+    Attributes:
+        epoch: how many epochs are known for good.
+        outcome: pending, running, completed, pruned or failed.
+        losses: how often it was lost since its last new epoch.
+        own: whether it failed by itself.
+    """
+
+    epoch: int = 0
+    outcome: str = "pending"
+    losses: int = 0
+    own: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.outcome in ("completed", "pruned", "failed")
+
+
+@dataclass
+class SweepModel:
+    """All trials; the rules of `test_sweep_stories.py` change it as they change the driver."""
+
+    planned: int
+    epochs: int
+    trials: dict[int, Trial] = field(default_factory=dict)
+
+    def start(self, number: int) -> None:
+        self.trials.setdefault(number, Trial()).outcome = "running"
+
+    def report(self, number: int, *, pruned: bool) -> None:
+        trial = self.trials[number]
+        trial.epoch, trial.losses = trial.epoch + 1, 0
+        trial.outcome = "completed" if trial.epoch == self.epochs else "pruned" if pruned else "running"
+
+    def fail(self, number: int) -> None:
+        self.trials[number].outcome, self.trials[number].own = "failed", True
+
+    def lose(self, number: int, limit: int) -> None:
+        trial = self.trials[number]
+        trial.losses += 1
+        trial.outcome = "failed" if trial.losses >= limit else "pending"
+
+    def resume(self) -> None:
+        """A new driver: what ran waits again, what failed through no fault of its own, too."""
+        for trial in self.trials.values():
+            if trial.outcome == "running" or (trial.outcome == "failed" and not trial.own):
+                trial.losses = 0 if trial.outcome == "failed" else trial.losses
+                trial.outcome = "pending"
+
+    def waiting(self) -> int:
+        """How many trials can still be handed out."""
+        new = self.planned - len(self.trials)
+        return new + sum(trial.outcome == "pending" for trial in self.trials.values())
