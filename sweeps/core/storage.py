@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -80,4 +81,6 @@ def locked(folder: Path, name: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"sweep {name!r} is running in another process") from None
+        for path in folder.glob(".*.tmp"):  # what a killed holder was about to write
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from llmemf.io import atomic_folder
 from sweeps.state import checkpoints
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, ranked
@@ -63,14 +64,7 @@ def _holding(records: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 def keep_best(source: Path, folder: Path) -> Path:
     """Copy the weights and settings of the best trial to `best/` in the sweep's folder."""
-    target, temporary = folder / "best", folder / ".best.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir()
+    with atomic_folder(folder / "best") as temporary:
         for name in ("best.safetensors", "config.yaml"):
             shutil.copy2(source / name, temporary / name)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+    return folder / "best"

@@ -130,17 +130,24 @@ class PretendedGPU(TorchDispatchMode):
         """What `torch.cuda` answers."""
         gigabyte = 2**30
         properties = SimpleNamespace(
-            name="a pretended GPU", major=9, minor=0, total_memory=80 * gigabyte, multi_processor_count=100, L2_cache_size=50 * 2**20
+            name="a pretended GPU",
+            major=9,
+            minor=0,
+            total_memory=80 * gigabyte,
+            multi_processor_count=100,
+            L2_cache_size=50 * 2**20,
         )
 
         def synchronize(device: Any = None) -> None:
             self.waits[_place(), "synchronize"] += 1
 
         zero = dict.fromkeys(
-            ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"), lambda device=None: 0
+            ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"),
+            lambda device=None: 0,
         )
         nothing = dict.fromkeys(
-            ("_lazy_init", "empty_cache", "reset_peak_memory_stats", "set_device", "manual_seed", "manual_seed_all"), lambda *_, **__: None
+            ("_lazy_init", "empty_cache", "reset_peak_memory_stats", "set_device", "manual_seed", "manual_seed_all"),
+            lambda *_, **__: None,
         )
         return {
             **zero,
@@ -198,12 +205,25 @@ class PretendedGPU(TorchDispatchMode):
         name = packet.__name__
         if packet in COPIES:
             source = args[1] if packet is aten.copy_ else args[0]
-            to_gpu = isinstance(args[0], GpuTensor) if packet is aten.copy_ else target in ("cuda", "meta") or (target is None and on_gpu)
+            to_gpu = (
+                isinstance(args[0], GpuTensor)
+                if packet is aten.copy_
+                else target in ("cuda", "meta") or (target is None and on_gpu)
+            )
             if isinstance(source, GpuTensor) and not to_gpu:
                 self.waits[_place(), "copy to the CPU"] += 1
-            elif not isinstance(source, GpuTensor) and to_gpu and source.dim() and source.untyped_storage().data_ptr() not in self._pinned:
+            elif (
+                not isinstance(source, GpuTensor)
+                and to_gpu
+                and source.dim()
+                and source.untyped_storage().data_ptr() not in self._pinned
+            ):
                 self.uploads[_place(), name] += 1
-        elif on_gpu and (packet in WAITS or self._masks(packet, args) or (packet is aten.repeat_interleave and kwargs.get("output_size") is None)):
+        elif on_gpu and (
+            packet in WAITS
+            or self._masks(packet, args)
+            or (packet is aten.repeat_interleave and kwargs.get("output_size") is None)
+        ):
             self.waits[_place(), name] += 1
 
     @staticmethod

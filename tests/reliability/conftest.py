@@ -17,6 +17,7 @@ for folder in (HERE, HERE.parent / "sweeps", HERE.parent / "llmemf"):
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
+
 @pytest.fixture
 def quick_folder() -> Iterator[Path]:
     """A folder that does not exist yet, in memory where the system has one; see `durable_events.memory_folder`."""

@@ -64,9 +64,7 @@ class Recorder:
     active: Recorder | None = None
     _listens = False
 
-    def __init__(
-        self, root: Path, before: Callable[[Event], None] = lambda event: None, *, disk: bool = True
-    ) -> None:
+    def __init__(self, root: Path, before: Callable[[Event], None] = lambda event: None, *, disk: bool = True) -> None:
         self.root, self.before, self._looks = root.resolve(), before, disk
         self.events: list[Event] = []
         self.outside: list[str] = []

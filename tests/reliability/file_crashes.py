@@ -41,7 +41,9 @@ def crashed_disks(root: Path, write: Callable[[], object]) -> Written:
     return Written(found, recorder.events, recorder.disks())
 
 
-def failing(root: Path, write: Callable[[], object], code: int, *, for_ever: bool) -> list[tuple[str, BaseException | None, Tree]]:
+def failing(
+    root: Path, write: Callable[[], object], code: int, *, for_ever: bool
+) -> list[tuple[str, BaseException | None, Tree]]:
     """Let each operation of `write` fail in turn, once or from then on; where, what was raised, and the disk that is left."""
     start = read_tree(root)
     with Recorder(root, disk=False) as recorder:
@@ -63,9 +65,7 @@ def failing(root: Path, write: Callable[[], object], code: int, *, for_ever: boo
     return found
 
 
-def broken_order(
-    events: list[Event], *, appended: tuple[str, ...] = (), in_place: tuple[str, ...] = ()
-) -> list[str]:
+def broken_order(events: list[Event], *, appended: tuple[str, ...] = (), in_place: tuple[str, ...] = ()) -> list[str]:
     """What is wrong with the order of events alone, whatever a crash would do.
 
     A rename needs a flush of its source before and of its folder after it; a file gets its final name by a rename.
@@ -81,7 +81,12 @@ def broken_order(
             flushed.add(event.path)
         elif event.kind in ("open", "write", "truncate"):
             own = (*appended, *in_place)
-            if event.kind == "open" and ".tmp" not in event.path and not event.path.endswith(own) and "write-test" not in event.path:
+            if (
+                event.kind == "open"
+                and ".tmp" not in event.path
+                and not event.path.endswith(own)
+                and "write-test" not in event.path
+            ):
                 found.append(f"{event.path} is written under its final name ({event.site})")
             flushed.discard(event.path)
             flushed.discard(str(Path(event.path).parent))
@@ -92,7 +97,11 @@ def broken_order(
         elif event.kind == "rename":
             if event.path not in flushed:
                 found.append(f"{event.path} is renamed before it is flushed ({event.site})")
-            inside = {other.path for other in events[:place] if other.path.startswith(event.path + "/") and other.kind == "open"}
+            inside = {
+                other.path
+                for other in events[:place]
+                if other.path.startswith(event.path + "/") and other.kind == "open"
+            }
             found += [f"{path} is not flushed before its folder is renamed" for path in sorted(inside - flushed)]
             folder = str(Path(event.target).parent)
             following = next((other for other in events[place + 1 :] if not other.kind.startswith("mlflow")), None)

@@ -54,27 +54,29 @@ class MemoryMlflow:
         self.experiments[name] = str(len(self.experiments) + 1)
         return self.experiments[name]
 
-    def search_runs(self, experiments: list[str], condition: str, max_results: int = 1000, page_token: Any = None) -> Any:
+    def search_runs(
+        self, experiments: list[str], condition: str, max_results: int = 1000, page_token: Any = None
+    ) -> Any:
         wanted = dict(re.findall(r"tags\.`?([\w.]+)`? = '([^']*)'", condition))
         assert len(wanted) == condition.count("="), condition
         return [
-            self._as_mlflow(id, run)
-            for id, run in reversed(self.runs.items())
+            self._as_mlflow(run_id, run)
+            for run_id, run in reversed(self.runs.items())
             if run["experiment"] in experiments and wanted.items() <= run["tags"].items()
         ]
 
-    def get_run(self, id: str) -> Any:
-        return self._as_mlflow(id, self.runs[id])
+    def get_run(self, run_id: str) -> Any:
+        return self._as_mlflow(run_id, self.runs[run_id])
 
-    def _as_mlflow(self, id: str, run: dict[str, Any]) -> Any:
+    def _as_mlflow(self, run_id: str, run: dict[str, Any]) -> Any:
         newest = {key: points[-1][1] for key, points in run["metrics"].items()}
-        info = SimpleNamespace(run_id=id, status=run["status"], start_time=run["start"], end_time=run["end"])
+        info = SimpleNamespace(run_id=run_id, status=run["status"], start_time=run["start"], end_time=run["end"])
         data = SimpleNamespace(tags=dict(run["tags"]), params=dict(run["params"]), metrics=newest)
         return SimpleNamespace(info=info, data=data)
 
     def create_run(self, experiment: str, start_time: int, tags: dict[str, str], run_name: str) -> Any:
-        id = f"run{next(number for number in itertools.count(1) if f'run{number}' not in self.runs)}"
-        self.runs[id] = {
+        run_id = f"run{next(number for number in itertools.count(1) if f'run{number}' not in self.runs)}"
+        self.runs[run_id] = {
             "experiment": experiment,
             "status": "RUNNING",
             "tags": {**tags, "mlflow.runName": run_name},
@@ -84,21 +86,21 @@ class MemoryMlflow:
             "start": start_time,
             "end": None,
         }
-        return self.get_run(id)
+        return self.get_run(run_id)
 
-    def update_run(self, id: str, status: str | None = None, name: str | None = None) -> None:
-        self.runs[id]["status"] = status or self.runs[id]["status"]
+    def update_run(self, run_id: str, status: str | None = None, name: str | None = None) -> None:
+        self.runs[run_id]["status"] = status or self.runs[run_id]["status"]
         if status == "RUNNING":
-            self.runs[id]["end"] = None
+            self.runs[run_id]["end"] = None
 
-    def set_tag(self, id: str, key: str, value: Any) -> None:
-        self.runs[id]["tags"][key] = str(value)
+    def set_tag(self, run_id: str, key: str, value: Any) -> None:
+        self.runs[run_id]["tags"][key] = str(value)
 
-    def set_terminated(self, id: str, status: str, end_time: int) -> None:
-        self.runs[id] |= {"status": status, "end": end_time}
+    def set_terminated(self, run_id: str, status: str, end_time: int) -> None:
+        self.runs[run_id] |= {"status": status, "end": end_time}
 
-    def log_batch(self, id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
-        run = self.runs[id]
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
+        run = self.runs[run_id]
         for param in params:
             if run["params"].setdefault(param.key, param.value) != param.value:
                 raise RuntimeError(f"INVALID_PARAMETER_VALUE: {param.key} is {run['params'][param.key]}")
@@ -110,12 +112,12 @@ class MemoryMlflow:
                 points.sort(key=lambda point: (point[0], point[2]))
         run["tags"] |= {tag.key: tag.value for tag in tags}
 
-    def get_metric_history(self, id: str, key: str) -> list[Any]:
-        points = self.runs[id]["metrics"].get(key, [])
+    def get_metric_history(self, run_id: str, key: str) -> list[Any]:
+        points = self.runs[run_id]["metrics"].get(key, [])
         return [SimpleNamespace(key=key, step=step, value=value, timestamp=time) for step, value, time in points]
 
-    def log_artifact(self, id: str, path: str, artifact_path: str | None = None) -> None:
+    def log_artifact(self, run_id: str, path: str, artifact_path: str | None = None) -> None:
         from pathlib import Path
 
         name = "/".join(part for part in (artifact_path, Path(path).name) if part)
-        self.runs[id]["artifacts"][name] = Path(path).read_bytes()
+        self.runs[run_id]["artifacts"][name] = Path(path).read_bytes()

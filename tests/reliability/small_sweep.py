@@ -32,6 +32,7 @@ from rich.console import Console
 from sweep_fakes import tiny_data
 from verdicts import Facts
 
+from llmemf.errors import InputError
 from llmemf.io import read_records
 from sweeps.core import results, sweep, trial
 from sweeps.core.plan import Options, Plan, plan_continue
@@ -155,7 +156,11 @@ class Crash:
     world: World
 
     def __str__(self) -> str:
-        where = "after the last event" if self.event is None else f"before event {self.event.number} ({self.event.kind} {self.event.path}, {self.event.site})"
+        where = (
+            "after the last event"
+            if self.event is None
+            else f"before event {self.event.number} ({self.event.kind} {self.event.path}, {self.event.site})"
+        )
         return f"{self.kind}, {where}"
 
     @property
@@ -242,9 +247,17 @@ class SmallSweep:
                 error = f"{type(found).__name__}: {found}"
                 self.raised: BaseException | None = found
         world.disk = read_tree(self.root)
-        return self.facts(world, code, error, stuck), recorder
+        try:
+            return self.facts(world, code, error, stuck), recorder
+        except InputError as damaged:
+            return Facts(code, f"what it left cannot be read: {damaged}"), recorder
 
-    def backend(self, world: World, before: Callable[[str], None] = lambda name: None, after: Callable[[str], None] = lambda name: None) -> TrialBackend:
+    def backend(
+        self,
+        world: World,
+        before: Callable[[str], None] = lambda name: None,
+        after: Callable[[str], None] = lambda name: None,
+    ) -> TrialBackend:
         """What a driver gets in the place of the trial floor and of the server."""
         return TrialBackend(
             data=DATA,
@@ -313,7 +326,9 @@ class SmallSweep:
             "number of trials": len(state.records),
             "values": {point_of(record): list(record.values) for record in state.records.values()},
             "outcomes": {point_of(record): record.outcome for record in state.records.values()},
-            "repeated events": [key for key, n in Counter(log).items() if n > 1 and key[0] in ("epoch", "proposed", "tested")],
+            "repeated events": [
+                key for key, n in Counter(log).items() if n > 1 and key[0] in ("epoch", "proposed", "tested")
+            ],
             "numbers of runs": Counter(run["tags"]["trial"] for run in world.server.runs.values()),
             "runs": {run_point(run): run_facts(run) for run in runs.values()},
             "record": yaml.safe_load(self._text("sweep.yaml"))["status"],
@@ -343,7 +358,9 @@ class SmallSweep:
                 yield path.name
         for path in (self.folder / "trials").glob("*/*/state.pt"):
             yield f"{path.parent.name}/state.pt"
-        yield from (f"run of {run['tags']['trial']}" for run in world.server.runs.values() if run["status"] == "RUNNING")
+        yield from (
+            f"run of {run['tags']['trial']}" for run in world.server.runs.values() if run["status"] == "RUNNING"
+        )
 
 
 DATA = tiny_data()
@@ -360,7 +377,9 @@ def run_point(run: dict[str, Any]) -> str:
 
 def run_facts(run: dict[str, Any]) -> dict[str, Any]:
     """A run without times and ids."""
-    tags = {key: value for key, value in run["tags"].items() if key in ("outcome", "epochs_run", "best_trial", "test_looks")}
+    tags = {
+        key: value for key, value in run["tags"].items() if key in ("outcome", "epochs_run", "best_trial", "test_looks")
+    }
     metrics = {key: [(step, value) for step, value, _ in points] for key, points in run["metrics"].items()}
     artifacts = {key: value for key, value in run["artifacts"].items() if key.startswith("best/")}
     return {"status": run["status"], **tags, "metrics": metrics, "params": run["params"], "artifacts": artifacts}
@@ -376,7 +395,9 @@ def event_key(event: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def _trainable(witness: Witness) -> Callable[..., Iterator[dict[str, Any]]]:
-    def trainable(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()) -> Iterator[dict[str, Any]]:
+    def trainable(
+        config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()
+    ) -> Iterator[dict[str, Any]]:
         made: list[SmallTrainer] = []
 
         def make() -> SmallTrainer:

@@ -19,24 +19,37 @@ def story(client: Any, artifact: Any) -> list[Any]:
     found.append(client.get_experiment_by_name("e").lifecycle_stage)
     run = client.create_run(experiment, start_time=5, tags={"trial": "t01", "sweep_id": "x"}, run_name="t01 lr 1")
     other = client.create_run(experiment, start_time=6, tags={"trial": "t02", "sweep_id": "y"}, run_name="t02")
-    id = run.info.run_id
-    found += [run.info.status, id != other.info.run_id]
-    client.log_batch(id, params=[Param("lr", "1")])
-    client.log_batch(id, params=[Param("lr", "1")])
+    run_id = run.info.run_id
+    found += [run.info.status, run_id != other.info.run_id]
+    client.log_batch(run_id, params=[Param("lr", "1")])
+    client.log_batch(run_id, params=[Param("lr", "1")])
     for value, time, step in ((0.5, 7, 1), (0.5, 7, 1), (0.7, 8, 2)):
-        client.log_batch(id, metrics=[Metric("m", value, time, step)])
-    client.log_batch(id, tags=[RunTag("outcome", "completed")])
-    client.set_tag(id, "outcome", "pruned")
-    client.set_terminated(id, "FINISHED", end_time=9)
-    found.append(client.get_run(id).info.status)
-    client.update_run(id, status="RUNNING")
-    found.append(client.get_run(id).info.status)
-    client.set_terminated(id, "KILLED", end_time=11)
-    client.log_artifact(id, str(artifact), artifact_path="best")
-    found += [[(point.step, point.value, point.timestamp) for point in client.get_metric_history(id, "m")], client.get_metric_history(id, "none")]
+        client.log_batch(run_id, metrics=[Metric("m", value, time, step)])
+    client.log_batch(run_id, tags=[RunTag("outcome", "completed")])
+    client.set_tag(run_id, "outcome", "pruned")
+    client.set_terminated(run_id, "FINISHED", end_time=9)
+    found.append(client.get_run(run_id).info.status)
+    client.update_run(run_id, status="RUNNING")
+    found.append(client.get_run(run_id).info.status)
+    client.set_terminated(run_id, "KILLED", end_time=11)
+    client.log_artifact(run_id, str(artifact), artifact_path="best")
+    found += [
+        [(point.step, point.value, point.timestamp) for point in client.get_metric_history(run_id, "m")],
+        client.get_metric_history(run_id, "none"),
+    ]
     (only,) = client.search_runs([experiment], "tags.sweep_id = 'x' and tags.trial = 't01'")
-    tags = {key: value for key, value in only.data.tags.items() if key in ("trial", "sweep_id", "outcome", "mlflow.runName")}
-    found += [only.info.run_id == id, only.info.status, only.info.start_time, only.info.end_time, tags, only.data.params, only.data.metrics]
+    tags = {
+        key: value for key, value in only.data.tags.items() if key in ("trial", "sweep_id", "outcome", "mlflow.runName")
+    }
+    found += [
+        only.info.run_id == run_id,
+        only.info.status,
+        only.info.start_time,
+        only.info.end_time,
+        tags,
+        only.data.params,
+        only.data.metrics,
+    ]
     found.append(len(client.search_runs([experiment], "tags.trial = 't09'")))
     return found
 
@@ -53,7 +66,7 @@ def test_it_refuses_another_value_of_a_parameter():
     from mlflow.entities import Param
 
     server = MemoryMlflow()
-    id = server.create_run(server.create_experiment("e"), 1, {}, "r").info.run_id
-    server.log_batch(id, params=[Param("lr", "1")])
+    run_id = server.create_run(server.create_experiment("e"), 1, {}, "r").info.run_id
+    server.log_batch(run_id, params=[Param("lr", "1")])
     with pytest.raises(RuntimeError, match="INVALID_PARAMETER_VALUE"):
-        server.log_batch(id, params=[Param("lr", "2")])
+        server.log_batch(run_id, params=[Param("lr", "2")])

@@ -83,7 +83,12 @@ def evidence_of_two_drivers(root: Path, kind: str) -> Iterator[str]:
         yield f"{given.name}: {why}"
 
 
-EVIDENCE = {GRID: evidence_of_a_sweep, SEARCH: evidence_of_a_sweep, TRAIN: evidence_of_training, DRIVERS: evidence_of_two_drivers}
+EVIDENCE = {
+    GRID: evidence_of_a_sweep,
+    SEARCH: evidence_of_a_sweep,
+    TRAIN: evidence_of_training,
+    DRIVERS: evidence_of_two_drivers,
+}
 
 
 @pytest.mark.parametrize("kind", EVIDENCE)
@@ -96,7 +101,9 @@ def test_without_a_planted_bug_the_net_catches_nothing(quick_folder, kind):
 def test_a_planted_bug_is_caught(quick_folder, monkeypatch, plant):
     quick_folder.mkdir(exist_ok=True)
     for known in (grid_crashes, tpe_crashes, trained, after_three_epochs):  # as they are without the bug
-        if PLANTED[plant] in (GRID, DRIVERS) and known is tpe_crashes or PLANTED[plant] == SEARCH and known is grid_crashes:
+        if (PLANTED[plant] in (GRID, DRIVERS) and known is tpe_crashes) or (
+            PLANTED[plant] == SEARCH and known is grid_crashes
+        ):
             continue
         known()
     plant(monkeypatch)

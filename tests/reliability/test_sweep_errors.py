@@ -49,7 +49,9 @@ def after_errors(root, subject: str, numbers: list[int], code: int, for_ever: bo
 @pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
 def test_a_grid_whose_disk_is_full_at_any_place_of_the_code(quick_folder, for_ever, part):
-    assert after_errors(quick_folder, "grid", numbers_of("grid", every=False)[part::3], ERRORS["ENOSPC"], for_ever) == []
+    assert (
+        after_errors(quick_folder, "grid", numbers_of("grid", every=False)[part::3], ERRORS["ENOSPC"], for_ever) == []
+    )
 
 
 @pytest.mark.slow

@@ -14,7 +14,14 @@ import pytest
 from durable_events import memory_folder
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from memory_mlflow import MemoryMlflow
 from small_sweep import _NoThread, deliver
 from sweep_fakes import epoch_result
@@ -55,7 +62,9 @@ class Stories(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         names = vars(mlflow_writer.threading)
         self.patch.setattr(mlflow_writer, "threading", SimpleNamespace(**{**names, "Thread": _NoThread}))
-        self.patch.setattr(mlflow_writer, "time", SimpleNamespace(**{**vars(mlflow_writer.time), "sleep": lambda s: None}))
+        self.patch.setattr(
+            mlflow_writer, "time", SimpleNamespace(**{**vars(mlflow_writer.time), "sleep": lambda s: None})
+        )
         self.patch.setattr("sweeps.core.callback.read_error", lambda trial: (trial.exception, trial.trace))
         self.driver: Any = None
 
@@ -87,16 +96,29 @@ class Stories(RuleBasedStateMachine):
         state.open()
         used = len(state.records)
         search = SweepSearch(
-            SPACE, state, method="grid", trials=self.model.planned, epochs=EPOCHS, points=POINTS[used : self.model.planned],
+            SPACE,
+            state,
+            method="grid",
+            trials=self.model.planned,
+            epochs=EPOCHS,
+            points=POINTS[used : self.model.planned],
             varied_keys=("lr",),
         )
         tracking = Tracking(self.target(), lambda: self.server.client(self.answer))
         retention = CheckpointRetention(self.folder, state, keep=2)
         tracking.open(state)
         callback = SweepCallback(
-            self.folder, state=state, search=search, tracking=tracking, display=WITHOUT_A_SCREEN, retention=retention, stop=StopRequest()
+            self.folder,
+            state=state,
+            search=search,
+            tracking=tracking,
+            display=WITHOUT_A_SCREEN,
+            retention=retention,
+            stop=StopRequest(),
         )
-        self.driver = SimpleNamespace(state=state, search=search, tracking=tracking, callback=callback, live=[], count=0)
+        self.driver = SimpleNamespace(
+            state=state, search=search, tracking=tracking, callback=callback, live=[], count=0
+        )
         self.work()
 
     def target(self) -> TrackingTarget:
@@ -210,7 +232,9 @@ class Stories(RuleBasedStateMachine):
         self.model.resume()
         self.open()
 
-    @precondition(lambda self: self.driver is None and self.is_up and self.model.planned < len(POINTS) and self.model.trials)
+    @precondition(
+        lambda self: self.driver is None and self.is_up and self.model.planned < len(POINTS) and self.model.trials
+    )
     @rule()
     def extend(self) -> None:
         self.model.planned += 1
@@ -274,11 +298,17 @@ class Stories(RuleBasedStateMachine):
             assert run["status"] != "RUNNING"
 
 
-SETTINGS = {"derandomize": True, "deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "print_blob": False}
+SETTINGS = {
+    "derandomize": True,
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": list(HealthCheck),
+    "print_blob": False,
+}
 
 
 def test_no_story_differs_from_the_model():
-    run_state_machine_as_test(Stories, settings=settings(max_examples=40, stateful_step_count=25, **SETTINGS))
+    run_state_machine_as_test(Stories, settings=settings(max_examples=15, stateful_step_count=20, **SETTINGS))
 
 
 @pytest.mark.slow

@@ -72,7 +72,10 @@ def test_after_a_flush_of_the_folder_its_names_are_safe(tmp_path):
 
 @pytest.mark.parametrize("number", range(1, 7))
 def test_any_operation_can_fail(tmp_path, number):
-    with Recorder(tmp_path, fails_at(lambda n: n == number, ERRORS["EIO"])), pytest.raises(OSError, match="Input/output") as error:
+    with (
+        Recorder(tmp_path, fails_at(lambda n: n == number, ERRORS["EIO"])),
+        pytest.raises(OSError, match="Input/output") as error,
+    ):
         small_story(tmp_path)
     assert error.value.errno == ERRORS["EIO"]
 
