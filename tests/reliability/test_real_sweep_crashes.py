@@ -31,7 +31,7 @@ def command(folder: Path, *arguments: str) -> int:
     environment = {**os.environ, "HOME": str(folder), "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(SWEEPS)}
     with (folder / "out.txt").open("a") as out:
         run = subprocess.run(
-            [sys.executable, *arguments], cwd=folder, env=environment, stdout=out, stderr=out, timeout=240
+            [sys.executable, *arguments], cwd=folder, env=environment, stdout=out, stderr=out, check=False, timeout=240
         )
     return run.returncode
 

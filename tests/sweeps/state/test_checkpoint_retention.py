@@ -4,6 +4,7 @@ import random
 import pytest
 from sweep_fakes import epoch_result, propose
 
+from llmemf.errors import StorageError
 from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
 from sweeps.state.checkpoints import save, trial_folder
 from sweeps.state.sweep_state import SweepState
@@ -142,7 +143,7 @@ def test_the_old_best_stays_where_the_new_one_cannot_be_copied(tmp_path):
     (folder / "best").mkdir(parents=True)
     (folder / "best" / "config.yaml").write_text("old")
     (checkpoint / "best.safetensors").write_text("new")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(StorageError, match="No such file"):
         keep_best(checkpoint, folder)
     assert (folder / "best" / "config.yaml").read_text() == "old"
     assert [path.name for path in folder.iterdir()] == ["best"]
