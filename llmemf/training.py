@@ -63,7 +63,7 @@ class Trainer:
             self.model: Recommender = model_class(config.model)(config, data).to(self.device)
         self.train_sequences = device_sequences(config, data, "train", self.device)
         self.valid_sequences = device_sequences(config, data, "valid", self.device)
-        self.valid_cases = _valid_cases(config, data)
+        self.valid_cases = chosen_cases(config, data)
         self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._half and config.precision == "fp16")
         self._compiled = compiled_loss(self.model, self.device) if config.compile else None
@@ -304,7 +304,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def _valid_cases(config: TrialConfig, data: TrialData) -> np.ndarray | None:
+def chosen_cases(config: TrialConfig, data: TrialData) -> np.ndarray | None:
     """Indices of a sample of validation cases, the same in every trial of a sweep; None for all of them."""
     if not config.valid_cases or config.valid_cases >= len(data.valid):
         return None

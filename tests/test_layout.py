@@ -16,7 +16,7 @@ LEVELS = {
         {"scenarios"},
         {"features"},
         {"batches", "models", "objective", "objective_half", "ranking"},
-        {"checkpoint", "training", "compilation"},
+        {"checkpoint", "training", "compilation", "references"},
         {"export"},
         {"commands"},
     ],
