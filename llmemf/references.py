@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from llmemf.batches import TrialData
@@ -9,7 +11,7 @@ from llmemf.config import TrialConfig, build_config
 from llmemf.models import model_class
 from llmemf.training import Trainer, chosen_cases
 
-REFERENCES = {
+REFERENCES: dict[str, dict[str, Any]] = {
     "popularity": {"model": "popularity"},
     "neighbours": {"model": "item_knn", "shrink": 10.0, "popularity": 0.001},
     "transitions": {"model": "transitions"},
@@ -30,7 +32,7 @@ def reference_metrics(config: TrialConfig, data: TrialData) -> dict[str, dict[st
     shared = {key: getattr(config, key) for key in ("max_length", "ties", "valid_cases", "eval_batch_size")}
     found = {CHANCE: _chance(config, data)}
     for name, settings in REFERENCES.items():
-        kind = model_class(str(settings["model"]))
+        kind = model_class(settings["model"])
         trainer = Trainer(build_config(kind.config_class, {**shared, **settings, "device": "cpu"}), data)
         metrics = next(iter(trainer.epochs()))
         found[name] = {key: value for key, value in metrics.items() if key.startswith("val")}
@@ -46,7 +48,7 @@ def _chance(config: TrialConfig, data: TrialData) -> dict[str, float]:
         "val": (data.valid_candidates[cases] >= 0).sum(1) + 1,
         "val_full": np.where(in_y, data.num_items - data.num_x, data.num_x),
     }
-    found = {}
+    found: dict[str, float] = {}
     for prefix, size in sizes.items():
         expected = np.cumsum(1 / np.arange(1, size.max(initial=1) + 1))[size - 1] / size
         means = {name: expected[in_y == bool(code)] for code, name in enumerate(data.domains)}

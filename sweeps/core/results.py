@@ -20,6 +20,7 @@ from sweeps.core.summary import caveats
 from sweeps.core.sweep_data import SweepData
 from sweeps.state import leaderboard
 from sweeps.state.home import Stored
+from sweeps.state.references import References
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
 from sweeps.tracking.addresses import database
@@ -39,7 +40,7 @@ def write_results(
 ) -> list[Path]:
     """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
     record = plan.record
-    notes = caveats(plan, data, evaluations)
+    notes = caveats(plan, data, best, evaluations)
     files = {
         "leaderboard.csv": leaderboard.as_csv(records),
         "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
@@ -59,6 +60,15 @@ def write_results(
     for name, text in files.items():
         write_text(record.folder / name, text)
     return [record.folder / name for name in files]
+
+
+def make_references(plan: Plan, data: SweepData) -> None:
+    """Find out what chance and simple systems reach on the sweep's validation cases, once."""
+    from llmemf.references import reference_metrics
+
+    folder = plan.record.folder
+    if not References.load(folder).metrics:
+        References(reference_metrics(plan.configs[0], data.trial_data)).save(folder)
 
 
 def open_tracking(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
@@ -15,6 +17,7 @@ from sweeps.core.plan import Plan
 from sweeps.core.settings import SAMPLE
 from sweeps.core.sweep_data import SweepData
 from sweeps.search.space import Block
+from sweeps.state.references import References
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
@@ -140,14 +143,24 @@ def describe_resources(plan: Plan, parallel: int) -> str:
     return f"{parallel} at once, {each} each{where}"
 
 
-def caveats(plan: Plan, data: SweepData, evaluations: int = 0) -> list[str]:
+def caveats(plan: Plan, data: SweepData, best: TrialRecord | None = None, evaluations: int = 0) -> list[str]:
     """What a reader of the numbers must know.
 
     Args:
         evaluations: how often this sweep evaluated a trial on the test split.
     """
     encoders = {kind: matrix.encoder for kind, matrix in data.features.items()}
-    return caveats_of(data.scenario.name, plan.objectives, encoders, evaluations)
+    notes = caveats_of(data.scenario.name, plan.objectives, encoders, evaluations)
+    return [*reference_notes(plan.record.folder, best, plan.configs[0].monitor), *notes]
+
+
+def reference_notes(folder: Path, best: TrialRecord | None, monitor: str) -> list[str]:
+    """What chance and simple systems reach in a sweep's objective, and whether its best trial is above them."""
+    references = References.load(folder)
+    if best is None or best.objective is None or monitor != "val_mrr" or not references.line:
+        return []
+    warning = references.warning(best.objective)
+    return [f"Mean validation MRR {references.line}.", *([warning] if warning else [])]
 
 
 def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], evaluations: int) -> list[str]:
@@ -200,7 +213,7 @@ def print_end(
         console.print()
         if test:
             console.print(result_tables.test_table(test, domains))
-        for note in caveats(plan, data, evaluations):
+        for note in caveats(plan, data, best_of(records), evaluations):
             console.print(note, style="yellow", highlight=False)
         console.print()
     facts = Table.grid(padding=(0, 2))

@@ -23,7 +23,7 @@ from sweeps.cluster.ray_session import ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.core.display import Display
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
-from sweeps.core.results import code_version, open_tracking, write_results
+from sweeps.core.results import code_version, make_references, open_tracking, write_results
 from sweeps.core.storage import check_reachable, check_writable, disk_full, locked
 from sweeps.core.summary import describe_resources, print_end, print_start
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
@@ -270,6 +270,9 @@ class Sweep:
                 test = self._test_trials(records).get(best.name, {})
             elif not self.plan.tested_by:
                 test = self._test(best)
+        if outcome == "completed" and not self.part and not self.plan.tested_by:
+            with self.console.status("comparing with simple systems"):
+                make_references(self.plan, self.data)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
         summary = {"objective": best.objective, **best.metrics} if outcome == "completed" else {}

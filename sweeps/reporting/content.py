@@ -13,7 +13,7 @@ from llmemf.command_line import command_line
 from llmemf.pages.charts import Bar, IntervalRow, Plot
 from llmemf.ranking import METRICS
 from llmemf.ranking_names import RANKINGS
-from sweeps.core.summary import caveats_of
+from sweeps.core.summary import caveats_of, reference_notes
 from sweeps.reporting import bar_charts, trial_charts
 from sweeps.reporting.advice import Advice, advise
 from sweeps.reporting.agreement import agreements
@@ -199,6 +199,8 @@ def _notes(history: SweepHistory, objectives: list[str], encoders: dict[str, str
             f"There was no data for {record.requested}: the embedded {record.scenario} stood in, and nothing here is "
             f"about {record.requested}."
         )
+    if history.best is not None:
+        notes += reference_notes(record.folder, history.best.record, history.fixed.get("monitor", "val_mrr"))
     notes += caveats_of(record.scenario, objectives, encoders, len(history.tests))
     if valid_cases := history.fixed.get("valid_cases"):
         notes.append(f"Every epoch ranked a fixed sample of {valid_cases:,} validation cases.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeps.reporting.parameters import Parameter
 from sweeps.search.rungs import rungs
+from sweeps.state.references import References
 from sweeps.state.sweep_record import GROUPS, SweepRecord
 from sweeps.state.trial_records import TrialRecord, best_of, ranked
 
@@ -77,6 +78,14 @@ class SweepHistory:
     @property
     def records(self) -> list[TrialRecord]:
         return [trial.record for trial in self.trials.values()]
+
+    @property
+    def highest_reference(self) -> tuple[str, float] | None:
+        """The best of the simple systems and its objective, None where none is stored or another objective is monitored."""
+        objectives = References.load(self.record.folder).objectives
+        if not objectives or self.fixed.get("monitor", "val_mrr") != "val_mrr":
+            return None
+        return list(objectives.items())[-1]
 
     @property
     def ranked(self) -> list[TrialHistory]:

@@ -32,8 +32,11 @@ def curves(history: SweepHistory) -> Plot | None:
     trials.sort(key=lambda trial: (trial is best, trial.record.outcome == "completed", -trial.record.number))
     values = np.concatenate([trial.curve for trial in trials])
     # A first epoch or a collapse far below all others would flatten the rest.
-    low = float(np.quantile(values, 0.02)) if len(trials) > 20 else float(values.min())
-    y = linear_axis(low, float(values.max()), label=history.monitored, pad=0.11)
+    low, high = float(np.quantile(values, 0.02)) if len(trials) > 20 else float(values.min()), float(values.max())
+    name, level = history.highest_reference or ("", 0.0)
+    if name:
+        low, high = min(low, level), max(high, level)
+    y = linear_axis(low, high, label=history.monitored, pad=0.11)
     x = whole_axis(max(history.epochs, 2), label="epoch")
     plot = Plot(f"{history.monitored} by epoch of {text_format.plural(len(trials), 'trial')}", "tall", x, y)
     for rung in history.rungs:
@@ -41,6 +44,9 @@ def curves(history: SweepHistory) -> Plot | None:
         plot.lines.append(Line([(x.at(rung), 0), (x.at(rung), 1)], "r"))
         if cut:
             plot.labels.append(Label(x.at(rung), 1, f"{cut} cut", "rung"))
+    if name:
+        plot.lines.append(Line([(0, y.at(level)), (1, y.at(level))], "r"))
+        plot.labels.append(Label(1, y.at(level), f"{name} {level:.4f}", "rung"))
     for trial in trials:
         kind, number = kind_of(history, trial), trial.record.number
         points = [(x.at(epoch), min(1.0, max(0.0, y.at(value)))) for epoch, value in enumerate(trial.curve, start=1)]

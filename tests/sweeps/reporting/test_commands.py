@@ -44,7 +44,7 @@ def record(project_folder):
 
 
 def same(first: SweepRecord, second: SweepRecord, *without):
-    left = {"name", "created", "status", "fingerprint", "varied_keys", "keep", *without}
+    left = {"name", "created", "status", "fingerprint", "varied_keys", "keep", "identity", *without}
     a, b = (record.model_dump(exclude=left) for record in (first, second))
     return a == b
 
