@@ -19,6 +19,7 @@ from sweeps.core.plan import Options, Plan, build_plan, plan_resume
 from sweeps.core.settings import SAMPLE, SHARED_SETTINGS, as_values, load_settings, scenario_files
 from sweeps.core.takeover import take_over
 from sweeps.groups.group import RESOURCES, Group, Row, root_of
+from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, readable
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
@@ -77,12 +78,31 @@ def plan_group(
         resume = (root_of(kind, options.storage.resolve()) / options.name / f"{kind}.yaml").exists()
         if resume:
             places = ("storage", "name", "tracking_uri", "data_root")
-            options = GroupOptions(**{key: getattr(options, key) for key in (*RESOURCES, *places)})
+            group = resume_group(kind, GroupOptions(**{key: getattr(options, key) for key in (*RESOURCES, *places)}))
+            group.notices += _without_effect(options, group)
+            return group
     if resume:
         return resume_group(kind, options)
     group = new(options, datetime.datetime.now())
     check_new(group)
     return group
+
+
+def _without_effect(options: GroupOptions, group: Group) -> list[str]:
+    """A sentence on the options of a command line that a stored group was not started with."""
+    stored = {
+        "trials_per_model": group.trials, "tune": group.trials, "seeds": len(group.seeds), "seed": group.seed,
+        "epochs": group.fixed.get("epochs"), "assignments": group.assignments,
+    }  # fmt: skip
+    changed = [key for key, value in stored.items() if getattr(options, key) not in (None, [], value)]
+    changed += [key for key in ("models", "rows") if not set(getattr(options, key) or []) <= set(group.names)]
+    if not changed:
+        return []
+    return [f"{', '.join(map(_flag, changed))} without effect: the {group.kind} was started with something else"]
+
+
+def _flag(key: str) -> str:
+    return FLAGS.get(key, f"--{key.replace('_', '-')}")
 
 
 def new_group(
@@ -171,8 +191,7 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
     fixed = [key for key in IMMUTABLE_OPTIONS if (kind, key) != ("comparison", "models")]
     changed = [key for key in fixed if getattr(options, key) not in (None, [])]
     if changed:
-        flags = ", ".join(FLAGS.get(key, f"--{key.replace('_', '-')}") for key in changed)
-        raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {flags}")
+        raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {', '.join(map(_flag, changed))}")
     name = options.name or (options.sweep and f"{options.sweep}-rerun")
     group = find_group(kind, options.storage.resolve(), name, options.scenario)
     for key in RESOURCES:
@@ -342,6 +361,16 @@ def _sweep_record(group: Group, settings: SweepSettings, row: Row, step: str, ke
         keep=keep,
         created=datetime.datetime.now().isoformat(timespec="microseconds"),
     )
+
+
+def is_level(group: Group, row: Row, step: str) -> bool:
+    """Whether a stored sweep of a row lies and tracks where its group does, and MLflow has all of it."""
+    folder = group.sweep_folder(row.name, step)
+    if not (folder / RECORD).exists():
+        return True
+    record = SweepRecord.load(folder)
+    same = record.tracking_uri == group.tracking_uri and not is_elsewhere(record)
+    return same and not SweepState(folder).undelivered
 
 
 def _stored_plan(group: Group, row: Row, step: str) -> Plan | None:

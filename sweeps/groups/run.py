@@ -48,7 +48,7 @@ from sweeps.groups import evaluation, terminal
 from sweeps.groups.evaluation import TestEvaluation, ranks_path
 from sweeps.groups.group import Group, Outcome, Row
 from sweeps.groups.kind import Kind
-from sweeps.groups.plan import config_of_trial, plan_search, plan_seeds
+from sweeps.groups.plan import config_of_trial, is_level, plan_search, plan_seeds
 from sweeps.groups.results import GroupState, RowResult, SeedResult
 from sweeps.groups.shared_ray import SharedRay
 from sweeps.groups.table import Table, build_table
@@ -207,8 +207,9 @@ class GroupRun:
     def _is_done(self, row: Row) -> bool:
         result = self.state.result(row.name)
         kept = all(ranks_path(self.group.folder, row.name, seed).exists() for seed in result.seeds)
-        folders = [self.group.sweep_folder(row.name, step) for step in ("search", "seeds")]
-        return result.outcome == "done" and kept and not any(SweepState(folder).undelivered for folder in folders)
+        return (
+            result.outcome == "done" and kept and all(is_level(self.group, row, step) for step in ("search", "seeds"))
+        )
 
     def _run_row(self, row: Row, place: str) -> None:
         """Search, train over seeds and test one row; how it ended goes to the event log."""
@@ -259,7 +260,7 @@ class GroupRun:
             Interrupted: it was asked to stop.
         """
         record, backend, state = plan.record, self.backend, SweepState(plan.record.folder)
-        if record.status == "completed" and not state.undelivered:
+        if record.status == "completed" and not state.undelivered and not record.taken_over:
             return list(state.records.values())
         record.folder.mkdir(parents=True, exist_ok=True)
         assert self.tracking is not None, "the group is open"

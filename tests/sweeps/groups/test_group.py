@@ -1,12 +1,16 @@
 """The files of groups: of this version, and of the former one, in which each kind had a format of its own."""
 
+from pathlib import Path
+
 import pytest
 import yaml
-from group_fakes import Floor, go, make_sweep, no_server, plan, resume
+from group_fakes import KINDS, Floor, go, make_sweep, no_server, plan, resume
 
 from llmemf.errors import InputError
 from sweeps.groups.encoders import Encoders
 from sweeps.groups.group import Group
+from sweeps.groups.plan import GroupOptions, plan_group
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking import mlflow_writer
 
@@ -101,3 +105,34 @@ def test_writes_that_mlflow_missed_in_a_step_are_delivered_by_the_next_driver_on
         assert code == 0 and not floor.trained and not floor.tests and "not delivered" not in text
         names.append({call.kwargs["run_name"] for call in server.create_run.call_args_list})
     assert {"g1--sasrec", "g1--sasrec--seeds"} < names[0] and names[1] == {"comparison g1"}
+
+
+def test_a_group_that_was_moved_takes_its_sweeps_along(project_folder):
+    group = plan("comparison", scenario="sample", name="g1", models=["sasrec"], trials_per_model=1, seeds=1)
+    assert go(group, Floor(), server=no_server())[0] == 0
+    (project_folder / "mlruns").rename(project_folder / "m2")
+    with pytest.raises(InputError, match="--name g1"):
+        resume("comparison", storage=Path("m2"))
+    for first in (True, False):
+        server, floor = no_server(), Floor()
+        moved = resume("comparison", name="g1", storage=Path("m2"), tracking_uri="sqlite:///new.db")
+        code, text = go(moved, floor, server=server)
+        assert code == 0 and not floor.trained and not floor.tests
+        made = {call.kwargs["run_name"] for call in server.create_run.call_args_list}
+        assert ("moved from" in text) is first
+        assert made >= {"comparison g1", "g1--sasrec", "g1--sasrec--seeds"} if first else made == {"comparison g1"}
+    sweeps = [SweepRecord.load(moved.sweep_folder("sasrec", step)) for step in ("search", "seeds")]
+    for record in [Group.load("comparison", moved.folder), *sweeps]:
+        assert record.home == str(record.folder) and record.tracking_uri == f"sqlite:///{project_folder}/new.db"
+
+
+def test_continue_says_which_options_have_no_effect(project_folder):
+    options = {"scenario": "sample", "name": "g1", "models": ["sasrec"], "trials_per_model": 1, "seeds": 1}
+    group = plan("comparison", **options)
+    group.folder.mkdir(parents=True)
+    group.save()
+    again = plan_group("comparison", KINDS["comparison"].plan, GroupOptions(**options), start_or_continue=True)
+    assert again.notices == []
+    changed = GroupOptions(**options | {"seeds": 3, "models": ["sasrec", "mifn"]})
+    (notice,) = plan_group("comparison", KINDS["comparison"].plan, changed, start_or_continue=True).notices
+    assert "--seeds" in notice and "--models" in notice and "--trials-per-model" not in notice

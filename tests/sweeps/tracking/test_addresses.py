@@ -1,7 +1,17 @@
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from alembic import command
+from mlflow.store.db.utils import _get_alembic_config
 
 from llmemf.errors import InputError
-from sweeps.tracking.addresses import absolute_uri
+from sweeps.tracking.addresses import absolute_uri, first_call
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
@@ -19,3 +29,36 @@ def test_what_is_no_address_is_named(tmp_path, uri):
     with pytest.raises(InputError) as told:
         absolute_uri(uri, tmp_path)
     assert f"--tracking-uri {uri}:" in str(told.value)
+
+
+OPEN = """
+import sys
+from sweeps.tracking.mlflow_writer import mlflow_client
+print(len(mlflow_client(sys.argv[1]).search_experiments()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("former", [False, True], ids=["new", "one revision old"])
+def test_several_first_starts_on_one_database_wait_for_each_other(tmp_path, empty_database, former):
+    path = tmp_path / "mlflow.db"
+    if former:
+        path.write_bytes(empty_database.read_bytes())
+        command.downgrade(_get_alembic_config(f"sqlite:///{path}"), "-1")
+    words = [sys.executable, "-c", OPEN, f"sqlite:///{path}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = [
+        subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in started:
+        said, problem = process.communicate(timeout=300)
+        assert process.returncode == 0 and said.strip() == "1", problem
+
+
+def test_a_client_waits_while_another_process_opens_the_database(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with first_call(uri), (tmp_path / ".mlflow.db.lock").open("w") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with first_call("http://host:5000"), first_call(f"sqlite:///{tmp_path}/missing/mlflow.db"):
+        assert [path.name for path in tmp_path.iterdir()] == [".mlflow.db.lock"]
