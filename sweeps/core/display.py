@@ -86,8 +86,7 @@ class Display:
     def update(self, changed: TrialRecord | None = None) -> None:
         """Show the newest state; `changed` is a trial that has just started or ended."""
         if changed and changed.outcome == "failed":
-            text = Text.assemble((f"{changed.name} failed: ", "red"), changed.error)
-            self._print(text)
+            self._print(Text.assemble((f"{changed.name} failed: ", "red"), changed.error))
             self._print(Text(f"    full trace: errors/{changed.name}.txt in the sweep's folder", style="dim"))
         if self._live:
             return

@@ -138,7 +138,7 @@ def checked(config_class: type[TrialConfig], key: str, value: Any, *, where: str
         InputError: naming the value and what is valid.
     """
     field = config_class.model_fields[key]
-    kind = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     try:
         value = TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
@@ -155,7 +155,7 @@ def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, whe
     problems = unknown_keys(space_keys(space), config_class.model_fields, f"{where}: space")
     if problems:
         raise InputError(problems[0])
-    result = {}
+    result: dict[str, Any] = {}
     for name, entry in space.items():
         for key in str(name).split(","):
             if key.strip() in IMMUTABLE_SETTINGS and isinstance(entry, list) and len(entry) > 1:
@@ -172,7 +172,9 @@ def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, whe
 def _checked_range(config_class: type[TrialConfig], key: str, entry: dict[str, Any], *, where: str) -> dict[str, Any]:
     """A range with its ends in the setting's own type."""
     where = f"{where}: space"
-    ends = {end: checked(config_class, key, entry[end], where=where) for end in ("low", "high") if end in entry}
+    ends: dict[str, Any] = {
+        end: checked(config_class, key, entry[end], where=where) for end in ("low", "high") if end in entry
+    }
     if any(isinstance(value, int) for value in ends.values()):
         raise InputError(f"{where}: {key} = {entry}: {key} is a whole number; give it a list of values")
     return {**entry, **ends}

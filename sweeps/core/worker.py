@@ -6,7 +6,7 @@ another trial only after one that ended in order, and only where `sweeps.core.pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from typing import Any
 
 import torch
@@ -30,14 +30,14 @@ class TrialWorker(tune.Trainable):
     def setup(
         self,
         config: dict[str, Any],
-        run_trial: Callable[..., Iterator[dict[str, Any]]] | None = None,
+        run_trial: Callable[..., Generator[dict[str, Any], None, None]] | None = None,
         data: Any = None,
         folder: str = "",
         checkpoint_epochs: Collection[int] = (),
     ) -> None:
         self._shared = {"data": data, "folder": folder, "checkpoint_epochs": checkpoint_epochs}
         self._run_trial = run_trial
-        self._reports: Iterator[dict[str, Any]] | None = None
+        self._reports: Generator[dict[str, Any], None, None] | None = None
         self._state: ProcessState | None = None
         self._problem = ""
 
@@ -50,6 +50,7 @@ class TrialWorker(tune.Trainable):
         """
         if self._reports is None:
             self._make_ready()
+            assert self._run_trial is not None, "all trials share it"
             self._reports = self._run_trial(self.config, **self._shared)
         report = next(self._reports, None)
         if report is None:
@@ -64,7 +65,8 @@ class TrialWorker(tune.Trainable):
 
     def _make_ready(self) -> None:
         if self._state is None:
-            torch.set_num_threads(max(1, int(self.trial_resources.required_resources.get("CPU", 1))))
+            resources = self.trial_resources.required_resources if self.trial_resources else {}
+            torch.set_num_threads(max(1, int(resources.get("CPU", 1))))
             self._state = ProcessState()
             return
         try:

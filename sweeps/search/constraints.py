@@ -5,15 +5,20 @@ from __future__ import annotations
 import ast
 import itertools
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llmemf.errors import InputError
 
 TOLERANCE = 1e-9
-ARITHMETIC = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
-SIGNS = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+ARITHMETIC: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+}
+SIGNS: dict[type[ast.AST], Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 COMPARISONS = {
     ast.LtE: lambda left, right: left <= right + TOLERANCE,
     ast.GtE: lambda left, right: left >= right - TOLERANCE,

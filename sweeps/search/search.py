@@ -84,7 +84,7 @@ class SweepSearch(Searcher):
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Tune reads FINISHED too
         """Settings of the next trial, None while all that is left is running, FINISHED where nothing is left."""
         record = self.waiting.popleft() if self.waiting else self._propose()
         if record is None:

@@ -92,10 +92,10 @@ class Tracking:
                 self._create(record, record.created)
         if any(record.epoch > last.get(record.name, 0) for record in behind.values()):
             for event in state.epochs():
-                record = behind.get(event["trial"])
+                trial = behind.get(event["trial"])
                 # The last known epoch is written again: its points may have been cut off in the middle.
-                if record and event["result"]["epoch"] >= last.get(record.name, 0):
-                    self.log_epoch(record, event["result"], event["time"])
+                if trial and event["result"]["epoch"] >= last.get(trial.name, 0):
+                    self.log_epoch(trial, event["result"], event["time"])
         for record in behind.values():
             self.end_trial(record)
 
