@@ -36,7 +36,7 @@ COPIES = {aten._to_copy, aten.copy_}
 LOW = {
     torch.matmul, torch.mm, torch.bmm, torch.addmm, torch.baddbmm, torch.einsum, torch.nn.functional.linear,
     torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.bilinear, torch.Tensor.matmul, torch.Tensor.__matmul__, torch.Tensor.mm,
-    torch.Tensor.bmm, torch.Tensor.__rmatmul__, torch._VF.gru, torch._VF.gru_cell,
+    torch.Tensor.bmm, torch.Tensor.__rmatmul__, torch._VF.gru, torch._VF.gru_cell, torch.prelu,
 }  # fmt: skip
 """What autocast computes in its precision ..."""
 HIGH = {
@@ -261,7 +261,8 @@ class _Functions(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function in (torch.tensor, torch.as_tensor) and torch.device(kwargs.get("device") or "cpu").type == "cuda":
+        made = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], GpuTensor)
+        if made and torch.device(kwargs.get("device") or "cpu").type == "cuda":
             return function(*args, **kwargs | {"device": "cpu"}).to("cuda")
         if torch.is_autocast_enabled("cuda") and function in LOW | HIGH:
             wanted = torch.get_autocast_dtype("cuda") if function in LOW else torch.float32
