@@ -19,7 +19,7 @@ def test_the_best_trial_of_the_newest_sweep_with_all_its_numbers(finished):
     best = order(finished)[0]
     chosen = choose(finished.storage, None, None)
     assert (chosen.sweep.name, chosen.trial.name, chosen.name) == ("s1", best.name, f"s1-{best.name}")
-    assert chosen.metrics["valid"] == best.metrics and len(best.metrics) == 27
+    assert chosen.metrics["valid"] == best.metrics and len(best.metrics) == 40
     assert chosen.metrics["test"] == SweepState(finished.record.folder).tests[0]["metrics"]
     assert (chosen.checkpoint / "best.safetensors").exists() and chosen.notes({}) == []
 

@@ -97,7 +97,7 @@ def test_the_command_exports_registers_and_says_how_to_go_on(finished):
     words = ("--storage", finished.storage)
     printed = invoke(single("export"), *words)
     name = choose(finished.storage, None, None).name
-    assert "all 27 logged numbers come out the same" in printed and "registered  llmemf-tiny, version" in printed
+    assert "all 40 logged numbers come out the same" in printed and "registered  llmemf-tiny, version" in printed
     target = finished.storage / "models" / name
     assert f"--model {target}" in printed and "models serve -m models:/llmemf-tiny/" in printed
     assert finished.uri in printed and '{"inputs": [' in printed
