@@ -6,8 +6,12 @@ about, and which signal lies where, is described in `sample_process`. The hidden
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -107,15 +111,29 @@ def prepare_sample(data_root: str | Path) -> Scenario:
     Raises:
         InputError: the folder of that name holds something else, or cannot be written.
     """
-    folder = Path(data_root) / NAME
-    scenario = _load_current(folder) if folder.exists() else None
-    if scenario is None:
-        scenario = _write(Path(data_root))
     # Imported here because readers stay free of the feature encoders; only the sample brings its features along.
     from llmemf.features.offline import write_missing
 
-    write_missing(scenario)
+    folder = Path(data_root) / NAME
+    with _held(Path(data_root)):
+        scenario = _load_current(folder) if folder.exists() else None
+        if scenario is None:
+            scenario = _write(Path(data_root))
+        write_missing(scenario)
     return scenario
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder while the sample in it is looked at or made: of two commands the second one finds it ready."""
+    with ExitStack() as opened:
+        # Where no lock can be had (no rights, a network disk without locks), what is ready can still be read.
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder, os.O_RDONLY)
+            opened.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def _load_current(folder: Path) -> Scenario | None:

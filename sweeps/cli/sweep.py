@@ -154,7 +154,7 @@ def sweep(
         else:
             from sweeps.costs.dry_run import print_dry_run
 
-            print_dry_run(plan, load_data(plan) if is_prepared(plan) else None, parallel, console)
+            print_dry_run(plan, load_data(plan, to_train=False) if is_prepared(plan) else None, parallel, console)
         return
     if plan.record.search == "grid" and trials is None and not plan.resumed and not yes:
         _confirm_grid(plan.trials)

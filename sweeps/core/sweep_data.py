@@ -68,17 +68,43 @@ def load_scenario(name: str, data_root: str) -> Scenario:
     return find_scenario(name, data_root)
 
 
-def load_data(plan: Plan) -> SweepData:
-    """Load the scenario and the features that some trial needs; the sample is made first where it does not exist.
+def check_device(plan: Plan) -> None:
+    """Refuse a device that trials will not have; a cluster's machines are not asked.
 
     Raises:
-        InputError: data is missing, damaged, or not what the sweep was started with.
+        InputError: this machine lacks it, or a trial would use a GPU that it does not reserve.
+    """
+    from llmemf.models.recommender import pick_device
+
+    for device in sorted({config.device for config in plan.configs}):
+        if not plan.record.ray_address:
+            pick_device(device)
+        if device.startswith("cuda") and not plan.record.gpus_per_trial:
+            raise InputError(
+                f"device = {device} with --gpus-per-trial 0: trials would crowd a GPU that none of them reserves; give "
+                "--gpus-per-trial 1 (or a share such as 0.5), or device = cpu"
+            )
+
+
+def load_data(plan: Plan, *, to_train: bool = True) -> SweepData:
+    """Load the scenario and the features that some trial needs.
+
+    Args:
+        to_train: check the device as well, and make the sample where there is none or one of another version; else what
+            is there is read and nothing is written.
+
+    Raises:
+        InputError: data is missing, damaged, or not what the sweep was started with; or the device is not there.
     """
     from llmemf.batches import TrialData
     from llmemf.features.matrix import find_features
+    from llmemf.scenarios.scenario import find_scenario
 
     record = plan.record
-    scenario = load_scenario(record.scenario, record.data_root)
+    if to_train:
+        check_device(plan)
+    load = load_scenario if to_train else find_scenario
+    scenario = load(record.scenario, record.data_root)
     if record.fingerprint and record.fingerprint != scenario.fingerprint:
         raise InputError(
             f"scenario {scenario.name!r} has changed since sweep {record.name!r} was started (fingerprint "

@@ -14,7 +14,7 @@ from sweeps.cluster.check import BOOTSTRAP, most_at_once, read_node_types
 from sweeps.cluster.resources import machine, trials_that_fit
 from sweeps.core.plan import Plan
 from sweeps.core.summary import print_start
-from sweeps.core.sweep_data import SweepData
+from sweeps.core.sweep_data import SweepData, check_device
 from sweeps.costs.disk_need import DiskNeed, disk_need
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, trial_name
@@ -47,19 +47,6 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
     facts.add_row("tracking", plan.record.tracking_uri)
     console.print(facts)
     console.print("\ndry run: nothing was started or written", style="dim")
-
-
-def check_device(plan: Plan) -> None:
-    """Refuse a device that this machine lacks, as training would; a cluster's machines are not asked.
-
-    Raises:
-        InputError: a trial asks for such a device.
-    """
-    from llmemf.models.recommender import pick_device
-
-    if not plan.record.ray_address:
-        for device in {config.device for config in plan.configs}:
-            pick_device(device)
 
 
 def remaining(plan: Plan, state: SweepState) -> tuple[list[TrialRecord], list[dict[str, Any]], int]:

@@ -20,9 +20,9 @@ from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from sweeps.cluster.resources import machine, slots
 from sweeps.core.plan import Plan
-from sweeps.core.sweep_data import SweepData
+from sweeps.core.sweep_data import SweepData, check_device
 from sweeps.costs.disk_need import DiskNeed, build, disk_need, largest_config, middle_values
-from sweeps.costs.dry_run import check_device, disk_text, remaining
+from sweeps.costs.dry_run import disk_text, remaining
 from sweeps.costs.halving import expected_epochs
 from sweeps.costs.measure import TrialCost
 from sweeps.costs.trial_processes import TrialProcesses, available_memory

@@ -11,7 +11,8 @@ from typing import Any
 from llmemf.errors import InputError
 from sweeps.core.results import artifact_location, code_version
 from sweeps.groups.group import Group
-from sweeps.tracking.mlflow_writer import MlflowWriter, Operation, TrackingTarget, one_line
+from sweeps.tracking.addresses import unusable
+from sweeps.tracking.mlflow_writer import MlflowWriter, Operation, TrackingTarget
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
 from sweeps.tracking.runs import STATUS, finite
 
@@ -64,10 +65,7 @@ class GroupTracking:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(
-                f"tracking at {group.tracking_uri} does not work ({one_line(error)}); start the server, or give another "
-                "--tracking-uri"
-            ) from error
+            raise unusable(group.tracking_uri, error) from error
 
     def tags_of(self, step: str) -> dict[str, str]:
         """Tags that hang a sweep below this run."""

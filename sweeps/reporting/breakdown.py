@@ -89,7 +89,7 @@ def rank_leaders(history: SweepHistory, *, leaders: int = 2, data: SweepData | N
             plan = build_plan(history.record.model_copy(deep=True), known=[item.config for item in history.records])
             if not is_prepared(plan):
                 return Ranked(problem=f"The data of {history.record.scenario} is not in {history.record.data_root}.")
-            data = load_data(plan)
+            data = load_data(plan, to_train=False)
         found = {name: rank_validation(path, data) for name, path in folders.items() if path}
     except (InputError, OSError, FloatingPointError) as error:
         return Ranked(problem=f"{error}.")

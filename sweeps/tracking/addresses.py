@@ -44,6 +44,29 @@ def database(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
+DATABASE_PROBLEMS = {
+    "is locked": "is held by another process: wait for it or end it",
+    "is full": "has no space left: free some",
+    "not a database": "is no database: move it away",
+    "malformed": "is damaged: bring it back from a backup, or move it away (--resume writes the runs of a sweep anew)",
+    "unable to open": "cannot be opened: check that its folder exists and may be written to",
+    "readonly": "may not be written to: check its rights",
+}
+"""What SQLite says -> what that means for the user."""
+
+
+def unusable(uri: str, error: Exception) -> InputError:
+    """The error for a database or server that a client could not use."""
+    said, file = " ".join(str(error).split())[:200] or type(error).__name__, database(uri)
+    remedy = "or name another --tracking-uri"
+    if file is None:
+        return InputError(f"tracking at {uri} does not work ({said}): start the server, {remedy}")
+    meaning = next((text for part, text in DATABASE_PROBLEMS.items() if part in str(error)), None)
+    if meaning is None:
+        return InputError(f"MLflow's database {file} cannot be used ({said}): mend that, {remedy}")
+    return InputError(f"MLflow's database {file} {meaning}, {remedy}")
+
+
 @contextmanager
 def first_call(uri: str) -> Iterator[None]:
     """Held while a client opens a SQLite database: MLflow makes or migrates its tables then, in one process at a time."""

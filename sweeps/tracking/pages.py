@@ -20,8 +20,8 @@ from urllib.parse import urlencode
 
 from llmemf.errors import InputError
 from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
-from sweeps.tracking.addresses import absolute_uri, database
-from sweeps.tracking.mlflow_writer import mlflow_client, one_line
+from sweeps.tracking.addresses import absolute_uri, database, unusable
+from sweeps.tracking.mlflow_writer import mlflow_client
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 START_SECONDS = 120.0
@@ -158,7 +158,7 @@ def links(uri: str, storage: Path, address: str) -> dict[str, str]:
             query = urlencode({"viewStateShareKey": key, "workflowType": "machine_learning"})
             found[record.name] = f"{address}/#/experiments/{experiment.experiment_id}/runs?{query}"
     except Exception as error:
-        raise InputError(f"tracking at {uri} does not work ({one_line(error)})") from error
+        raise unusable(uri, error) from error
     return found
 
 

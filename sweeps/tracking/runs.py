@@ -14,11 +14,11 @@ from typing import Any
 
 from llmemf import text_format
 from llmemf.config import read_yaml
-from llmemf.errors import InputError
 from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
-from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget, one_line
+from sweeps.tracking.addresses import unusable
+from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget
 from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT
 
 STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
@@ -49,10 +49,7 @@ class Tracking:
             writer.runs = {name: run.info.run_id for name, run in runs.items()}
             last = {name: self._last_step(run) for name, run in runs.items() if name != PARENT}
         except Exception as error:
-            raise InputError(
-                f"tracking at {self.target.uri} does not work ({one_line(error)}); start the server, or give another "
-                "--tracking-uri"
-            ) from error
+            raise unusable(self.target.uri, error) from error
         owner.check(runs.values())
         if PARENT in runs:
             writer.write("reopen", PARENT)

@@ -10,6 +10,8 @@ import hashlib
 import json
 import logging
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from llmemf.features.matrix import find_features
 from llmemf.scenarios import sample, sample_process, sample_texts
 from llmemf.scenarios.sample import make_sample, prepare_sample
 from llmemf.scenarios.sample_process import NUM_FILMS, NUM_ITEMS, TEST_SLOT, VALID_SLOT
-from llmemf.scenarios.scenario import SPLITS
+from llmemf.scenarios.scenario import SPLITS, Scenario
 
 DECAY = 0.75
 
@@ -325,6 +327,21 @@ def test_prepare_loads_what_is_there(prepared, monkeypatch):
     loaded = prepare_sample(prepared.folder.parent)
     assert loaded.fingerprint == prepared.fingerprint
     assert find_features(loaded, "text").encoder == find_features(loaded, "image").encoder == "offline"
+
+
+def test_of_two_commands_at_once_one_makes_the_sample(prepared, tmp_path, monkeypatch):
+    made = []
+
+    def write(data_root):
+        made.append(data_root)
+        time.sleep(0.05)
+        shutil.copytree(prepared.folder, data_root / "sample")
+        return Scenario.load(data_root / "sample")
+
+    monkeypatch.setattr(sample, "_write", write)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(prepare_sample, [tmp_path / "data"] * 2))
+    assert len(made) == 1 and {scenario.fingerprint for scenario in found} == {prepared.fingerprint}
 
 
 @pytest.fixture

@@ -181,3 +181,10 @@ def test_a_device_that_is_not_here_is_refused_as_training_refuses_it(project_fol
     assert str(dry_run.value) == str(training.value)
     elsewhere = make("device=cuda", gpus_per_trial=1, ray_address="10.0.0.1:6379")
     assert "10.0.0.1:6379" in shown(elsewhere, data), "the cluster may have one"
+
+
+def test_a_gpu_that_no_trial_reserves_is_refused(project_folder, data, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(InputError, match="device = cuda with --gpus-per-trial 0"):
+        shown(make("device=cuda", gpus_per_trial=0), data)
+    assert "1 GPU" in shown(make("device=cuda", gpus_per_trial=1), data)

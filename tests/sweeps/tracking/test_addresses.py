@@ -9,7 +9,7 @@ from alembic import command
 from mlflow.store.db.utils import _get_alembic_config
 
 from llmemf.errors import InputError
-from sweeps.tracking.addresses import absolute_uri, first_call
+from sweeps.tracking.addresses import absolute_uri, first_call, unusable
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -62,3 +62,20 @@ def test_a_client_waits_while_another_process_opens_the_database(tmp_path):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with first_call("http://host:5000"), first_call(f"sqlite:///{tmp_path}/missing/mlflow.db"):
         assert [path.name for path in tmp_path.iterdir()] == [".mlflow.db.lock"]
+
+
+@pytest.mark.parametrize(
+    ("said", "meaning"),
+    [
+        ("(sqlite3.DatabaseError) file is not a database", "is no database"),
+        ("(sqlite3.OperationalError) database is locked", "held by another process"),
+        ("(sqlite3.OperationalError) database or disk is full", "no space left"),
+        ("(sqlite3.DatabaseError) database disk image is malformed", "is damaged"),
+        ("(sqlite3.OperationalError) unable to open database file", "cannot be opened"),
+        ("something else", "something else"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_told_from_a_server_that_is_away(said, meaning):
+    message = str(unusable("sqlite:////x/mlflow.db", RuntimeError(said)))
+    assert "/x/mlflow.db" in message and meaning in message and "start the server" not in message
+    assert "start the server" in str(unusable("http://h:5000", RuntimeError(said)))

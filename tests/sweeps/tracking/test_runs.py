@@ -453,6 +453,6 @@ def test_a_hanging_server_never_holds_up_an_epoch(target, state, monkeypatch):
 def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path, state):
     path = tmp_path / "not.db"
     path.write_text("this is no database, just text that is long enough to be read as a header " * 20)
-    with pytest.raises(InputError, match="does not work"):
+    with pytest.raises(InputError, match="not.db is no database"):
         Tracking(TrackingTarget(f"sqlite:///{path}", "sample", OWNER)).open(state)
     assert Path(path).read_text().startswith("this is no database")
