@@ -17,10 +17,8 @@ pytestmark = pytest.mark.chaos
 HERE = Path(__file__).resolve().parent
 SWEEPS = HERE.parent / "sweeps"
 PLACES = {
-    "a line of the log is written": ("write", "journal.jsonl"),
     "a line of the log is flushed": ("fsync", "journal.jsonl"),
     "the record gets its name": ("rename", "/sweep.yaml"),
-    "weights of an ended trial are cut down": ("remove", "state.pt"),
     "the best weights get their name": ("rename", "/best"),
     "the leaderboard gets its name": ("rename", "/leaderboard.csv"),
 }
