@@ -13,13 +13,11 @@ class Trial:
         epoch: how many epochs are known for good.
         outcome: pending, running, completed, pruned or failed.
         losses: how often it was lost since its last new epoch.
-        own: whether it failed by itself.
     """
 
     epoch: int = 0
     outcome: str = "pending"
     losses: int = 0
-    own: bool = False
 
     @property
     def ended(self) -> bool:
@@ -43,18 +41,16 @@ class SweepModel:
         trial.outcome = "completed" if trial.epoch == self.epochs else "pruned" if pruned else "running"
 
     def fail(self, number: int) -> None:
-        self.trials[number].outcome, self.trials[number].own = "failed", True
+        self.trials[number].outcome = "failed"
 
-    def lose(self, number: int, limit: int) -> None:
-        trial = self.trials[number]
-        trial.losses += 1
-        trial.outcome = "failed" if trial.losses >= limit else "pending"
+    def lose(self, number: int) -> None:
+        self.trials[number].losses += 1
+        self.trials[number].outcome = "pending"
 
     def resume(self) -> None:
-        """A new driver: what ran waits again, what failed through no fault of its own, too."""
+        """A new driver: what ran waits again."""
         for trial in self.trials.values():
-            if trial.outcome == "running" or (trial.outcome == "failed" and not trial.own):
-                trial.losses = 0 if trial.outcome == "failed" else trial.losses
+            if trial.outcome == "running":
                 trial.outcome = "pending"
 
     def waiting(self) -> int:
