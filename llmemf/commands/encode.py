@@ -85,6 +85,8 @@ def encode(
     from llmemf.features.encode_job import make_job
 
     weights = pretrained if pretrained is not None else "" if model.startswith(SCHEMAS) else "openai"
+    if weights.startswith("~"):
+        weights = str(Path(weights).expanduser())
     with ExitStack() as stack:
         pool = None
         if ray_address is not None:

@@ -193,7 +193,7 @@ def _own_templates(domains: Sequence[str], files: Sequence[str]) -> dict[str, tu
             domain, path = "", given
         elif domain not in domains:
             raise InputError(f"--prompt {given}: there is no domain {domain!r}; {nearest(domain, domains)}")
-        template = (Path(path).stem, _read_template(Path(path)))
+        template = (Path(path).stem, _read_template(Path(path).expanduser()))
         for name in [domain] if domain else domains:
             own[name] = template
     return own
