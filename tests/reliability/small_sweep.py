@@ -8,6 +8,7 @@ other ones.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import random
@@ -32,8 +33,11 @@ from rich.console import Console
 from sweep_fakes import tiny_data
 from verdicts import Facts
 
+from llmemf import references
+from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.io import read_records
+from llmemf.models.bprmf import BPRMFConfig
 from sweeps.core import results, sweep, trial
 from sweeps.core.plan import Options, Plan, plan_continue
 from sweeps.core.sweep import TrialBackend, run_sweep
@@ -423,6 +427,7 @@ def _stand_ins(subject: SmallSweep, disturb: Callable[[int], None]) -> Iterator[
     """Fakes in the place of Ray, of threads and of what only costs time."""
     from ray import tune
 
+    _known_references()
     fake = FakeTune(subject.seed, disturb, after_step=lambda hooks: deliver(hooks.tracking.writer))
     fake.errors = subject.root.with_name(subject.root.name + "-errors")
     fake.errors.mkdir(exist_ok=True)
@@ -449,6 +454,7 @@ def _stand_ins(subject: SmallSweep, disturb: Callable[[int], None]) -> Iterator[
             (sweep, "Display", _NoDisplay),
             (sweep, "print_start", lambda *_, **__: None),
             (sweep, "print_end", lambda *_, **__: None),
+            (references, "reference_metrics", _reference_metrics),
             (trial, "CHECKPOINT_SECONDS", 0.0),
             (trial, "CHECKPOINT_SHARE", float("inf")),
             (checkpoints, "save", save),
@@ -457,6 +463,16 @@ def _stand_ins(subject: SmallSweep, disturb: Callable[[int], None]) -> Iterator[
         ):
             stack.enter_context(patch.object(place, name, value))
         yield
+
+
+@functools.cache
+def _known_references() -> dict[str, dict[str, float]]:
+    return references.reference_metrics(build_config(BPRMFConfig, {"model": "bprmf"}), DATA.trial_data)
+
+
+def _reference_metrics(config: Any, data: Any) -> dict[str, dict[str, float]]:
+    """What simple systems reach is the same for all sweeps here."""
+    return _known_references()
 
 
 class _NoDisplay:
