@@ -42,7 +42,7 @@ def save_checkpoint(
     best: Mapping[str, Mapping[str, Any]],
     facts: Mapping[str, str],
 ) -> None:
-    """Write a checkpoint; when a save fails or is killed, the folder still holds one that loads.
+    """Write a checkpoint; when a save fails or is killed, the folder holds the one before, or none where this is the first.
 
     Args:
         folder: an existing folder.
@@ -53,17 +53,22 @@ def save_checkpoint(
         facts: what the model was built on beside configuration and features.
 
     Raises:
-        InputError: a file cannot be written.
+        StorageError: a file cannot be written.
     """
     tensors: dict[str, Tensor] = {
         f"{name}/{key}": tensor.contiguous() for name, kept in best.items() for key, tensor in kept["weights"].items()
     }
     chosen = {name: {"value": kept["value"], "epoch": kept["epoch"]} for name, kept in best.items()}
+    is_first = not is_checkpoint(folder)
+    if is_first:
+        # One of a save that was killed names other files.
+        (folder / CONFIG).unlink(missing_ok=True)
     with atomic_file(folder / STATE) as state_file, atomic_file(folder / BEST) as best_file:
         with _failures_of(folder / BEST):
             save_file(tensors, best_file, metadata={"best": json.dumps(chosen)})
-        with _failures_of(folder / STATE):
-            torch.save(dict(state), state_file)
+        # To a file of Python's: torch's own writer does not say why it failed.
+        with _failures_of(folder / STATE), state_file.open("wb") as file:
+            torch.save(dict(state), file)
         content = {
             "fingerprint": data.fingerprint,
             "features": _feature_hashes(config, data),
@@ -72,7 +77,18 @@ def save_checkpoint(
             "sha256": _valid_hashes(folder, {STATE: file_hash(state_file), BEST: file_hash(best_file)}),
             "config": config.to_dict(),
         }
-        write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
+        text = yaml.safe_dump(content, sort_keys=False)
+        if not is_first:
+            # Before the other two: it has the hashes of the files that they replace as well.
+            write_text(folder / CONFIG, text)
+    if is_first:
+        # After the other two: without it there is no checkpoint.
+        write_text(folder / CONFIG, text)
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a checkpoint was written there; a kill in the middle of the first save leaves none."""
+    return (folder / CONFIG).exists() and any((folder / name).exists() for name in (STATE, BEST))
 
 
 def _valid_hashes(folder: Path, written: Mapping[str, str]) -> dict[str, list[str]]:
@@ -96,13 +112,11 @@ def check_file(folder: Path, name: str, stored: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _failures_of(path: Path) -> Iterator[None]:
-    """Turn what torch and safetensors raise for a failed write into InputError."""
+    """Turn what torch and safetensors raise for a failed write into StorageError."""
     try:
         yield
-    except OSError as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise StorageError.of(path, error) from error
-    except (RuntimeError, SafetensorError) as error:
-        raise InputError(f"{path} cannot be written: {first_line(error)}") from error
 
 
 def first_line(error: Exception) -> str:

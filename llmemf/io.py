@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,6 +63,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         temporary.rename(target)
         sync(target.parent)
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError.of(target, error) from error
     finally:
@@ -94,6 +97,36 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync(folder.parent)
+
+
+def writable_folder(folder: Path) -> None:
+    """Make a folder where there is none, write into it once, and remove what killed processes were about to write there.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        make_folder(folder)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x" * 65536)
+            file.flush()
+        for path in folder.glob(".*.tmp"):
+            owner = path.name.split(".")[-2]
+            if owner.isdecimal() and not is_alive(int(owner)):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError.of(folder, error) from error
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def sync(path: Path) -> None:
@@ -234,6 +267,7 @@ class AppendOnlyLog:
         self.path = path
         self._durable = durable
         self._file: int | None = None
+        self._append_start: int | None = None
         if lock:
             try:
                 fcntl.flock(self._open(), fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -262,17 +296,25 @@ class AppendOnlyLog:
         lines = [text.encode("utf-8", "replace") for text in texts]
         view = memoryview(b"".join(lines))
         file = self._open()
-        end = os.lseek(file, 0, os.SEEK_END)
         try:
+            self._undo(file)
+            self._append_start = os.lseek(file, 0, os.SEEK_END)
             while view:
                 view = view[os.write(file, view) :]
             if self._durable:
                 os.fsync(file)
         except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(file, end)
+            with suppress(OSError):  # the next append tries it again
+                self._undo(file)
             raise StorageError.of(self.path, error) from error
+        self._append_start = None
         return [json.loads(line) for line in lines]
+
+    def _undo(self, file: int) -> None:
+        """Cut off what an append that failed has written."""
+        if self._append_start is not None:
+            os.ftruncate(file, self._append_start)
+            self._append_start = None
 
     def _open(self) -> int:
         if self._file is None:
@@ -311,7 +353,7 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
                     return
                 try:
                     record = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     record = None
                 if not isinstance(record, dict):
                     raise damaged_line(path, number, line)

@@ -56,10 +56,13 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", help="Checkpoint folder, written after every epoch.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --output.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the checkpoint in --output, or begin where it has none yet.")
+    ] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
     """Train one model; the test split is not read."""
+    from llmemf.checkpoint import is_checkpoint
     from llmemf.config import build_config, parse_assignment, read_yaml, without_removed
     from llmemf.models import model_class
 
@@ -71,8 +74,10 @@ def train(
     settings = build_config(system.config_class, values, where=str(config) if config else "--set")
     if resume and output is None:
         raise InputError("--resume continues from a checkpoint: name its folder with --output")
-    if output and not resume and (output / "config.yaml").exists():
+    if output and not resume and is_checkpoint(output):
         raise InputError(f"{output} holds a checkpoint already: give --resume, or another --output")
+    if output and resume and not output.is_dir():
+        raise InputError(f"--resume: there is no folder {output}: leave out --resume, or give the --output of that run")
     _run(name, settings, output, resume, data_root)
 
 
@@ -87,6 +92,8 @@ def _features(settings: TrialConfig, scenario: Scenario) -> dict[str, FeatureMat
 
 def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, data_root: Path) -> None:
     from llmemf.batches import TrialData
+    from llmemf.checkpoint import is_checkpoint
+    from llmemf.io import writable_folder
     from llmemf.models.recommender import num_parameters
     from llmemf.scenarios.scenario import find_scenario
     from llmemf.training import NonFiniteLoss, Trainer
@@ -95,8 +102,12 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
     scenario = find_scenario(name, data_root)
     features = _features(settings, scenario)
     trainer = Trainer(settings, TrialData.build(scenario, **features))
-    if resume and output is not None:
-        trainer.load(output)
+    if output is not None:
+        writable_folder(output)
+        if resume and is_checkpoint(output):
+            trainer.load(output)
+        elif resume:
+            console.print(f"{output} holds no checkpoint yet: training begins with epoch 1", soft_wrap=True)
     encoders = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in features.items()) or "none"
     console.print(
         f"{settings.model} on {scenario.name} ({scenario.fingerprint[:8]}), {len(trainer.train_sequences):,} training "

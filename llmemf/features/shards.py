@@ -95,7 +95,7 @@ class ShardStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_with(self.path(number), lambda path: save_file(arrays, path, metadata=facts))
         except SafetensorError as error:
-            raise StorageError(f"{self.path(number)} cannot be written: {error}") from error
+            raise StorageError.of(self.path(number), error) from error
 
     def read(self, number: int) -> Shard | None:
         """Read a shard; None if there is none, it is damaged, or a run of another identity made it."""

@@ -24,6 +24,7 @@ from typing import Annotated, Any
 
 import typer
 
+from llmemf.errors import InputError
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
@@ -45,12 +46,13 @@ SHARED: dict[str, Any] = {
     "dry_run": options.DryRun,
     "time_budget": options.TimeBudget,
     "resume": options.Resume,
+    "retry_failed": options.RetryFailed,
     "start_or_continue": options.Continue,
 }
 """Options of all commands, in the order of the help."""
 DEFAULTS: dict[str, Any] = {
     "storage": Path("mlruns"),
-    **dict.fromkeys(("dry_run", "resume", "start_or_continue"), False),
+    **dict.fromkeys(("dry_run", "resume", "retry_failed", "start_or_continue"), False),
 }
 """Of options whose default is not None."""
 
@@ -86,6 +88,8 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
     Raises:
         InputError: a mistake in an option.
     """
+    if given["retry_failed"] and not given["resume"]:
+        raise InputError("--retry-failed runs failed seeds of a stored group again: give --resume with it")
     console = CommandConsole(160)
     with console.status("planning"):
         from llmemf.scenarios.scenario import find_scenario
@@ -105,7 +109,8 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
         found.extend(group, wanted.models if resume else None)
     print_fallback(group.requested, group.scenario, group.data_root, console)
     if not given["dry_run"]:
-        raise typer.Exit(run_group(found, group, console, time_budget=limit))
+        again = given["retry_failed"]
+        raise typer.Exit(run_group(found, group, console, time_budget=limit, retry_failed=again))
     prepared = (Path(group.data_root) / group.scenario / "manifest.json").exists()
     scenario = find_scenario(group.scenario, group.data_root) if prepared else None
     if scenario is not None:

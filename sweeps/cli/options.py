@@ -69,6 +69,7 @@ Tune = Annotated[
 Vary = Annotated[
     list[str] | None, typer.Option(metavar="KEY=A,B,...", help="One row per value; repeated, one per combination.")
 ]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="With --resume: run failed trials again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the group --name, or the newest (of the scenario).")]
 Continue = Annotated[bool, typer.Option("--continue", help="Start the group --name, or continue it where it exists.")]

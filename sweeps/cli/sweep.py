@@ -4,6 +4,7 @@ python sweeps/grid.py --scenario movie_book                      the shipped swe
 python sweeps/grid.py --scenario movie_book --dry-run            what it would do
 python sweeps/grid.py --scenario movie_book --set lr=1e-3,1e-4 --set lambda2=0.1 --trials 20
 python sweeps/grid.py --resume                                   continue the newest sweep
+python sweeps/grid.py --resume --retry-failed                    and run its failed trials again
 python sweeps/grid.py --extend 20 --set lr=1e-5,1e-4,1e-3        20 further trials, here in a wider space
 """
 
@@ -96,6 +97,7 @@ def sweep(
     start_or_continue: Annotated[
         bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
     ] = False,
+    retry_failed: options.RetryFailed = False,
     stack: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Sweep the hyperparameters of a model on a scenario; everything goes below mlruns/."""
@@ -110,6 +112,8 @@ def sweep(
 
     if sum((resume, start_or_continue, extend is not None)) > 1:
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
+    if retry_failed and not resume:
+        raise InputError("--retry-failed runs failed trials of a stored sweep again: give --resume with it")
     if gpu_price is not None and not estimate:
         raise InputError("--gpu-price says what --estimate should count with: give both")
     if stack is not None:
@@ -135,6 +139,7 @@ def sweep(
         ray_address=ray_address,
         keep=keep,
         fresh_workers=fresh_workers,
+        retry_failed=retry_failed,
         assignments=assignments or [],
     )
     budget = None if time_budget is None else text_format.seconds(time_budget, "--time-budget")

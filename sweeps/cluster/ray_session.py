@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -17,7 +16,8 @@ from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from llmemf.errors import InputError
+from llmemf.errors import PASSING_FAULTS, STORAGE_FAULTS, InputError, storage_fault
+from llmemf.io import is_alive
 from sweeps.cluster.access import refused, set_token
 from sweeps.cluster.check import check_cluster, cluster_room
 from sweeps.cluster.login_node import BorrowedNode, has_node
@@ -176,17 +176,6 @@ def remove_stale(folder: Path) -> None:
                 shutil.rmtree(session, ignore_errors=True)
 
 
-def is_alive(process: int) -> bool:
-    """Whether a process of this number runs."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
 def has_listener(session: Path) -> bool:
     """Whether a Ray listens there; its owner may be in another container that shares this folder."""
     for path in session.rglob("sockets/*"):
@@ -253,8 +242,8 @@ class LogWatch(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
-        if f"[Errno {errno.ENOSPC}]" in text:
-            self.stop("the disk is full")
+        if (number := storage_fault(text)) and number not in PASSING_FAULTS:
+            self.stop(STORAGE_FAULTS[number])
         try:
             with self.path.open("a") as file:
                 file.write(text + "\n")

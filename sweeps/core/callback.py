@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import pickle
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +10,7 @@ from typing import Any
 from ray import tune
 
 from sweeps.core.display import Display
+from sweeps.core.failures import failure_kind, last_error, read_error, stop_reason
 from sweeps.core.interrupt import StopRequest
 from sweeps.search.search import SweepSearch
 from sweeps.state.checkpoint_retention import CheckpointRetention
@@ -28,7 +26,7 @@ class SweepCallback(tune.Callback):
 
     Args:
         folder: the sweep's folder; full traces of failures go to `errors/` below it.
-        stop: the request to stop, passed on to Tune from here, and made here when the disk is full.
+        stop: the request to stop, passed on to Tune from here, and made here when nothing can be written.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class SweepCallback(tune.Callback):
         self._keep_trace(record, trace)
         if kind == "disk":
             # Nothing more can be written; the trial counts as interrupted.
-            self.stop.request("the disk is full")
+            self.stop.request(stop_reason(trace))
         elif kind == "error":
             self.state.fail(record, kind, line)
             self._end(record)
@@ -103,10 +101,12 @@ class SweepCallback(tune.Callback):
             log.warning("%s starts in another process: %s", record.name, line)
             self.search.again(record)
         elif self.state.lose(record, kind, line):
-            self.search.again(record)
+            self.search.again(record, kind)
             self.display.tell(f"{record.name} was lost after epoch {record.epoch} and runs again ({line})")
         else:
-            self._end(record)
+            # No failure of its settings, so the search hears nothing of it.
+            self.tracking.end_trial(record)
+            self.display.tell(f"{record.name} is set aside, --resume tries it again ({record.error})")
         self._since.pop(record.number, None)
 
     def _end(self, record: TrialRecord) -> None:
@@ -138,46 +138,3 @@ class SweepCallback(tune.Callback):
 def trial_dirname(trial: Any) -> str:
     """Short folder name of a trial: Tune's default spells out every setting."""
     return f"{trial_name(trial.config['trial'])}-{trial.trial_id}"
-
-
-def read_error(trial: Any) -> tuple[Exception | None, str]:
-    """The last exception of a trial and its full trace."""
-    exception = None
-    try:
-        exception = pickle.loads(Path(trial.pickled_error_file).read_bytes())
-    except Exception as error:  # noqa: BLE001  what cannot be unpickled is known by its trace alone
-        log.info("the exception of %s cannot be read: %s", trial, error)
-    try:
-        trace = re.sub(r"\x1b\[[0-9;]*m", "", Path(trial.error_file).read_text())
-    except (OSError, TypeError):
-        trace = "" if exception is None else str(exception)
-    return exception, trace[trace.rfind("Failure # ") :] if "Failure # " in trace else trace
-
-
-def failure_kind(exception: Exception | None, trace: str) -> str:
-    """Why a trial failed: `disk`, `memory`, `lost` (its process or node died), `stale` (the process was not as before its first trial), or its own `error`."""
-    from ray.exceptions import RayTaskError
-
-    if last_error(trace).startswith("StaleWorker: "):
-        return "stale"
-    if is_disk_full(trace):
-        return "disk"
-    if any(sign in trace for sign in ("OutOfMemoryError", "MemoryError", "running low on memory", "out of memory")):
-        return "memory"
-    own = isinstance(exception, RayTaskError) or (exception is None and "Traceback" in trace)
-    return "error" if own and "NodeUnfit" not in last_error(trace) else "lost"
-
-
-def last_error(trace: str) -> str:
-    """The exception's name and message out of a printed trace."""
-    lines = [line.strip() for line in trace.splitlines() if line.strip()]
-    for line in reversed(lines):
-        name, colon, message = line.partition(": ")
-        if colon and name.replace(".", "").replace("_", "").isalnum() and name.split(".")[-1][:1].isupper():
-            return f"{name.split('.')[-1]}: {message}"[:300]
-    return (lines[1] if len(lines) > 1 else "no trace was kept")[:300]
-
-
-def is_disk_full(trace: str) -> bool:
-    """Whether a trial's error says that the disk was full."""
-    return f"[Errno {errno.ENOSPC}]" in trace or "No space left on device" in trace

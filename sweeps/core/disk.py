@@ -97,9 +97,9 @@ def _leftovers(folder: Path, keep: int) -> Iterator[tuple[Path, str]]:
         own = checkpoints.trial_folder(folder, record.number)
         if not own.exists():
             continue
-        if record.ended and not record.is_retried and own not in kept:
+        if record.ended and own not in kept:
             yield own, f"{record.outcome}, not among the best {keep}"
-        elif record.ended and not record.is_retried:
+        elif record.ended:
             for path in own.glob(f"*/{checkpoints.STATE}"):
                 yield path, "state of a trial that has ended"
         else:

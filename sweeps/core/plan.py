@@ -73,6 +73,7 @@ class Options:
     ray_address: str | None = None
     keep: int | None = None
     fresh_workers: bool | None = None
+    retry_failed: bool = False
     assignments: list[str] = field(default_factory=list)
 
     @property
@@ -99,6 +100,7 @@ class Plan:
         extended: whether it also has more trials than that one was planned with.
         before: settings that all earlier trials of an extended sweep shared and that are different or searched now.
         tested_by: the kind of the group that the sweep is a part of, "" where it stands alone: only the group tests it.
+        retry_failed: whether trials that failed run again.
     """
 
     record: SweepRecord
@@ -114,6 +116,7 @@ class Plan:
     extended: bool = False
     before: dict[str, Any] = field(default_factory=dict)
     tested_by: str = ""
+    retry_failed: bool = False
 
     @property
     def epochs(self) -> int:
@@ -152,9 +155,20 @@ class Plan:
         single = [block for block in self.space.blocks if block.kind == "fixed"]
         return {**self.fixed, **{key: value for block in single for key, value in zip(block.keys, block.points[0])}}
 
-    def resume_command(self) -> str:
-        """The command line that continues this sweep, as it can be typed here."""
-        return command_line("sweep", "--resume", "--name", self.record.name, storage=self.record.storage)
+    def state(self) -> SweepState:
+        """How far the sweep is, as a driver of this plan finds it.
+
+        Raises:
+            InputError: the event log is damaged, or it and `sweep.yaml` do not belong together.
+        """
+        found = SweepState.load(self.record)
+        if self.retry_failed:
+            found.take_back_failed()
+        return found
+
+    def resume_command(self, *more: str) -> str:
+        """The command line that continues this sweep, as it can be typed here, with further options."""
+        return command_line("sweep", "--resume", "--name", self.record.name, *more, storage=self.record.storage)
 
 
 def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Plan:
@@ -222,8 +236,9 @@ def plan_resume(options: Options) -> Plan:
     if options.assignments:
         raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
     record, notices = _stored_record(options, "--resume")
-    plan = build_plan(record, known=[item.config for item in SweepState(record.folder).records.values()])
-    plan.resumed, plan.notices = True, notices + plan.notices
+    plan = build_plan(record, known=[item.config for item in SweepState.load(record).records.values()])
+    plan.resumed, plan.retry_failed = True, options.retry_failed
+    plan.notices = notices + plan.notices
     _leave_test_to_group(plan)
     return plan
 
@@ -241,7 +256,7 @@ def plan_extend(options: Options, more: int) -> Plan:
         InputError: there is no such sweep, an option would make its trials incomparable, or no grid point is left.
     """
     record, notices = _stored_record(options, "--extend")
-    earlier = [item.config for item in SweepState(record.folder).records.values()]
+    earlier = [item.config for item in SweepState.load(record).records.values()]
     if not earlier:
         raise InputError(f"--extend: sweep {record.name!r} has no trial yet: continue it with --resume")
     before = build_plan(record, known=earlier)

@@ -16,12 +16,11 @@ from llmemf.errors import InputError
 from llmemf.io import write_text
 from sweeps.cluster.ray_session import ROOT
 from sweeps.core.plan import Plan
-from sweeps.core.summary import caveats
+from sweeps.core.summary import caveats, failed_trials
 from sweeps.core.sweep_data import SweepData
 from sweeps.state import leaderboard
 from sweeps.state.home import Stored
 from sweeps.state.references import References
-from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
 from sweeps.tracking.addresses import database
 from sweeps.tracking.mlflow_private import move_artifacts
@@ -40,7 +39,7 @@ def write_results(
 ) -> list[Path]:
     """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
     record = plan.record
-    notes = caveats(plan, data, best, evaluations)
+    notes = [*filter(None, [failed_trials(records)]), *caveats(plan, data, best, evaluations)]
     files = {
         "leaderboard.csv": leaderboard.as_csv(records),
         "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
@@ -71,10 +70,14 @@ def make_references(plan: Plan, data: SweepData) -> None:
         References(reference_metrics(plan.configs[0], data.trial_data)).save(folder)
 
 
-def open_tracking(
-    plan: Plan, data: SweepData, state: SweepState, console: Console, client: Callable[[], Any] | None = None
+def connect_tracking(
+    plan: Plan, data: SweepData, console: Console, client: Callable[[], Any] | None = None
 ) -> Tracking:
-    """The tracker with its parent run, level with the event log; makes the database where there is none."""
+    """The tracker, connected; makes the database where there is none.
+
+    Raises:
+        InputError: the tracking server or database cannot be reached.
+    """
     record = plan.record
     tags = {
         "scenario": data.scenario.name,
@@ -98,7 +101,7 @@ def open_tracking(
     target = TrackingTarget(record.tracking_uri, record.scenario, owner, artifacts, tags, plan.shared)
     with console.status("opening the tracking database"):
         tracking = Tracking(target, client)
-        tracking.open(state)
+        tracking.connect()
     return tracking
 
 

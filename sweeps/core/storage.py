@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import socket
-import tempfile
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from llmemf.errors import InputError
-from llmemf.io import make_folder
+from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
+from llmemf.io import writable_folder
 from sweeps.cluster.resources import HasAddresses
+from sweeps.state.event_log import EVENT_LOG
 
-
-def check_writable(folder: Path) -> None:
-    """Create a folder and write into it.
-
-    Raises:
-        InputError: that is not possible.
-    """
-    try:
-        make_folder(folder)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x" * 65536)
-            file.flush()
-    except OSError as error:
-        raise InputError(
-            f"{folder} cannot be written ({error.strerror}): free some space or rights, or give another --storage"
-        ) from None
+BUSY_SECONDS = 5.0
+"""A database that is locked for so long is not only written to."""
 
 
 def check_reachable(record: HasAddresses) -> None:
-    """Try to connect to the tracking server and the Ray cluster, where they are named by an address.
+    """Try to connect to the tracking server or database and the Ray cluster, where they are named by an address.
 
     Raises:
-        InputError: nobody answers there.
+        InputError: nobody answers there, or the database cannot be written.
     """
     parts = urlsplit(record.tracking_uri)
+    if parts.scheme == "sqlite":
+        check_database(Path(record.tracking_uri.removeprefix("sqlite:///")))
     if parts.scheme in ("http", "https"):
         problem = _no_answer(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         if problem:
@@ -64,23 +54,86 @@ def _no_answer(host: str | None, port: int, timeout: float = 3.0) -> str:
     return ""
 
 
-def disk_full(folder: Path, resume_command: str) -> InputError:
-    """The error for a disk without space, with the command that continues."""
-    return InputError(f"no space left for {folder}: free some, then continue with: {resume_command}")
+def check_database(path: Path) -> None:
+    """Lock a SQLite database for writing and let it go again, where it is there.
+
+    Raises:
+        InputError: it is no database, another process holds it, or it cannot be written.
+    """
+    if not path.exists() or not path.stat().st_size:
+        return
+    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.Error as error:
+        remedy = {
+            "SQLITE_NOTADB": "bring it back from a backup, or move it away: --resume writes its runs into a new one",
+            "SQLITE_BUSY": "another process writes to it all the time: wait for it, or stop it",
+        }.get(error.sqlite_errorname, "mend that, or give another --tracking-uri")
+        raise InputError(f"tracking at {path} does not work ({error}): {remedy}") from None
+    finally:
+        connection.close()
+
+
+def stopped_by_storage(error: OSError, resume_command: str) -> StorageError:
+    """The error for files that could not be written, with the command that continues."""
+    meaning = STORAGE_FAULTS.get(error.errno or 0, "the storage cannot be written")
+    return StorageError(f"{meaning} ({error}): mend that, then continue with: {resume_command}", error.errno)
+
+
+@contextmanager
+def held(folder: Path, name: str, record: Path) -> Iterator[None]:
+    """Make a folder and hold it while it is written: two drivers of one sweep would overwrite each other.
+
+    A new folder that is left by an `InputError` before anything was logged is removed again.
+
+    Args:
+        folder: of a sweep or a group.
+        name: its name, for messages.
+        record: its record's file.
+
+    Raises:
+        InputError: it cannot be written, or another process holds it.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        writable_folder(folder)
+    except StorageError as error:
+        raise InputError(f"{error}: free some space or rights, or give another --storage") from None
+    with locked(folder, name):
+        try:
+            yield
+        except InputError:
+            if folder in new and not record.exists() and not (folder / EVENT_LOG).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):
+                    for path in new[1:]:
+                        path.rmdir()
+            raise
 
 
 @contextmanager
 def locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold the sweep's folder: two drivers of one sweep would overwrite each other.
+    """Hold a folder; who holds it stands in the lock's file.
 
     Raises:
         InputError: another process holds it.
     """
-    with (folder / ".lock").open("w") as file:
+    with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(f"sweep {name!r} is running in another process") from None
+            file.seek(0)
+            owner = file.read().strip() or "another process"
+            raise InputError(f"{name!r} is running in {owner}: wait for it, or stop it") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
         for path in folder.glob(".*.tmp"):  # what a killed holder was about to write
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -197,7 +198,7 @@ def print_end(
         name: sum(item.outcome == name for item in records) for name in ("completed", "pruned", "failed", "interrupted")
     }
     parts = ", ".join(f"{number} {name}" for name, number in count.items() if number)
-    style = {"completed": "green", "failed": "red", "interrupted": "magenta"}[outcome]
+    style = {"completed": "green", "incomplete": "yellow", "failed": "red", "interrupted": "magenta"}[outcome]
     said = f"{outcome}: {reason}" if reason and reason != "interrupted" else outcome
     took = f" in {text_format.duration(seconds)}"
     console.print(
@@ -222,10 +223,9 @@ def print_end(
     if (record.folder / "best.yaml").exists():
         facts.add_row("best", str(record.folder / "best.yaml"))
     facts.add_row("all trials", str(record.folder / "leaderboard.csv"))
-    failed = [item.name for item in records if item.outcome == "failed"]
+    failed = failed_trials(records)
     if failed:
-        names = ", ".join(failed[:5]) + (" ..." if len(failed) > 5 else "")
-        facts.add_row("failed", f"{names}: full traces in {record.folder / 'errors'}")
+        facts.add_row("failed", f"full traces in {record.folder / 'errors'}")
     if tracking:
         facts.add_row("note", tracking)
     console.print(facts)
@@ -237,6 +237,17 @@ def print_end(
         print_command(console, "browse", command_line("ui", storage=record.storage))
     if outcome == "interrupted":
         print_command(console, "resume", plan.resume_command())
+    if failed:
+        print_command(console, f"{failed}; run them again", plan.resume_command("--retry-failed"))
+
+
+def failed_trials(records: Sequence[TrialRecord]) -> str:
+    """`2 of 4 trials failed (t01, t03)`; "" if none did."""
+    names = [item.name for item in records if item.outcome == "failed"]
+    if not names:
+        return ""
+    shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+    return f"{len(names)} of {text_format.plural(len(records), 'trial')} failed ({shown})"
 
 
 def describe_objective(plan: Plan, data: SweepData) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import shutil
@@ -16,25 +15,25 @@ from typing import Any
 
 from rich.console import Console
 
-from llmemf.errors import InputError
+from llmemf.errors import STORAGE_FAULTS, InputError, StorageError, storage_fault
 from sweeps.cluster.hardware import describe_machine
 from sweeps.cluster.node_probe import versions
 from sweeps.cluster.ray_session import ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.core.display import Display
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
-from sweeps.core.results import code_version, make_references, open_tracking, write_results
-from sweeps.core.storage import check_reachable, check_writable, disk_full, locked
+from sweeps.core.results import code_version, connect_tracking, make_references, write_results
+from sweeps.core.storage import check_reachable, held, stopped_by_storage
 from sweeps.core.summary import describe_resources, print_end, print_start
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
 from sweeps.state import leaderboard
 from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
-from sweeps.state.sweep_record import TUNE
+from sweeps.state.sweep_record import RECORD, TUNE
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.runs import Tracking
 
-COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, INTERRUPTED = 0, 1, 2, 3, 130
+COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 CLUSTER_LOST = "the cluster was lost"
 
 
@@ -43,9 +42,9 @@ class Result:
     """How a sweep ended.
 
     Attributes:
-        exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 3 its time budget was spent, 130 interrupted by the
-            user; 3 and 130 leave a sweep that `--resume` continues.
-        test: test metrics of the best trial; empty unless the sweep was completed.
+        exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 3 its time budget was spent, 4 the search has ended
+            but trials failed, 130 interrupted by the user; 2, 3 and 130 leave a sweep that `--resume` continues.
+        test: test metrics of the best trial; empty unless the search has ended.
         undelivered: what MLflow did not get, in one line; "" if it has all.
     """
 
@@ -107,7 +106,7 @@ class Sweep:
 
         self.plan, self.console, self.backend, self.part = plan, console, backend, part
         self.folder = plan.record.folder
-        self.state = SweepState(self.folder)
+        self.state = plan.state()
         self.state.saved = backend.saved or self.state.saved
         self.state.fill(plan.before)
         plan.record.varied_keys = list(plan.varied_keys)
@@ -123,7 +122,6 @@ class Sweep:
             seed=plan.record.seed,
             startup=max(2, min(PRIOR_TRIALS, plan.record.grid_points or PRIOR_TRIALS)),
         )
-        self.retention = CheckpointRetention(self.folder, self.state, plan.record.keep)
         self.tracking: Tracking | None = None
         self._leaving = threading.Lock()
 
@@ -131,10 +129,11 @@ class Sweep:
         """Take the sweep over: into the event log, the record and MLflow.
 
         Raises:
-            InputError: the tracking server or database cannot be reached.
+            InputError: the tracking server or database cannot be reached; nothing was written then.
         """
         record = self.plan.record
         self.data = data
+        tracking = connect_tracking(self.plan, data, self.console, self.backend.client)
         shutil.rmtree(self.folder / TUNE, ignore_errors=True)
         if self.plan.extended:
             self.state.extend(self.plan.trials, self.plan.before)
@@ -144,8 +143,10 @@ class Sweep:
             cpus_per_trial=record.cpus_per_trial, gpus_per_trial=record.gpus_per_trial, machine=describe_machine(),
             versions=versions(), **({"taken_over": record.taken_over} if record.taken_over else {}),
         )  # fmt: skip
+        self.state.retry()
         record.fingerprint, record.status = data.scenario.fingerprint, "running"
         record.save()
+        self.retention = CheckpointRetention(self.folder, self.state, record.keep)
         title = (
             self.part.title if self.part else f"{record.name}   {record.model} on {record.scenario}, {record.search}"
         )
@@ -153,7 +154,8 @@ class Sweep:
             self.console, title=title, planned=self.plan.trials, slots=parallel, records=self.state.records
         )
         self.display.already(self.state.seconds)
-        self.tracking = open_tracking(self.plan, data, self.state, self.console, self.backend.client)
+        self.tracking = tracking
+        tracking.open(self.state)
         if self.part:
             self.tracking.log_parent(tags=self.part.tags, step=0, time=0)
 
@@ -171,6 +173,7 @@ class Sweep:
             stop=stop,
         )
         stop.on_stuck = lambda: self.leave_stuck(stop.reason)
+        self.search.is_stopping = lambda: bool(stop.reason)
         try:
             stop.check()
             with self.display, ClusterWatch(lambda: self.leave_stuck(stop.reason or CLUSTER_LOST)):
@@ -219,8 +222,9 @@ class Sweep:
                 verbose=0,
             )
         except Exception as error:
-            if f"[Errno {errno.ENOSPC}]" in traceback.format_exc():
-                raise disk_full(self.folder, self.plan.resume_command()) from error
+            # Tune wraps what a callback raises, also where the event log could not be written.
+            if (number := storage_fault(traceback.format_exc())) is not None:
+                raise StorageError.of(self.folder, OSError(number, os.strerror(number))) from error
             raise
 
     def leave_stuck(self, reason: str) -> None:
@@ -263,23 +267,26 @@ class Sweep:
         self.close_trials(tracking)
         records = list(self.state.records.values())
         best = best_of(records)
-        outcome = "interrupted" if stop.reason else "completed" if best else "failed"
+        failed, aside = self.state.failed(), [record for record in records if not record.ended]
+        reason = stop.reason or "; ".join(f"{record.name} was set aside: {record.error}" for record in aside[:1])
+        outcome = "interrupted" if reason else "failed" if not best else "incomplete" if failed else "completed"
+        is_searched = outcome in ("completed", "incomplete")
         test: dict[str, float] = {}
-        if outcome == "completed":
+        if is_searched:
             if self.part:
                 test = self._test_trials(records).get(best.name, {})
             elif not self.plan.tested_by:
                 test = self._test(best)
-        if outcome == "completed" and not self.part and not self.plan.tested_by:
+        if is_searched and not self.part and not self.plan.tested_by:
             with self.console.status("comparing with simple systems"):
                 make_references(self.plan, self.data)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
-        summary = {"objective": best.objective, **best.metrics} if outcome == "completed" else {}
+        summary = {"objective": best.objective, **best.metrics} if is_searched else {}
         if best and not self.part and not self.plan.tested_by:
             tags |= {"best_trial": best.name, "test_looks": str(len(self.state.tests))}
             summary |= test
-        if outcome == "completed" and not self.part:
+        if is_searched and not self.part:
             for name, folder in self.retention.weights().items():
                 tracking.log_weights(name, folder)
         tracking.log_parent(
@@ -288,13 +295,13 @@ class Sweep:
         with self.console.status("delivering to MLflow"):
             undelivered = tracking.close(outcome)
         self.tracking = None
-        self.finalize(outcome, stop.reason, len(tracking.writer.lost))
+        self.finalize(outcome, reason, len(tracking.writer.lost))
         if not self.part:
             print_end(
-                self.plan, self.data, records, test, outcome, stop.reason, self.display.elapsed(), undelivered,
+                self.plan, self.data, records, test, outcome, reason, self.display.elapsed(), undelivered,
                 tracking.page(), self.console, evaluations=len(self.state.tests),
             )  # fmt: skip
-        code = {"completed": COMPLETED, "failed": ALL_FAILED}.get(outcome)
+        code = {"completed": COMPLETED, "incomplete": SOME_FAILED, "failed": ALL_FAILED}.get(outcome)
         if code is None:
             code = TIME_SPENT if stop.planned else INTERRUPTED if stop.reason == "interrupted" else NEEDS_USER
         return Result(code, records, test, undelivered)
@@ -349,8 +356,11 @@ def run_sweep(
     """
     record, backend = plan.record, backend or TrialBackend()
     check_reachable(record)
-    check_writable(plan.record.folder)
-    with StopRequest(time_budget) as stop, locked(record.folder, record.name), quiet(record) as watch:
+    with (
+        held(record.folder, record.name, record.folder / RECORD),
+        StopRequest(time_budget) as stop,
+        quiet(record) as watch,
+    ):
         watch.stop = stop.request
         try:
             sweep = Sweep(plan, console, backend)
@@ -384,8 +394,8 @@ def run_sweep(
             console.print(f"  {plan.resume_command()}", style="cyan", soft_wrap=True)
             return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
         except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise disk_full(plan.record.folder, plan.resume_command()) from error
+            if isinstance(error, StorageError) or error.errno in STORAGE_FAULTS:
+                raise stopped_by_storage(error, plan.resume_command()) from error
             raise
         finally:
             stop_ray()

@@ -35,7 +35,7 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
         InputError: a trial asks for a device that this machine lacks.
     """
     check_device(plan)
-    state = SweepState(plan.record.folder)
+    state = plan.state()
     print_start(plan, data, parallel, console)
     _print_trials(plan, state, console)
     _print_dropped(plan, console)

@@ -26,7 +26,6 @@ from sweeps.costs.dry_run import disk_text, remaining
 from sweeps.costs.halving import expected_epochs
 from sweeps.costs.measure import TrialCost
 from sweeps.costs.trial_processes import TrialProcesses, available_memory
-from sweeps.state.sweep_state import SweepState
 
 SWEEP_START = 12.0
 """Seconds for Ray, MLflow and the leaderboard (measured on two cores: 10 to 20)."""
@@ -117,7 +116,7 @@ def estimate(
 
 def num_left(plan: Plan) -> int:
     """Trials that are still to run or to be finished."""
-    unfinished, points, later = remaining(plan, SweepState(plan.record.folder))
+    unfinished, points, later = remaining(plan, plan.state())
     return len(unfinished) + len(points) + later
 
 
@@ -125,7 +124,7 @@ def sampled_configs(plan: Plan, count: int) -> list[TrialConfig]:
     """So many of the trials that are left, evenly spread over their order; drawn at random where Optuna will propose."""
     import optuna
 
-    unfinished, points, later = remaining(plan, SweepState(plan.record.folder))
+    unfinished, points, later = remaining(plan, plan.state())
     known = [record.config for record in unfinished] + points
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=plan.record.seed))

@@ -64,7 +64,7 @@ class Chosen:
         notes = caveats_of(self.sweep.scenario, objectives, encoders, self.tests if "test" in self.metrics else 0)
         if self.config["valid_cases"]:
             notes.append(f"Validation numbers are of a sample of {self.config['valid_cases']} cases.")
-        if self.sweep.status != "completed":
+        if not self.sweep.is_searched:
             notes.append(
                 f"The sweep was {self.sweep.status} when the model was exported: best of the trials that had ended."
             )
@@ -84,7 +84,7 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
     """
     folder = find_sweep(storage, "SWEEP", name=sweep, scenario=None)
     record = SweepRecord.load(folder)
-    state = SweepState(folder)
+    state = SweepState.load(record)
     ended = [item for item in state.records.values() if item.outcome in ("completed", "pruned")]
     if trial is None:
         found = best_of(ended)

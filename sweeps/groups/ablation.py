@@ -65,7 +65,7 @@ def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     """The newest completed sweep of the scenario that stands alone."""
     used = used_scenario(options.scenario, options.root)
     records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
-    found = [r for r in records if (r.scenario, r.model, r.status) == (used, MODEL, "completed")]
+    found = [r for r in records if (r.scenario, r.model, r.is_searched) == (used, MODEL, True)]
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)
         raise InputError(

@@ -28,7 +28,7 @@ COMMANDS = {"comparison": "compare", "ablation": "ablation", "rerun": "rerun", "
 NOUNS = {"comparison": "system", "ablation": "row", "rerun": "trial", "study": "row"}
 """Kind -> what its rows are called in sentences."""
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
-Outcome = Literal["interrupted", "completed", "failed"]
+Outcome = Literal["interrupted", "completed", "incomplete", "failed"]
 BEST = "best"
 """The reference of a group whose rows are tested against the best other row."""
 

@@ -250,7 +250,7 @@ def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
         hint = nearest(name, stored) if stored else f"none is stored in {storage / 'sweeps'}"
         raise InputError(f"--from: there is no sweep {name!r}: {hint}")
     record = SweepRecord.load(storage / "sweeps" / name)
-    if record.status != "completed":
+    if not record.is_searched:
         raise InputError(f"--from {name}: {not_completed(record)}")
     if scenario is not None and scenario not in (record.requested, record.scenario):
         raise InputError(f"--from {name}: that sweep is of {record.scenario}, not of {scenario}")
@@ -275,7 +275,7 @@ def of_best_trial(record: SweepRecord, options: GroupOptions) -> dict[str, Any]:
         InputError: no trial has a value, or a setting is invalid.
     """
     plan = plan_resume(Options(name=record.name, storage=Path(record.storage)))
-    best = best_of(SweepState(record.folder).records.values())
+    best = best_of(SweepState.load(record).records.values())
     if best is None:
         raise InputError(f"--from {record.name}: no trial of it has a value")
     return {

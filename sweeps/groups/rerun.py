@@ -202,13 +202,13 @@ class Rerun(Kind):
         storage = options.storage.resolve()
         folder = find_sweep(storage, "rerun", name=options.sweep, scenario=None)
         sweep = SweepRecord.load(folder)
-        if sweep.status != "completed":
+        if not sweep.is_searched:
             raise InputError(not_completed(sweep))
         if "seed" in space_keys(sweep.space):
             raise InputError(
                 f"sweep {sweep.name!r} is one configuration over seeds already: name a sweep that searched"
             )
-        plan, state = plan_resume(Options(name=sweep.name, storage=storage)), SweepState(folder)
+        plan, state = plan_resume(Options(name=sweep.name, storage=storage)), SweepState.load(sweep)
         top = DEFAULT_TOP if options.top is None else options.top
         best = [record for record in ranked(state.records.values()) if record.outcome in ("completed", "pruned")][:top]
         rows = []

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import BaseModel
 
-from sweeps.state.event_log import EVENT_LOG, EventLog
+from sweeps.state.event_log import EVENT_LOG, Event, EventLog
 
 OUTCOMES = ("done", "failed", "missing")
 KEYS = ("row", "model", "trial")
 """Under which an event names its row: the first one today, the others in logs of a former version."""
+
+
+class OfSeed(BaseModel, extra="forbid", strict=True):
+    """What `SeedResult` holds."""
+
+    metrics: dict[str, float]
+    best_epoch: int
+    epochs_run: int
+    seconds: float
+
+
+class Tested(Event):
+    """One seed of a row was evaluated on the test split."""
+
+    seed: int
+    result: OfSeed
+
+
+class Ended(Event):
+    """A row is finished."""
+
+    outcome: Literal["done", "failed", "missing"]
+    reason: str = ""
+
+
+EVENTS: dict[str, type[Event]] = {"opened": Event, "tested": Tested, "ended": Ended, "stopped": Event}
+"""What the event log of a group holds."""
 
 
 @dataclass
@@ -58,6 +86,11 @@ class RowResult:
     facts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it, or a seed of it, failed."""
+        return self.outcome == "failed" or (self.outcome == "done" and bool(self.reason))
+
     def values(self, metric: str) -> dict[int, float]:
         """Seed -> a test metric, of every seed that has it, as fractions."""
         return {seed: found.metrics[metric] for seed, found in sorted(self.seeds.items()) if metric in found.metrics}
@@ -87,7 +120,7 @@ class GroupState:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.event_log = EventLog(folder / EVENT_LOG)
+        self.event_log = EventLog(folder / EVENT_LOG, EVENTS)
         self.results: dict[str, RowResult] = {}
         self.seconds = 0.0
         self._last_time: int | None = None

@@ -6,7 +6,6 @@ the group and of its sweeps, so that a driver that continues repeats nothing.
 
 from __future__ import annotations
 
-import errno
 import os
 import platform
 import socket
@@ -22,7 +21,7 @@ from rich.console import Console
 
 from llmemf import text_format
 from llmemf.config import build_config
-from llmemf.errors import InputError
+from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
 from llmemf.io import write_text
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
@@ -30,7 +29,7 @@ from sweeps.cluster.ray_session import LogWatch, quiet
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version
-from sweeps.core.storage import check_reachable, check_writable, disk_full, locked
+from sweeps.core.storage import check_reachable, held, locked, stopped_by_storage
 from sweeps.core.summary import caveats
 from sweeps.core.sweep import (
     ALL_FAILED,
@@ -38,6 +37,7 @@ from sweeps.core.sweep import (
     COMPLETED,
     INTERRUPTED,
     NEEDS_USER,
+    SOME_FAILED,
     TIME_SPENT,
     PartOfGroup,
     Sweep,
@@ -81,38 +81,47 @@ class RowFailed(Exception):
 
 
 def run_group(
-    kind: Kind, group: Group, console: Console, *, time_budget: float | None = None, backend: GroupBackend | None = None
+    kind: Kind,
+    group: Group,
+    console: Console,
+    *,
+    time_budget: float | None = None,
+    retry_failed: bool = False,
+    backend: GroupBackend | None = None,
 ) -> int:
     """Run or continue a group to its end.
 
     Args:
         kind: what is special about groups of its kind.
         time_budget: seconds after which it stops in order; `--resume` continues it.
+        retry_failed: whether failed seeds, and failed trials of a search that found nothing, run again.
         backend: for tests.
 
     Returns:
-        The exit code: 0 completed, 1 no row has a result, 2 it had to stop, 3 its time budget was spent, 130
-        interrupted by the user.
+        The exit code: 0 completed, 1 no row has a result, 2 it had to stop, 3 its time budget was spent, 4 some rows or
+        seeds have none, 130 interrupted by the user.
 
     Raises:
         InputError: something that the user can repair: data, storage, tracking, resources, a full disk.
     """
     check_reachable(group)
-    check_writable(group.folder)
-    with StopRequest(time_budget) as stop, locked(group.folder, group.name), quiet(group) as watch:
+    record = group.folder / f"{group.kind}.yaml"
+    with held(group.folder, group.name, record), StopRequest(time_budget) as stop, quiet(group) as watch:
         watch.stop = stop.request
         run = GroupRun(kind, group, console, stop, watch, backend or GroupBackend())
+        run.retry_failed = retry_failed
         try:
             run.open()
             run.run()
             done = any(result.outcome == "done" for result in run.state.results.values())
             page = run.tracking.page() if run.tracking else ""
-            notes = [*run.undelivered, run.close("completed" if done else "failed")]
+            short = [row.name for row in run.state.results.values() if row.is_short]
+            notes = [*run.undelivered, run.close("failed" if not done else "incomplete" if short else "completed")]
             table = run.table()
             beside = " (and beside the sweep's leaderboard)" if kind.beside_group(group) else ""
             files = ", ".join(kind.files(table)) + beside
             terminal.print_end(kind.blocks(table, console), table, run.state, files, notes, page, console)
-            return COMPLETED if done else ALL_FAILED
+            return ALL_FAILED if not done else SOME_FAILED if short else COMPLETED
         except (Interrupted, KeyboardInterrupt):
             reason = stop.reason or "interrupted"
             run.close("interrupted", reason)
@@ -121,8 +130,8 @@ def run_group(
         except BaseException as error:
             with suppress(OSError):
                 run.close("interrupted", type(error).__name__)
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                raise disk_full(group.folder, group.resume_command()) from error
+            if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in STORAGE_FAULTS):
+                raise stopped_by_storage(error, group.resume_command()) from error
             raise
         finally:
             run.ray.stop()
@@ -149,6 +158,7 @@ class GroupRun:
         self.ray = SharedRay()
         self.tracking: GroupTracking | None = None
         self.undelivered: list[str] = []
+        self.retry_failed = False
 
     def open(self) -> None:
         """Load the scenario, take the group over, and say what it is.
@@ -207,9 +217,9 @@ class GroupRun:
     def _is_done(self, row: Row) -> bool:
         result = self.state.result(row.name)
         kept = all(ranks_path(self.group.folder, row.name, seed).exists() for seed in result.seeds)
-        return (
-            result.outcome == "done" and kept and all(is_level(self.group, row, step) for step in ("search", "seeds"))
-        )
+        is_level_all = all(is_level(self.group, row, step) for step in ("search", "seeds"))
+        retried = self.retry_failed and SweepState(self.group.sweep_folder(row.name, "seeds")).failed()
+        return result.outcome == "done" and kept and is_level_all and not retried
 
     def _run_row(self, row: Row, place: str) -> None:
         """Search, train over seeds and test one row; how it ended goes to the event log."""
@@ -260,7 +270,10 @@ class GroupRun:
             Interrupted: it was asked to stop.
         """
         record, backend, state = plan.record, self.backend, SweepState(plan.record.folder)
-        if record.status == "completed" and not state.undelivered and not record.taken_over:
+        # The winner of a search stands once its seeds are trained.
+        is_fixed = step == "search" and bool(SweepState(self.group.sweep_folder(row.name, "seeds")).records)
+        plan.retry_failed = self.retry_failed and not is_fixed and bool(state.failed())
+        if record.is_searched and not state.undelivered and not record.taken_over and not plan.retry_failed:
             return list(state.records.values())
         record.folder.mkdir(parents=True, exist_ok=True)
         assert self.tracking is not None, "the group is open"
@@ -289,6 +302,8 @@ class GroupRun:
         if result.undelivered:
             self.undelivered.append(f"{record.name}: {result.undelivered}")
         self.stop.check()
+        if aside := [item for item in result.records if not item.ended]:
+            raise RowFailed(f"{aside[0].name} of its {step} was set aside: {aside[0].error}")
         return result.records
 
     @contextmanager

@@ -74,7 +74,7 @@ def print_end(
         console.print(note, style="dim", highlight=False)
     console.print()
     facts = facts_table()
-    style = "green" if group.status == "completed" else "red"
+    style = {"completed": "green", "incomplete": "yellow"}.get(group.status, "red")
     took = f"in {text_format.duration(state.seconds)}"
     facts.add_row(group.kind, Text.assemble(group.name, " ", (group.status, f"bold {style}"), f" {took}"))
     facts.add_row("tables", f"{group.folder}/{files}")
@@ -85,7 +85,11 @@ def print_end(
         print_command(console, "browse", group.tracking_uri.rstrip("/") + page)
     else:
         print_command(console, "browse", command_line("ui", storage=group.storage))
-    if any(row.state and not row.row.problem for row in table.rows):
+    short = [name for name, result in state.results.items() if result.is_short]
+    if short:
+        said = f"{len(short)} of {text_format.plural(len(table.rows), 'row')} failed, wholly or in part ({', '.join(short)})"
+        print_command(console, f"{said}; run them again", f"{group.resume_command()} --retry-failed")
+    elif any(row.state and not row.row.problem for row in table.rows):
         print_command(console, "try again", group.resume_command())
 
 

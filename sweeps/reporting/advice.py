@@ -66,7 +66,7 @@ def finish_first(history: SweepHistory) -> Advice | None:
     """Trials of an interrupted sweep are left."""
     is_open = any(not record.ended for record in history.records)
     left = history.planned - sum(record.ended for record in history.records)
-    if not left or not (history.state in ("interrupted", "planned") or (history.state == "completed" and is_open)):
+    if not left or not (history.state in ("interrupted", "planned") or (history.record.is_searched and is_open)):
         return None
     why = f"{text_format.plural(left, 'trial')} of {history.planned} left."
     return Advice("Finish it", why, commands.resume(history.record))
@@ -74,7 +74,7 @@ def finish_first(history: SweepHistory) -> Advice | None:
 
 def avoid_failures(history: SweepHistory) -> Advice | None:
     """Failures by memory ask for smaller batches; failures in one region of a setting ask to leave it out."""
-    failed = [record for record in history.records if record.outcome == "failed"]
+    failed = [record for record in history.records if record.error]
     if not failed:
         return None
     record, count = history.record, len(history.records)
@@ -125,8 +125,8 @@ def failing_region(history: SweepHistory, parameter: Parameter) -> FailingRegion
     """The region with the most failures beyond those elsewhere; None where they are spread, or fewer than two."""
     if not parameter.is_numeric:
         return None
-    ran = [record for record in history.records if record.ended or record.objective is not None]
-    found = [(record.varied.get(parameter.key), record.outcome == "failed") for record in ran]
+    ran = [record for record in history.records if record.ended or record.error or record.objective is not None]
+    found = [(record.varied.get(parameter.key), bool(record.error)) for record in ran]
     pairs = [(float(value), failed) for value, failed in found if value is not None]
     total = sum(failed for _, failed in pairs)
     if total < 2 or total == len(pairs):
@@ -270,7 +270,12 @@ def add_trials(history: SweepHistory) -> Advice | None:
     """Too few trials for the number of settings that are searched."""
     count, settings = len(history.valued), len([p for p in history.parameters if len(p.values) > 1])
     wanted = max(FEWEST, 5 * settings)
-    if history.state != "completed" or history.record.search == "grid" or not settings or not 0 < count < wanted:
+    if (
+        history.state not in ("completed", "incomplete")
+        or history.record.search == "grid"
+        or not settings
+        or not 0 < count < wanted
+    ):
         return None
     why = f"{text_format.plural(count, 'trial')} with a value for {text_format.plural(settings, 'setting')}; {wanted} would be "
     return Advice("More trials", why + "a start.", commands.extend(history.record, wanted - count))

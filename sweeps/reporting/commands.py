@@ -22,9 +22,9 @@ OPTIONS = (
 """Options of a sweep that its scenario file may decide."""
 
 
-def resume(record: SweepRecord) -> str:
-    """The command that continues a sweep."""
-    return _line(record, "sweep", "--resume", "--name", record.name)
+def resume(record: SweepRecord, *more: str) -> str:
+    """The command that continues a sweep, with further options."""
+    return _line(record, "sweep", "--resume", "--name", record.name, *more)
 
 
 def extend(record: SweepRecord, more: int, assignments: dict[str, Any] | None = None) -> str:

@@ -13,8 +13,8 @@ from llmemf.command_line import command_line
 from llmemf.pages.charts import Bar, IntervalRow, Plot
 from llmemf.ranking import METRICS
 from llmemf.ranking_names import RANKINGS
-from sweeps.core.summary import caveats_of, reference_notes
-from sweeps.reporting import bar_charts, trial_charts
+from sweeps.core.summary import caveats_of, failed_trials, reference_notes
+from sweeps.reporting import bar_charts, commands, trial_charts
 from sweeps.reporting.advice import Advice, advise
 from sweeps.reporting.agreement import agreements
 from sweeps.reporting.breakdown import Breakdown, Ranked, break_down
@@ -135,7 +135,7 @@ def make_report_data(
         failures=[
             [record.name, FAILURES.get(record.kind, record.kind), record.error, text_format.settings(record.varied)]
             for record in history.records
-            if record.outcome == "failed"
+            if record.error
         ],
         errors_folder=history.record.folder / "errors",
         agreements=[
@@ -189,6 +189,8 @@ def _status(history: SweepHistory) -> str:
         return f"This sweep was interrupted{': ' + history.state_note if history.state_note else ''}."
     if not history.records:
         return "No trial has started yet."
+    if history.state == "incomplete":
+        return f"{failed_trials(history.records)}; run them again: {commands.resume(history.record, '--retry-failed')}"
     return "No trial has a value that counts." if history.state == "failed" or history.best is None else ""
 
 

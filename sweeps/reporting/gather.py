@@ -37,13 +37,13 @@ def gather(record: SweepRecord, now: float | None = None) -> SweepHistory:
     Raises:
         InputError: the event log is damaged.
     """
-    sweep = SweepState(record.folder)
+    sweep = SweepState.load(record)
     events = sweep.event_log.read()
     state, note = _state(record, events, time.time() if now is None else now)
     started = {event["trial"] for event in events if event["event"] == "started"}
     trials = {number: TrialHistory(item) for number, item in sweep.records.items()}
     for number, trial in trials.items():
-        if not trial.record.ended:
+        if not trial.record.ended and not trial.record.error:
             open_state = "running" if state == "running" else "interrupted"
             trial.record.outcome = open_state if number in started else "pending"
     fixed = _fixed(record)

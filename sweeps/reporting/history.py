@@ -57,7 +57,7 @@ class SweepHistory:
     Attributes:
         trials: number -> history.
         tests: the event log's `tested` events.
-        state: running, interrupted, completed, failed, planned.
+        state: running, interrupted, completed, incomplete (trials failed), failed (all did), planned.
         state_note: how that is known, "" where nothing is to be added.
         openings: the event log's `opened` events: hosts, code versions, resources.
         parameters: settings that differ between trials, seeds left out.

@@ -8,6 +8,7 @@ before it; nothing of a sampler has to be stored.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
@@ -25,6 +26,9 @@ from sweeps.state.trial_records import TrialRecord
 
 Method = Literal["optuna", "grid", "random"]
 STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+RETRY_SECONDS = {"device": 5.0, "storage": 5.0, "memory": 5.0}
+"""Kind of a machine's fault -> how long a trial waits before it is tried again; three times as long after each further one.
+What took the GPU or the disk away may have gone by then. A trial whose node is gone starts at once on another."""
 SUGGESTIONS = 1000
 """So often Optuna is asked at most for one trial that the model accepts."""
 PRIOR_TRIALS = 10
@@ -51,6 +55,7 @@ class SweepSearch(Searcher):
     Attributes:
         study: Optuna's study of all trials whose settings lie inside the space.
         live: Tune's id -> trial that Tune has.
+        is_stopping: whether the sweep was asked to stop; then no trial is waited for.
     """
 
     def __init__(
@@ -75,6 +80,8 @@ class SweepSearch(Searcher):
         self.problem = problem
         self.varied_keys = space.varied_keys if varied_keys is None else tuple(varied_keys)
         self.live: dict[str, TrialRecord] = {}
+        self.is_stopping: Callable[[], bool] = lambda: False
+        self._due: dict[int, float] = {}
         self._asked: dict[int, optuna.Trial] = {}
         self.study = optuna.create_study(direction="maximize")
         self.outside = 0
@@ -85,10 +92,11 @@ class SweepSearch(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Tune reads FINISHED too
-        """Settings of the next trial, None while all that is left is running, FINISHED where nothing is left."""
-        record = self.waiting.popleft() if self.waiting else self._propose()
+        """Settings of the next trial, None while all that is left is running or waits, FINISHED where nothing is left."""
+        record = self._next_waiting() or self._propose()
         if record is None:
-            return None if self.live else Searcher.FINISHED
+            waits = self.waiting and not self.is_stopping()
+            return None if self.live or waits else Searcher.FINISHED
         self.live[trial_id] = record
         return {"trial": record.number, **record.config}
 
@@ -107,13 +115,22 @@ class SweepSearch(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self.live.pop(trial_id, None)
 
-    def again(self, record: TrialRecord) -> None:
-        """Run a lost trial again, from its last checkpoint."""
+    def _next_waiting(self) -> TrialRecord | None:
+        now = time.monotonic()
+        found = next((record for record in self.waiting if self._due.get(record.number, now) <= now), None)
+        if found:
+            self.waiting.remove(found)
+        return found
+
+    def again(self, record: TrialRecord, kind: str = "lost") -> None:
+        """Run a lost trial again, from its last checkpoint, after a pause that depends on the kind of fault."""
+        pause = RETRY_SECONDS.get(kind, 0.0) * 3 ** max(0, record.losses - 1)
+        self._due[record.number] = time.monotonic() + pause
         self.waiting.append(record)
 
     def tell(self, record: TrialRecord) -> None:
-        """Tell Optuna how a trial ended: COMPLETE, PRUNED (stopped by the scheduler) or FAIL."""
-        trial = self._asked.pop(record.number, None)
+        """Tell Optuna how a trial ended: COMPLETE, PRUNED (stopped by the scheduler) or FAIL; nothing where it has not."""
+        trial = self._asked.pop(record.number, None) if record.ended else None
         if trial is None:
             return
         for epoch, value in enumerate(record.values, start=1):

@@ -35,9 +35,9 @@ class CheckpointRetention:
     def end(self, record: TrialRecord) -> None:
         """A trial has ended: its weights stay if it is among the best; it may push out another.
 
-        One that failed for want of a node or of memory keeps all, since it may be tried again.
+        One that was set aside keeps all, since it may be tried again.
         """
-        if record.is_retried:
+        if not record.ended:
             return
         checkpoints.keep_weights(checkpoints.trial_folder(self.folder, record.number))
         candidates = [*self.kept, record]

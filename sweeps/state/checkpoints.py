@@ -9,7 +9,6 @@ the checkpoint and the report.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.errors import InputError
-from llmemf.io import make_folder
+from llmemf.io import atomic_folder
 from sweeps.state.trial_records import trial_name
 
 NUM_KEPT = 2
@@ -50,23 +49,13 @@ def save(trainer: Any, folder: Path, report: dict[str, Any]) -> None:
         trainer: has `save(folder)`.
         folder: the trial's folder.
         report: what will be reported of the epoch.
+
+    Raises:
+        StorageError: it cannot be written; the older ones are still there.
     """
-    target = folder / f"epoch-{report['epoch']:04d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    make_folder(folder)
-    temporary.mkdir()
-    try:
+    with atomic_folder(folder / f"epoch-{report['epoch']:04d}") as temporary:
         trainer.save(temporary)
         (temporary / REPORT).write_text(json.dumps(report))
-        for path in temporary.iterdir():
-            _sync(path)
-        _sync(temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
-        _sync(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     for old in stored(folder)[NUM_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -107,12 +96,3 @@ def keep_weights(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
     if kept:
         (kept / STATE).unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or a folder's entries are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

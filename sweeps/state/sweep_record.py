@@ -81,7 +81,8 @@ class SweepRecord(SweepSettings):
     varied_keys: list[str] = []
     """Settings that differ between trials."""
     created: str = ""
-    status: Literal["planned", "running", "interrupted", "completed", "failed"] = "planned"
+    status: Literal["planned", "running", "interrupted", "completed", "incomplete", "failed"] = "planned"
+    """completed: every trial has a value; incomplete: the search has ended, but trials failed; failed: every trial did."""
     identity: str = Field(default_factory=new_identity)
     """Which sweep it is, wherever it lies: a tag of its runs in MLflow."""
     moved_from: list[str] = []
@@ -90,6 +91,11 @@ class SweepRecord(SweepSettings):
     """The folder in which it was run last."""
     taken_over: dict[str, str] = Field({}, exclude=True)
     """Earlier values of what this command replaces."""
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the search has ended and its best trial stands, also where some trials failed."""
+        return self.status in ("completed", "incomplete")
 
     @property
     def folder(self) -> Path:

@@ -9,12 +9,13 @@ from typing import Any
 from llmemf.errors import InputError
 from sweeps.state.event_log import EVENT_LOG, EventLog
 from sweeps.state.metrics import epoch_result
+from sweeps.state.sweep_events import BETWEEN_DRIVERS, EVENTS
+from sweeps.state.sweep_record import RECORD, SweepRecord
 from sweeps.state.trial_records import TrialRecord, trial_name
 
-LOSSES = 3
-"""A trial that was lost so often without a new epoch has failed."""
-MEMORY_LOSSES = 2
-"""Fewer where memory ran out: the same trial will most likely run out of it again."""
+LOSSES = {"lost": 3, "memory": 2, "device": 5, "storage": 5}
+"""Kind of a machine's fault (`sweeps.core.failures`) -> how often a trial may be lost by it without a new epoch before it is
+set aside until the sweep is resumed. Where memory ran out the same trial will most likely run out of it again."""
 
 
 class SweepState:
@@ -27,7 +28,7 @@ class SweepState:
         folder: the sweep's folder.
 
     Raises:
-        InputError: the event log is damaged.
+        InputError: the event log is damaged; the message names the line.
 
     Attributes:
         records: number -> record.
@@ -38,29 +39,60 @@ class SweepState:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.event_log = EventLog(folder / EVENT_LOG)
+        self.event_log = EventLog(folder / EVENT_LOG, EVENTS)
         self.records: dict[int, TrialRecord] = {}
         self.tests: list[dict[str, Any]] = []
         self.seconds = 0.0
         self.undelivered = 0
         self.saved: Callable[[dict[str, Any]], None] = lambda event: None
-        self._last_time: int | None = None
-        for event in self.event_log.read():
+        self._last: dict[str, Any] = {}
+        self._taken_back: list[int] = []
+        for number, event in self.event_log.lines():
+            if problem := self._problem(event):
+                raise self.event_log.damaged(number, problem)
             self._apply(event)
         for record in self.records.values():
             if record.outcome == "running":
                 record.outcome = "pending"
 
+    @classmethod
+    def load(cls, record: SweepRecord) -> SweepState:
+        """The state of a stored sweep, or the empty one of a new sweep.
+
+        Raises:
+            InputError: the event log is damaged, or it and `sweep.yaml` do not belong together.
+        """
+        state, is_stored = cls(record.folder), (record.folder / RECORD).exists()
+        path, back = state.event_log.path, "bring the file back from a backup"
+        if not is_stored and state.records:
+            raise InputError(
+                f"{record.folder / RECORD} is missing, {path} is not: bring it back, or give another --name"
+            )
+        if not is_stored or record.status == "planned":
+            return state
+        if state.is_new:
+            what = "is empty" if path.exists() else "is missing"
+            raise InputError(f"{path} {what}, but {RECORD} says that the sweep is {record.status}: {back}")
+        last = state._last["event"]
+        is_whole = last == "stopped" or (state.records and last in BETWEEN_DRIVERS)
+        if record.is_searched and not is_whole:
+            raise InputError(f"{path} lacks its end, since {RECORD} says that the sweep is {record.status}: {back}")
+        return state
+
     @property
     def is_new(self) -> bool:
-        return self._last_time is None
+        return not self._last
 
     def unfinished(self) -> list[TrialRecord]:
-        """Trials that have not ended, in their order; those that failed for want of a node, memory or disk are tried again."""
+        """Trials that have not ended, in their order; those that were set aside are tried again."""
         for record in self.records.values():
-            if record.is_retried:
+            if record.outcome == "interrupted":
                 record.try_again()
         return [record for record in self.records.values() if not record.ended]
+
+    def failed(self) -> list[TrialRecord]:
+        """Trials that failed by their own fault, in their order."""
+        return [record for record in self.records.values() if record.outcome == "failed"]
 
     def open(self, **facts: Any) -> None:
         """A driver takes the sweep over."""
@@ -74,6 +106,18 @@ class SweepState:
             before: settings that were the same in all trials so far and differ from now on.
         """
         self._write("extended", trials=trials, before=before)
+
+    def take_back_failed(self) -> None:
+        """Trials that failed wait for their places again, under their numbers; `retry` says so in the event log."""
+        for record in self.failed():
+            record.try_again()
+            self._taken_back.append(record.number)
+
+    def retry(self) -> None:
+        """Write down which failed trials run again."""
+        if self._taken_back:
+            self._write("retried", trials=self._taken_back)
+            self._taken_back = []
 
     def fill(self, before: dict[str, Any]) -> None:
         """Give all trials so far the settings that they shared without naming them."""
@@ -116,15 +160,15 @@ class SweepState:
         return self._write("epoch", trial=record.number, result=result, end=end, seconds=round(record.seconds, 3))
 
     def lose(self, record: TrialRecord, kind: str, error: str) -> bool:
-        """A trial ended through no fault of its settings; False where it has failed too often to be tried again."""
+        """A trial ended by a fault of the machine; False where that was too often and it is set aside."""
         self._write("lost", trial=record.number, kind=kind, error=error, seconds=round(record.seconds, 3))
-        if record.losses < (MEMORY_LOSSES if kind == "memory" else LOSSES):
+        if record.losses < LOSSES[kind]:
             return True
-        again = f" ({record.losses} times without a new epoch)"
-        self.fail(record, kind, error + again)
+        self.fail(record, kind, f"{error} ({record.losses} times without a new epoch)")
         return False
 
     def fail(self, record: TrialRecord, kind: str, error: str) -> None:
+        """A trial ended for good by its own fault (`error`), or is set aside by the machine's (any other kind)."""
         self._write("failed", trial=record.number, kind=kind, error=error, seconds=round(record.seconds, 3))
 
     def tested(self, record: TrialRecord, metrics: dict[str, float]) -> None:
@@ -145,13 +189,27 @@ class SweepState:
         self.saved(entry)
         return entry
 
+    def _problem(self, event: dict[str, Any]) -> str:
+        """Why a stored event cannot follow the ones before it, "" if it can."""
+        kind = event["event"]
+        for number in [event["trial"]] if "trial" in event else event["trials"] if kind == "retried" else []:
+            name, record = trial_name(number), self.records.get(number)
+            if kind == "proposed":
+                return "" if number == len(self.records) + 1 else f"{name} is proposed after {len(self.records)} trials"
+            if record is None:
+                return f"{name} was never proposed"
+            if kind == "tested":
+                return "it is the line before once more" if event == self._last else ""
+            if record.outcome in ("completed", "pruned"):
+                return f"{name} was {record.outcome} before"
+            if kind == "epoch" and event["result"]["epoch"] <= record.epoch:
+                return f"epoch {event['result']['epoch']} of {name} after epoch {record.epoch}"
+        return ""
+
     def _apply(self, event: dict[str, Any]) -> None:
-        if self._last_time is not None and event["event"] not in ("opened", "extended"):
-            self.seconds += max(0, event["time"] - self._last_time) / 1000
-        self._last_time = event["time"]
-        if "trial" in event and event["event"] != "proposed" and event["trial"] not in self.records:
-            name = trial_name(event["trial"])
-            raise InputError(f"{self.event_log.path} lacks the beginning of {name}: bring the file back from a backup")
+        if self._last and event["event"] not in ("opened", "extended"):
+            self.seconds += max(0, event["time"] - self._last["time"]) / 1000
+        self._last = event
         apply = getattr(self, f"_apply_{event['event']}", None)
         if apply:
             apply(event)
@@ -174,7 +232,7 @@ class SweepState:
 
     def _apply_started(self, event: dict[str, Any]) -> None:
         record = self.records[event["trial"]]
-        if record.outcome == "failed":
+        if record.error:
             record.try_again()
         record.outcome = "running"
 
@@ -189,8 +247,12 @@ class SweepState:
 
     def _apply_failed(self, event: dict[str, Any]) -> None:
         record = self.records[event["trial"]]
-        record.outcome, record.seconds = "failed", event["seconds"]
-        record.error, record.kind = event["error"], event["kind"]
+        record.outcome = "failed" if event["kind"] == "error" else "interrupted"
+        record.seconds, record.error, record.kind = event["seconds"], event["error"], event["kind"]
+
+    def _apply_retried(self, event: dict[str, Any]) -> None:
+        for number in event["trials"]:
+            self.records[number].try_again()
 
     def _apply_stopped(self, event: dict[str, Any]) -> None:
         self.undelivered = event.get("undelivered", 0)

@@ -25,8 +25,9 @@ class TrialRecord:
         metrics: validation metrics of the best epoch.
         latest: all metrics of the last epoch.
         seconds: time that the trial held its place, start-up and interrupted parts included.
-        error: one line, where it failed.
-        kind: why it failed: `error` (its own: it would fail again), `lost` (its process or node), `memory`, `disk`.
+        error: one line, where it failed or was set aside.
+        kind: why: `error` (its own: it failed), or one of the machine's (`sweeps.core.failures`: it was set aside, and a
+            resumed sweep tries it again).
         losses: how often it was lost since its last new epoch.
         created, updated: times of its first and its newest event (milliseconds since 1970).
     """
@@ -59,13 +60,8 @@ class TrialRecord:
         return self.outcome in ENDED
 
     def try_again(self) -> None:
-        """A failure that was not its own is forgotten."""
+        """It waits for its place again; why it ended is forgotten, what it has reported is not."""
         self.outcome, self.error, self.kind, self.losses = "pending", "", "", 0
-
-    @property
-    def is_retried(self) -> bool:
-        """Whether it failed for want of a node, memory or disk: a resumed sweep tries it again."""
-        return self.outcome == "failed" and self.kind != "error"
 
     def add(self, result: dict[str, Any]) -> None:
         """Take in the metrics of the next epoch."""

@@ -269,9 +269,21 @@ class MlflowWriter:
         )
         return run.info.run_id
 
-    def _deliver_reopen(self, run_id: str) -> None:
+    def _deliver_reopen(self, run_id: str, has_error: bool = False) -> None:
         self.client.update_run(run_id, status="RUNNING")
         self.client.set_tag(run_id, "outcome", "running")
+        if has_error:
+            self._delete_error(run_id)
+
+    def _delete_error(self, run_id: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.delete_tag(run_id, "error")
+        except MlflowException as error:
+            # An attempt that seemed to fail has deleted it.
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
 
     def _deliver_params(self, run_id: str, params: dict[str, Any]) -> None:
         from mlflow.entities import Param

@@ -10,6 +10,7 @@ from typing import Any
 from llmemf.errors import InputError
 from sweeps.state.event_log import EVENT_LOG, EventLog
 from sweeps.state.home import Stored, is_former
+from sweeps.state.sweep_events import EVENTS
 
 PARENT = "sweep"
 IDENTITY = "sweep_id"
@@ -76,7 +77,7 @@ class RunOwner:
         runs = [run for run in named if IDENTITY not in run.data.tags]
         if self.group:
             return runs if len(runs) == 1 else []
-        times = {event["time"] for event in EventLog(Path(self.folder) / EVENT_LOG).read()}
+        times = {event["time"] for event in EventLog(Path(self.folder) / EVENT_LOG, EVENTS).read()}
         trials = [run for run in runs if run.data.tags["trial"] != PARENT and run.info.start_time in times]
         above = {run.data.tags.get("mlflow.parentRunId") for run in trials}
         return trials + [run for run in runs if run.info.run_id in above]

@@ -21,7 +21,11 @@ from sweeps.tracking.addresses import unusable
 from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget
 from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT
 
-STATUS = {"completed": "FINISHED", "pruned": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+STATUS = {
+    **dict.fromkeys(("completed", "incomplete", "pruned"), "FINISHED"),
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+}
 
 
 class Tracking:
@@ -36,9 +40,11 @@ class Tracking:
         self.target = target
         self.writer = MlflowWriter(target, client)
         self._started: set[str] = set()
+        self._found: dict[str, Any] | None = None
+        self._last: dict[str, int] = {}
 
-    def open(self, state: SweepState) -> None:
-        """Create the experiment and the parent run, or find those of an earlier driver and write what they lack.
+    def connect(self) -> None:
+        """Find the experiment, which is made where there is none, and the runs of earlier drivers; writes nothing else.
 
         Raises:
             InputError: the tracking server or database cannot be reached, or the runs are those of another folder.
@@ -47,10 +53,21 @@ class Tracking:
         try:
             runs = {run.data.tags["trial"]: run for run in owner.find(writer.client, writer.experiment())}
             writer.runs = {name: run.info.run_id for name, run in runs.items()}
-            last = {name: self._last_step(run) for name, run in runs.items() if name != PARENT}
+            self._last = {name: self._last_step(run) for name, run in runs.items() if name != PARENT}
         except Exception as error:
             raise unusable(self.target.uri, error) from error
         owner.check(runs.values())
+        self._found = runs
+
+    def open(self, state: SweepState) -> None:
+        """Create the parent run, or open that of an earlier driver again, and write what its runs lack.
+
+        Raises:
+            InputError: the tracking server or database cannot be reached.
+        """
+        if self._found is None:
+            self.connect()
+        runs, writer, owner = self._found or {}, self.writer, self.target.owner
         if PARENT in runs:
             writer.write("reopen", PARENT)
             if runs[PARENT].data.tags.get(FOLDER) != owner.folder:
@@ -62,7 +79,7 @@ class Tracking:
         for name, run in runs.items():
             if IDENTITY not in run.data.tags:
                 writer.write("tags", name, tags=owner.tags)
-        self._catch_up(state, runs, last)
+        self._catch_up(state, runs, self._last)
 
     def _last_step(self, run: Any) -> int:
         """The newest epoch up to which MLflow has all of a trial; the tags of an ended run spare a request."""
@@ -105,7 +122,8 @@ class Tracking:
     def start_trial(self, record: TrialRecord) -> None:
         """Open the run of a trial, or open it again after an interruption."""
         if record.name in self._started:
-            self.writer.write("reopen", record.name)
+            found = (self._found or {}).get(record.name)
+            self.writer.write("reopen", record.name, has_error=found is not None and "error" in found.data.tags)
         else:
             self._create(record, record.updated)
 

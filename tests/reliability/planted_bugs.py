@@ -20,7 +20,7 @@ from small_sweep import SmallTrainer
 
 import llmemf.checkpoint
 import llmemf.io
-from sweeps.core import callback, results, sweep
+from sweeps.core import callback, results, storage
 from sweeps.search.asha import ResumableASHA
 from sweeps.search.search import SweepSearch
 from sweeps.state import checkpoints, event_log, sweep_record
@@ -184,7 +184,7 @@ def the_record_of_a_checkpoint_is_written_first(patch: Any) -> None:
 
 
 def nobody_holds_the_folder(patch: Any) -> None:
-    patch.setattr(sweep, "locked", lambda folder, name: nullcontext())
+    patch.setattr(storage, "locked", lambda folder, name: nullcontext())
 
 
 GRID, SEARCH, TRAIN, DRIVERS = "grid", "search", "train", "drivers"

@@ -59,6 +59,7 @@ def make_sweep(name, scores, status="completed"):
     rest = {key: block.points[0][i] for block in planned.space.blocks for i, key in enumerate(block.keys)}
     for lr, score in scores.items():
         grow(state, state.propose({**rest, "lr": lr, "alpha": 0.2, "beta": 0.3}, ("lr",), 2, {}), 2, value=score)
+    state.stop(status)
     return record
 
 

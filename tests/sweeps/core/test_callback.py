@@ -1,13 +1,11 @@
-import errno
 import pickle
 from types import SimpleNamespace
 
 import pytest
 from sweep_fakes import epoch_result
 
-from sweeps.core.callback import SweepCallback, failure_kind, is_disk_full, last_error, read_error, trial_dirname
+from sweeps.core.callback import SweepCallback, trial_dirname
 from sweeps.core.interrupt import StopRequest
-from sweeps.core.trial import NodeUnfit
 from sweeps.state.sweep_state import LOSSES, SweepState
 
 EPOCHS = 8
@@ -158,74 +156,41 @@ def died():
     return ActorDiedError()
 
 
-def test_a_lost_trial_runs_again_and_says_so(tmp_path):
+def test_a_lost_trial_runs_again_and_is_set_aside_when_it_is_lost_too_often(tmp_path):
+    """It never counts as a failure: neither search nor retention hear of an end."""
     callback = make(tmp_path)
     hook(callback, "on_trial_start", trial())
     hook(callback, "on_trial_result", trial(), result=result(1, 0.1))
     subject = trial(trace="Failure # 1\nActorDiedError: gone\n", exception=died(), folder=tmp_path)
     hook(callback, "on_trial_error", subject)
     record = callback.state.records[1]
-    assert record.outcome == "pending" and callback.search.told("again") == [(record,)]
+    assert record.outcome == "pending" and callback.search.told("again") == [(record, "lost")]
     (said,) = callback.display.told("tell")
     assert said == ("t01 was lost after epoch 1 and runs again (ActorDiedError: gone)",)
     assert not callback.tracking.told("end_trial") and not callback.search.told("tell")
-    for _ in range(LOSSES - 1):
+    for _ in range(LOSSES["lost"] - 1):
         hook(callback, "on_trial_error", subject)
-    assert (record.outcome, record.kind) == ("failed", "lost") and callback.search.told("tell") == [(record,)]
-    assert (tmp_path / "errors" / "t01.txt").read_text().count("Failure # 1") == LOSSES, "every trace is kept"
-
-
-def test_a_full_disk_ends_the_sweep_and_the_trial_goes_on_later(tmp_path):
-    callback = make(tmp_path)
-    trace = "Traceback\nOSError: [Errno 28] No space left on device: 'x'\n"
-    hook(callback, "on_trial_error", trial(trace=trace, folder=tmp_path))
-    assert callback.stop.reason == "the disk is full"
-    assert not callback.state.records[1].ended and not callback.search.told("tell")
-    assert is_disk_full(trace) and not is_disk_full("ValueError: 28")
-
-
-def task_error(cause):
-    from ray.exceptions import RayTaskError
-
-    return RayTaskError("train", f"Traceback\n{type(cause).__name__}: {cause}", cause)
-
-
-MEMORY = "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory.\n"
+    assert (record.outcome, record.kind, record.ended) == ("interrupted", "lost", False)
+    assert not callback.search.told("tell") and not callback.retention.calls
+    assert callback.tracking.told("end_trial") == [(record,)]
+    assert (tmp_path / "errors" / "t01.txt").read_text().count("Failure # 1") == LOSSES["lost"], "every trace is kept"
 
 
 @pytest.mark.parametrize(
-    ("exception", "trace", "kind"),
+    ("error", "reason"),
     [
-        (task_error(ValueError("x")), "Traceback\nValueError: x\n", "error"),
-        (None, OWN, "error"),
-        (died(), "The actor died unexpectedly before finishing this task.\n", "lost"),
-        (None, "", "lost"),
-        (task_error(NodeUnfit("x")), "Traceback\nsweeps.trial.NodeUnfit: /x is not there on host\n", "lost"),
-        (task_error(ValueError("x")), "Traceback\nsweeps.worker.StaleWorker: 900 MiB of memory are left\n", "stale"),
-        (task_error(RuntimeError("x")), "Traceback\ntorch.OutOfMemoryError: CUDA out of memory. Tried\n", "memory"),
-        (task_error(MemoryError()), "Traceback\nMemoryError\n", "memory"),
-        (died(), MEMORY, "memory"),
-        (task_error(OSError(errno.ENOSPC, "full")), "Traceback\nOSError: [Errno 28] No space left on device\n", "disk"),
-        (died(), "OSError: [Errno 28] No space left on device", "disk"),
+        ("OSError: [Errno 28] No space left on device: 'x'", "the disk is full"),
+        ("llmemf.errors.StorageError: x cannot be written: Disk quota exceeded", "the disk quota is used up"),
+        ("llmemf.errors.StorageError: x cannot be written: Read-only file system", "the disk is read-only"),
+        ("llmemf.errors.StorageError: x cannot be written: Permission denied", "the storage cannot be written"),
+        ("RuntimeError: [enforce fail at inline_container.cc:672] . unexpected pos", "the storage cannot be written"),
     ],
 )
-def test_why_a_trial_failed(exception, trace, kind):
-    assert failure_kind(exception, trace) == kind
-
-
-def test_the_error_of_a_trial_is_its_last_one_without_colours(tmp_path):
-    trace = "Failure # 1 (a)\nTraceback\nValueError: old\nFailure # 2 (b)\n\x1b[36mTraceback\x1b[0m\nKeyError: new\n"
-    exception, text = read_error(trial(trace=trace, exception=ValueError("new"), folder=tmp_path))
-    assert type(exception) is ValueError
-    assert text == "Failure # 2 (b)\nTraceback\nKeyError: new\n"
-
-
-def test_an_error_without_readable_files_is_still_one(tmp_path):
-    assert read_error(trial()) == (None, "")
-    subject = trial(trace=OWN, exception=1, folder=tmp_path)
-    (tmp_path / "error1.pkl").write_bytes(b"this cannot be unpickled")
-    assert read_error(subject) == (None, OWN)
-    assert read_error(trial(exception=ValueError("x"), folder=tmp_path))[1] == "x"
+def test_a_storage_that_cannot_be_written_stops_the_sweep_and_ends_no_trial(tmp_path, error, reason):
+    callback = make(tmp_path)
+    hook(callback, "on_trial_error", trial(trace=f"Traceback\n{error}\n", folder=tmp_path))
+    assert callback.stop.reason == reason
+    assert not callback.state.records[1].ended and not callback.search.told("tell")
 
 
 def test_a_broken_terminal_does_not_end_the_sweep(tmp_path):
@@ -290,20 +255,6 @@ def test_trouble_with_the_server_is_shown(tmp_path):
 
 def test_tunes_snapshots_hold_nothing_of_it(tmp_path):
     assert make(tmp_path).get_state() is None
-
-
-@pytest.mark.parametrize(
-    ("trace", "expected"),
-    [
-        ("Traceback\n  File\nValueError: bad: value\n", "ValueError: bad: value"),
-        ("a\nllmemf.errors.InputError: text is missing\nsome more\n", "InputError: text is missing"),
-        ("Failure # 1\nThe actor died unexpectedly\n", "The actor died unexpectedly"),
-        ("", "no trace was kept"),
-        (f"ValueError: {'x' * 900}", f"ValueError: {'x' * 900}"[:300]),
-    ],
-)
-def test_one_line_of_a_trace(trace, expected):
-    assert last_error(trace) == expected
 
 
 def test_folder_names_are_short():

@@ -11,7 +11,6 @@ from sweeps.cluster.resources import slots
 from sweeps.core import settings
 from sweeps.core.plan import Options, build_plan, plan_continue, plan_extend, plan_resume, plan_sweep
 from sweeps.core.settings import checked_space, load_settings, scenario_files
-from sweeps.core.storage import check_writable
 from sweeps.core.sweep_data import load_data
 from sweeps.search.grid_points import choose_points
 from sweeps.state.sweep_record import SweepRecord
@@ -441,12 +440,6 @@ def test_resources_in_plain_words(prepared):
     ]:
         with pytest.raises(InputError, match=message):
             slots(record.model_copy(update=values), machine)
-
-
-def test_an_unwritable_folder_is_one_sentence(prepared):
-    (prepared / "mlruns").write_text("a file, not a folder")
-    with pytest.raises(InputError, match="cannot be written"):
-        check_writable(make().record.folder)
 
 
 def test_changed_data_is_noticed(prepared):

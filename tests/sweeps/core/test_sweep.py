@@ -27,7 +27,6 @@ from sweeps.core import sweep
 from sweeps.core.interrupt import StopRequest
 from sweeps.core.plan import Options, plan_extend, plan_resume, plan_sweep
 from sweeps.core.results import code_version
-from sweeps.core.storage import check_reachable, locked
 from sweeps.core.sweep import TrialBackend, run_sweep
 from sweeps.search.asha import ResumableASHA
 from sweeps.search.search import SweepSearch
@@ -364,6 +363,8 @@ def test_another_best_trial_is_another_look_and_it_is_told(database, no_ray):
     plan, evaluated = finished(GRID, 0.1, 0.3, 0.2), Evaluated()
     run(plan, evaluate=evaluated)
     state = SweepState(plan.record.folder)
+    plan.record.status = "running"
+    plan.record.save()
     state.extend(4, {})
     record = state.propose({**state.records[1].config, "lr": 2e-3}, plan.varied_keys, plan.epochs, {})
     trainer = FakeTrainer({})
@@ -413,41 +414,13 @@ def test_time_that_is_spent_before_the_trials_start(project_folder, monkeypatch)
     assert result.exit_code == 3 and "--resume --name s1" in out.getvalue()
 
 
-def test_servers_that_are_down_are_told_before_anything_starts(project_folder):
-    def record(**values):
-        return plan_sweep(Options(scenario="sample", **values)).record
-
-    with pytest.raises(InputError, match="no tracking server answers at http://127.0.0.1:9 .*--tracking-uri"):
-        check_reachable(record(tracking_uri="http://127.0.0.1:9"))
-    with pytest.raises(InputError, match="no Ray cluster answers at 127.0.0.1:9 .*--ray-address"):
-        check_reachable(record(ray_address="127.0.0.1:9"))
-    check_reachable(record(ray_address="auto"))
-
-
-def test_two_drivers_of_one_sweep_are_refused(tmp_path):
-    with locked(tmp_path, "s1"), pytest.raises(InputError, match="running in another process"), locked(tmp_path, "s1"):
-        pass
-    with locked(tmp_path, "s1"):
-        pass
-
-
-def test_a_full_disk_is_one_sentence_with_the_way_on(project_folder, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sweep, "start_ray", full)
-    plan = plan_sweep(Options(scenario="sample", name="s1"))
-    with pytest.raises(InputError, match="no space left .* --resume --name s1"):
-        run(plan)
-
-
 def test_a_log_line_about_a_full_disk_asks_to_stop(tmp_path):
     watch = LogWatch(tmp_path / "ray.log")
     asked = []
     watch.stop = asked.append
     watch.emit(logging.LogRecord("ray", logging.ERROR, "x", 1, "[Errno 28] No space left on device", None, None))
-    watch.emit(logging.LogRecord("ray", logging.ERROR, "x", 1, "another", None, None))
-    assert asked == ["the disk is full"]
+    watch.emit(logging.LogRecord("ray", logging.ERROR, "x", 1, "[Errno 5] Input/output error", None, None))
+    assert asked == ["the disk is full"], "one that may pass does not stop a sweep"
     assert (tmp_path / "ray.log").read_text().count("\n") == 2
 
 

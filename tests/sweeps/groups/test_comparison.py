@@ -25,7 +25,6 @@ from llmemf.errors import InputError
 from sweeps.groups.evaluation import load_ranks, ranks_path
 from sweeps.groups.results import GroupState
 from sweeps.groups.shared_ray import SharedRay
-from sweeps.state.event_log import EventLog
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
 
@@ -59,7 +58,7 @@ def table_of(record):
 def count_of_tests(record):
     return Counter(
         (event["row"], event["seed"])
-        for event in EventLog(record.folder / "journal.jsonl").read()
+        for event in GroupState(record.folder).event_log.read()
         if event["event"] == "tested"
     )
 
@@ -141,14 +140,15 @@ def test_stopped_anywhere_it_ends_as_if_it_had_not_been(here, step):
 
 def test_a_system_that_fails_or_cannot_run_is_shown_and_ends_no_other(here):
     code, text, record = start(Floor(fails=["gru4rec"]), assignments=["sasrec.heads=3"])
-    assert code == 0
+    assert code == 4 and record.status == "incomplete"
     systems = GroupState(record.folder).results
     assert {name: result.outcome for name, result in systems.items()} == {
         "popularity": "done", "gru4rec": "failed", "sasrec": "missing",
     }  # fmt: skip
     assert systems["gru4rec"].reason == "3 trials failed: NonFiniteLoss: gru4rec"
     assert "heads = 3" in systems["sasrec"].reason
-    assert "GRU4Rec     failed: 3 trials failed" in text and "SASRec      cannot run: " in text and "try again" in text
+    assert "GRU4Rec     failed: 3 trials failed" in text and "SASRec      cannot run: " in text
+    assert "1 of 3 rows failed" in text and text.rstrip().endswith("--resume --name c1 --retry-failed")
     page = (record.folder / "comparison.md").read_text()
     assert re.search(r"\| GRU4Rec[^|]*: failed \| - \|", page) and re.search(
         r"\| SASRec[^|]*: cannot run \| - \|", page

@@ -1,4 +1,5 @@
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from ray.tune.search import Searcher
@@ -237,7 +238,7 @@ def test_a_trial_that_was_lost_too_often_is_tried_by_the_next_driver(tmp_path):
     while search.state.lose(record, "lost", "gone"):
         pass
     search.tell(record)
-    assert states(search) == ["FAIL"]
+    assert states(search) == ["RUNNING"], "it is no failure of the point"
     again = make(SweepState(tmp_path), trials=1, count=1)
     assert again.has_work() and states(again) == ["RUNNING"]
     assert again.suggest("b") == given
@@ -249,6 +250,46 @@ def test_one_that_failed_by_itself_is_not_tried_again(tmp_path):
     run(make(SweepState(tmp_path), trials=1, count=1), "a", epochs=1, end="failed")
     again = make(SweepState(tmp_path), trials=1, count=1)
     assert not again.has_work() and again.suggest("b") == Searcher.FINISHED and states(again) == ["FAIL"]
+
+
+def test_one_that_failed_runs_again_under_its_number_where_that_is_asked_for(tmp_path):
+    search = make(SweepState(tmp_path), trials=1, count=1)
+    given = search.suggest("a")
+    search.state.fail(search.state.records[1], "error", "no")
+    state = SweepState(tmp_path)
+    state.take_back_failed()
+    again = make(state, trials=1, count=1)
+    assert again.has_work() and again.suggest("b") == given
+    again.tell(end(state, 1))
+    assert states(again) == ["COMPLETE"] and again.suggest("c") is None
+
+
+def test_what_took_the_gpu_away_gets_time_to_go(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("sweeps.search.search.time.monotonic", lambda: clock.now)
+    search = make(SweepState(tmp_path), trials=1, count=1)
+    given, record = search.suggest("a"), search.state.records[1]
+    for pause in (5.0, 15.0, 45.0, 135.0):
+        search.on_trial_complete("a")
+        assert search.state.lose(record, "device", f"busy at {clock.now}")
+        search.again(record, "device")
+        clock.now += pause - 0.1
+        assert search.suggest("a") is None and search.has_work(), "Tune asks again"
+        clock.now += 0.2
+        assert search.suggest("a") == given
+    search.on_trial_complete("a")
+    search.again(record, "device")
+    search.is_stopping = lambda: True
+    assert search.suggest("a") == Searcher.FINISHED, "a sweep that stops waits for nobody"
+
+
+def test_a_trial_whose_node_is_gone_starts_at_once_on_another(tmp_path):
+    search = make(SweepState(tmp_path), trials=1, count=1)
+    given, record = search.suggest("a"), search.state.records[1]
+    search.on_trial_complete("a")
+    search.state.lose(record, "lost", "gone")
+    search.again(record)
+    assert search.suggest("b") == given
 
 
 def test_a_wider_space_keeps_what_was_learned(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llmemf import io
 from llmemf.errors import InputError
 from sweeps.state import checkpoints
 from sweeps.state.checkpoints import clear_leftovers, keep_weights, load, newest, save, stored, trial_folder
@@ -114,8 +115,8 @@ def test_a_save_that_fails_leaves_the_older_ones_and_no_rest(tmp_path):
 
 def test_all_is_on_the_disk_before_the_checkpoint_has_its_name(tmp_path, monkeypatch):
     events = []
-    real_sync, real_rename = checkpoints._sync, Path.rename
-    monkeypatch.setattr(checkpoints, "_sync", lambda path: (events.append(path.name), real_sync(path)))
+    real_sync, real_rename = io.sync, Path.rename
+    monkeypatch.setattr(io, "sync", lambda path: (events.append(path.name), real_sync(path)))
     monkeypatch.setattr(Path, "rename", lambda self, to: (events.append(f"-> {to.name}"), real_rename(self, to))[1])
     saved(tmp_path, 1)
     there = events.index("-> epoch-0001")

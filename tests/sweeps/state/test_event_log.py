@@ -6,7 +6,14 @@ import time
 import pytest
 
 from llmemf.errors import InputError
-from sweeps.state.event_log import EventLog
+from sweeps.state.event_log import Event
+from sweeps.state.event_log import EventLog as OpenedLog
+
+EVENTS = dict.fromkeys(("opened", "proposed", "started", "epoch", "stopped"), Event)
+
+
+def EventLog(path):
+    return OpenedLog(path, EVENTS)
 
 
 @pytest.fixture

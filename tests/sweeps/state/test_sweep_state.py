@@ -6,7 +6,8 @@ import pytest
 from sweep_fakes import epoch_result, grow, propose
 
 from llmemf.errors import InputError
-from sweeps.state.sweep_state import LOSSES, MEMORY_LOSSES, SweepState
+from sweeps.state.sweep_record import SweepRecord
+from sweeps.state.sweep_state import LOSSES, SweepState
 
 EPOCHS = 4
 
@@ -75,7 +76,7 @@ def test_any_beginning_of_a_journal_gives_the_state_that_the_driver_had_then(tmp
 def forgiven(records):
     """What counts: `unfinished` forgives failures in memory, and the event log says so when the trial starts again."""
     for values in records.values():
-        if values["outcome"] == "failed" and values["kind"] != "error":
+        if values["outcome"] == "interrupted":
             values.update(outcome="pending", error="", kind="", losses=0)
     return records
 
@@ -134,34 +135,26 @@ def test_repeated_epochs_are_not_stored_again(tmp_path):
     assert [event["result"]["epoch"] for event in SweepState(tmp_path).epochs()] == [1, 2, 3, 4]
 
 
-def test_a_trial_may_be_lost_so_often_without_a_new_epoch(tmp_path):
+@pytest.mark.parametrize(("kind", "most"), LOSSES.items())
+def test_a_trial_may_be_lost_so_often_without_a_new_epoch(tmp_path, kind, most):
     state = SweepState(tmp_path)
     record = propose(state, epochs=9)
     grow(state, record, 1)
     for epoch in (2, 3):
-        assert [state.lose(record, "lost", "gone") for _ in range(LOSSES - 1)] == [True] * (LOSSES - 1)
-        assert (record.outcome, record.losses) == ("pending", LOSSES - 1)
+        assert [state.lose(record, kind, f"gone {n}") for n in range(most - 1)] == [True] * (most - 1)
+        assert (record.outcome, record.losses) == ("pending", most - 1)
         state.start(record)
         state.add(record, epoch_result(epoch, 0.1), stopped=False)
         assert record.losses == 0, "a new epoch counts as progress"
-    for _ in range(LOSSES - 1):
-        state.lose(record, "lost", "gone")
+    for n in range(most - 1):
+        state.lose(record, kind, f"gone {n}")
     state.start(record)
     state.add(record, epoch_result(3, 0.1), stopped=False)
-    assert record.losses == LOSSES - 1, "a repeated epoch does not"
-    assert state.lose(record, "lost", "ActorDiedError: gone") is False
-    assert (record.outcome, record.kind) == ("failed", "lost")
-    assert record.error == f"ActorDiedError: gone ({LOSSES} times without a new epoch)"
-
-
-def test_memory_that_runs_out_counts_sooner(tmp_path):
-    assert MEMORY_LOSSES < LOSSES
-    state = SweepState(tmp_path)
-    record = propose(state)
-    state.start(record)
-    again = [state.lose(record, "memory", "full") for _ in range(MEMORY_LOSSES)]
-    assert again == [True] * (MEMORY_LOSSES - 1) + [False]
-    assert (record.outcome, record.kind) == ("failed", "memory")
+    assert record.losses == most - 1, "a repeated epoch does not"
+    assert state.lose(record, kind, "ActorDiedError: gone") is False
+    for known in (record, SweepState(tmp_path).records[1]):
+        assert (known.outcome, known.kind, known.ended) == ("interrupted", kind, False)
+        assert known.error == f"ActorDiedError: gone ({most} times without a new epoch)"
 
 
 def test_losses_of_an_earlier_driver_count(tmp_path):
@@ -169,32 +162,54 @@ def test_losses_of_an_earlier_driver_count(tmp_path):
     state.lose(propose(state), "lost", "gone")
     again = SweepState(tmp_path)
     assert again.records[1].losses == 1
-    assert [again.lose(again.records[1], "lost", "gone") for _ in range(LOSSES - 1)][-1] is False
+    assert [again.lose(again.records[1], "lost", f"gone {n}") for n in range(LOSSES["lost"] - 1)][-1] is False
 
 
-def test_only_failures_of_its_own_are_final(tmp_path):
-    state = SweepState(tmp_path)
-    kinds = ("error", "lost", "memory", "disk")
-    for kind in kinds:
+def of_every_kind(folder):
+    """One failed trial, one set aside for each kind of the machine's faults, one completed, one not started."""
+    state = SweepState(folder)
+    for kind in ("error", "lost", "memory", "disk", "device", "storage"):
         state.fail(propose(state), kind, f"{kind}!")
     state.add(propose(state, epochs=1), epoch_result(1, 0.1), stopped=False)
     propose(state)
-    assert [record.outcome for record in state.records.values()] == ["failed"] * 4 + ["completed", "pending"]
+    return state
+
+
+def test_only_failures_of_its_own_end_a_trial(tmp_path):
+    state = of_every_kind(tmp_path)
+    outcomes = [record.outcome for record in state.records.values()]
+    assert outcomes == ["failed", *["interrupted"] * 5, "completed", "pending"]
     resumed = SweepState(tmp_path)
-    assert [record.number for record in resumed.unfinished()] == [2, 3, 4, 6]
+    assert [record.number for record in resumed.unfinished()] == [2, 3, 4, 5, 6, 8]
     first, second, *_ = resumed.records.values()
     assert (first.outcome, first.kind, first.error) == ("failed", "error", "error!")
     assert (second.outcome, second.kind, second.error, second.losses) == ("pending", "", "", 0)
+
+
+def test_failed_trials_are_taken_back_and_the_event_log_says_so(tmp_path):
+    of_every_kind(tmp_path)
+    state = SweepState(tmp_path)
+    state.take_back_failed()
+    assert state.records[1].outcome == "pending" and not state.failed()
+    assert SweepState(tmp_path).records[1].outcome == "failed", "nothing is written yet"
+    state.retry()
+    again = SweepState(tmp_path)
+    assert (again.records[1].outcome, again.records[1].error) == ("pending", "") and 1 in [
+        record.number for record in again.unfinished()
+    ]
+    lines = (tmp_path / "journal.jsonl").read_text()
+    state.retry()
+    assert (tmp_path / "journal.jsonl").read_text() == lines, "once"
 
 
 def test_a_failure_that_was_overcome_is_forgotten_for_good(tmp_path):
     """A second resumed driver must not count the losses before the first one, nor show their error."""
     first = SweepState(tmp_path)
     record = propose(first, epochs=2)
-    for _ in range(LOSSES):
+    for _ in range(LOSSES["lost"]):
         first.start(record)
         first.lose(record, "lost", "ActorDiedError: gone")
-    assert record.outcome == "failed"
+    assert record.outcome == "interrupted"
 
     second = SweepState(tmp_path)
     (record,) = second.unfinished()
@@ -281,10 +296,100 @@ def test_nothing_counts_that_could_not_be_written(tmp_path, monkeypatch):
     assert snapshot(state) == before == snapshot(SweepState(tmp_path))
 
 
-def test_events_of_a_trial_that_was_never_proposed_are_the_users_to_mend(tmp_path):
+def change(line, **values):
+    return json.dumps({**json.loads(line), **values}) + "\n"
+
+
+def result_with(line, **values):
+    return change(line, result={**json.loads(line)["result"], **values})
+
+
+DAMAGES = {
+    "never proposed": (lambda lines: lines[1:], 1, "t01"),
+    "epochs swapped": (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], 4, "epoch 1"),
+    "an epoch twice": (lambda lines: [*lines[:3], lines[2], *lines[3:]], 4, "epoch 1"),
+    "a test twice": (lambda lines: [*lines, lines[-1]], 8, "once more"),
+    "an epoch again later": (lambda lines: [*lines[:4], lines[2], *lines[4:]], 5, "epoch 1"),
+    "proposed twice": (lambda lines: [*lines[:2], lines[0], *lines[2:]], 3, "t01"),
+    "proposed out of order": (lambda lines: [*lines[5:6], *lines], 1, "t02"),
+    "after its end": (lambda lines: [*lines, lines[1]], 8, "completed"),
+    "trial as text": (lambda lines: [lines[0], change(lines[1], trial="x"), *lines[2:]], 2, "trial = 'x'"),
+    "time as text": (lambda lines: [lines[0], change(lines[1], time="now"), *lines[2:]], 2, "time = 'now'"),
+    "no result": (lambda lines: [*lines[:2], change(lines[2], result=None), *lines[3:]], 3, "result = None"),
+    "no number": (lambda lines: [*lines[:2], result_with(lines[2], objective="x"), *lines[3:]], 3, "objective = 'x'"),
+    "text as metric": (lambda lines: [*lines[:2], result_with(lines[2], **{"val/mrr": "x"}), *lines[3:]], 3, "val/mrr"),
+    "epoch 0": (lambda lines: [*lines[:2], result_with(lines[2], epoch=0), *lines[3:]], 3, "epoch = 0"),
+    "another end": (lambda lines: [*lines[:2], change(lines[2], end="done"), *lines[3:]], 3, "end = 'done'"),
+    "unknown event": (lambda lines: [lines[0], change(lines[1], event="startet"), *lines[2:]], 2, "'started'"),
+    "event as number": (lambda lines: [lines[0], change(lines[1], event=7), *lines[2:]], 2, "event = 7"),
+    "settings as text": (lambda lines: [change(lines[0], choice="x"), *lines[1:]], 1, "choice = 'x'"),
+    "many brackets": (lambda lines: [lines[0], "[" * 100_000 + "\n", *lines[1:]], 2, "[[["),
+    "empty line": (lambda lines: [lines[0], "\n", *lines[1:]], 2, "damaged"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_cannot_have_happened_is_named_by_its_line(tmp_path, damage):
     state = SweepState(tmp_path)
-    grow(state, propose(state), 2)
-    lines = (tmp_path / "journal.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "journal.jsonl").write_text("".join(lines[1:]))
-    with pytest.raises(InputError, match="journal.jsonl.*t01"):
+    grow(state, propose(state, epochs=3), 3)
+    propose(state)
+    state.tested(state.records[1], {"test/movie/mrr": 0.25})
+    path = tmp_path / "journal.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert len(lines) == 7
+    change_lines, line, named = DAMAGES[damage]
+    path.write_text("".join(change_lines(lines)))
+    before = path.read_bytes()
+    with pytest.raises(InputError) as refused:
         SweepState(tmp_path)
+    message = str(refused.value)
+    assert f"journal.jsonl, line {line} is damaged" in message and named in message and "backup" in message
+    assert path.read_bytes() == before
+
+
+class Stored:
+    """A record of a sweep whose log a test damages."""
+
+    def __init__(self, folder, status):
+        self.record = SweepRecord(
+            name="s1", requested="sample", scenario="sample", data_root="data", storage=str(folder), tracking_uri="x"
+        )
+        self.record.status = status
+        self.record.folder.mkdir(parents=True)
+        self.record.save()
+        state = SweepState(self.record.folder)
+        state.open(host="here")
+        grow(state, propose(state, epochs=2), 2)
+        state.stop("completed")
+        self.log = self.record.folder / "journal.jsonl"
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "completed", "incomplete", "failed"])
+@pytest.mark.parametrize(("is_there", "what"), [(True, "is empty"), (False, "is missing")])
+def test_a_log_that_was_emptied_or_removed_is_no_new_sweep(tmp_path, status, is_there, what):
+    stored = Stored(tmp_path, status)
+    assert len(SweepState.load(stored.record).records) == 1
+    stored.log.write_text("") if is_there else stored.log.unlink()
+    with pytest.raises(InputError, match=rf"journal\.jsonl {what}.*{status}.*backup"):
+        SweepState.load(stored.record)
+
+
+@pytest.mark.parametrize(
+    ("status", "keep", "refused"), [("completed", 4, True), ("completed", 1, True), ("running", 4, False)]
+)
+def test_a_log_without_its_end_belongs_to_no_completed_sweep(tmp_path, status, keep, refused):
+    stored = Stored(tmp_path, status)
+    stored.log.write_text("".join(stored.log.read_text().splitlines(keepends=True)[:keep]))
+    if not refused:
+        assert SweepState.load(stored.record).records[1].epoch == 1
+        return
+    with pytest.raises(InputError, match="lacks its end.*completed"):
+        SweepState.load(stored.record)
+
+
+def test_events_without_a_record_belong_to_no_new_sweep(tmp_path):
+    stored = Stored(tmp_path, "completed")
+    (stored.record.folder / "sweep.yaml").unlink()
+    stored.record.status = "planned"
+    with pytest.raises(InputError, match=r"sweep\.yaml is missing.*--name"):
+        SweepState.load(stored.record)
