@@ -4,6 +4,7 @@ To the probability of eq. 11 they add, for every item i of the target's domain,
 
     w_pop n_i / sum of n                                              popularity, n_i training interactions
     w_next t_i / sum of t                                             transitions of the last items (`transitions`)
+    w_near s_i / sum of s                                             likeness to the history's items (`item_knn`)
     w_text K_i / (1 + n_i / c),   K_i ~ sum_h d^age(h) exp(s cos(t_h, t_i))   likeness of texts to those of the history
 
 so that the weights compare with 1, the weight of the target domain's own sequence. Cosines and over-trained softmaxes keep
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from llmemf.batches import Batch, TrialData
 from llmemf.config import TrialConfig, build_config
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.models.item_knn import ItemKNN, ItemKNNConfig
 from llmemf.models.next_item import domain_items
 from llmemf.models.transitions import Transitions, TransitionsConfig
 
@@ -38,6 +40,8 @@ class BackOffConfig(TrialConfig):
     """w_pop: weight of an item's share of its domain's training interactions in the score."""
     transition_weight: float = Field(0.0, ge=0)
     """w_next: weight of what followed the last three items in training, in the score."""
+    neighbour_weight: float = Field(0.0, ge=0)
+    """w_near: weight of what occurs in the same training sequences as the history's items (ItemKNN, shrink 10), in the score."""
     text_weight: float = Field(0.0, ge=0)
     """w_text: weight of the likeness of an item's text to those of the history, in the score; needs text features."""
     text_trust: float = Field(3.0, gt=0)
@@ -51,7 +55,7 @@ class BackOffConfig(TrialConfig):
 
     def backs_off(self) -> bool:
         """Whether any component is on."""
-        return any((self.popularity_weight, self.transition_weight, self.text_weight))
+        return any((self.popularity_weight, self.transition_weight, self.neighbour_weight, self.text_weight))
 
 
 class BackOff(nn.Module):
@@ -73,10 +77,17 @@ class BackOff(nn.Module):
         for domain in (0, 1):
             shares[domain_items(domain, self.num_x, self.num_items)] /= max(1.0, self._of(counts, domain).sum())
         self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
-        self.transitions = None
+        # Systems without training, and their weights.
+        self.systems, self.weights = nn.ModuleList(), []
+        shared = {"max_length": config.max_length, "popularity": 0.0}
         if config.transition_weight:
-            values = {"model": "transitions", "max_length": config.max_length, "popularity": 0.0}
-            self.transitions = Transitions(build_config(TransitionsConfig, values), data)
+            values = {"model": "transitions", **shared}
+            self.systems.append(Transitions(build_config(TransitionsConfig, values), data))
+            self.weights.append(config.transition_weight)
+        if config.neighbour_weight:
+            values = {"model": "item_knn", "shrink": 10.0, **shared}
+            self.systems.append(ItemKNN(build_config(ItemKNNConfig, values), data))
+            self.weights.append(config.neighbour_weight)
         if config.text_weight:
             assert text is not None, "the caller checks that there are texts"
             weights = np.where(text.has, config.text_weight / (1 + counts / config.text_trust), 0)
@@ -91,10 +102,9 @@ class BackOff(nn.Module):
         items = domain_items(domain, self.num_x, self.num_items)
         if self.config.popularity_weight:
             score += self.config.popularity_weight * self.shares[items]
-        if self.transitions is not None:
-            followed = self.transitions.score_all(batch, domain).to(score.dtype)
-            total = followed.sum(1, keepdim=True).clamp(min=torch.finfo(score.dtype).tiny)
-            score.addcdiv_(followed, total, value=self.config.transition_weight)
+        for system, weight in zip(self.systems, self.weights):
+            found = system.score_all(batch, domain).to(score.dtype)
+            score.addcdiv_(found, found.sum(1, keepdim=True).clamp(min=torch.finfo(score.dtype).tiny), value=weight)
         if self.config.text_weight:
             read_BH = batch.views["xy"].items[:, -self.config.text_items :]
             step = max(1, ELEMENTS // (read_BH.shape[1] * score.shape[1]))

@@ -232,6 +232,15 @@ class Reference:
                                 shares[after - low] += 1 / ahead
                 follows += 0.5**age * shares / max(shares.sum(), 1e-300)
             found = found + config.transition_weight * follows / max(follows.sum(), 1e-300)
+        if config.neighbour_weight:
+            rows = [set(self.data.train.row(index).tolist()) for index in range(len(self.data.train))]
+            count = [sum(item in row for row in rows) for item in range(NUM_ITEMS)]
+            like = np.zeros(high - low)
+            for one in history[-config.max_length :]:
+                for item in items:
+                    both = sum(one in row and item in row for row in rows) if one != item else 0
+                    like[item - low] += both / (np.sqrt(count[one] * count[item]) + 10 + 1e-6)
+            found = found + config.neighbour_weight * like / max(like.sum(), 1e-300)
         if config.text_weight:
             features = self._features(self.data, "text")
             rows, has = unit(features.rows.astype(np.float64)), features.has

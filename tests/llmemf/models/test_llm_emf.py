@@ -97,6 +97,7 @@ OPTIONS = [
     {"whiten": True},
     {"popularity_weight": 2.0},
     {"transition_weight": 0.5, "popularity_weight": 0.1},
+    {"neighbour_weight": 0.5, "transition_weight": 0.2},
     {"text_weight": 0.7, "whiten": True},
     {
         "text_weight": 0.3,
