@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -19,6 +18,7 @@ from sweeps.core.settings import SAMPLE
 from sweeps.core.sweep_data import SweepData
 from sweeps.search.space import Block
 from sweeps.state.references import References
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
@@ -152,15 +152,15 @@ def caveats(plan: Plan, data: SweepData, best: TrialRecord | None = None, evalua
     """
     encoders = {kind: matrix.encoder for kind, matrix in data.features.items()}
     notes = caveats_of(data.scenario.name, plan.objectives, encoders, evaluations)
-    return [*reference_notes(plan.record.folder, best, plan.configs[0].monitor), *notes]
+    return [*reference_notes(plan.record, best, plan.configs[0].monitor), *notes]
 
 
-def reference_notes(folder: Path, best: TrialRecord | None, monitor: str) -> list[str]:
+def reference_notes(record: SweepRecord, best: TrialRecord | None, monitor: str) -> list[str]:
     """What chance and simple systems reach in a sweep's objective, and whether its best trial is above them."""
-    references = References.load(folder)
+    references = References.load(record.folder)
     if best is None or best.objective is None or monitor != "val_mrr" or not references.line:
         return []
-    warning = references.warning(best.objective)
+    warning = references.warning(best.objective, record.model)
     return [f"Mean validation MRR {references.line}.", *([warning] if warning else [])]
 
 

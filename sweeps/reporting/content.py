@@ -202,7 +202,7 @@ def _notes(history: SweepHistory, objectives: list[str], encoders: dict[str, str
             f"about {record.requested}."
         )
     if history.best is not None:
-        notes += reference_notes(record.folder, history.best.record, history.fixed.get("monitor", "val_mrr"))
+        notes += reference_notes(record, history.best.record, history.fixed.get("monitor", "val_mrr"))
     notes += caveats_of(record.scenario, objectives, encoders, len(history.tests))
     if valid_cases := history.fixed.get("valid_cases"):
         notes.append(f"Every epoch ranked a fixed sample of {valid_cases:,} validation cases.")

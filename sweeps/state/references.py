@@ -47,15 +47,15 @@ class References:
         parts = [f"{name} {value:.4f}" for name, value in self.objectives.items()]
         return f"for comparison: {', '.join(parts)}" if parts else ""
 
-    def warning(self, best: float) -> str:
-        """What a best objective that is not above all of them means, "" for one that is."""
+    def warning(self, best: float, model: str = "") -> str:
+        """What a best objective of a system that is not above all of them means, "" for one that is."""
         above = [name for name, value in self.objectives.items() if value >= best]
         if not above:
             return ""
-        return (
-            f"The best trial ({best:.4f}) is not above {_listed(above)}, without any training: longer training, "
-            "other settings, or another system may be needed."
-        )
+        remedy = "longer training, other settings, or another system may be needed"
+        if model == "llm_emf":
+            remedy += "; it can back off to them: --set neighbour_weight=0,1 --set transition_weight=0,0.3"
+        return f"The best trial ({best:.4f}) is not above {_listed(above)}, without any training: {remedy}."
 
 
 def _listed(names: list[str]) -> str:
