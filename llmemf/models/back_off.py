@@ -15,6 +15,7 @@ Shapes: B batch, H history items that are read, N items, n items of one domain, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ from llmemf.batches import Batch, TrialData
 from llmemf.config import TrialConfig, build_config
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.item_knn import ItemKNN, ItemKNNConfig
+from llmemf.models.item_to_item import ItemToItem
 from llmemf.models.next_item import domain_items
 from llmemf.models.transitions import Transitions, TransitionsConfig
 
@@ -78,16 +80,18 @@ class BackOff(nn.Module):
             shares[domain_items(domain, self.num_x, self.num_items)] /= max(1.0, self._of(counts, domain).sum())
         self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
         # Systems without training, and their weights.
-        self.systems, self.weights = nn.ModuleList(), []
+        systems: list[ItemToItem] = []
+        self.weights: list[float] = []
         shared = {"max_length": config.max_length, "popularity": 0.0}
         if config.transition_weight:
             values = {"model": "transitions", **shared}
-            self.systems.append(Transitions(build_config(TransitionsConfig, values), data))
+            systems.append(Transitions(build_config(TransitionsConfig, values), data))
             self.weights.append(config.transition_weight)
         if config.neighbour_weight:
             values = {"model": "item_knn", "shrink": 10.0, **shared}
-            self.systems.append(ItemKNN(build_config(ItemKNNConfig, values), data))
+            systems.append(ItemKNN(build_config(ItemKNNConfig, values), data))
             self.weights.append(config.neighbour_weight)
+        self.systems: Sequence[ItemToItem] = nn.ModuleList(systems)  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
         if config.text_weight:
             assert text is not None, "the caller checks that there are texts"
             weights = np.where(text.has, config.text_weight / (1 + counts / config.text_trust), 0)
