@@ -119,16 +119,20 @@ class Retries(Generic[Failure]):
             retry=retry_if_exception(lambda error: isinstance(error, self._failure) and error.transient),
             stop=lambda state: is_last(self._failure_of(state)) or self._stop.is_set(),
             wait=self._wait,
+            before_sleep=self._hold,
             sleep=lambda seconds: sleep(seconds, self._stop),
             reraise=True,
         )(request)
 
     def _wait(self, state: RetryCallState) -> float:
         failure = self._failure_of(state)
-        if not failure.limited:
-            return max(failure.wait or 0.0, self._backoff(state))
-        self._limit.hold(failure.wait or self._backoff(state))
-        return 0.0
+        return 0.0 if failure.limited else max(failure.wait or 0.0, self._backoff(state))
+
+    def _hold(self, state: RetryCallState) -> None:
+        # Only where the request is repeated: after the last try the server's wish must not hold up all others.
+        failure = self._failure_of(state)
+        if failure.limited:
+            self._limit.hold(failure.wait or self._backoff(state))
 
     def _failure_of(self, state: RetryCallState) -> Failure:
         failure = state.outcome and state.outcome.exception()

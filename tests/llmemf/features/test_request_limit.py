@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from llmemf.features.request_limit import RequestLimit, retry_after
+import pytest
+
+from llmemf.features.request_limit import RequestFailed, RequestLimit, Retries, retry_after
 
 
 async def most_at_once(limit: RequestLimit, requests: int = 20) -> int:
@@ -70,3 +72,20 @@ def test_retry_after_that_cannot_be_read():
     assert retry_after({}) is retry_after({"retry-after": ""}) is retry_after({"retry-after": "soon"}) is None
     assert retry_after({"retry-after": "-5"}) == 0.0
     assert retry_after({"retry-after-ms": "x", "retry-after": "2"}) == 2.0
+
+
+def test_a_request_that_is_given_up_holds_up_no_other():
+    """The server asks for hours; the request is not repeated, so nobody waits."""
+
+    async def run():
+        limit, stop = RequestLimit(2), asyncio.Event()
+        retries = Retries(limit, RequestFailed, 0.01, stop)
+
+        async def refused():
+            raise RequestFailed("limited", transient=True, limited=True, wait=9999.0)
+
+        with pytest.raises(RequestFailed):
+            await retries.run(refused, lambda failure: True)
+        return limit.pause
+
+    assert asyncio.run(run()) == 0.0
