@@ -81,4 +81,5 @@ def make_finished(empty_database: Path, place: Path) -> Made:
     weights = retention.weights()[best.name]
     state.tested(best, evaluate_checkpoint(weights, scenario, {}, "test", device="cpu"))
     assert tracking.close("completed") == ""
+    state.stop("completed")
     return Made(storage, data_root, scenario, record, record.tracking_uri)

@@ -45,7 +45,7 @@ def test_a_trial_without_weights_is_refused_and_those_with_are_named(finished):
 
 def test_a_sweep_without_an_ended_trial_has_nothing_to_export(finished, tmp_path):
     record = SweepRecord.load(finished.record.folder)
-    record.storage, record.status = str(tmp_path), "interrupted"
+    record.storage, record.status = str(tmp_path), "planned"
     record.folder.mkdir(parents=True)
     record.save()
     with pytest.raises(InputError, match="nothing to export yet"):
