@@ -105,7 +105,7 @@ def replay_sweep(
     points, trials = choose_points(record, space)
     with tempfile.TemporaryDirectory() as folder:
         state = SweepState(Path(folder))
-    state.event_log = Unwritten(state.event_log.path)
+    state.event_log = Unwritten(state.event_log.path, state.event_log.events)
     # As in `sweeps.core.sweep.Sweep`.
     startup = max(2, min(PRIOR_TRIALS, record.grid_points or PRIOR_TRIALS))
     search = SweepSearch(

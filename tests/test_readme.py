@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -18,6 +20,7 @@ def test_ci_runs_the_readme_test_command():
     assert len(matching) == 1 and matching[0].startswith("python3 -m venv") and '".[test]"' in matching[0]
 
 
+@pytest.mark.slow
 def test_main_command_of_the_readme_plans_the_sample(tmp_path):
     line = next(line for line in README.splitlines() if line.startswith("python3 -m venv") and "grid.py" in line)
     arguments = shlex.split(line.rsplit("&&", 1)[1])[1:]

@@ -56,15 +56,21 @@ def assert_same_state(one, two):
     "options",
     [
         {},
-        {"learn_weights": True, "scale_init": 20.0, "scale_max": 20.0},
+        pytest.param({"learn_weights": True, "scale_init": 20.0, "scale_max": 20.0}, marks=pytest.mark.slow),
         {"objective": "sampled", "sampled_negatives": 11},
-        {"selection": "per_domain"},
-        {"monitor": "val_loss", "l2_mode": "adamw"},
-        {"optimizer": "adagrad", "clip_value": 0.01},
+        pytest.param({"selection": "per_domain"}, marks=pytest.mark.slow),
+        pytest.param({"monitor": "val_loss", "l2_mode": "adamw"}, marks=pytest.mark.slow),
+        pytest.param({"optimizer": "adagrad", "clip_value": 0.01}, marks=pytest.mark.slow),
         {"warmup_epochs": 1, "lr_schedule": "plateau", "plateau_epochs": 1, "lr": 0.05},
-        {"warmup_epochs": 1, "lr_schedule": "cosine"},
-        {"l2_mode": "embedding_rows", "clip_norm": 0.5, "missing": "learned", "empty_sequence": "learned"},
-        {"loss_roles": "per_target", "item_projection": "mlp", "projection_dim": 5, "layout": "aligned"},
+        pytest.param({"warmup_epochs": 1, "lr_schedule": "cosine"}, marks=pytest.mark.slow),
+        pytest.param(
+            {"l2_mode": "embedding_rows", "clip_norm": 0.5, "missing": "learned", "empty_sequence": "learned"},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"loss_roles": "per_target", "item_projection": "mlp", "projection_dim": 5, "layout": "aligned"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )
@@ -414,6 +420,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

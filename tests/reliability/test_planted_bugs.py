@@ -91,6 +91,7 @@ EVIDENCE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", EVIDENCE)
 def test_without_a_planted_bug_the_net_catches_nothing(quick_folder, kind):
     quick_folder.mkdir(exist_ok=True)

@@ -50,6 +50,7 @@ def test_a_grid_that_dies_anywhere_comes_to_the_same(quick_folder, part):
     assert broken(SmallSweep(quick_folder), expected, crashes[part::PARTS]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_a_search_that_dies_at_any_place_of_the_code_comes_to_the_same(quick_folder, part):
     """Optuna and successive halving, one crash per line of the product and kind of loss."""

@@ -167,6 +167,7 @@ def test_padding_of_a_small_domain_counts_neither_as_duplicate_nor_as_history():
     assert facts.history == pytest.approx(4 / 3)
 
 
+@pytest.mark.slow
 def test_the_embedded_sample_is_clean_and_its_late_items_are_cold():
     facts = audit(make_sample()[0])
     assert facts.leaks == [] and facts.leak_facts["test"].later_training == 0

@@ -114,6 +114,7 @@ def test_the_generator_is_known_by_all_its_files(monkeypatch):
     assert sample._generator(0)["code"] != code
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_sample(prepared, traits, windows):
     again, images = make_sample()
     assert again.fingerprint == prepared.fingerprint

@@ -51,6 +51,7 @@ def test_a_dry_run_names_what_cannot_run_and_writes_nothing(compare, project_fol
         assert phrase in words, phrase
 
 
+@pytest.mark.slow
 def test_a_dry_run_loads_nothing_heavy_but_torch(tmp_path):
     script = f"""
 import json, runpy, sys

@@ -24,6 +24,7 @@ def run(*arguments, folder, script=None):
     )
 
 
+@pytest.mark.slow
 def test_dry_run_starts_and_writes_nothing(tmp_path):
     script = f"""
 import json, runpy, sys
@@ -57,6 +58,7 @@ print(json.dumps({{"loaded": loaded}}))
         assert phrase in words, phrase
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -101,6 +103,7 @@ def test_options_that_do_not_go_together(project_folder, monkeypatch, capsys, ar
     assert not list(project_folder.iterdir())
 
 
+@pytest.mark.slow
 def test_places_that_cannot_be_used_are_told_at_once(tmp_path):
     (tmp_path / "mlruns").write_text("a file")
     result = run("--scenario", "sample", folder=tmp_path)

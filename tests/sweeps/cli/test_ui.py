@@ -110,6 +110,7 @@ def test_a_database_that_does_not_answer_is_one_sentence(finished):
         pages.links("http://127.0.0.1:9", finished.storage, "http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_start_is_one_sentence(tmp_path):
     (tmp_path / "mlflow.db").write_text("this is no database")
     with (

@@ -359,6 +359,7 @@ def test_a_completed_sweep_that_is_resumed_starts_no_ray_and_looks_at_the_test_s
     assert steps(client, runs["t03"]) == [1, 2] and runs[PARENT].data.metrics["test/movie/mrr"] == 0.5
 
 
+@pytest.mark.slow
 def test_another_best_trial_is_another_look_and_it_is_told(database, no_ray):
     plan, evaluated = finished(GRID, 0.1, 0.3, 0.2), Evaluated()
     run(plan, evaluate=evaluated)

@@ -86,6 +86,7 @@ def loaded(storage):
     return SweepRecord.load(Path(storage) / "sweeps" / "s1")
 
 
+@pytest.mark.slow
 def test_a_completed_sweep_that_is_resumed_sends_its_weights_once(m1):
     before = artifacts(loaded(m1))
     run(resume(m1))
@@ -129,6 +130,7 @@ def test_a_copy_becomes_a_sweep_of_its_own(m1, project_folder):
     assert len(artifacts(original)) == 2
 
 
+@pytest.mark.slow
 def test_another_mlflow_and_other_data_are_taken_over_and_filled(m1, project_folder, empty_database):
     new = project_folder / "new.db"
     shutil.copy(empty_database, new)

@@ -48,6 +48,7 @@ def ran(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_a_warm_trial_gives_the_numbers_of_a_fresh_one_bit_for_bit(ran):
     """After a trial that changed what it could, one of another model, one of other widths, and one that was cut."""
     careless, other_model, other_widths, cut = ran["warm"]["before"]

@@ -148,6 +148,7 @@ def test_the_full_model_is_always_a_row(sweep):
     assert code == 0 and record.names == ["ids", "text_image"] and record.reference == "text_image"
 
 
+@pytest.mark.slow
 def test_tuned_rows_have_a_search_and_one_look_each(project_folder):
     floor, record = Floor(), plan(tune=3, rows=["ids", "no_merged"])
     code, text = go(record, floor)
@@ -187,6 +188,7 @@ def test_features_that_come_later_do_not_change_a_stored_ablation(sweep):
         resume("ablation", rows=["ids"])
 
 
+@pytest.mark.slow
 def test_mlflow_has_one_tree(sweep, empty_database):
     (Path(sweep.storage) / "mlflow.db").write_bytes(empty_database.read_bytes())
     record = plan(rows=["ids"])

@@ -179,7 +179,9 @@ def save_features(scenario, folder, names):
     for name, details in names.items():
         path = folder / "features" / name
         path.mkdir(parents=True)
-        (path / "manifest.json").write_text(json.dumps({"details": details}))
+        kind, _, encoder = name.partition(".")
+        manifest = {"kind": kind, "encoder": encoder, "items_hash": "", "hash": "", "details": details}
+        (path / "manifest.json").write_text(json.dumps(manifest))
     return dataclasses.replace(scenario, folder=folder)
 
 

@@ -158,6 +158,7 @@ def test_a_system_that_fails_or_cannot_run_is_shown_and_ends_no_other(here):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_result_at_all_is_exit_code_1_and_is_tried_again(here):
     code, _, record = start(Floor(nan=["sasrec"]), models=["sasrec"])
     assert code == 1 and GroupState(record.folder).results["sasrec"].reason == "a score is NaN"
@@ -186,6 +187,7 @@ def test_ranks_that_were_lost_are_made_again_without_another_result(here):
     assert table_of(record) == before and max(count_of_tests(record).values()) == 1
 
 
+@pytest.mark.slow
 def test_a_spent_time_budget_leaves_a_comparison_to_be_resumed(here):
     floor = Floor()
     record = group_fakes.plan("comparison", scenario="sample", name="c1", models=MODELS)

@@ -67,6 +67,7 @@ def former(group):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "key"), [("comparison", "model"), ("ablation", "row"), ("rerun", "trial")])
 def test_a_group_of_the_former_version_is_continued_and_repeats_nothing(kind, key):
     group = made(kind)
@@ -107,6 +108,7 @@ def test_writes_that_mlflow_missed_in_a_step_are_delivered_by_the_next_driver_on
     assert {"g1--sasrec", "g1--sasrec--seeds"} < names[0] and names[1] == {"comparison g1"}
 
 
+@pytest.mark.slow
 def test_a_group_that_was_moved_takes_its_sweeps_along(project_folder):
     group = plan("comparison", scenario="sample", name="g1", models=["sasrec"], trials_per_model=1, seeds=1)
     assert go(group, Floor(), server=no_server())[0] == 0

@@ -97,6 +97,7 @@ def test_every_row_is_trained_over_seeds_and_tested_once(here):
     assert cells == {7}
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_it_ends_as_if_it_had_not_been():
     options = {"model": "sasrec", "vary": ["heads=1,2"], "epochs": 2}
     first, second = Floor(stops_at=4), Floor()

@@ -33,6 +33,7 @@ def test_shares_are_optunas(history, found):
     assert {item.key: item.share for item in found.items} == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_what_matters_is_told_from_chance(history, found):
     assert found.items[0].key == "lr" and found.of("lr").is_clear and not found.of("lambda1").is_clear
     assert found.items[0].low <= found.items[0].share <= found.items[0].high

@@ -234,6 +234,7 @@ class Dies:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [*range(3, 15, 2), *range(15, 64, 4)])
 def test_what_a_killed_driver_did_not_deliver_its_successor_does(target, state, calls, monkeypatch):
     """Killed after every so many requests to MLflow; then a driver that finishes the sweep."""
