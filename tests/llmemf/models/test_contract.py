@@ -37,6 +37,8 @@ OWN: dict[str, dict] = {
         "contrast_weight": 0.0,
     },
 }
+SKIPS_HISTORY = {"abxi"}
+"""Systems whose negatives leave out the sequence's own items: nothing tells them to rank these below the target."""
 NOT_CAUSAL = {"item_knn"}
 """Systems that read a history as a set."""
 
@@ -233,7 +235,7 @@ def test_32_sequences_are_learned_by_heart(name):
         if result["epoch"] % 10 == 0 or trainer.stopped or result["epoch"] == trainer.config.epochs:
             candidates = np.full((32, 1), -1, np.int32)
             ranks = rank_cases(trainer.model, trainer.valid_sequences, candidates, batch_size=32, ties="mean")
-            mrr = np.mean(1 / ranks["full"])
+            mrr = np.mean(1 / ranks["unseen" if name in SKIPS_HISTORY else "full"])
         if mrr > wanted:
             break
     assert mrr > wanted, mrr
