@@ -27,3 +27,9 @@ def quick_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake Tune has no clock: what waits for a machine to recover is due at once."""
+    monkeypatch.setattr("sweeps.search.search.RETRY_SECONDS", {})
