@@ -12,6 +12,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,4 +96,6 @@ def keep_weights(folder: Path) -> None:
         if path != kept:
             shutil.rmtree(path, ignore_errors=True)
     if kept:
-        (kept / STATE).unlink(missing_ok=True)
+        # A file that cannot be removed costs disk space, and nothing else.
+        with suppress(OSError):
+            (kept / STATE).unlink()

@@ -105,6 +105,7 @@ class MlflowWriter:
         self.failures = 0
         self.lost: list[str] = []
         self._incomplete: set[str] = set()
+        self._sent: set[tuple[str, str, str]] = set()
         self._trouble = ""
         self._arrived = threading.Condition()
         self._closing = threading.Event()
@@ -316,7 +317,10 @@ class MlflowWriter:
         if self.client.get_run(run_id).data.tags.get(WEIGHTS_HASH) == sha256:
             return
         for path in paths:
-            self.client.log_artifact(run_id, str(path), artifact_path="best")
+            # What arrived before a later call failed is not sent again.
+            if (run_id, sha256, path.name) not in self._sent:
+                self.client.log_artifact(run_id, str(path), artifact_path="best")
+                self._sent.add((run_id, sha256, path.name))
         self.client.set_tag(run_id, WEIGHTS_HASH, sha256)
 
 
