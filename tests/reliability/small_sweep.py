@@ -352,10 +352,9 @@ class SmallSweep:
         found = {"best": self._text("best/best.safetensors")}
         for record in state.records.values():
             newest = checkpoints.newest(checkpoints.trial_folder(self.folder, record.number))
-            if newest and record.ended:
-                # An error of the disk may have left half of a folder that was being removed.
-                if (newest / "best.safetensors").exists():
-                    found[point_of(record)] = (newest / "best.safetensors").read_text()
+            # An error of the disk may have left half of a folder that was being removed.
+            if newest and record.ended and (newest / "best.safetensors").exists():
+                found[point_of(record)] = (newest / "best.safetensors").read_text()
         return found
 
     def _left(self, world: World) -> Iterator[str]:
