@@ -314,10 +314,12 @@ class MlflowWriter:
         if not all(path.exists() for path in paths):
             return
         sha256 = file_hash(paths[0])
-        if self.client.get_run(run_id).data.tags.get(WEIGHTS_HASH) == sha256:
-            return
+        # What was found out and sent before a later call failed is not repeated.
+        if (run_id, sha256, "") not in self._sent:
+            if self.client.get_run(run_id).data.tags.get(WEIGHTS_HASH) == sha256:
+                return
+            self._sent.add((run_id, sha256, ""))
         for path in paths:
-            # What arrived before a later call failed is not sent again.
             if (run_id, sha256, path.name) not in self._sent:
                 self.client.log_artifact(run_id, str(path), artifact_path="best")
                 self._sent.add((run_id, sha256, path.name))
