@@ -118,9 +118,14 @@ class ABXI(Recommender):
 
     def target_states(self, merged_RD: Tensor, own_RD: Tensor, domain: int) -> Tensor:
         """(R, D) z_d from the states of the merged sequence and of the domain's own."""
-        network, adapted = self.merged_output(merged_RD), self.output_adapters[domain](merged_RD)
-        merged = self.merged_norms[domain](merged_RD + self._drop(network) + self._drop(adapted))
-        return merged + self.own_norms[domain](own_RD + self._drop(self.own_outputs[domain](own_RD)))
+        return self._merged_term(merged_RD, domain) + self._own_term(own_RD, domain)
+
+    def _merged_term(self, state_RD: Tensor, domain: int) -> Tensor:
+        network, adapted = self.merged_output(state_RD), self.output_adapters[domain](state_RD)
+        return self.merged_norms[domain](state_RD + self._drop(network) + self._drop(adapted))
+
+    def _own_term(self, state_RD: Tensor, domain: int) -> Tensor:
+        return self.own_norms[domain](state_RD + self._drop(self.own_outputs[domain](state_RD)))
 
     def training_loss(self, batch: Batch) -> Tensor:
         """InfoNCE: per sequence the mean over its X targets plus that over its Y targets; mean over the batch."""
@@ -181,9 +186,7 @@ class ABXI(Recommender):
         last = (real_BL * columns).argmax(1)
         own = self.states(name, items_BL)[torch.arange(len(last), device=last.device), last]
         merged = self.states("xy", batch.views["xy"].items)[:, -1]
-        both = self.target_states(merged, own, domain)
-        alone = self.merged_norms[domain](merged + self.merged_output(merged) + self.output_adapters[domain](merged))
-        states = torch.where(real_BL.any(1, keepdim=True), both, alone)
+        states = self._merged_term(merged, domain) + self._own_term(own, domain) * real_BL.any(1, keepdim=True)
         return score_items(states, self.items, domain, num_x=self.num_x) / self.config.temperature
 
     def batch_rows(self, batch: Batch) -> Tensor | None:

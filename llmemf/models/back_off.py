@@ -16,7 +16,6 @@ Shapes: B batch, H history items that are read, N items, n items of one domain, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from llmemf.batches import Batch, TrialData
 from llmemf.config import TrialConfig, build_config
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.item_knn import ItemKNN, ItemKNNConfig
-from llmemf.models.item_to_item import ItemToItem
+from llmemf.models.item_to_item import ItemToItem, training_shares
 from llmemf.models.next_item import domain_items
 from llmemf.models.transitions import Transitions, TransitionsConfig
 
@@ -70,15 +69,12 @@ class BackOff(nn.Module):
     shares: Tensor
     rows: Tensor
     text_share: Tensor
+    has_text: Tensor
 
     def __init__(self, config: BackOffConfig, data: TrialData, text: FeatureMatrix | None) -> None:
         super().__init__()
         self.config, self.num_x, self.num_items = config, data.num_x, data.num_items
-        counts = np.bincount(data.train.items, minlength=data.num_items).astype(np.float32)
-        shares = counts.copy()
-        for domain in (0, 1):
-            shares[domain_items(domain, self.num_x, self.num_items)] /= max(1.0, self._of(counts, domain).sum())
-        self.register_buffer("shares", torch.from_numpy(shares), persistent=False)
+        self.register_buffer("shares", torch.from_numpy(training_shares(data)), persistent=False)
         # Systems without training, and their weights.
         systems: list[ItemToItem] = []
         self.weights: list[float] = []
@@ -94,12 +90,11 @@ class BackOff(nn.Module):
         self.systems: Sequence[ItemToItem] = nn.ModuleList(systems)  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
         if config.text_weight:
             assert text is not None, "the caller checks that there are texts"
+            counts = np.bincount(data.train.items, minlength=data.num_items)
             weights = np.where(text.has, config.text_weight / (1 + counts / config.text_trust), 0)
             self.register_buffer("rows", torch.from_numpy(np.array(text.rows, dtype=np.float32)), persistent=False)
+            self.register_buffer("has_text", torch.from_numpy(np.any(text.rows, axis=1)), persistent=False)
             self.register_buffer("text_share", torch.from_numpy(weights.astype(np.float32)), persistent=False)
-
-    def _of(self, values: np.ndarray, domain: Literal[0, 1] | int) -> np.ndarray:
-        return values[domain_items(domain, self.num_x, self.num_items)]
 
     def add_to(self, score: Tensor, batch: Batch, domain: int) -> None:
         """Add the components to the (B, n) probabilities of the items of a domain."""
@@ -119,9 +114,9 @@ class BackOff(nn.Module):
         """(B, n) K, which adds up to 1 over the items that have a text; 0 where no history item has one."""
         age = torch.arange(read_BH.shape[1] - 1, -1, -1, device=read_BH.device)
         ids = read_BH.clamp(max=self.num_items - 1)
-        has_BH = (read_BH < self.num_items) & self.rows[ids].any(2)
+        has_BH = (read_BH < self.num_items) & self.has_text[ids]
         weights_BH = self.config.text_decay**age * has_BH
         cosines = self.rows[ids].flatten(0, 1) @ self.rows[items].T
         near = (self.config.text_scale * (cosines - 1)).exp_().unflatten(0, read_BH.shape)
-        like = torch.einsum("bh,bhn->bn", weights_BH, near) * self.rows[items].any(1)
+        like = torch.einsum("bh,bhn->bn", weights_BH, near) * self.has_text[items]
         return like / like.sum(1, keepdim=True).clamp(min=torch.finfo(like.dtype).tiny)

@@ -57,14 +57,11 @@ class ItemToItem(Recommender):
         first_y = similar.indptr[:-1] + np.diff(passed_x[similar.indptr])
         bounds = np.stack([similar.indptr[:-1], first_y, similar.indptr[1:]]).astype(np.int64)
         self.widest = int(np.diff(similar.indptr).max(initial=1))
-        counts = np.bincount(data.train.items, minlength=self.num_items).astype(np.float32)
-        for domain in (slice(None, self.num_x), slice(self.num_x, None)):
-            counts[domain] /= max(1, counts[domain].sum())
         for name, values in (
             ("bounds", bounds),
             ("neighbours", similar.indices.astype(np.int32)),
             ("similarities", similar.data),
-            ("shares", counts),
+            ("shares", training_shares(data)),
         ):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
@@ -103,3 +100,11 @@ class ItemToItem(Recommender):
         weights = self.config.decay ** (items_BL.shape[1] - 1 - columns)
         cells = rows[owner] * scores.shape[1] + self.neighbours[place] - (self.num_x if domain else 0)
         scores.view(-1).index_add_(0, cells, self.similarities[place] * weights[owner])
+
+
+def training_shares(data: TrialData) -> np.ndarray:
+    """(N,) share of every item of its domain's training interactions, in fp32."""
+    counts = np.bincount(data.train.items, minlength=data.num_items).astype(np.float32)
+    for domain in (slice(None, data.num_x), slice(data.num_x, None)):
+        counts[domain] /= max(1, counts[domain].sum())
+    return counts
