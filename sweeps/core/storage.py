@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
@@ -74,6 +75,11 @@ def check_database(path: Path) -> None:
         raise InputError(f"tracking at {path} does not work ({error}): {remedy}") from None
     finally:
         connection.close()
+
+
+def is_storage_fault(error: BaseException) -> TypeGuard[OSError]:
+    """Whether a driver ended because files could not be written."""
+    return isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in STORAGE_FAULTS)
 
 
 def stopped_by_storage(error: OSError, resume_command: str) -> StorageError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from llmemf.errors import STORAGE_FAULTS, InputError, StorageError, storage_fault
+from llmemf.errors import InputError, StorageError, storage_fault
 from sweeps.cluster.hardware import describe_machine
 from sweeps.cluster.node_probe import versions
 from sweeps.cluster.ray_session import ClusterWatch, quiet, start_ray, stop_ray
@@ -23,7 +23,7 @@ from sweeps.core.display import Display
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version, connect_tracking, make_references, write_results
-from sweeps.core.storage import check_reachable, held, stopped_by_storage
+from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
 from sweeps.core.summary import describe_resources, print_end, print_start
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
 from sweeps.state import leaderboard
@@ -277,9 +277,8 @@ class Sweep:
                 test = self._test_trials(records).get(best.name, {})
             elif not self.plan.tested_by:
                 test = self._test(best)
-        if is_searched and not self.part and not self.plan.tested_by:
-            with self.console.status("comparing with simple systems"):
-                make_references(self.plan, self.data)
+                with self.console.status("comparing with simple systems"):
+                    make_references(self.plan, self.data)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
         summary = {"objective": best.objective, **best.metrics} if is_searched else {}
@@ -394,7 +393,7 @@ def run_sweep(
             console.print(f"  {plan.resume_command()}", style="cyan", soft_wrap=True)
             return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
         except OSError as error:
-            if isinstance(error, StorageError) or error.errno in STORAGE_FAULTS:
+            if is_storage_fault(error):
                 raise stopped_by_storage(error, plan.resume_command()) from error
             raise
         finally:

@@ -7,6 +7,7 @@ fields, each of which says how it looks on the page, in LaTeX and in the termina
 from __future__ import annotations
 
 import datetime
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -64,7 +65,7 @@ class Field:
     metric: tuple[str, str] | None = None
 
 
-class Kind:
+class Kind(ABC):
     """A kind of group; what a subclass leaves as it is holds for rows that are all tested against the best other one.
 
     Attributes:
@@ -90,13 +91,13 @@ class Kind:
     line_name: Literal["name", "title"] = "name"
     rows_in_terminal = True
 
+    @abstractmethod
     def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
         """A new group from the command line.
 
         Raises:
             InputError: any mistake in options or scenario file, in one sentence.
         """
-        raise NotImplementedError
 
     def extend(self, group: Group, models: list[str] | None) -> None:
         """Add to a planned or stored group what a command line names (`--models`), and check that it can run.
@@ -104,6 +105,7 @@ class Kind:
         Raises:
             InputError: an unknown name, or no row can run.
         """
+        return
 
     def finalize(self, group: Group, scenario: Scenario) -> None:
         """Fix in the group what follows from the data, before anything is shown.
@@ -111,10 +113,11 @@ class Kind:
         Raises:
             InputError: no row can run.
         """
+        return
 
+    @abstractmethod
     def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
         """What the start says of it, as names and texts; the scenario is None where it is not made yet."""
-        raise NotImplementedError
 
     def params(self, group: Group) -> dict[str, object]:
         """Parameters of its run in MLflow beside the shared settings, rows and seeds."""
@@ -124,9 +127,9 @@ class Kind:
         """A folder that gets the tables too, where it exists."""
         return None
 
+    @abstractmethod
     def annotate(self, table: Table) -> None:
         """Put headings, warnings and notes into a new table."""
-        raise NotImplementedError
 
     def print_rows(self, group: Group, scenario: Scenario | None, console: Console) -> None:
         """What a dry run shows below the facts."""
@@ -160,8 +163,8 @@ class Kind:
         return f"Scenario `{table.scenario.name}`."
 
     def caption(self, table: Table) -> str:
-        """What stands above the table in LaTeX."""
-        raise NotImplementedError
+        """What stands above the table in LaTeX, "" of a kind that writes none."""
+        return ""
 
     def label(self, table: Table, row: TableRow) -> str:
         """A row as the terminal writes it."""

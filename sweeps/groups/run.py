@@ -21,7 +21,7 @@ from rich.console import Console
 
 from llmemf import text_format
 from llmemf.config import build_config
-from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
+from llmemf.errors import InputError
 from llmemf.io import write_text
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
@@ -29,7 +29,7 @@ from sweeps.cluster.ray_session import LogWatch, quiet
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version
-from sweeps.core.storage import check_reachable, held, locked, stopped_by_storage
+from sweeps.core.storage import check_reachable, held, is_storage_fault, locked, stopped_by_storage
 from sweeps.core.summary import caveats
 from sweeps.core.sweep import (
     ALL_FAILED,
@@ -130,7 +130,7 @@ def run_group(
         except BaseException as error:
             with suppress(OSError):
                 run.close("interrupted", type(error).__name__)
-            if isinstance(error, StorageError) or (isinstance(error, OSError) and error.errno in STORAGE_FAULTS):
+            if is_storage_fault(error):
                 raise stopped_by_storage(error, group.resume_command()) from error
             raise
         finally:
