@@ -18,7 +18,7 @@ from torch import Tensor
 
 from llmemf.config import TrialConfig
 from llmemf.features.matrix import FeatureMatrix, unit_rows
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario, Sequences, distinct_items
 
 VIEWS: tuple[Literal["x", "y", "xy"], ...] = ("x", "y", "xy")
 
@@ -178,7 +178,7 @@ class DeviceSequences:
         self.targets = self._tensor(sequences.targets) if held_out else None
         self.views = {}
         items, row = _flatten(sequences.items, starts, stops)
-        self._histories = _distinct_in_row(items, row, len(users), num_items) if held_out else None
+        self._histories = distinct_items(row, items, len(users), num_items) if held_out else None
         next_merged = _next_in_row(items, row, num_items)
         # In training the last item of a window is a target only; in evaluation the whole history is input.
         is_input = (next_merged < num_items) | held_out
@@ -232,14 +232,6 @@ def _flatten(items: np.ndarray, starts: np.ndarray, stops: np.ndarray) -> tuple[
     row = np.repeat(np.arange(len(lengths)), lengths)
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return items[np.repeat(starts, lengths) + within], row
-
-
-def _distinct_in_row(
-    items: np.ndarray, row: np.ndarray, num_rows: int, num_items: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets by row and the distinct items of each."""
-    pairs = np.unique(row * num_items + items)
-    return np.searchsorted(pairs // num_items, np.arange(num_rows + 1)), pairs % num_items
 
 
 def _next_in_row(items: np.ndarray, row: np.ndarray, pad: int) -> np.ndarray:

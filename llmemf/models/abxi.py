@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, SequenceView, TrialData
 from llmemf.config import BaselineConfig
+from llmemf.models.alignment import last_columns
 from llmemf.models.attention import Layout, dropout
 from llmemf.models.next_item import domain_items, score_items
 from llmemf.models.recommender import Recommender
@@ -182,8 +183,7 @@ class ABXI(Recommender):
         name = "xy"[domain]
         items_BL = batch.views[name].items
         real_BL = items_BL < self.num_items
-        columns = torch.arange(1, items_BL.shape[1] + 1, device=items_BL.device)
-        last = (real_BL * columns).argmax(1)
+        last = last_columns(real_BL)
         own = self.states(name, items_BL)[torch.arange(len(last), device=last.device), last]
         merged = self.states("xy", batch.views["xy"].items)[:, -1]
         states = self._merged_term(merged, domain) + self._own_term(own, domain) * real_BL.any(1, keepdim=True)

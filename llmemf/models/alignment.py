@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def last_columns(real_BL: Tensor) -> Tensor:
+    """(B,) column of the last real item of each row, which may have gaps; 0 where there is none."""
+    return (real_BL * torch.arange(1, real_BL.shape[1] + 1, device=real_BL.device)).argmax(1)
+
+
 def merged_columns(num_columns: int, of_domain_BL: Tensor) -> Tensor:
     """(B, K) merged column of each column of a domain's compact view; -1 at padding and before the merged view begins.
 

@@ -25,6 +25,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, TrialData
+from llmemf.models.alignment import last_columns
 from llmemf.models.attention import SequenceEncoder, dropout
 from llmemf.models.next_item import NextItemConfig, domain_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
@@ -195,8 +196,7 @@ class C2DSR(Recommender):
     def _last_state(self, batch: Batch, sequence: str) -> Tensor:
         """(B, D) state at the last item of a sequence, zero where there is none."""
         items = batch.views[sequence].items
-        columns = torch.arange(1, items.shape[1] + 1, device=items.device)
-        last = ((items < self.num_items) * columns).argmax(1)
+        last = last_columns(items < self.num_items)
         return self.states(sequence, items)[torch.arange(len(last), device=items.device), last]
 
     def batch_rows(self, batch: Batch) -> Tensor:

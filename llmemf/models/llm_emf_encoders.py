@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from llmemf.batches import VIEWS, Batch, DeviceSequences, SequenceView, TrialData
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.models.alignment import last_columns
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.back_off import BackOff
 from llmemf.models.content import whitened, with_content
@@ -272,7 +273,7 @@ class LLMEMFEncoders(nn.Module):
         for s, view in views.items():
             real = view.items < self.num_items
             # In the aligned layout the last column may be the other domain's.
-            last = (real * torch.arange(1, real.shape[1] + 1, device=real.device)).argmax(1)
+            last = last_columns(real)
             queries[s] = [state[torch.arange(len(last), device=last.device), last] for state in states[s]]
             empty = ~real.any(1)
             missing[s] = empty

@@ -26,7 +26,7 @@ from torch.utils.checkpoint import checkpoint
 
 from llmemf.batches import VIEWS, Batch, TrialData
 from llmemf.config import BaselineConfig
-from llmemf.models.alignment import before_next, merged_columns
+from llmemf.models.alignment import before_next, last_columns, merged_columns
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.next_item import domain_items, draw_in_domain
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
@@ -166,8 +166,7 @@ class TriCDR(Recommender):
             cosines = (rows_RCD @ F.normalize(fused_RD.float(), dim=1).unsqueeze(2)).squeeze(2)
             loss = binary_cross_entropy(self.config.scale * cosines)
             # The last step of every row that sees an item of the source: without one there is nothing to compare.
-            steps = torch.arange(1, counted_BT.shape[1] + 1, device=targets.device)
-            last_B = (counted_BT * steps).argmax(1)
+            last_B = last_columns(counted_BT)
             rows = torch.arange(len(last_B), device=targets.device)
             compared = rows[visible[1][rows, last_B].any(1)]
             last = [part[compared, last_B[compared]].float() for part in sums]

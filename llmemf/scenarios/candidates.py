@@ -9,7 +9,7 @@ import numpy as np
 from llmemf.errors import InputError
 from llmemf.scenarios.choices import CandidateDraw, check_choice
 from llmemf.scenarios.negatives import draw_candidates
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.scenario import Sequences, distinct_items
 
 
 def stored_candidates(
@@ -45,18 +45,12 @@ def stored_candidates(
         }
     if count < 1:
         raise InputError(f"{count} candidates per case were asked for; at least 1 is needed (--candidates)")
-    met = _items_by_user(list(splits.values()), num_items)
+    users = np.concatenate([np.repeat(part.users, part.lengths) for part in splits.values()])
+    items = np.concatenate([part.items for part in splits.values()])
+    met = distinct_items(users, items, int(users.max()) + 1, num_items)
     return {
         part: _distinct_unseen(splits[part], met, num_x, num_items, count, seed, part) for part in ("valid", "test")
     }
-
-
-def _items_by_user(splits: list[Sequences], num_items: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct items of every user over all splits: offsets by user, and items."""
-    users = np.concatenate([np.repeat(part.users.astype(np.int64), part.lengths) for part in splits])
-    pairs = np.unique(users * num_items + np.concatenate([part.items for part in splits]))
-    owner = pairs // num_items
-    return np.searchsorted(owner, np.arange(owner.max() + 2)), pairs % num_items
 
 
 def _distinct_unseen(

@@ -96,6 +96,19 @@ class Sequences:
         return bytes_hash(*(np.ascontiguousarray(array, dtype=kind).tobytes() for array, kind in columns))
 
 
+def distinct_items(
+    owners: np.ndarray, items: np.ndarray, num_owners: int, num_items: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct items of each owner (a user, a sequence), ascending: offsets by owner, and items.
+
+    Args:
+        owners: (T,) owner of every item.
+        items: (T,) ids below `num_items`.
+    """
+    pairs = np.unique(owners.astype(np.int64) * num_items + items)
+    return np.searchsorted(pairs // num_items, np.arange(num_owners + 1)), pairs % num_items
+
+
 @dataclass(frozen=True)
 class Scenario:
     """Two domains and their users' histories, ready for training and evaluation.

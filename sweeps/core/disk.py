@@ -19,8 +19,8 @@ from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import TUNE, SweepRecord, left_out, stored_sweeps
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.addresses import database
-from sweeps.tracking.mlflow_writer import mlflow_client, one_line
+from sweeps.tracking.addresses import database, one_line
+from sweeps.tracking.mlflow_writer import mlflow_client
 from sweeps.tracking.owned_runs import RunOwner
 
 

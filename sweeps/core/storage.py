@@ -17,6 +17,7 @@ from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
 from llmemf.io import writable_folder
 from sweeps.cluster.resources import HasAddresses
 from sweeps.state.event_log import EVENT_LOG
+from sweeps.tracking.addresses import database
 
 BUSY_SECONDS = 5.0
 """A database that is locked for so long is not only written to."""
@@ -29,8 +30,8 @@ def check_reachable(record: HasAddresses) -> None:
         InputError: nobody answers there, or the database cannot be written.
     """
     parts = urlsplit(record.tracking_uri)
-    if parts.scheme == "sqlite":
-        check_database(Path(record.tracking_uri.removeprefix("sqlite:///")))
+    if (file := database(record.tracking_uri)) is not None:
+        check_database(file)
     if parts.scheme in ("http", "https"):
         problem = _no_answer(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
         if problem:

@@ -55,9 +55,14 @@ DATABASE_PROBLEMS = {
 """What SQLite says -> what that means for the user."""
 
 
+def one_line(error: Exception) -> str:
+    """An error's message on one short line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
 def unusable(uri: str, error: Exception) -> InputError:
     """The error for a database or server that a client could not use."""
-    said, file = " ".join(str(error).split())[:200] or type(error).__name__, database(uri)
+    said, file = one_line(error), database(uri)
     remedy = "or name another --tracking-uri"
     if file is None:
         return InputError(f"tracking at {uri} does not work ({said}): start the server, {remedy}")

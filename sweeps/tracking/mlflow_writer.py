@@ -18,7 +18,7 @@ from typing import Any
 
 from llmemf import text_format
 from llmemf.io import file_hash
-from sweeps.tracking.addresses import first_call
+from sweeps.tracking.addresses import first_call, one_line
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner, search
 
 log = logging.getLogger(__name__)
@@ -338,11 +338,6 @@ def mlflow_client(uri: str) -> Any:
         logging.getLogger(name).setLevel(logging.ERROR)
     with first_call(uri):
         return MlflowClient(tracking_uri=uri)
-
-
-def one_line(error: Exception) -> str:
-    """An error's message on one short line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _text(value: Any) -> str:
