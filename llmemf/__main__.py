@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from llmemf.commands import add_commands
 from llmemf.commands.boundary import App, run_app
 
-app = App(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = App(no_args_is_help=True, add_completion=False)
 add_commands(app)
 
 

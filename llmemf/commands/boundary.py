@@ -21,8 +21,11 @@ class App(typer.Typer):
     """An application or a part of one; all its commands understand and refuse the same values.
 
     `~` in a path is the user's home (`--data-root=~/data`, or a value of the environment, reaches them as it stands). Numbers are
-    finite.
+    finite. Help is plain text: rich would take `[default: ...]` for markup and print nothing, and squeezes the texts at 80 columns.
     """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(pretty_exceptions_enable=False, rich_markup_mode=None, **settings)
 
     def command(  # type: ignore[override]  # all settings are handed on
         self, name: str | None = None, **settings: Any

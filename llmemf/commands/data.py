@@ -70,7 +70,10 @@ def import_windows(
     candidate_seed: CandidateSeed = 0,
     candidate_draw: DrawOfCandidates = "c2dsr",
 ) -> None:
-    """Import published windows: item lists, sequence files, user list, and items.tsv if there is one."""
+    """Import published windows.
+
+    Item lists, sequence files, user list, and items.tsv if there is one.
+    """
     from llmemf.scenarios.windows import read_windows
 
     names = pair(domains, "--domains")
@@ -91,12 +94,13 @@ def import_histories(
     target: Target,
     domains: Annotated[
         str | None,
-        typer.Option(
-            "--domains", help="Names of X and Y, for example toy,game; by default as the item table has them."
-        ),
+        typer.Option("--domains", help="Names of X and Y, for example toy,game.  [default: the item table's]"),
     ] = None,
     labels: Annotated[
-        str | None, typer.Option("--labels", help="What the item table calls X and Y where that is not their names.")
+        str | None,
+        typer.Option(
+            "--labels", help="What the item table calls X and Y where that is not their names.  [default: their names]"
+        ),
     ] = None,
     repeats: Annotated[
         HistoryRepeats,
@@ -121,7 +125,10 @@ def import_histories(
 
 @import_app.command("sample")
 def import_sample(data_root: DataRoot = DEFAULT_ROOT) -> None:
-    """Make the embedded sample: two generated domains with texts, covers and offline features."""
+    """Make the embedded sample.
+
+    Two generated domains with texts, covers and offline features.
+    """
     from llmemf.commands.scenario_view import summary
     from llmemf.scenarios.sample import prepare_sample
 
@@ -168,7 +175,10 @@ def show(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
 
 @app.command("audit")
 def audit(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
-    """Count what a scenario holds and check its evaluation for leaks; exit code 1 if there is one."""
+    """Count what a scenario holds and check its evaluation for leaks.
+
+    The exit code is 1 if there is one.
+    """
     from llmemf.commands.scenario_view import audit_view
     from llmemf.scenarios.audit import audit as audit_scenario
     from llmemf.scenarios.scenario import find_scenario

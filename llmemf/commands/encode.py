@@ -38,38 +38,51 @@ def encode(
         str, typer.Option("--model", help="Model of open_clip, or local-dir:FOLDER, or hf-hub:OWNER/NAME.")
     ] = "ViT-B-32",
     pretrained: Annotated[
-        str | None, typer.Option("--pretrained", help="Tag of open_clip (openai by default), or a checkpoint file.")
+        str | None, typer.Option("--pretrained", help="Tag of open_clip, or a checkpoint file.  [default: openai]")
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option("--text", help="title, llm or title+llm (default); give it several times for several matrices."),
+        typer.Option(
+            "--text", help="title, llm or title+llm; give it several times for several matrices.  [default: title+llm]"
+        ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     precision: Annotated[
         str, typer.Option("--precision", help="auto (fp32 on CPU, fp16 on GPU), fp32, fp16, bf16.")
     ] = "auto",
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Images or text pieces at once (CPU 32, GPU 512).")
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, help="Images or text pieces at once.  [default: 32 on a CPU, 512 on a GPU]"
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that decode (cores - 1, at most 16).")
+        int | None, typer.Option("--workers", min=0, help="Processes that decode.  [default: cores - 1, at most 16]")
     ] = None,
     shard_size: Annotated[
         int, typer.Option("--shard-size", min=1, help="Items per shard: what a killed run may lose.")
     ] = 2048,
     encoder: Annotated[
-        str | None, typer.Option("--encoder", help="Name of the features (clip-MODEL); text gets its source behind it.")
+        str | None,
+        typer.Option("--encoder", help="Name of the features; text gets its source behind it.  [default: clip-MODEL]"),
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="Ray cluster whose GPUs do it: auto, HOST:PORT, or local.")
+        str | None,
+        typer.Option(
+            "--ray-address", help="Ray cluster whose GPUs do it: auto, HOST:PORT, or local.  [default: this process]"
+        ),
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option("--ray-workers", min=1, help="Workers of the cluster (one per GPU, or per 4 cores).")
+        int | None,
+        typer.Option("--ray-workers", min=1, help="Workers of the cluster.  [default: one per GPU, or per 4 cores]"),
     ] = None,
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode texts and images with a frozen CLIP model; the same command continues a killed run."""
+    """Encode texts and images with a frozen CLIP model.
+
+    The same command continues a killed run.
+    """
     from llmemf.features.item_sources import find_sources
     from llmemf.scenarios.scenario import find_scenario
 
@@ -190,13 +203,16 @@ def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
 def show(
     name: Existing,
     output: Annotated[
-        Path | None, typer.Option("--output", help="The page (features.html in the scenario's folder).")
+        Path | None, typer.Option("--output", help="The page.  [default: features.html in the scenario's folder]")
     ] = None,
     items: Annotated[int, typer.Option("--items", min=0, help="Items of each domain that are shown.")] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Which items are shown.")] = 0,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
-    """Check all features of a scenario, list them, and write a page that shows what they are worth."""
+    """Check and list all features of a scenario.
+
+    Writes a page that shows what they are worth.
+    """
     from llmemf.commands.feature_table import feature_table, notes
     from llmemf.features.matrix import FeatureMatrix, feature_folders
     from llmemf.scenarios.scenario import find_scenario

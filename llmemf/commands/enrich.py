@@ -40,7 +40,7 @@ def enrich(
     name: Existing,
     base_url: Annotated[
         str | None,
-        typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint; or set OPENAI_BASE_URL."),
+        typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint.  [default: OPENAI_BASE_URL]"),
     ] = None,
     model: Annotated[str, typer.Option("--model", help="As the endpoint names it.")] = "deepseek-reasoner",
     key_env: Annotated[
@@ -61,14 +61,18 @@ def enrich(
     budget: Annotated[
         float | None,
         typer.Option(
-            "--budget", min=0.0, help="USD that all answers of this scenario may cost, earlier runs included."
+            "--budget",
+            min=0.0,
+            help="USD that all answers of this scenario may cost, earlier runs included.  [default: no limit]",
         ),
     ] = None,
     price_in: Annotated[
-        float | None, typer.Option("--price-in", min=0.0, help="USD per million prompt tokens.")
+        float | None,
+        typer.Option("--price-in", min=0.0, help="USD per million prompt tokens.  [default: known for --model]"),
     ] = None,
     price_out: Annotated[
-        float | None, typer.Option("--price-out", min=0.0, help="USD per million completion tokens.")
+        float | None,
+        typer.Option("--price-out", min=0.0, help="USD per million completion tokens.  [default: known for --model]"),
     ] = None,
     limit: Annotated[
         int, typer.Option("--limit", min=0, help="Ask only so many questions, most frequent items first; 0: all.")
@@ -89,7 +93,10 @@ def enrich(
     ] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
-    """Let a language model write a text on every item or user; what was paid for once is never asked again."""
+    """Let a language model write a text on every item or user.
+
+    What was paid for once is never asked again.
+    """
     from llmemf.features.llm_cache import AnswerCache
     from llmemf.features.llm_cost import Budget, Prices, default_prices
     from llmemf.features.llm_endpoint import Endpoint

@@ -36,7 +36,10 @@ def offline(
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode texts by TF-IDF + SVD and images by pixels + PCA: no weights to download, no GPU."""
+    """Encode texts and images without weights and without a GPU.
+
+    Texts by TF-IDF + SVD, images by pixels + PCA.
+    """
     from llmemf.commands.feature_table import feature_table, notes
     from llmemf.features.matrix import KINDS, check_absent
     from llmemf.features.offline import ENCODER, write_offline
@@ -69,21 +72,28 @@ def offline(
 @app.command("import")
 def import_(
     name: Existing,
-    text: Annotated[Path | None, typer.Option("--text", help="Matrix of text features (.npy), rows by item.")] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", help="Matrix of text features (.npy), rows by item.  [default: none]")
+    ] = None,
     image: Annotated[
-        Path | None, typer.Option("--image", help="Matrix of image features (.npy), rows by item.")
+        Path | None, typer.Option("--image", help="Matrix of image features (.npy), rows by item.  [default: none]")
     ] = None,
     text_mask: Annotated[
-        Path | None, typer.Option("--text-mask", help="Which items have a text row (.npy of bool).")
+        Path | None,
+        typer.Option("--text-mask", help="Which items have a text row (.npy of bool).  [default: all rows]"),
     ] = None,
     image_mask: Annotated[
-        Path | None, typer.Option("--image-mask", help="Which items have an image row (.npy of bool).")
+        Path | None,
+        typer.Option("--image-mask", help="Which items have an image row (.npy of bool).  [default: all rows]"),
     ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="Name of what made them.")] = "imported",
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
-    """Import ready matrices: one row per item, all items of the first domain, then those of the second."""
+    """Import ready matrices, one row per item.
+
+    All items of the first domain, then those of the second.
+    """
     from llmemf.commands.feature_table import feature_table
     from llmemf.features.imported import import_matrix
     from llmemf.features.matrix import save_all
@@ -108,14 +118,20 @@ def profiles(
     name: Existing,
     matrix: Annotated[
         Path | None,
-        typer.Option("--matrix", help="Rows by another text encoder (.npy), one per line of llm_profiles.parquet."),
+        typer.Option(
+            "--matrix",
+            help="Rows by another text encoder (.npy), one per line of llm_profiles.parquet.  [default: encoded here]",
+        ),
     ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="Name of what made --matrix.")] = "imported",
     width: Annotated[int, typer.Option("--width", min=1, help="Numbers per user, without --matrix.")] = 512,
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
-    """Encode the user profiles of `enrich --profiles`: by TF-IDF + SVD, or import the rows of any text encoder."""
+    """Encode the user profiles of `enrich --profiles`.
+
+    By TF-IDF + SVD, or import the rows of any text encoder.
+    """
     from llmemf.features.profiles import encode_profiles, import_profiles
     from llmemf.scenarios.scenario import find_scenario
 
@@ -135,7 +151,10 @@ def pack(
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write features once more as trials read them, in half precision: mapped from the disk, copied by nobody."""
+    """Write features once more in half precision.
+
+    Trials map them from the disk, and nobody copies them.
+    """
     from llmemf.features.matrix import KINDS, PACKED, find_features
     from llmemf.features.packed import pack as pack_matrix
     from llmemf.scenarios.scenario import find_scenario

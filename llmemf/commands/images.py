@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def images(
     name: Existing,
     folder: Annotated[
-        Path | None, typer.Option("--folder", help="Take images named by external id from here; fetch nothing.")
+        Path | None,
+        typer.Option("--folder", help="Take images named by external id from here; fetch nothing.  [default: fetch]"),
     ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=512, help="Requests at once.")] = 16,
     tries: Annotated[int, typer.Option("--tries", min=1, help="Per address, for failures that may pass.")] = 4,
@@ -43,7 +44,10 @@ def images(
     ] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
-    """Fetch the items' images by their addresses, or take them from a folder; run again to continue where it stopped."""
+    """Fetch the items' images, or take them from a folder.
+
+    Run again to continue where it stopped.
+    """
     from llmemf.commands.progress import ProgressLine
     from llmemf.features.fetch import FetchSettings, ImageFetch
     from llmemf.features.local_images import take_local_images

@@ -21,7 +21,10 @@ def models(
         str | None, typer.Argument(metavar="[NAME]", help="Show the settings of this system.", show_default=False)
     ] = None,
 ) -> None:
-    """List the systems with what each needs, its source and status; or the settings of one."""
+    """List the systems, or the settings of one.
+
+    The list names what each needs, its source and its status.
+    """
     if name is None:
         _list()
     else:

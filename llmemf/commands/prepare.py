@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llmemf.scenarios.preparation import PreparationReport
     from llmemf.scenarios.scenario import Scenario
 
-app = App(no_args_is_help=True, help="Prepare a scenario from raw data: filter, cut windows, split by time.")
+app = App(no_args_is_help=True, help="Filter raw data, cut windows, split by time.")
 USUAL = PreparationOptions()
 
 
@@ -122,21 +122,31 @@ def prepare_amazon(
         str, typer.Option("--x", help="Category of domain X as in the file names, for example Movies_and_TV.")
     ],
     y: Annotated[str, typer.Option("--y", help="Category of domain Y, for example Books.")],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the new scenario; by default both domains' names.")
-    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the new scenario.  [default: X_Y]")] = None,
     domains: Annotated[
         str | None,
-        typer.Option("--domains", help="Names of X and Y, for example movie,book; by default the categories."),
+        typer.Option("--domains", help="Names of X and Y, for example movie,book.  [default: the categories]"),
     ] = None,
-    reviews_x: Annotated[Path | None, typer.Option("--reviews-x", help="Review file of X, whatever its name.")] = None,
-    reviews_y: Annotated[Path | None, typer.Option("--reviews-y", help="Review file of Y.")] = None,
-    meta_x: Annotated[Path | None, typer.Option("--meta-x", help="Metadata file of X.")] = None,
-    meta_y: Annotated[Path | None, typer.Option("--meta-y", help="Metadata file of Y.")] = None,
+    reviews_x: Annotated[
+        Path | None,
+        typer.Option("--reviews-x", help="Review file of X, whatever its name.  [default: found in the folder]"),
+    ] = None,
+    reviews_y: Annotated[
+        Path | None, typer.Option("--reviews-y", help="Review file of Y.  [default: found in the folder]")
+    ] = None,
+    meta_x: Annotated[
+        Path | None, typer.Option("--meta-x", help="Metadata file of X.  [default: found in the folder]")
+    ] = None,
+    meta_y: Annotated[
+        Path | None, typer.Option("--meta-y", help="Metadata file of Y.  [default: found in the folder]")
+    ] = None,
     options: PreparationOptions,
     target: Target,
 ) -> None:
-    """Prepare two categories of the Amazon reviews of 2014, 2018 or 2023 (reviews or ratings, and metadata)."""
+    """Prepare two categories of the Amazon reviews.
+
+    Of 2014, 2018 or 2023: reviews or ratings, and metadata.
+    """
     from llmemf.scenarios.amazon import domain_name, find_category, read_amazon
 
     names = (domain_name(x), domain_name(y)) if domains is None else pair(domains, "--domains")
@@ -166,18 +176,25 @@ def prepare_table(
         Path | None,
         typer.Option(
             "--items",
-            help="Table of item, domain, title, description, categories, image: CSV or Parquet.",
+            help="Table of item, domain, title, description, categories, image: CSV or Parquet.  [default: none]",
         ),
     ] = None,
     domains: Annotated[
-        str | None, typer.Option("--domains", help="Names of X and Y; by default the domain column's two values.")
+        str | None, typer.Option("--domains", help="Names of X and Y.  [default: the domain column's two values]")
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option("--labels", help="What the domain column calls X and Y; rows of other domains are left out."),
+        typer.Option(
+            "--labels",
+            help="What the domain column calls X and Y; rows of other domains are left out.  [default: its two values]",
+        ),
     ] = None,
     columns: Annotated[
-        str | None, typer.Option("--columns", help="Unusual column names, for example user=customer,time=bought.")
+        str | None,
+        typer.Option(
+            "--columns",
+            help="Unusual column names, for example user=customer,time=bought.  [default: found by usual names]",
+        ),
     ] = None,
 ) -> None:
     """Prepare a shop's own interactions of two domains."""

@@ -48,13 +48,16 @@ def train(
         str | None, typer.Option("--model", help="The system, see `llmemf models`.  [default: llm_emf]")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="YAML with settings, for example a sweep's best.yaml.")
+        Path | None,
+        typer.Option("--config", help="YAML with settings, for example a sweep's best.yaml.  [default: none]"),
     ] = None,
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, repeatable; stronger than --config.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting; stronger than --config. Repeatable."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", help="Checkpoint folder, written after every epoch.")
+        Path | None,
+        typer.Option("--output", help="Checkpoint folder, written after every epoch.  [default: none is written]"),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the checkpoint in --output, or begin where it has none yet.")
@@ -148,7 +151,7 @@ def evaluate(
     data_root: DataRoot = DEFAULT_ROOT,
     device: Device = "auto",
 ) -> None:
-    """Score a checkpoint's best weights, or an exported model, on a held-out split."""
+    """Score a checkpoint or an exported model on a held-out split."""
     from llmemf.export.folder import is_exported
     from llmemf.scenarios.scenario import find_scenario
 

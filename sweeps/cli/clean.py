@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 def clean(
     storage: Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")] = Path("mlruns"),
-    keep: Annotated[int | None, typer.Option(min=1, help="Trials per sweep that keep their weights.")] = None,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials per sweep that keep their weights.  [default: as the sweep was told]"),
+    ] = None,
     delete: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Delete a whole sweep. Repeatable.")] = None,
     delete_older_than: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Delete sweeps not touched for 30d, 12h, ...")
+        str | None, typer.Option(metavar="TIME", help="Delete sweeps not touched for 30d, 12h, ...  [default: none]")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed; remove nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Delete whole sweeps without asking.")] = False,

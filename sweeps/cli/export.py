@@ -48,7 +48,10 @@ def export(
     ] = None,
     tracking_uri: Annotated[str | None, typer.Option(help="MLflow.  [default: the sweep's]")] = None,
 ) -> None:
-    """Write the best model of a sweep to a folder that needs nothing else, and register it in MLflow."""
+    """Write the best model of a sweep to a folder.
+
+    It needs nothing else, and is registered in MLflow.
+    """
     from sweeps.export.chosen import choose
     from sweeps.export.write import write_model
     from sweeps.tracking.addresses import absolute_uri

@@ -43,6 +43,7 @@ SHARED: dict[str, Any] = {
     "ray_address": options.RayAddress,
     "fresh_workers": options.FreshWorkers,
     "assignments": options.Assignments,
+    "allow_sample": options.AllowSample,
     "dry_run": options.DryRun,
     "time_budget": options.TimeBudget,
     "resume": options.Resume,
@@ -52,7 +53,7 @@ SHARED: dict[str, Any] = {
 """Options of all commands, in the order of the help."""
 DEFAULTS: dict[str, Any] = {
     "storage": Path("mlruns"),
-    **dict.fromkeys(("dry_run", "resume", "retry_failed", "start_or_continue"), False),
+    **dict.fromkeys(("allow_sample", "dry_run", "resume", "retry_failed", "start_or_continue"), False),
 }
 """Of options whose default is not None."""
 
@@ -107,7 +108,8 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
         resume, start_or_continue = given["resume"], given.get("start_or_continue", False)
         group = plan_group(kind, found.plan, wanted, resume=resume, start_or_continue=start_or_continue)
         found.extend(group, wanted.models if resume else None)
-    print_fallback(group.requested, group.scenario, group.data_root, console)
+    allowed = given.get("allow_sample", True) or given["dry_run"] or group.folder.exists()
+    print_fallback(group.requested, group.scenario, group.data_root, console, allowed)
     if not given["dry_run"]:
         again = given["retry_failed"]
         raise typer.Exit(run_group(found, group, console, time_budget=limit, retry_failed=again))
@@ -122,25 +124,25 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
 
 compare = _command(
     "comparison",
-    "Compare systems on a scenario with one budget and one protocol; everything goes below mlruns/.",
+    "Compare systems on a scenario with one budget and one protocol.\n\nEverything goes below mlruns/.",
     {"models": options.Models, "trials_per_model": options.TrialsPerModel},
     {"assignments": options.SystemAssignments},
 )
 ablation = _command(
     "ablation",
-    "Take LLM-EMF apart on a scenario: rows over seeds against the full model; all goes below mlruns/.",
+    "Take LLM-EMF apart: rows over seeds against the full model.\n\nEverything goes below mlruns/.",
     {"rows": options.Rows, "tune": options.Tune, "from_sweep": options.FromSweep},
     {},
 )
 study = _command(
     "study",
-    "Vary settings of one system, everything else fixed: rows over seeds, one table; all goes below mlruns/.",
+    "Vary settings of one system, everything else fixed.\n\nRows over seeds in one table; everything goes below mlruns/.",
     {"vary": options.Vary, "model": options.System, "from_sweep": options.FromSweep},
     {},
 )
 rerun = _command(
     "rerun",
-    "Train a sweep's best configurations over seeds; the best on validation is tested once.",
+    "Train a sweep's best configurations again, over seeds.\n\nThe best on validation is tested once.",
     {
         "sweep": Annotated[str | None, typer.Argument(help="A completed sweep.  [default: the newest]")],
         "top": Annotated[int | None, typer.Option(min=1, help="How many configurations.  [default: 3]")],
@@ -166,6 +168,6 @@ rerun = _command(
         "resume": Annotated[
             bool, typer.Option("--resume", help="Continue the rerun --name or of SWEEP, or the newest.")
         ],
-        **dict.fromkeys(("scenario", "epochs", "seed", "assignments", "start_or_continue")),
+        **dict.fromkeys(("scenario", "epochs", "seed", "assignments", "allow_sample", "start_or_continue")),
     },
 )

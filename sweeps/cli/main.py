@@ -22,7 +22,6 @@ from sweeps.cli import clean, export, group, report, sweep, ui
 
 app = App(
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
     help="LLM-EMF: cross-domain sequential recommendation; one model, or sweeps over many.",
 )
 app.command("sweep")(sweep.sweep)
@@ -60,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def single(command: str) -> typer.Typer:
     """An application that is one of the commands alone."""
     found = next(info.callback for info in app.registered_commands if info.name == command and info.callback)
-    application = App(add_completion=False, pretty_exceptions_enable=False)
+    application = App(add_completion=False)
     application.command(command)(found)
     return application
 

@@ -9,9 +9,19 @@ import typer
 
 from llmemf import text_format
 
-Scenario = Annotated[str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.")]
-Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs of a trial at most.")]
-SearchSeed = Annotated[int | None, typer.Option(min=0, help="Seed of the searches; those after it are the seeds.")]
+Scenario = Annotated[
+    str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.  [default: none]")
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(min=1, help="Epochs of a trial at most.  [default: the scenario file's, else the system's]"),
+]
+SearchSeed = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="Seed of the searches; those after it are the seeds.  [default: the scenario file's, else 0]"
+    ),
+]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at once.  [default: as many as fit]")]
 CpusPerTrial = Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: 1]")]
 GpusPerTrial = Annotated[
@@ -34,7 +44,10 @@ FreshWorkers = Annotated[
 ]
 TimeBudget = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Stop after 90m, 2h or 1h30m with everything saved; --resume continues."),
+    typer.Option(
+        metavar="TIME",
+        help="Stop after 90m, 2h or 1h30m with everything saved; --resume continues.  [default: no limit]",
+    ),
 ]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds of each row's configuration.  [default: 5]")]
 GroupName = Annotated[
@@ -43,7 +56,11 @@ GroupName = Annotated[
 Storage = Annotated[Path, typer.Option(help="Folder for all that is written.")]
 FromSweep = Annotated[
     str | None,
-    typer.Option("--from", metavar="SWEEP", help="Give all rows the configuration of this sweep's best trial."),
+    typer.Option(
+        "--from",
+        metavar="SWEEP",
+        help="Give all rows the configuration of this sweep's best trial.  [default: ablation: the newest completed sweep; study: none]",
+    ),
 ]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting of all rows. Repeatable.")
@@ -64,12 +81,19 @@ Rows = Annotated[
 ]
 Tune = Annotated[
     int | None,
-    typer.Option(min=1, help="Search every row with this many trials, instead of one configuration for all."),
+    typer.Option(
+        min=1,
+        help="Search every row with this many trials, instead of one configuration for all.  [default: no search]",
+    ),
 ]
 Vary = Annotated[
     list[str] | None, typer.Option(metavar="KEY=A,B,...", help="One row per value; repeated, one per combination.")
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="With --resume: run failed trials again.")]
+AllowSample = Annotated[
+    bool,
+    typer.Option("--allow-sample", help="Without the scenario's data: run on the embedded sample, also in a job."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the group --name, or the newest (of the scenario).")]
 Continue = Annotated[bool, typer.Option("--continue", help="Start the group --name, or continue it where it exists.")]

@@ -30,7 +30,10 @@ def report(
         typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios.  [default: the sweep's]"),
     ] = None,
 ) -> None:
-    """Write a sweep's report (HTML and Markdown) into its folder and to its run in MLflow."""
+    """Write a sweep's report (HTML and Markdown).
+
+    It goes into the sweep's folder and to its run in MLflow.
+    """
     from sweeps.reporting.gather import find_record
     from sweeps.reporting.write import write_report
 

@@ -48,7 +48,9 @@ def sweep(
         Literal["optuna", "grid", "random"] | None,
         typer.Option(help="Grid points then TPE, every grid point once, or random draws.  [default: optuna]"),
     ] = None,
-    trials: Annotated[int | None, typer.Option(min=1, help="Number of trials.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Number of trials.  [default: the scenario file's, else 40]")
+    ] = None,
     grid_points: Annotated[
         int | None, typer.Option(min=0, help="Grid points before Optuna refines.  [default: half of the trials]")
     ] = None,
@@ -56,14 +58,23 @@ def sweep(
     scheduler: Annotated[
         Literal["asha", "none"] | None, typer.Option(help="Stop trials that fall behind, or none.  [default: asha]")
     ] = None,
-    grace_period: Annotated[int | None, typer.Option(min=1, help="ASHA: epochs before a trial can be stopped.")] = None,
+    grace_period: Annotated[
+        int | None,
+        typer.Option(min=1, help="ASHA: epochs before a trial can be stopped.  [default: the scenario file's, else 3]"),
+    ] = None,
     reduction_factor: Annotated[
-        float | None, typer.Option(help="ASHA: one of so many trials continues after each rung.")
+        float | None,
+        typer.Option(
+            help="ASHA: one of so many trials continues after each rung.  [default: the scenario file's, else 3]"
+        ),
     ] = None,
     concurrency: options.Concurrency = None,
     cpus_per_trial: options.CpusPerTrial = None,
     gpus_per_trial: options.GpusPerTrial = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of grid order, sampler and trials.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of grid order, sampler and trials.  [default: the scenario file's, else 0]"),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.  [default: SCENARIO-DATE-TIME]")] = None,
     data_root: options.DataRoot = None,
     tracking_uri: options.TrackingUri = None,
@@ -80,19 +91,22 @@ def sweep(
     yes: Annotated[
         bool, typer.Option("--yes", help=f"Run a whole grid of more than {LARGEST_GRID:,} points without asking.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")] = False,
+    allow_sample: options.AllowSample = False,
+    dry_run: options.DryRun = False,
     estimate: Annotated[
         bool, typer.Option("--estimate", help="Time a few real steps; print hours, GPU-hours, memory and disk space.")
     ] = False,
     gpu_price: Annotated[
-        float | None, typer.Option(min=0, help="Price of a GPU-hour: --estimate prints what the sweep costs.")
+        float | None,
+        typer.Option(min=0, help="Price of a GPU-hour: --estimate prints what the sweep costs.  [default: none]"),
     ] = None,
     time_budget: options.TimeBudget = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the sweep --name, or the newest (of the scenario).")
     ] = False,
     extend: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="N further trials for the sweep --name, or the newest.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="N further trials for the sweep --name, or the newest.  [default: none]"),
     ] = None,
     start_or_continue: Annotated[
         bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
@@ -100,7 +114,10 @@ def sweep(
     retry_failed: options.RetryFailed = False,
     stack: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Sweep the hyperparameters of a model on a scenario; everything goes below mlruns/."""
+    """Search the hyperparameters of a model on a scenario.
+
+    Everything goes below mlruns/.
+    """
     console = CommandConsole()
     with console.status("planning"):
         from llmemf.config import REMOVED
@@ -148,7 +165,8 @@ def sweep(
             plan = plan_extend(given, extend)
         else:
             plan = plan_resume(given) if resume else plan_continue(given) if start_or_continue else plan_sweep(given)
-    print_fallback(plan.record.requested, plan.record.scenario, plan.record.data_root, console)
+    allowed = allow_sample or dry_run or plan.resumed
+    print_fallback(plan.record.requested, plan.record.scenario, plan.record.data_root, console, allowed)
     if dry_run or estimate:
         parallel, notices = room(plan.record)
         plan.notices += notices

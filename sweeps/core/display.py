@@ -58,7 +58,6 @@ class Display:
         return list(self._records.values())
 
     def __enter__(self) -> Self:
-        self._started = time.monotonic()
         if self.console.is_terminal:
             self._live = Live(
                 get_renderable=self.render,

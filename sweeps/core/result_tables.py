@@ -63,17 +63,23 @@ def _heading(metric: str) -> str:
 
 
 def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
-    """Test metrics of the best trial: one row per domain and ranking."""
+    """Test metrics of the best trial: one row per domain and ranking; rankings that are the same share a row.
+
+    In a small domain the stored candidates are all its items.
+    """
     names = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     result.add_column("test", no_wrap=True)
-    result.add_column("ranked among", no_wrap=True)
+    result.add_column("ranked among")
     for name in names:
         result.add_column(name.upper().replace("_", "@"), justify="right", no_wrap=True)
     for domain in domains:
+        rows: dict[tuple[str, ...], str] = {}
         for ending, among in RANKINGS.values():
             values = [test.get(f"test{ending}/{domain}/{name}") for name in names]
-            if all(value is None for value in values):
-                continue
-            result.add_row(domain, among, *("-" if value is None else f"{value:.4f}" for value in values))
+            if any(value is not None for value in values):
+                cells = tuple("-" if value is None else f"{value:.4f}" for value in values)
+                rows[cells] = f"{rows[cells]} = {among}" if cells in rows else among
+        for cells, among in rows.items():
+            result.add_row(domain, among, *cells)
     return result

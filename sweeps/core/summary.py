@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.panel import Panel
@@ -11,6 +12,7 @@ from rich.text import Text
 
 from llmemf import text_format
 from llmemf.command_line import command_line
+from llmemf.errors import InputError
 from llmemf.features.matrix import is_offline
 from sweeps.core import result_tables
 from sweeps.core.plan import Plan
@@ -23,24 +25,33 @@ from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
 
-def print_fallback(requested: str, used: str, data_root: str, console: Console) -> None:
+def print_fallback(requested: str, used: str, data_root: str, console: Console, allowed: bool) -> None:
     """Say loudly that the sample is used in place of data that is not there.
 
     Args:
         requested: the scenario that the user asked for.
         used: the scenario that is used.
         data_root: the folder in which its data was expected.
+        allowed: whether that is meant (`--allow-sample`), or can do no harm; else somebody must be there to read it.
+
+    Raises:
+        InputError: it is not, and nobody sits at a terminal.
     """
     if used != SAMPLE or requested == SAMPLE:
         return
+    bring = command_line("data", "import", "windows", "FOLDER", "--name", requested, "--domains", "X,Y")
+    if not allowed and not any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
+        raise InputError(
+            f"there is no data for {requested} in {data_root}: bring it (`{bring}`), or give --allow-sample to run on the "
+            "embedded sample instead, as it is done at a terminal"
+        )
     text = Text.assemble(
         (f"There is no data for {requested} in {data_root}.\n", "bold"),
         "This sweep runs on the embedded ",
         ("sample", "bold"),
         " instead: generated users and items, small settings. It is called sample in all that it writes, and its "
         f"numbers say nothing about {requested}.\n\nTo bring the real data:\n",
-        (f"  llmemf data import windows FOLDER --name {requested} --domains X,Y\n", "cyan"),
-        (f"  llmemf features offline {requested}", "cyan"),
+        (f"  {bring}\n  {command_line('features', 'offline', requested)}", "cyan"),
     )
     console.print(
         Panel(text, border_style="yellow", title="embedded sample", title_align="left", width=min(console.width, 100))
@@ -58,14 +69,15 @@ def print_start(
     """What is swept, on what, with what, and where it goes.
 
     Args:
-        state: of a sweep that is continued.
+        state: of a sweep that runs; None where it is only shown.
         outside: how many of its trials lie outside of its space of today.
     """
     record = plan.record
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    facts.add_row("sweep", Text.assemble((record.name, "bold"), "  (extended)" if plan.extended else ""))
+    if plan.extended:
+        facts.add_row("sweep", f"{record.name} (extended)")
     if plan.resumed and state:
         facts.add_row("continues", describe_progress(state, plan.trials))
     facts.add_row("data", describe_data(plan, data))
@@ -84,7 +96,8 @@ def print_start(
     if fixed:
         facts.add_row("fixed", text_format.settings(fixed))
     facts.add_row("resources", describe_resources(plan, parallel) if parallel else "none: no trial is left to run")
-    facts.add_row("writes to", str(record.folder))
+    if state is None:
+        facts.add_row("writes to", str(record.folder))
     if outside:
         facts.add_row(
             "note", f"{text_format.plural(outside, 'trial')} outside of this space: ranked, but not learned from"
@@ -217,28 +230,60 @@ def print_end(
         for note in caveats(plan, data, best_of(records), evaluations):
             console.print(note, style="yellow", highlight=False)
         console.print()
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    lines: list[tuple[str, str | Text]] = []
     if (record.folder / "best.yaml").exists():
-        facts.add_row("best", str(record.folder / "best.yaml"))
-    facts.add_row("all trials", str(record.folder / "leaderboard.csv"))
+        lines.append(("best", str(record.folder / "best.yaml")))
+    lines.append(("all trials", str(record.folder / "leaderboard.csv")))
     failed = failed_trials(records)
     if failed:
-        facts.add_row("failed", f"full traces in {record.folder / 'errors'}")
+        lines.append(("failed", f"{failed}; full traces in {record.folder / 'errors'}"))
     if tracking:
-        facts.add_row("note", tracking)
-    console.print(facts)
-    if best_of(records):
-        print_command(console, "report", command_line("report", record.name, storage=record.storage))
-    if record.tracking_uri.startswith("http"):
-        print_command(console, "browse", record.tracking_uri.rstrip("/") + page)
-    else:
-        print_command(console, "browse", command_line("ui", storage=record.storage))
+        lines.append(("note", tracking))
+    commands = places(record, page)
+    if not best_of(records):
+        del commands["report"]
     if outcome == "interrupted":
-        print_command(console, "resume", plan.resume_command())
+        commands["resume"] = plan.resume_command()
     if failed:
-        print_command(console, f"{failed}; run them again", plan.resume_command("--retry-failed"))
+        commands["run again"] = plan.resume_command("--retry-failed")
+    print_lines(console, lines, commands)
+
+
+def places(record: SweepRecord, page: str = "") -> dict[str, str]:
+    """Where a sweep can be looked at, also while it runs: the command for its report, and its runs in MLflow."""
+    report = command_line("report", record.name, storage=record.storage)
+    return {"report": report, "browse": browse(record.tracking_uri, record.storage, page)}
+
+
+def browse(tracking_uri: str, storage: str, page: str = "") -> str:
+    """The page of a tracking server, or the command that serves the pages of a database.
+
+    Args:
+        page: below the address of the server.
+    """
+    return tracking_uri.rstrip("/") + page if tracking_uri.startswith("http") else command_line("ui", storage=storage)
+
+
+def print_places(record: SweepRecord, console: Console) -> None:
+    """The first lines of a sweep: its name, and where it can be looked at from now on."""
+    lines: list[tuple[str, str | Text]] = [
+        ("sweep", Text(record.name, style="bold")),
+        ("folder", f"{record.folder} (report.html appears there)"),
+    ]
+    print_lines(console, lines, places(record))
+
+
+def print_lines(console: Console, lines: Sequence[tuple[str, str | Text]], commands: Mapping[str, str]) -> None:
+    """Labelled lines with one left edge; none is broken, so that paths and commands can be copied.
+
+    Args:
+        lines: label and text.
+        commands: the lines that follow them: what to type, or to open.
+    """
+    shown = [*lines, *((label, Text(command, style="cyan")) for label, command in commands.items())]
+    width = max(len(label) for label, _ in shown)
+    for label, text in shown:
+        console.print(Text.assemble((f"{label:<{width}}  ", "dim"), text), soft_wrap=True)
 
 
 def failed_trials(records: Sequence[TrialRecord]) -> str:
@@ -259,11 +304,6 @@ def describe_objective(plan: Plan, data: SweepData) -> str:
     if len(present) == 1:
         return f"validation MRR of {present[0]}, which all validation cases are of"
     return "mean validation MRR of both domains"
-
-
-def print_command(console: Console, label: str, command: str) -> None:
-    """A command on one unbroken line, so that it can be copied."""
-    console.print(Text.assemble((f"{label:<10}  ", "dim"), (command, "cyan")), soft_wrap=True)
 
 
 def describe_space(block: Block) -> str:

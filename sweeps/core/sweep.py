@@ -24,7 +24,7 @@ from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version, connect_tracking, make_references, write_results
 from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
-from sweeps.core.summary import describe_resources, print_end, print_start
+from sweeps.core.summary import describe_resources, print_end, print_places, print_start
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
 from sweeps.state import leaderboard
 from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
@@ -297,7 +297,7 @@ class Sweep:
         self.finalize(outcome, reason, len(tracking.writer.lost))
         if not self.part:
             print_end(
-                self.plan, self.data, records, test, outcome, reason, self.display.elapsed(), undelivered,
+                self.plan, self.data, records, test, outcome, reason, self.state.seconds, undelivered,
                 tracking.page(), self.console, evaluations=len(self.state.tests),
             )  # fmt: skip
         code = {"completed": COMPLETED, "incomplete": SOME_FAILED, "failed": ALL_FAILED}.get(outcome)
@@ -355,6 +355,7 @@ def run_sweep(
     """
     record, backend = plan.record, backend or TrialBackend()
     check_reachable(record)
+    print_places(record, console)
     with (
         held(record.folder, record.name, record.folder / RECORD),
         StopRequest(time_budget) as stop,

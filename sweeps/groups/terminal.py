@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.text import Text
 
 from llmemf import text_format
-from llmemf.command_line import command_line
 from llmemf.scenarios.scenario import Scenario
-from sweeps.core.summary import print_command
+from sweeps.core.summary import browse, print_lines
 from sweeps.groups.group import Group
 from sweeps.groups.render import Block, Cell, Column, facts_table, rich_table
 from sweeps.groups.results import GroupState
@@ -73,24 +72,22 @@ def print_end(
     for note in table.notes:
         console.print(note, style="dim", highlight=False)
     console.print()
-    facts = facts_table()
     style = {"completed": "green", "incomplete": "yellow"}.get(group.status, "red")
     took = f"in {text_format.duration(state.seconds)}"
-    facts.add_row(group.kind, Text.assemble(group.name, " ", (group.status, f"bold {style}"), f" {took}"))
-    facts.add_row("tables", f"{group.folder}/{files}")
-    for note in filter(None, notes):
-        facts.add_row("note", note)
-    console.print(facts)
-    if group.tracking_uri.startswith("http"):
-        print_command(console, "browse", group.tracking_uri.rstrip("/") + page)
-    else:
-        print_command(console, "browse", command_line("ui", storage=group.storage))
+    lines: list[tuple[str, str | Text]] = [
+        (group.kind, Text.assemble(group.name, " ", (group.status, f"bold {style}"), f" {took}")),
+        ("tables", f"{group.folder}/{files}"),
+        *(("note", note) for note in notes if note),
+    ]
+    commands = {"browse": browse(group.tracking_uri, group.storage, page)}
     short = [name for name, result in state.results.items() if result.is_short]
     if short:
-        said = f"{len(short)} of {text_format.plural(len(table.rows), 'row')} failed, wholly or in part ({', '.join(short)})"
-        print_command(console, f"{said}; run them again", f"{group.resume_command()} --retry-failed")
+        said = f"{len(short)} of {text_format.plural(len(table.rows), 'row')}, wholly or in part: {', '.join(short)}"
+        lines.append(("failed", said))
+        commands["run again"] = f"{group.resume_command()} --retry-failed"
     elif any(row.state and not row.row.problem for row in table.rows):
-        print_command(console, "try again", group.resume_command())
+        commands["run again"] = group.resume_command()
+    print_lines(console, lines, commands)
 
 
 def print_rows(group: Group, console: Console, sections: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -9,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer.main
+from typer.testing import CliRunner
 
-from sweeps.cli.main import run_script
+from sweeps.cli.main import app, run_script
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -46,8 +49,8 @@ print(json.dumps({{"loaded": loaded}}))
     for phrase in (
         "There is no data for movie_book",
         "It is called sample",
-        "llmemf data import windows",
-        "llmemf features offline movie_book",
+        "data import windows",
+        "features offline movie_book",
         "20 trials",
         "grid points dropped (alpha + beta <= 1)",
         "trial lr l2 alpha beta lambda1 lambda2 t01",
@@ -86,7 +89,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
         (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
         (["--scenario", "sample", "--stack", "4"], "error: --stack was removed: leave it out"),
         (["--scenario", "sample", "--set", "cuda_graphs=true"], "error: --set: cuda_graphs was removed: leave it out"),
-        (["--scenario", "movie_book", "--search", "grid"], "error: --search grid has 6,336 points here: give --yes"),
+        (["--scenario", "movie_book", "--search", "grid", "--allow-sample"], "error: --search grid has 6,336 points here: give --yes"),
+        (["--scenario", "movie_book"], "error: there is no data for movie_book in "),
         (["--scenario", "sample", "--name", "a" * 101], "error: --name 'aaaaaaaaaaaaaaaaaaaa'... has 101 characters"),
         (["--scenario", "sample", "--cpus-per-trial", "nan"], "error: --cpus-per-trial nan: a number is expected"),
         (["--scenario", "sample", "--seed", str(2**32)], "seed = 4294967296: Input should be less than 4294967296"),
@@ -96,6 +100,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
 )  # fmt: skip
 def test_options_that_do_not_go_together(project_folder, monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(sys, "argv", ["grid.py", *arguments])
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(SystemExit) as end:
         run_script("grid.py")
     error = capsys.readouterr().err
@@ -111,3 +116,20 @@ def test_places_that_cannot_be_used_are_told_at_once(tmp_path):
     result = run("--scenario", "sample", "--storage", "x", "--tracking-uri", "http://127.0.0.1:9", folder=tmp_path)
     assert result.returncode == 2 and "no tracking server answers at http://127.0.0.1:9" in result.stderr
     assert not (tmp_path / "data").exists()
+
+
+def test_help_shows_the_default_of_every_option():
+    def commands(command):
+        parts = getattr(command, "commands", {})
+        return [one for part in parts.values() for one in commands(part)] if parts else [command]
+
+    lacking = []
+    for command in commands(typer.main.get_command(app)):
+        context = command.make_context(command.name, [], resilient_parsing=True)
+        for option in command.params:
+            record = option.get_help_record(context)
+            if record and record[0].startswith("--") and not option.is_flag and not option.multiple:
+                lacking += [(command.name, option.name)] * ("default:" not in record[1] and "required" not in record[1])
+    assert not lacking
+    shown = CliRunner().invoke(app, ["sweep", "--help"], terminal_width=80).stdout
+    assert "[default: llm_emf]" in shown and max(map(len, shown.splitlines())) <= 80

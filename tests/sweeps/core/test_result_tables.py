@@ -27,3 +27,16 @@ def test_the_table_fits_and_is_ordered(width):
 def test_only_the_best_ten_are_shown():
     text = printed(result_tables.table([record(i, "completed", i / 100) for i in range(1, 15)], DOMAINS, 120), 120)
     assert len(text.splitlines()) == 12 and "t14" in text and "t04" not in text
+
+
+def test_rankings_that_say_the_same_share_a_row():
+    test = {f"test{ending}/{domain}/mrr": 0.25 for ending in ("", "_full") for domain in DOMAINS}
+    test |= {f"test_unseen/{domain}/mrr": 0.5 for domain in DOMAINS}
+    lines = printed(result_tables.test_table(test, DOMAINS), 80).splitlines()[2:]
+    assert [line.count("0.2500") for line in lines if "0." in line] == [1, 0] * 2
+    assert (
+        max(map(len, lines)) <= 80
+        and sum("stored candidates = all items" in " ".join(line.split()) for line in lines) == 2
+    )
+    different = test | {f"test_full/{DOMAINS[0]}/mrr": 0.125}
+    assert printed(result_tables.test_table(different, DOMAINS), 80).count("0.2500") == 2
