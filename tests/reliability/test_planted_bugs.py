@@ -98,6 +98,7 @@ def test_without_a_planted_bug_the_net_catches_nothing(quick_folder, kind):
     assert list(EVIDENCE[kind](quick_folder, kind)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 def test_a_planted_bug_is_caught(quick_folder, monkeypatch, plant):
     quick_folder.mkdir(exist_ok=True)

@@ -43,10 +43,20 @@ def broken(subject: SmallSweep, expected: Facts, crashes: list[Crash]) -> list[s
     return found
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_a_grid_that_dies_at_any_place_of_the_code_comes_to_the_same(quick_folder, part):
+    """One crash per line of the product and kind of loss."""
+    expected, crashes = grid_crashes()
+    chosen = one_per_site(crashes)
+    assert {crash.kind for crash in chosen} == set(KINDS) and len(chosen) > 40
+    assert broken(SmallSweep(quick_folder), expected, chosen[part::4]) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_grid_that_dies_anywhere_comes_to_the_same(quick_folder, part):
     expected, crashes = grid_crashes()
-    assert {crash.kind for crash in crashes} == set(KINDS) and len(crashes) > 200
+    assert len(crashes) > 200
     assert broken(SmallSweep(quick_folder), expected, crashes[part::PARTS]) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from pathlib import Path
@@ -25,19 +26,27 @@ def workers_find_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current directory: `data/` and `mlruns/` would be made here."""
+    """An empty current directory: `data/` and `mlruns/` would be made here. A plan checks few of its points."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sweeps.search.grid_points.CHECKED_POINTS", 100)
     monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow, which takes seconds to make; tests work on copies."""
+    """A database of MLflow, which takes seconds to make: once for all processes of the tests, which work on copies."""
     from sweeps.tracking.mlflow_writer import mlflow_client
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow_client(f"sqlite:///{path}").search_experiments()
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    path = root / "empty_mlflow.db"
+    with (root / "empty_mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            made = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+            mlflow_client(f"sqlite:///{made}").search_experiments()
+            made.rename(path)
     return path
 
 

@@ -19,7 +19,8 @@ from llmemf.features.matrix import FeatureMatrix, profiles_hash
 from llmemf.models import MODELS, model_class
 from llmemf.training import Trainer
 
-SMALL = {"batch_size": 16, "eval_batch_size": 8, "epochs": 2, "max_length": 6, "device": "cpu", "lr": 0.01, "seed": 3}
+SMALL = {"batch_size": 16, "eval_batch_size": 8, "epochs": 1, "max_length": 6, "device": "cpu", "lr": 0.01, "seed": 3,
+         "encoder_layers": 1}  # fmt: skip
 WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")
 VARIANTS = {
     **{name: {"model": name} for name in MODELS},
@@ -27,7 +28,8 @@ VARIANTS = {
     "lecdsr with profiles": {"model": "lecdsr", "profile": "llm"},
     "lecdsr with a table": {"model": "lecdsr", "profile": "table"},
     "llm_emf aligned": {"model": "llm_emf", "layout": "aligned", "item_projection": "linear", "projection_dim": 5},
-    "llm_emf per domain": {"model": "llm_emf", "selection": "per_domain"},
+    "llm_emf per domain": {"model": "llm_emf", "selection": "per_domain", "epochs": 3},
+    "tri_cdr": {"model": "tri_cdr", "epochs": 2},
     "mifn with texts": {"model": "mifn", "kg": "cooc_text"},
 }
 STRANGER = NUM_USERS - 1

@@ -189,26 +189,26 @@ def test_a_checkpoint_scores_what_was_logged(name, tmp_path):
     scenario = make_scenario()
     data = make_data(scenario, missing=False)
     trainer = Trainer(configuration(name), data)
-    logged = list(trainer.epochs())
+    logged = next(trainer.epochs())
     trainer.save(tmp_path)
     features = make_features_of_both_kinds(scenario, missing=False)
     again = evaluate_checkpoint(tmp_path, scenario, features, split="valid", device="cpu")
-    best = next(metrics for metrics in logged if metrics["epoch"] == logged[-1]["best_epoch"])
-    for key, value in best.items():
+    for key, value in logged.items():
         if key.startswith(("val/film", "val_full/book")):
             assert again[key.replace("val", "valid", 1)] == pytest.approx(value, abs=1e-6), key
 
 
 def test_a_resumed_trainer_equals_an_uninterrupted_one(name, data, tmp_path):
-    straight = list(Trainer(configuration(name), data).epochs())
     first = Trainer(configuration(name), data)
-    next(first.epochs())
+    epochs = first.epochs()
+    next(epochs)
     first.save(tmp_path)
+    straight = list(epochs)
     second = Trainer(configuration(name), data)
     second.load(tmp_path)
     resumed = list(second.epochs())
-    assert len(resumed) == len(straight) - 1
-    for ours, theirs in zip(resumed, straight[1:]):
+    assert len(resumed) == len(straight) == (0 if first.model.closed_form else SMALL["epochs"] - 1)
+    for ours, theirs in zip(resumed, straight):
         same = [
             key for key in theirs if key.startswith(("train/", "val")) or key in ("epoch", "objective", "best_epoch")
         ]

@@ -123,8 +123,24 @@ def data():
     return make_data()
 
 
-LOSS_ROWS = 17
-"""Training sequences whose loss is compared."""
+LOSS_ROWS = 9
+"""Training sequences whose loss is compared; four of them lie in one domain alone."""
+SCORED_ROWS = 9
+"""Validation cases whose scores are compared, likewise."""
+SAMPLED = (
+    {},
+    {"mixture": "logit"},
+    {"scale": "fixed", "scale_init": 80.0},
+    {"next_target": "merged", "merged_softmax": "target_items"},
+    {"loss_positions": "last"},
+    {"layout": "aligned"},
+    {"tied_ids": False},
+    {"missing": "learned", **PROJECTED},
+    {"loss_average": "sequence", "empty_sequence": "learned"},
+    {"train_cross": True},
+    {"fusion": "states"},
+)
+"""Options that the sampled objective meets in code of its own."""
 
 
 def train_rows(data):
@@ -154,8 +170,8 @@ def test_scores_and_loss_equal_the_plain_formulas(data, options):
     reference = Reference(model, data)
     for domain, scores in enumerate(scores_of(model, data)):
         assert scores.shape == (len(data.valid), (NUM_X, NUM_Y)[domain])
-        expected = np.stack([reference.score(row[:-1], domain) for row in rows_of(data.valid)])
-        np.testing.assert_allclose(scores, expected, atol=1e-4, rtol=0)
+        expected = np.stack([reference.score(row[:-1], domain) for row in rows_of(data.valid)[:SCORED_ROWS]])
+        np.testing.assert_allclose(scores[:SCORED_ROWS], expected, atol=1e-4, rtol=0)
     loss = loss_of(model, data)
     tolerance = 1e-3 if options.get("objective_precision") == "fp16" else 1e-5
     assert loss.item() == pytest.approx(reference.loss(train_rows(data)), rel=tolerance)
@@ -244,7 +260,15 @@ def test_sampled_objective_with_many_draws_is_close_to_the_full_one(data):
     assert np.std(sampled) > 0
 
 
-@pytest.mark.parametrize("options", [o for o in OPTIONS if o.get("objective_precision") != "fp16"], ids=name_of)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(options, marks=[] if options in SAMPLED else pytest.mark.slow)
+        for options in OPTIONS
+        if options.get("objective_precision") != "fp16"
+    ],
+    ids=name_of,
+)
 def test_sampled_objective_has_finite_gradients_with_every_option(data, options):
     model = make_model(data, objective="sampled", sampled_negatives=13, **options)
     loss = loss_of(model, data)

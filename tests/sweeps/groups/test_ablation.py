@@ -164,7 +164,8 @@ def test_tuned_rows_have_a_search_and_one_look_each(project_folder):
     assert result.chosen["lr"] == max(tried) and result.search["trials"] == 3
 
 
-@pytest.mark.parametrize("step", [4, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [4, 16])
 def test_stopped_anywhere_it_ends_as_if_it_had_not_been(sweep, step):
     """16 steps: two seeds of four rows and their looks."""
     first, second, record = Floor(stops_at=step), Floor(), plan()

@@ -91,6 +91,7 @@ def test_a_damaged_file_is_named(tmp_path):
         Group.load("comparison", tmp_path)
 
 
+@pytest.mark.slow
 def test_writes_that_mlflow_missed_in_a_step_are_delivered_by_the_next_driver_once(monkeypatch):
     monkeypatch.setattr(mlflow_writer, "FINAL_ATTEMPTS", 1)
     server = no_server()

@@ -81,6 +81,7 @@ def test_validation_chooses_and_only_the_winner_is_tested_once(sweep):
     assert "test of t03" in text and "t02  validation" in text
 
 
+@pytest.mark.slow
 def test_a_completed_rerun_repeats_nothing(sweep):
     go(plan(top=2, seeds=2), Floor(value=value))
     floor = Floor(value=value)
@@ -88,7 +89,8 @@ def test_a_completed_rerun_repeats_nothing(sweep):
     assert code == 0 and not floor.trained and not floor.tests and text.count(", earlier") == 2
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(6, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 6])
 def test_stopped_anywhere_it_ends_as_if_it_had_not_been(sweep, step):
     """6 steps: two seeds of two trials, and two tests."""
     first, second = Floor(stops_at=step, value=value), Floor(value=value)
@@ -111,6 +113,7 @@ def test_a_trial_that_diverges_is_shown(sweep):
     assert code == 1 and "2 seeds failed: NonFiniteLoss" in text
 
 
+@pytest.mark.slow
 def test_mlflow_has_one_tree(sweep, empty_database):
     (Path(sweep.storage) / "mlflow.db").write_bytes(empty_database.read_bytes())
     record = plan(top=2, seeds=2)
@@ -131,12 +134,6 @@ def test_mlflow_has_one_tree(sweep, empty_database):
     assert all(run.data.tags["rerun"] == "s1-rerun" and run.data.tags["trial"] == PARENT for run in below)
 
 
-def test_its_sweeps_are_not_the_newest_one(sweep):
-    record = plan(top=1, seeds=1)
-    go(record, Floor(value=value))
-    assert find_sweep(Path(sweep.storage), "--resume", name=None, scenario=None).name == "s1"
-
-
 @pytest.mark.parametrize(
     ("status", "options", "message"),
     [
@@ -152,14 +149,11 @@ def test_mistakes(sweep, status, options, message):
         plan(**options)
 
 
-def test_seeds_are_not_rerun(sweep):
+def test_a_stored_rerun_is_not_started_anew_nor_changed_and_its_sweeps_are_no_sweeps_of_the_user(sweep):
     go(plan(top=1, seeds=1), Floor(value=value))
+    assert find_sweep(Path(sweep.storage), "--resume", name=None, scenario=None).name == "s1"
     with pytest.raises(InputError, match="one configuration over seeds already"):
         plan("s1-rerun--t02--seeds")
-
-
-def test_a_stored_rerun_is_not_started_anew_nor_changed(sweep):
-    go(plan(top=1, seeds=1), Floor(value=value))
     with pytest.raises(InputError, match="a rerun named 's1-rerun' exists"):
         plan()
     with pytest.raises(InputError, match="as it was started: leave out --top"):
