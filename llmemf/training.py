@@ -79,15 +79,17 @@ class Trainer:
         Yields:
             `epoch` (absolute, from 1), `objective` (best so far of what is monitored; higher is better), `best_epoch`,
             `stopped_early`, `train/loss`, the validation metrics of `ranking.summarise`, `seconds_train`, `seconds_valid`,
-            `sequences_per_second`, and the numbers of `memory_gb`.
+            `sequences_per_second`, `cpu_percent` (100 is one core), and the numbers of `memory_gb`.
 
         Raises:
             NonFiniteLoss: the loss of a step was NaN or infinite.
         """
         while self.epoch < self.config.epochs and not self.stopped:
-            started = time.perf_counter()
+            started, cpu = time.perf_counter(), time.process_time()
             loss = 0.0 if self.model.closed_form else self._train_epoch(self.epoch + 1)
-            yield self.complete_epoch(loss, time.perf_counter() - started)
+            metrics = self.complete_epoch(loss, time.perf_counter() - started)
+            used = (time.process_time() - cpu) / (time.perf_counter() - started)
+            yield {**metrics, "cpu_percent": 100 * used}
 
     def complete_epoch(self, loss: float, seconds: float) -> dict[str, Any]:
         """Validate the model after an epoch of training, and keep its weights if they are the best so far.

@@ -61,9 +61,9 @@ def ui(
 def _print_links(console: Console, uri: str, address: str, storage: Path, open_browser: bool) -> None:
     from sweeps.tracking import pages
 
-    links = pages.links(uri, storage, address)
-    width = max(map(len, ["open", *links]))
-    for name, page in {"open": address, **links}.items():
+    links = pages.links(uri, storage, address) or {"open": f"{address}/#/experiments?workflowType=machine_learning"}
+    width = max(map(len, links))
+    for name, page in links.items():
         console.print(Text(f"{name:<{width}}  ", style="dim").append(page, style="cyan"), soft_wrap=True)
-    if open_browser and not webbrowser.open(next(iter(links.values()), address)):
+    if open_browser and not webbrowser.open(next(iter(links.values()))):
         console.print("no browser could be opened here", style="yellow")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import getpass
+import json
 import sqlite3
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from llmemf import text_format
+from llmemf.command_line import command_line
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.io import write_text
@@ -98,11 +102,41 @@ def connect_tracking(
     if plan.is_fallback:
         tags["asked_for"] = record.requested
     owner, artifacts = RunOwner.of(record), artifact_location(record)
-    target = TrackingTarget(record.tracking_uri, record.scenario, owner, artifacts, tags, plan.shared)
+    defaults = {key: value for key, value in plan.configs[0].to_dict().items() if key not in plan.varied_keys}
+    target = TrackingTarget(
+        record.tracking_uri, record.scenario, owner, artifacts, tags, {**defaults, **plan.shared}, dataset(plan, data)
+    )
     with console.status("opening the tracking database"):
         tracking = Tracking(target, client)
         tracking.connect()
     return tracking
+
+
+def dataset(plan: Plan, data: SweepData) -> dict[str, str]:
+    """The scenario as MLflow's pages name the data of a run."""
+    scenario = data.scenario
+    profile = {"items": scenario.num_items, "domains": scenario.domains}
+    profile |= {split: len(scenario.split(split)) for split in ("train", "valid", "test")}
+    source = {"uri": (Path(plan.record.data_root) / scenario.name).as_uri()}
+    return {
+        "name": scenario.name,
+        "digest": scenario.fingerprint[:8],
+        "source_type": "local",
+        "source": json.dumps(source),
+        "profile": json.dumps(profile),
+    }
+
+
+def describe_run(plan: Plan, records: list[TrialRecord], best: TrialRecord | None, test: dict[str, float]) -> str:
+    """The description of the sweep's run: its best trial in a few lines, and where all of them are."""
+    count = Counter(record.outcome for record in records)
+    lines = [", ".join(f"{number} {outcome}" for outcome, number in count.items()) + "."]
+    if best and best.objective is not None:
+        tested = f", test MRR {test['test/mrr']:.4f}" if "test/mrr" in test else ""
+        first = f"**{best.name}** is the best of {text_format.plural(len(records), 'trial')}: objective {best.objective:.4f}"
+        lines = [f"{first}{tested}.", f"`{text_format.settings(best.varied)}`", *lines]
+    report = command_line("report", plan.record.name, storage=plan.record.storage)
+    return "\n\n".join([*lines, f"All trials: `leaderboard.csv` among the artifacts. The report: `{report}`"])
 
 
 def artifact_location(record: Stored) -> str | None:

@@ -22,11 +22,10 @@ from sweeps.cluster.ray_session import ClusterWatch, quiet, start_ray, stop_ray
 from sweeps.core.display import Display
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
-from sweeps.core.results import code_version, connect_tracking, make_references, write_results
+from sweeps.core.results import code_version, connect_tracking, describe_run, make_references, write_results
 from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
 from sweeps.core.summary import describe_resources, print_end, print_places, print_start
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
-from sweeps.state import leaderboard
 from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
 from sweeps.state.sweep_record import RECORD, TUNE
 from sweeps.state.sweep_state import SweepState
@@ -280,14 +279,17 @@ class Sweep:
                 with self.console.status("comparing with simple systems"):
                     make_references(self.plan, self.data)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
-        tags = {"mlflow.note.content": leaderboard.shortened((self.folder / "leaderboard.md").read_text())}
+        tags = {"mlflow.note.content": describe_run(self.plan, records, best, test)}
         summary = {"objective": best.objective, **best.metrics} if is_searched else {}
         if best and not self.part and not self.plan.tested_by:
             tags |= {"best_trial": best.name, "test_looks": str(len(self.state.tests))}
             summary |= test
         if is_searched and not self.part:
-            for name, folder in self.retention.weights().items():
+            kept = self.retention.weights()
+            for name, folder in kept.items():
                 tracking.log_weights(name, folder)
+            if best and best.name in kept:
+                tracking.log_model(best, kept[best.name], self.state.time_of(best))
         tracking.log_parent(
             metrics=summary, tags=tags, paths=paths, step=len(records), time=best.updated if best else 0
         )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.tracking.addresses import database, one_line
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_writer import mlflow_client, runs_page
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 
@@ -61,7 +61,7 @@ def find_runs(record: SweepRecord) -> Tracked:
     if not runs:
         return Tracked(problem="there is no run of this sweep")
     run = runs[0]
-    page = f"/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+    page = runs_page(experiment.experiment_id, run.info.run_id)
     home = record.home if is_elsewhere(record) else ""
     return Tracked(run.info.run_id, page, dict(run.data.tags), dict(run.data.metrics), client=client, home=home)
 

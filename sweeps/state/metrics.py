@@ -12,7 +12,15 @@ from typing import Any
 from llmemf.ranking_names import RANKINGS
 
 PREFIXES = ("train/", *(f"val{ending}/" for ending, _ in RANKINGS.values()))
-NAMES = ("objective", "seconds_train", "seconds_valid", "sequences_per_second", "memory_gb", "gpu_mem_gb")
+NAMES = (
+    "objective",
+    "seconds_train",
+    "seconds_valid",
+    "sequences_per_second",
+    "cpu_percent",
+    "memory_gb",
+    "gpu_mem_gb",
+)
 PROGRESS = ("epoch", "best_epoch", "stopped_early")
 """What a report says of the trial itself: part of the event, no metric."""
 

@@ -24,6 +24,7 @@ class TrialRecord:
         values: objective after epoch 1, 2, ...
         metrics: validation metrics of the best epoch.
         latest: all metrics of the last epoch.
+        first_loss: training loss of its first epoch.
         seconds: time that the trial held its place, start-up and interrupted parts included.
         error: one line, where it failed or was set aside.
         kind: why: `error` (its own: it failed), or one of the machine's (`sweeps.core.failures`: it was set aside, and a
@@ -44,6 +45,7 @@ class TrialRecord:
     best_epoch: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     latest: dict[str, float] = field(default_factory=dict)
+    first_loss: float = 0.0
     seconds: float = 0.0
     error: str = ""
     kind: str = ""
@@ -68,6 +70,8 @@ class TrialRecord:
         self.epoch, self.objective, self.best_epoch = result["epoch"], result["objective"], result["best_epoch"]
         self.values.append(result["objective"])
         self.latest = {name: value for name, value in result.items() if "/" in name}
+        if self.epoch == 1:
+            self.first_loss = result.get("train/loss", 0.0)
         if self.best_epoch == self.epoch:
             self.metrics = {name: value for name, value in self.latest.items() if name.startswith("val")}
 

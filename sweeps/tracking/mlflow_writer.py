@@ -36,6 +36,8 @@ INCOMPLETE = "points_missing"
 WEIGHTS = ("best.safetensors", "config.yaml")
 WEIGHTS_HASH = "weights_sha256"
 """Tag of a run that has its weights: they are not sent again."""
+LARGEST_BATCH = 100
+"""Params that MLflow takes in one call."""
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 """MLflow's answers to a write that will never succeed."""
 
@@ -49,7 +51,7 @@ class Operation:
     """One write that waits or is being tried, small enough to be tried again as a whole.
 
     Attributes:
-        kind: create, reopen, metrics, params, tags, artifact, weights, end.
+        kind: create, reopen, inputs, metrics, params, tags, artifact, weights, model, end.
         run: name of the trial, or `PARENT`.
         content: what to write.
         attempts: failed ones so far.
@@ -72,6 +74,7 @@ class TrackingTarget:
         artifacts: where artifacts of a new experiment go; None leaves it to the server.
         tags: tags of every run (scenario, model, seed, hashes, ...).
         params: settings that all trials share.
+        dataset: name, digest, source, source_type, schema and profile of the data that every run reads; empty for none.
     """
 
     uri: str
@@ -80,6 +83,7 @@ class TrackingTarget:
     artifacts: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, str] = field(default_factory=dict)
 
 
 class MlflowWriter:
@@ -226,7 +230,7 @@ class MlflowWriter:
     def page(self) -> str:
         """Where MLflow's pages show the experiment, below the address of the server; "" if it is unknown."""
         try:
-            return f"/#/experiments/{self.experiment()}/runs?workflowType=machine_learning"
+            return runs_page(self.experiment())
         except Exception:  # noqa: BLE001  the server went away; the address of its first page is enough
             return ""
 
@@ -289,7 +293,16 @@ class MlflowWriter:
     def _deliver_params(self, run_id: str, params: dict[str, Any]) -> None:
         from mlflow.entities import Param
 
-        self.client.log_batch(run_id, params=[Param(key, _text(value)) for key, value in params.items()])
+        found = [Param(key, _text(value)) for key, value in params.items()]
+        for start in range(0, len(found), LARGEST_BATCH):
+            self.client.log_batch(run_id, params=found[start : start + LARGEST_BATCH])
+
+    def _deliver_inputs(self, run_id: str) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        # MLflow keeps one input per run and dataset, however often it is sent.
+        read = [InputTag("mlflow.data.context", "training and validation")]
+        self.client.log_inputs(run_id, [DatasetInput(Dataset(**self.target.dataset), read)])
 
     def _deliver_metrics(self, run_id: str, values: dict[str, float], step: int, time: int) -> None:
         from mlflow.entities import Metric
@@ -301,8 +314,10 @@ class MlflowWriter:
 
         self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
-    def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int) -> None:
+    def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int, name: str = "") -> None:
         self._deliver_tags(run_id, tags)
+        if name:
+            self.client.update_run(run_id, name=name)
         self.client.set_terminated(run_id, status, end_time=time)
 
     def _deliver_artifact(self, run_id: str, path: str, folder: str | None) -> None:
@@ -324,6 +339,48 @@ class MlflowWriter:
                 self.client.log_artifact(run_id, str(path), artifact_path="best")
                 self._sent.add((run_id, sha256, path.name))
         self.client.set_tag(run_id, WEIGHTS_HASH, sha256)
+
+    def _deliver_model(
+        self, run_id: str, folder: str, step: int, time: int, params: dict[str, Any], metrics: dict[str, float]
+    ) -> None:
+        """The weights as a logged model of a run, which MLflow's page of models lists with settings and metrics."""
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        paths = [Path(folder) / name for name in WEIGHTS]
+        if not all(path.exists() for path in paths):
+            return
+        tags = {WEIGHTS_HASH: file_hash(paths[0]), **self.target.owner.tags}
+        known = self.client.search_logged_models([self.experiment()], f"source_run_id = '{run_id}'")
+        model = next((found for found in known if found.tags.get(WEIGHTS_HASH) == tags[WEIGHTS_HASH]), None)
+        if model is None:
+            model = self.client.create_logged_model(
+                self.experiment(),
+                name=self.target.owner.name,
+                source_run_id=run_id,
+                tags=tags,
+                params={key: _text(value) for key, value in params.items()},
+                model_type="recommender",
+            )
+        if model.status == "READY":
+            return
+        # The points of the run's best epoch once more, now as those of the model.
+        points = [Metric(key, value, time, step, model_id=model.model_id) for key, value in metrics.items()]
+        calls: dict[str, Callable[[], Any]] = {
+            "points": lambda: self.client.log_batch(run_id, metrics=points),
+            "files": lambda: self.client.log_model_artifacts(model.model_id, folder),
+            "output": lambda: self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)]),
+            "ready": lambda: self.client.finalize_logged_model(model.model_id, "READY"),
+        }
+        for name, call in calls.items():
+            # What was sent before a later call failed is not repeated.
+            if (model.model_id, name, "") not in self._sent:
+                call()
+                self._sent.add((model.model_id, name, ""))
+
+
+def runs_page(experiment: str, run: str = "") -> str:
+    """The runs of an experiment, or one of them, below a server's address; MLflow shows other pages without the type."""
+    return f"/#/experiments/{experiment}/runs{'/' * bool(run)}{run}?workflowType=machine_learning"
 
 
 def mlflow_client(uri: str) -> Any:

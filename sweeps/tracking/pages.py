@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from llmemf.errors import InputError
 from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
 from sweeps.tracking.addresses import absolute_uri, database, unusable
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_writer import mlflow_client, runs_page
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 START_SECONDS = 120.0
@@ -29,6 +29,8 @@ STOP_SECONDS = 10.0
 SHOWN_SWEEPS = 5
 VIEW_TAG = "mlflow.sharedViewState."
 """Tag of an experiment under which MLflow's pages keep a shared view."""
+SECTION = "llmemf"
+"""Part of MLflow's page of charts."""
 
 
 def find_tracking(storage: Path, tracking_uri: str | None) -> str:
@@ -137,16 +139,16 @@ def _end(process: subprocess.Popen) -> None:
 
 
 def links(uri: str, storage: Path, address: str) -> dict[str, str]:
-    """Name of a sweep -> the page with its trials, for the newest ones that MLflow knows.
+    """Name of a sweep -> the page with its runs, for the newest ones that MLflow knows; then the page of each scenario.
 
-    Each page is a shared view of MLflow's: the trials alone, the best first, with the columns that tell them apart. Also
-    among hundreds of trials that is one click, where the list of an experiment shows neither metrics nor settings.
+    The page of a sweep is a shared view of MLflow's: the sweep's own run, below it its trials, the best first, with the
+    columns that tell them apart. The list of an experiment shows neither metrics nor settings.
 
     Raises:
         InputError: the tracking server or database does not answer.
     """
     client = mlflow_client(uri)
-    found = {}
+    found, scenarios = {}, {}
     try:
         for record in newest_sweeps(storage)[:SHOWN_SWEEPS]:
             experiment = client.get_experiment_by_name(record.scenario)
@@ -155,21 +157,23 @@ def links(uri: str, storage: Path, address: str) -> dict[str, str]:
             key, view = record.identity, json.dumps(shared_view(client, experiment.experiment_id, record))
             if experiment.tags.get(VIEW_TAG + key) != view:
                 client.set_experiment_tag(experiment.experiment_id, VIEW_TAG + key, view)
-            query = urlencode({"viewStateShareKey": key, "workflowType": "machine_learning"})
-            found[record.name] = f"{address}/#/experiments/{experiment.experiment_id}/runs?{query}"
+            page = f"{address}{runs_page(experiment.experiment_id)}"
+            found[record.name] = f"{page}&{urlencode({'viewStateShareKey': key})}"
+            scenarios[f"all of {record.scenario}"] = page
     except Exception as error:
         raise unusable(uri, error) from error
-    return found
+    return found | scenarios
 
 
 def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, Any]:
     """What MLflow's list of runs shows of a sweep: filter, order and columns."""
     owner = RunOwner.of(record)
-    if owner.former and not client.search_runs([experiment], owner.condition, max_results=1):
-        condition = f"tags.sweep = '{record.name}' and tags.trial != '{PARENT}'"
-    else:
-        condition = f"{owner.condition} and tags.trial != '{PARENT}'"
-    best = client.search_runs([experiment], condition, order_by=["metrics.objective DESC"], max_results=1)
+    condition = owner.condition
+    if owner.former and not client.search_runs([experiment], condition, max_results=1):
+        condition = f"tags.sweep = '{record.name}'"
+    trials = f"{condition} and tags.trial != '{PARENT}'"
+    best = client.search_runs([experiment], trials, order_by=["metrics.objective DESC"], max_results=1)
+    parents = client.search_runs([experiment], f"{condition} and tags.trial = '{PARENT}'", max_results=1)
     metrics = sorted(name for run in best for name in run.data.metrics if re.fullmatch(r"val/[^/]+/ndcg_10", name))
     columns = ["tags.`outcome`", "attributes.`Duration`", "metrics.`objective`"]
     columns += [f"metrics.`{name}`" for name in metrics] + [f"params.`{key}`" for key in record.varied_keys]
@@ -183,11 +187,22 @@ def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, 
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "runsExpanded": {},
-        "runsPinned": [],
+        # Whatever the order is, the sweep's own run stands above its trials.
+        "runsPinned": [run.info.run_id for run in parents],
         "runsHidden": [],
         "runsHiddenMode": "FIRST_20_RUNS",
         "groupBy": "",
         "groupsExpanded": {},
         "hideEmptyCharts": True,
         "autoRefreshEnabled": True,
+        "compareRunSections": [{"uuid": SECTION, "name": "Settings and objective", "display": True, "columns": 1}],
+        "compareRunCharts": [
+            _chart("PARALLEL", selectedMetrics=["objective"], selectedParams=record.varied_keys, showAllRuns=True)
+        ],
     }
+
+
+def _chart(kind: str, **settings: Any) -> dict[str, Any]:
+    """A chart that MLflow draws as soon as its button for charts is pressed."""
+    shared = {"uuid": f"{SECTION}-{kind}", "metricSectionId": SECTION, "runsCountToCompare": 100, "isGenerated": False}
+    return {"type": kind, **shared, "deleted": False, **settings}

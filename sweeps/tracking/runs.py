@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmemf import text_format
 from llmemf.config import read_yaml
 from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_state import SweepState
@@ -21,6 +20,11 @@ from sweeps.tracking.addresses import unusable
 from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget
 from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT
 
+SYSTEM = ("seconds_train", "seconds_valid", "sequences_per_second", "cpu_percent", "memory_gb", "gpu_mem_gb")
+"""Metrics that MLflow shows among those of the system: how fast a trial was and what it used."""
+LOSS = "train/loss"
+RELATIVE_LOSS = "train/loss_relative"
+"""Training loss over that of the trial's first epoch: the weights of a loss differ between trials, its fall can be compared."""
 STATUS = {
     **dict.fromkeys(("completed", "incomplete", "pruned"), "FINISHED"),
     "interrupted": "KILLED",
@@ -73,7 +77,7 @@ class Tracking:
             if runs[PARENT].data.tags.get(FOLDER) != owner.folder:
                 writer.write("tags", PARENT, tags={FOLDER: owner.folder})
         else:
-            writer.write("create", PARENT, name=owner.title, start=_now())
+            self._create_run(PARENT, owner.title, _now())
         if PARENT not in runs or not runs[PARENT].data.params:  # a killed driver may have made the run alone
             writer.write("params", PARENT, params=self.target.params)
         for name, run in runs.items():
@@ -129,16 +133,23 @@ class Tracking:
 
     def _create(self, record: TrialRecord, start: int) -> None:
         self._started.add(record.name)
-        name = f"{record.name} {text_format.settings(record.varied)}"
-        self.writer.write("create", record.name, name=name, start=start)
+        self._create_run(record.name, record.name, start)
         self.writer.write("params", record.name, params=self._params(record))
+
+    def _create_run(self, run: str, name: str, start: int) -> None:
+        self.writer.write("create", run, name=name, start=start)
+        if self.target.dataset:
+            self.writer.write("inputs", run)
 
     def _params(self, record: TrialRecord) -> dict[str, Any]:
         return {**self.target.params, **record.varied}
 
     def log_epoch(self, record: TrialRecord, result: Mapping[str, Any], time: int) -> None:
         """Metrics of one epoch, with the time of its event."""
-        self.writer.write("metrics", record.name, values=metrics_of(result), step=result["epoch"], time=time)
+        values = {f"system/{name}" if name in SYSTEM else name: value for name, value in metrics_of(result).items()}
+        if record.first_loss and LOSS in values:
+            values[RELATIVE_LOSS] = values[LOSS] / record.first_loss
+        self.writer.write("metrics", record.name, values=values, step=result["epoch"], time=time)
 
     def end_trial(self, record: TrialRecord) -> None:
         """Close the run with its outcome; a trial that never started has none."""
@@ -151,13 +162,26 @@ class Tracking:
         if record.error:
             tags["error"] = record.error
         ended = record.updated if record.ended else _now()
-        self.writer.write("end", record.name, tags=tags, status=STATUS[outcome], time=ended)
+        # MLflow shows the same sign for a pruned run as for a completed one.
+        name = f"{record.name} pruned" if outcome == "pruned" else ""
+        self.writer.write("end", record.name, tags=tags, status=STATUS[outcome], time=ended, name=name)
 
     def log_weights(self, name: str, folder: Path) -> None:
         """The weights of a trial become artifacts of its run, what its model says of itself tags (`facts.NAME`)."""
         if facts := read_yaml(folder / "config.yaml").get("facts"):
             self.writer.write("tags", name, tags={f"facts.{key}": str(value) for key, value in facts.items()})
         self.writer.write("weights", name, folder=str(folder))
+
+    def log_model(self, record: TrialRecord, folder: Path, time: int) -> None:
+        """The weights of the best trial as a logged model of its run, with its settings and validation metrics.
+
+        Args:
+            time: of the epoch that they are of.
+        """
+        values = {name: value for name, value in record.metrics.items() if value == value}
+        self.writer.write(
+            "model", record.name, folder=str(folder), step=record.best_epoch, time=time, params=self._params(record), metrics=values,
+        )  # fmt: skip
 
     def log_parent(
         self,

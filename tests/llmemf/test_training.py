@@ -28,7 +28,7 @@ from llmemf.models import model_class
 from llmemf.ranking import METRICS
 from llmemf.training import NonFiniteLoss, Trainer, training_precision
 
-MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "memory_gb")
+MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "cpu_percent", "memory_gb")
 DROPOUT = {"dropout": 0.3, "l2": 1e-4}
 WHOLE = {"modalities": ["id", "image", "text"]}
 

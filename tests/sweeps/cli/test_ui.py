@@ -81,16 +81,16 @@ def test_the_link_of_a_sweep_shows_its_trials_the_best_first_with_what_tells_the
     links = pages.links(finished.uri, finished.storage, "http://127.0.0.1:5000")
     client = mlflow_client(finished.uri)
     experiment = client.get_experiment_by_name("tiny")
-    assert links == {
-        "s1": f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?viewStateShareKey={finished.record.identity}&"
-        "workflowType=machine_learning"
-    }
+    page = f"http://127.0.0.1:5000/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    assert links == {"s1": f"{page}&viewStateShareKey={finished.record.identity}", "all of tiny": page}
     view = json.loads(experiment.tags[f"mlflow.sharedViewState.{finished.record.identity}"])
     order = [f"{view['orderByKey']} {'ASC' if view['orderByAsc'] else 'DESC'}"]
     runs = client.search_runs([experiment.experiment_id], view["searchFilter"], order_by=order)
     values = [run.data.metrics["objective"] for run in runs if "objective" in run.data.metrics]
     assert len(values) == 3 and values == sorted(values, reverse=True)
-    assert {run.data.tags["trial"] for run in runs} <= {"t01", "t02", "t03", "t04"}
+    assert {run.data.tags["trial"] for run in runs} <= {"sweep", "t01", "t02", "t03", "t04"}
+    assert [run.info.run_id for run in runs if run.data.tags["trial"] == "sweep"] == view["runsPinned"]
+    assert view["compareRunCharts"][0]["selectedParams"] == ["lr"]
     for column in view["selectedColumns"]:
         kind, _, name = column.partition(".")
         if kind != "attributes":
@@ -130,9 +130,12 @@ def test_it_serves_until_it_is_interrupted_and_leaves_nothing_behind(finished, t
         while "Ctrl-C ends it" not in "".join(lines[-1:]):
             lines.append(process.stdout.readline())
             assert lines[-1], "".join(lines)
-        assert finished.uri in lines[0] and f"http://127.0.0.1:{port}" in lines[1] and lines[2].startswith("s1")
+        assert finished.uri in lines[0] and f"http://127.0.0.1:{port}" in lines[1] and lines[1].startswith("s1")
         experiment = mlflow_client(finished.uri).get_experiment_by_name("tiny").experiment_id
-        assert f"/#/experiments/{experiment}/runs?viewStateShareKey={finished.record.identity}" in lines[2]
+        assert (
+            f"/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={finished.record.identity}"
+            in lines[1]
+        )
         found = _search(port, experiment, f"tags.sweep_id = '{finished.record.identity}' and tags.trial != 'sweep'")
         assert {tag["value"] for run in found for tag in run["data"]["tags"] if tag["key"] == "trial"} >= {"t01", "t02"}
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:

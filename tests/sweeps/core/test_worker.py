@@ -26,7 +26,7 @@ from sweeps.core.worker import StaleWorker, TrialWorker
 from sweeps.state.sweep_state import SweepState
 
 HERE = Path(__file__).resolve().parent.parent
-MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "memory_gb")
+MEASURED = ("seconds_train", "seconds_valid", "sequences_per_second", "cpu_percent", "memory_gb")
 
 
 @pytest.fixture(scope="module")

@@ -57,8 +57,9 @@ class Memory:
         )
         return self.runs[run_id]
 
-    def update_run(self, run_id, status):
-        self.runs[run_id].info.status = status
+    def update_run(self, run_id, status=None, name=None):
+        info = self.runs[run_id].info
+        info.status, info.name = status or info.status, name or info.name
 
     def set_tag(self, run_id, key, value):
         self.runs[run_id].data.tags[key] = value

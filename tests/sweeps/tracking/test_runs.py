@@ -137,7 +137,8 @@ def test_one_parent_and_one_child_per_trial_with_outcomes(target, state, tmp_pat
     assert sweep.close() == ""
     client, found = assert_level(target, state)
     assert set(found) == {PARENT, "t01", "t02", "t03", "t04"}
-    assert [found[name].info.run_name for name in (PARENT, "t01")] == ["s1", "t01 lr=1e-3 alpha=0.3"]
+    assert [found[name].info.run_name for name in (PARENT, "t01")] == ["s1", "t01"]
+    assert found["t02"].info.run_name == "t02 pruned"
     status = {name: run.info.status for name, run in found.items()}
     assert status == {PARENT: "FINISHED", "t01": "FINISHED", "t02": "FINISHED", "t03": "FAILED", "t04": "FINISHED"}
     tags = {name: run.data.tags for name, run in found.items()}
@@ -152,6 +153,50 @@ def test_one_parent_and_one_child_per_trial_with_outcomes(target, state, tmp_pat
     assert sorted(files) == ["best/best.safetensors", "best/config.yaml"]
     assert found[PARENT].data.metrics == {"test/movie/mrr": 0.5} and tags[PARENT]["best_trial"] == "t01"
     assert found[PARENT].data.params == {"epochs": str(EPOCHS)}
+
+
+def test_a_run_names_its_data_and_what_it_used_stands_apart_from_how_well_it_did(target, state):
+    target.dataset = {"name": "sample", "digest": "ab12", "source_type": "local", "source": "{}", "profile": "{}"}
+    sweep = Sweep(state, target)
+    record = sweep.start()
+    for epoch, loss in ((1, 80.0), (2, 60.0)):
+        result = {**epoch_result(epoch, 0.1), "train/loss": loss, "memory_gb": 1.5, "cpu_percent": 90.0}
+        event = state.add(record, result, stopped=False)
+        sweep.tracker.log_epoch(record, event["result"], event["time"])
+    assert sweep.close("interrupted") == ""
+    client, found = runs(target)
+    for run in found.values():
+        (data,) = run.inputs.dataset_inputs
+        assert (data.dataset.name, data.dataset.digest) == ("sample", "ab12")
+    metrics = found["t01"].data.metrics
+    assert {name for name in metrics if name.startswith("system/")} == {"system/memory_gb", "system/cpu_percent"}
+    assert not {"memory_gb", "cpu_percent"} & metrics.keys()
+    assert points(client, found["t01"], "train/loss_relative") == [(1, 1.0), (2, 0.75)]
+
+
+@pytest.mark.parametrize("every", [1000, 3])
+def test_the_best_trial_is_one_logged_model_however_often_it_is_sent(target, state, tmp_path, every):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("best.safetensors", "config.yaml"):
+        (weights / name).write_text("{}")
+    sweep = Sweep(state, target)
+    sweep.tracker.writer._client = FlakyClient(mlflow_client(target.uri), every)
+    record = sweep.start()
+    sweep.report(record, EPOCHS)
+    for _ in range(2):
+        sweep.tracker.log_model(record, weights, state.time_of(record))
+    sweep.close()
+    client, found = runs(target)
+    (model,) = client.search_logged_models([found["t01"].info.experiment_id])
+    assert (model.name, model.status, model.source_run_id) == ("s1", "READY", found["t01"].info.run_id)
+    assert model.params == {"epochs": str(EPOCHS), "lr": "0.001", "alpha": "0.3"}
+    assert {metric.key: metric.value for metric in model.metrics} == record.metrics
+    assert [output.model_id for output in found["t01"].outputs.model_outputs] == [model.model_id]
+    assert points(client, found["t01"], "val/movie/mrr") == [(step, 0.1) for step in range(1, EPOCHS + 1)]
+    assert {path.name for path in Path(model.artifact_location.removeprefix("file://")).iterdir()} == {
+        "best.safetensors", "config.yaml",
+    }  # fmt: skip
 
 
 def test_a_run_has_the_times_of_its_trial(target, state):
