@@ -11,6 +11,8 @@ llmemf data audit NAME
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -174,7 +176,11 @@ def show(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
 
 
 @app.command("audit")
-def audit(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
+def audit(
+    name: Existing,
+    data_root: DataRoot = DEFAULT_ROOT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")] = False,
+) -> None:
     """Count what a scenario holds and check its evaluation for leaks.
 
     The exit code is 1 if there is one.
@@ -184,6 +190,9 @@ def audit(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
     from llmemf.scenarios.scenario import find_scenario
 
     facts = audit_scenario(find_scenario(name, data_root))
+    if as_json:
+        typer.echo(json.dumps(dataclasses.asdict(facts), indent=1, default=float))
+        raise typer.Exit(1 if facts.leaks else 0)
     Console(markup=False).print(audit_view(facts))
     for note in facts.absent:
         say(f"note: {note}")

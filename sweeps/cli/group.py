@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import typer
 
 from llmemf.errors import InputError
+from sweeps.cli import on_end as hook
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
@@ -49,6 +50,7 @@ SHARED: dict[str, Any] = {
     "resume": options.Resume,
     "retry_failed": options.RetryFailed,
     "start_or_continue": options.Continue,
+    "on_end": options.OnEnd,
 }
 """Options of all commands, in the order of the help."""
 DEFAULTS: dict[str, Any] = {
@@ -112,7 +114,8 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
     print_fallback(group.requested, group.scenario, group.data_root, console, allowed)
     if not given["dry_run"]:
         again = given["retry_failed"]
-        raise typer.Exit(run_group(found, group, console, time_budget=limit, retry_failed=again))
+        with hook.on_end(given["on_end"], lambda: standing_of(type(group).load(group.kind, group.folder)), console):
+            raise typer.Exit(run_group(found, group, console, time_budget=limit, retry_failed=again))
     prepared = (Path(group.data_root) / group.scenario / "manifest.json").exists()
     scenario = find_scenario(group.scenario, group.data_root) if prepared else None
     if scenario is not None:
@@ -120,6 +123,12 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
     print_start(group, found.facts(group, scenario), GroupState(group.folder), console)
     found.print_rows(group, scenario, console)
     console.print("\ndry run: nothing was started or written", style="dim")
+
+
+def standing_of(group: Any) -> dict[str, Any]:
+    """How a group stands, as plain values."""
+    kept = ("name", "kind", "scenario", "created", "winner", "tracking_uri")
+    return {key: getattr(group, key) for key in kept} | {"state": group.status, "folder": str(group.folder)}
 
 
 compare = _command(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -97,6 +98,23 @@ AllowSample = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the group --name, or the newest (of the scenario).")]
 Continue = Annotated[bool, typer.Option("--continue", help="Start the group --name, or continue it where it exists.")]
+
+SweepArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[SWEEP]", help="Name of the sweep.  [default: the newest]", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
+OnEnd = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CMD|URL", help="When it ends, run a command or send a POST request, with JSON.  [default: none]"
+    ),
+]
+
+
+def print_json(content: Any) -> None:
+    """A value for programs, on standard output."""
+    typer.echo(json.dumps(content, indent=1, ensure_ascii=False, default=str))
 
 
 def names(text: str | None) -> list[str] | None:

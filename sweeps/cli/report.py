@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
 
 def report(
-    sweep: Annotated[
-        str | None,
-        typer.Argument(metavar="[SWEEP]", help="Name of the sweep.  [default: the newest]", show_default=False),
-    ] = None,
+    sweep: options.SweepArgument = None,
     breakdown: Annotated[
         bool, typer.Option("--breakdown/--no-breakdown", help="Rank the validation cases by the kept weights.")
     ] = True,
@@ -29,6 +28,7 @@ def report(
         Path | None,
         typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios.  [default: the sweep's]"),
     ] = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write a sweep's report (HTML and Markdown).
 
@@ -39,6 +39,8 @@ def report(
 
     console = CommandConsole()
     record = find_record(storage, sweep, data_root)
-    path = write_report(record, console, breakdown=breakdown)
+    report = write_report(record, Console(stderr=True) if as_json else console, breakdown=breakdown)
+    if as_json:
+        options.print_json(report.values())
     if open_page:
-        typer.launch(path.as_uri())
+        typer.launch(report.page.as_uri())

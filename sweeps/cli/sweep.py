@@ -10,14 +10,17 @@ python sweeps/grid.py --extend 20 --set lr=1e-5,1e-4,1e-3        20 further tria
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from llmemf import text_format
 from llmemf.errors import InputError
+from sweeps.cli import on_end as hook
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
@@ -112,6 +115,8 @@ def sweep(
         bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
     ] = False,
     retry_failed: options.RetryFailed = False,
+    on_end: options.OnEnd = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: print its numbers as JSON.")] = False,
     stack: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Search the hyperparameters of a model on a scenario.
@@ -126,6 +131,8 @@ def sweep(
         from sweeps.core.summary import print_fallback
         from sweeps.core.sweep import run_sweep
         from sweeps.core.sweep_data import is_prepared, load_data
+        from sweeps.reporting.standing import standing
+        from sweeps.state.sweep_record import SweepRecord
 
     if sum((resume, start_or_continue, extend is not None)) > 1:
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
@@ -133,6 +140,8 @@ def sweep(
         raise InputError("--retry-failed runs failed trials of a stored sweep again: give --resume with it")
     if gpu_price is not None and not estimate:
         raise InputError("--gpu-price says what --estimate should count with: give both")
+    if as_json and not estimate:
+        raise InputError("--json prints the numbers of --estimate: give both")
     if stack is not None:
         raise InputError(f"--stack was removed: {REMOVED['stack'].remedy}")
     given = Options(
@@ -173,7 +182,10 @@ def sweep(
         if estimate:
             from sweeps.costs.estimate import estimate as run_estimate
 
-            run_estimate(plan, load_data(plan), parallel, console, gpu_price=gpu_price)
+            said = Console(stderr=True, highlight=False) if as_json else console
+            numbers = run_estimate(plan, load_data(plan), parallel, said, gpu_price=gpu_price)
+            if as_json:
+                options.print_json(dataclasses.asdict(numbers))
         else:
             from sweeps.costs.dry_run import print_dry_run
 
@@ -181,4 +193,5 @@ def sweep(
         return
     if plan.record.search == "grid" and trials is None and not plan.resumed and not yes:
         _confirm_grid(plan.trials)
-    raise typer.Exit(run_sweep(plan, console, time_budget=budget).exit_code)
+    with hook.on_end(on_end, lambda: standing(SweepRecord.load(plan.record.folder)), console):
+        raise typer.Exit(run_sweep(plan, console, time_budget=budget).exit_code)

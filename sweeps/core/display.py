@@ -133,20 +133,8 @@ class Display:
         return count
 
     def remaining(self) -> float | None:
-        """Seconds to go, from the mean duration of trials; None until one has finished.
-
-        Running trials that already took longer than the mean count as well: the first to finish are the short ones.
-        """
-        durations = [r.seconds for r in self.records if r.outcome in ("completed", "pruned") and r.seconds > 0]
-        if not durations:
-            return None
-        mean = sum(durations) / len(durations)
-        durations += [r.seconds for r in self.records if r.outcome == "running" and r.seconds > mean]
-        mean = sum(durations) / len(durations)
-        running = [r for r in self.records if r.outcome in ("running", "pending")]
-        left = sum(max(0.0, mean - r.seconds) for r in running)
-        left += mean * max(0, self.planned - self.counts()["done"] - len(running))
-        return left / max(1, min(self.slots, self.planned - self.counts()["done"]))
+        """Seconds to go, see `time_left`."""
+        return time_left(self.records, self.planned, self.slots)
 
     def line(self) -> str:
         """The state in one line."""
@@ -223,6 +211,28 @@ class Display:
         if len(running) > SHOWN_RUNNING:
             table.add_row(f"  +{len(running) - SHOWN_RUNNING} more")
         return table
+
+
+def time_left(records: list[TrialRecord], planned: int, slots: int) -> float | None:
+    """Seconds to go, from the mean duration of trials; None until one has finished.
+
+    Running trials that already took longer than the mean count as well: the first to finish are the short ones.
+
+    Args:
+        planned: number of trials.
+        slots: trials that can run at once.
+    """
+    durations = [r.seconds for r in records if r.outcome in ("completed", "pruned") and r.seconds > 0]
+    if not durations:
+        return None
+    mean = sum(durations) / len(durations)
+    durations += [r.seconds for r in records if r.outcome == "running" and r.seconds > mean]
+    mean = sum(durations) / len(durations)
+    running = [r for r in records if r.outcome in ("running", "pending")]
+    done = sum(r.ended for r in records)
+    left = sum(max(0.0, mean - r.seconds) for r in running)
+    left += mean * max(0, planned - done - len(running))
+    return left / max(1, min(slots, planned - done))
 
 
 def fits(records: list[TrialRecord], keys: list[str], width: int, gap: int = 2) -> bool:

@@ -270,7 +270,8 @@ def print_places(record: SweepRecord, console: Console) -> None:
         ("sweep", Text(record.name, style="bold")),
         ("folder", f"{record.folder} (report.html appears there)"),
     ]
-    print_lines(console, lines, places(record))
+    live = command_line("live", record.name, storage=record.storage)
+    print_lines(console, lines, {"live": live, **places(record)})
 
 
 def print_lines(console: Console, lines: Sequence[tuple[str, str | Text]], commands: Mapping[str, str]) -> None:

@@ -24,6 +24,7 @@ from sweeps.reporting.importance import Importances, importances
 from sweeps.reporting.parameters import simplex_pair
 from sweeps.reporting.provenance import facts, shared_settings
 from sweeps.reporting.spending import Spending, hours, spend
+from sweeps.reporting.standing import seconds_left
 from sweeps.reporting.tracked import Tracked
 from sweeps.reporting.trial_table import TrialTable, trial_table
 
@@ -225,6 +226,8 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
         note += f"; 95 % interval over cases +/- {1.96 * sure.own_error:.4f}" if sure.own_error else ""
         name, sign = ("Validation loss", -1) if history.monitors_loss else ("Validation MRR", 1)
         tiles.append((name, f"{sign * best.objective:.4f}", note))
+    if history.state == "running":
+        tiles += _running_tiles(history)
     if "test/mrr" in test:
         times = len(history.tests)
         note = "tested once" if times == 1 else f"tested {times} times"
@@ -239,6 +242,20 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
         note = f"an estimate: {spending.saved_epochs:,.0f} epochs not trained"
         tiles.append(("Saved by pruning", f"{100 * share:.0f} %", note))
     return tiles
+
+
+def _running_tiles(history: SweepHistory) -> list[tuple[str, str, str]]:
+    """How far a running sweep is, what runs, and when it will have ended."""
+    ended = sum(record.ended for record in history.records)
+    running = [record for record in history.records if record.outcome == "running"]
+    shown = ", ".join(f"{record.name} {record.epoch}/{record.epochs}" for record in running[:6])
+    left = seconds_left(history)
+    text = "known when a trial has ended" if left is None else "from the mean time of trials"
+    return [
+        ("Trials", f"{ended} / {history.planned}", "ended"),
+        ("Running", str(len(running)), f"epoch of {shown}{' ...' * (len(running) > 6)}" if running else "none now"),
+        ("Time left", "-" if left is None else text_format.duration(left), text),
+    ]
 
 
 def _best_trial(history: SweepHistory, sure: Certainty) -> BestTrial | None:

@@ -13,9 +13,13 @@ FINE = 120
 """From so many trials on, dots and lines are drawn finer."""
 
 
-def as_html(data: ReportData) -> str:
-    """The page: opens offline, needs no script to be read, fits desk, phone and paper."""
-    return render("sweeps.reporting", "report.html", _values(data))
+def as_html(data: ReportData, *, live: int = 0) -> str:
+    """The page: opens offline, needs no script to be read, fits desk, phone and paper.
+
+    Args:
+        live: seconds after which a served page asks for a newer one; 0 for a file.
+    """
+    return render("sweeps.reporting", "report.html", {**_values(data), "live": live})
 
 
 def as_markdown(data: ReportData) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
@@ -11,21 +13,40 @@ from llmemf import text_format
 from llmemf.errors import InputError
 from llmemf.io import write_text
 from sweeps.reporting.breakdown import rank_leaders
-from sweeps.reporting.content import make_report_data
+from sweeps.reporting.content import ReportData, make_report_data
 from sweeps.reporting.gather import gather
+from sweeps.reporting.history import SweepHistory
 from sweeps.reporting.pages import as_html, as_markdown
+from sweeps.reporting.standing import with_trials
 from sweeps.reporting.tracked import find_runs, log_report
 from sweeps.state.sweep_record import SweepRecord
 
 
-def write_report(record: SweepRecord, console: Console, *, breakdown: bool = True) -> Path:
+class Report(NamedTuple):
+    """The HTML page that was written, and what it says."""
+
+    page: Path
+    history: SweepHistory
+    data: ReportData
+
+    def values(self) -> dict[str, Any]:
+        """What it says as plain values, for programs."""
+        data = self.data
+        return {
+            **with_trials(self.history),
+            "notes": data.notes,
+            "certainty": data.best.sentence if data.best else "",
+            "importances": [asdict(item) for item in data.importances.items],
+            "advice": [asdict(item) for item in data.advice],
+            "page": str(self.page),
+        }
+
+
+def write_report(record: SweepRecord, console: Console, *, breakdown: bool = True) -> Report:
     """Write both pages; a running sweep is only read.
 
     Args:
         breakdown: whether to rank the validation cases by the kept weights.
-
-    Returns:
-        the HTML page.
 
     Raises:
         InputError: the event log is damaged, or the folder cannot be written.
@@ -59,4 +80,4 @@ def write_report(record: SweepRecord, console: Console, *, breakdown: bool = Tru
     size = text_format.size(page.stat().st_size)
     console.print(Text.assemble(("report  ", "dim"), str(page), f" ({size})"), soft_wrap=True)
     console.print(Text.assemble(("        ", "dim"), str(markdown)), soft_wrap=True)
-    return page
+    return Report(page, history, data)

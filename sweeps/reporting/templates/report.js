@@ -1,8 +1,7 @@
 // Sorting, showing all, copying, and one trial highlighted in all charts at once.
 (function(){
 var d=document,root=d.documentElement;root.classList.add('js');
-var data=JSON.parse(d.getElementById('data').textContent),tip=d.getElementById('tip'),lit=null;
-var board=d.querySelector('.board');
+var data,tip=d.getElementById('tip'),lit=null;
 function each(list,f){Array.prototype.forEach.call(list,f)}
 function light(t){
   if(t===lit)return;
@@ -33,6 +32,9 @@ function show(event){
   tip.style.top=(y+h>innerHeight-4?event.clientY-h-14:y)+'px';
 }
 d.addEventListener('pointermove',show);d.addEventListener('pointerdown',show);
+function wire(){
+data=JSON.parse(d.getElementById('data').textContent);
+var board=d.querySelector('.board');
 if(board){
   var body=board.tBodies[0],heads=board.tHead.rows[0].cells;
   each(heads,function(head,column){
@@ -67,4 +69,33 @@ each(d.querySelectorAll('.code .tool'),function(button){
     if(navigator.clipboard&&window.isSecureContext)navigator.clipboard.writeText(text).then(done,byHand);else byHand();
   });
 });
+}
+wire();
+var seconds=+d.body.dataset.live,tag=null;
+function swap(text){
+  var fresh=new DOMParser().parseFromString(text,'text/html'),board=d.querySelector('.board'),open=[],shown=[];
+  each(d.querySelectorAll('details'),function(e,i){if(e.open)open.push(i)});
+  each(['short','wide'],function(name){if(board&&board.classList.contains(name))shown.push(name)});
+  var sorted=board&&d.querySelector('.board th[aria-sort]');
+  var column=sorted?sorted.cellIndex:-1,order=sorted?sorted.getAttribute('aria-sort'):'';
+  each(['header','main','footer','#data'],function(part){
+    var now=d.querySelector(part),next=fresh.querySelector(part);
+    if(now&&next)now.replaceWith(d.importNode(next,true))});
+  d.title=fresh.title;lit=null;tip.style.display='none';wire();
+  each(d.querySelectorAll('details'),function(e,i){if(open.indexOf(i)>=0)e.open=true});
+  each(d.querySelectorAll('[data-toggle]'),function(button){
+    var is=d.querySelector('.board').classList.contains(button.dataset.toggle);
+    if(board&&is!==(shown.indexOf(button.dataset.toggle)>=0))button.click()});
+  var head=column<0?null:d.querySelector('.board').tHead.rows[0].cells[column];
+  for(var i=0;head&&i<2&&head.getAttribute('aria-sort')!==order;i++)head.firstElementChild.click();
+}
+function ask(){
+  if(d.hidden)return;
+  fetch(location.pathname,{headers:tag?{'If-None-Match':tag}:{},cache:'no-store'}).then(function(answer){
+    root.classList.toggle('away',!(answer.ok||answer.status===304));
+    if(answer.status!==200)return;
+    tag=answer.headers.get('ETag');return answer.text().then(swap);
+  },function(){root.classList.add('away')});
+}
+if(seconds){setInterval(ask,1000*seconds);d.addEventListener('visibilitychange',ask)}
 })();

@@ -1,0 +1,82 @@
+"""Sweeps for people and programs: the list, one sweep, and whoever is told that one has ended."""
+
+import http.server
+import json
+import threading
+
+import pytest
+import typer
+from report_fakes import make_sweep, rising, trial
+from rich.console import Console
+
+from llmemf.errors import InputError
+from sweeps.cli.main import main
+from sweeps.cli.on_end import on_end
+
+
+def printed(capsys, *words):
+    with pytest.raises(SystemExit) as left:
+        main(list(map(str, words)))
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture
+def storage(tmp_path):
+    make_sweep(tmp_path, [trial(rising(0.05)), trial(rising(0.06))], name="old")
+    make_sweep(tmp_path, [trial([0.1], "failed")], name="new", status="failed", created="2026-11-22T08:00:00.000000")
+    make_sweep(tmp_path, [trial([0.1])], name="c1--sasrec")
+    (tmp_path / "comparisons" / "c1").mkdir(parents=True)
+    return tmp_path
+
+
+def test_sweeps_are_listed_the_newest_first_without_those_of_groups(storage, capsys):
+    found = json.loads(printed(capsys, "sweeps", "--storage", storage, "--json"))
+    assert [(item["name"], item["state"]) for item in found] == [("new", "failed"), ("old", "completed")]
+    assert found[0]["best"] is None and found[1]["best"]["trial"] == "t02"
+    table = printed(capsys, "sweeps", "--storage", storage)
+    assert table.index("new") < table.index("old") and "0.0591" in table and "c1--sasrec" not in table
+    assert "c1--sasrec" in printed(capsys, "sweeps", "--storage", storage, "--parts")
+    one = printed(capsys, "sweeps", "old", "--storage", storage)
+    assert "2 of 2 trials ended" in one and one.index("t02") < one.rindex("t01")
+    assert len(json.loads(printed(capsys, "sweeps", "old", "--storage", storage, "--json"))["leaderboard"]) == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(typer.Exit(4), 4), (InputError("x"), 2), (KeyboardInterrupt(), 130)])
+def test_a_command_is_told_how_it_ended(tmp_path, error, code):
+    hook = f'cat > {tmp_path}/told; echo "$LLMEMF_NAME $LLMEMF_STATE $LLMEMF_EXIT_CODE" > {tmp_path}/named'
+    with pytest.raises(type(error)), on_end(hook, lambda: {"name": "s1", "state": "completed"}, Console()):
+        raise error
+    assert json.loads((tmp_path / "told").read_text()) == {"name": "s1", "state": "completed", "exit_code": code}
+    assert (tmp_path / "named").read_text() == f"s1 completed {code}\n"
+
+
+def test_an_address_gets_a_request():
+    told = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with (
+            pytest.raises(typer.Exit),
+            on_end(f"http://127.0.0.1:{server.server_port}/", lambda: {"name": "s1"}, Console()),
+        ):
+            raise typer.Exit(0)
+        thread.join()
+    assert told == [{"name": "s1", "exit_code": 0}]
+
+
+@pytest.mark.parametrize("hook", ["exit 3", "http://127.0.0.1:9/"])
+def test_a_hook_that_fails_is_said_and_changes_nothing(hook, capsys):
+    with pytest.raises(typer.Exit) as left, on_end(hook, lambda: {"name": "s1", "state": "failed"}, Console()):
+        raise typer.Exit(1)
+    assert left.value.exit_code == 1 and f"--on-end {hook}" in capsys.readouterr().out
