@@ -51,7 +51,7 @@ class Operation:
     """One write that waits or is being tried, small enough to be tried again as a whole.
 
     Attributes:
-        kind: create, reopen, inputs, metrics, params, tags, artifact, weights, model, end.
+        kind: create, reopen, name, inputs, metrics, params, tags, artifact, weights, model, end.
         run: name of the trial, or `PARENT`.
         content: what to write.
         attempts: failed ones so far.
@@ -314,10 +314,11 @@ class MlflowWriter:
 
         self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
 
-    def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int, name: str = "") -> None:
+    def _deliver_name(self, run_id: str, name: str) -> None:
+        self.client.update_run(run_id, name=name)
+
+    def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int) -> None:
         self._deliver_tags(run_id, tags)
-        if name:
-            self.client.update_run(run_id, name=name)
         self.client.set_terminated(run_id, status, end_time=time)
 
     def _deliver_artifact(self, run_id: str, path: str, folder: str | None) -> None:

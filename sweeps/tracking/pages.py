@@ -141,8 +141,8 @@ def _end(process: subprocess.Popen) -> None:
 def links(uri: str, storage: Path, address: str) -> dict[str, str]:
     """Name of a sweep -> the page with its runs, for the newest ones that MLflow knows; then the page of each scenario.
 
-    The page of a sweep is a shared view of MLflow's: the sweep's own run, below it its trials, the best first, with the
-    columns that tell them apart. The list of an experiment shows neither metrics nor settings.
+    The page of a sweep is a shared view of MLflow's: its runs, the best first, with the columns that tell them apart, and
+    parallel coordinates behind the button for charts. The list of an experiment shows neither metrics nor settings.
 
     Raises:
         InputError: the tracking server or database does not answer.
@@ -173,7 +173,6 @@ def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, 
         condition = f"tags.sweep = '{record.name}'"
     trials = f"{condition} and tags.trial != '{PARENT}'"
     best = client.search_runs([experiment], trials, order_by=["metrics.objective DESC"], max_results=1)
-    parents = client.search_runs([experiment], f"{condition} and tags.trial = '{PARENT}'", max_results=1)
     metrics = sorted(name for run in best for name in run.data.metrics if re.fullmatch(r"val/[^/]+/ndcg_10", name))
     columns = ["tags.`outcome`", "attributes.`Duration`", "metrics.`objective`"]
     columns += [f"metrics.`{name}`" for name in metrics] + [f"params.`{key}`" for key in record.varied_keys]
@@ -187,8 +186,7 @@ def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, 
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "runsExpanded": {},
-        # Whatever the order is, the sweep's own run stands above its trials.
-        "runsPinned": [run.info.run_id for run in parents],
+        "runsPinned": [],
         "runsHidden": [],
         "runsHiddenMode": "FIRST_20_RUNS",
         "groupBy": "",

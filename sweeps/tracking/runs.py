@@ -162,9 +162,10 @@ class Tracking:
         if record.error:
             tags["error"] = record.error
         ended = record.updated if record.ended else _now()
-        # MLflow shows the same sign for a pruned run as for a completed one.
-        name = f"{record.name} pruned" if outcome == "pruned" else ""
-        self.writer.write("end", record.name, tags=tags, status=STATUS[outcome], time=ended, name=name)
+        if outcome == "pruned":
+            # MLflow shows the same sign for it as for a completed run.
+            self.writer.write("name", record.name, name=f"{record.name} pruned")
+        self.writer.write("end", record.name, tags=tags, status=STATUS[outcome], time=ended)
 
     def log_weights(self, name: str, folder: Path) -> None:
         """The weights of a trial become artifacts of its run, what its model says of itself tags (`facts.NAME`)."""

@@ -49,7 +49,7 @@ def make_sweep(
     found = SweepRecord(
         name=name, requested="sample", scenario="sample", data_root=str(storage / "data"), storage=str(storage),
         tracking_uri=f"sqlite:///{storage / 'mlflow.db'}", fingerprint="f" * 64, fixed=fixed,
-        created="2026-11-21T08:00:00.000000", status=status, **values,
+        status=status, **values,
     )  # fmt: skip
     found.folder.mkdir(parents=True)
     found.save()
