@@ -78,6 +78,22 @@ def sweep(
         int | None,
         typer.Option(min=0, help="Seed of grid order, sampler and trials.  [default: the scenario file's, else 0]"),
     ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv", help="Train these points first: a column per searched setting. With --resume: too."
+        ),
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(metavar="SWEEP", help="A new sweep with this one's settings; what else is given wins.")
+    ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SWEEP|FILE.csv|none",
+            help="Learn from earlier results.  [default: the newest finished sweep of the same data, model and space]",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep.  [default: SCENARIO-DATE-TIME]")] = None,
     data_root: options.DataRoot = None,
     tracking_uri: options.TrackingUri = None,
@@ -136,6 +152,10 @@ def sweep(
 
     if sum((resume, start_or_continue, extend is not None)) > 1:
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
+    if like is not None and (resume or extend is not None):
+        raise InputError("--like starts a new sweep: leave it out, or --resume and --extend")
+    if points is not None and extend is not None:
+        raise InputError("--points adds its own points: give --resume with it, and --extend afterwards")
     if retry_failed and not resume:
         raise InputError("--retry-failed runs failed trials of a stored sweep again: give --resume with it")
     if gpu_price is not None and not estimate:
@@ -158,6 +178,9 @@ def sweep(
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
         seed=seed,
+        warm_start=warm_start,
+        points=points,
+        like=like,
         name=name,
         data_root=data_root,
         tracking_uri=tracking_uri,

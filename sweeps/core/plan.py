@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
 from llmemf.scenarios.names import check_name
 from sweeps.cluster.resources import default_gpus
+from sweeps.core.earlier import add_points, read_points, warm_start
 from sweeps.core.settings import (
     IMMUTABLE_SETTINGS,
     SAMPLE,
@@ -45,6 +47,7 @@ IMMUTABLE_OPTIONS = (
     "grace_period",
     "reduction_factor",
     "seed",
+    "warm_start",
 )
 """Options that a stored sweep has once and for all."""
 
@@ -66,6 +69,9 @@ class Options:
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
     seed: int | None = None
+    warm_start: str | None = None
+    points: Path | None = None
+    like: str | None = None
     name: str | None = None
     data_root: Path | None = None
     tracking_uri: str | None = None
@@ -177,12 +183,17 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     Raises:
         InputError: any mistake in options or scenario file, in one sentence.
     """
-    if options.scenario is None:
+    if options.like is not None:
+        options, like = _like(options)
+    elif options.scenario is None:
         raise InputError(f"--scenario is missing; shipped ones: {', '.join(scenario_files())}")
+    assert options.scenario is not None
     data_root, storage = options.root, options.storage.resolve()
     if re.match(r"[a-z][a-z0-9]+:/", str(options.storage)):
         raise InputError(f"--storage {options.storage}: a folder is expected (on a cluster one that every node sees)")
     values, used, notices = find_settings(options.scenario, data_root, options.model)
+    if options.like is not None:
+        values, notices = like, [f"settings of sweep {options.like}"]
     for key in ("model", "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "seed"):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
@@ -223,8 +234,31 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     if (record.folder / "sweep.yaml").exists():
         raise InputError(f"a sweep named {name!r} exists in {storage}: give --resume to continue it, or another --name")
     plan = build_plan(record, whole_grid=whole_grid)
-    plan.notices = notices + plan.notices
+    if options.points is not None:
+        add_points(record, read_points(options.points, plan.space, plan.check), plan.space, ())
+    learned = warm_start(record, options.warm_start, plan.space, plan.check)
+    if record.points:
+        record.grid_points, record.trials = settings.grid_points, settings.trials
+        plan = build_plan(record, whole_grid=whole_grid)
+    plan.notices = learned + notices + plan.notices
     return plan
+
+
+def _like(options: Options) -> tuple[Options, dict[str, Any]]:
+    """The options of a sweep like a stored one, and that one's settings; what the command line gives wins.
+
+    Raises:
+        InputError: there is no such sweep, or it is of another model.
+    """
+    earlier = SweepRecord.load(find_sweep(options.storage.resolve(), "--like", name=options.like, scenario=None))
+    if options.model not in (None, earlier.model):
+        raise InputError(f"--like {options.like}: it is of {earlier.model}: leave out --model, or --like")
+    same = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers")
+    inherited: dict[str, Any] = {key: getattr(earlier, key) for key in same if getattr(options, key) is None}
+    inherited["model"] = earlier.model
+    inherited["scenario"] = options.scenario or earlier.requested
+    inherited["data_root"] = options.data_root or Path(earlier.data_root)
+    return dataclasses.replace(options, **inherited), earlier.model_dump(include=set(SweepSettings.model_fields))
 
 
 def plan_resume(options: Options) -> Plan:
@@ -236,7 +270,15 @@ def plan_resume(options: Options) -> Plan:
     if options.assignments:
         raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
     record, notices = _stored_record(options, "--resume")
-    plan = build_plan(record, known=[item.config for item in SweepState.load(record).records.values()])
+    known = [item.config for item in SweepState.load(record).records.values()]
+    plan = build_plan(record, known=known)
+    if options.points is not None:
+        named = read_points(options.points, plan.space, plan.check)
+        added = add_points(record, named, plan.space, known)
+        notices.append(f"--points: {added} of {text_format.plural(len(named), 'point')} added, the others were there")
+        record.trials += added
+        plan, extended = build_plan(record, known=known), bool(added)
+        plan.extended = extended
     plan.resumed, plan.retry_failed = True, options.retry_failed
     plan.notices = notices + plan.notices
     _leave_test_to_group(plan)
@@ -297,7 +339,7 @@ def plan_continue(options: Options) -> Plan:
     if not (folder / RECORD).exists():
         return plan_sweep(options)
     # The scheduler's line has the options of a new sweep, too.
-    first: dict[str, Any] = {**dict.fromkeys(IMMUTABLE_OPTIONS), "scenario": None, "assignments": []}
+    first: dict[str, Any] = {**dict.fromkeys(IMMUTABLE_OPTIONS), "scenario": None, "like": None, "assignments": []}
     plan = plan_resume(dataclasses.replace(options, **first))
     if changed := _changed(options, SweepRecord.load(folder)):
         plan.notices.append(f"{', '.join(changed)} without effect: the sweep was started with something else")

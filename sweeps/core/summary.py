@@ -133,10 +133,13 @@ def describe_data(plan: Plan, data: SweepData | None) -> str:
 
 def describe_trials(plan: Plan) -> str:
     """How many trials there are and where they come from, for the plan's table."""
-    record, first = plan.record, len(plan.points)
+    record, named = plan.record, len(plan.record.points)
+    first = len(plan.points) - named
     count = text_format.plural(plan.trials, "trial")
     if plan.resumed:
         how = f"{count} in all, {record.search}"
+    elif named:
+        how = f"{count}: {text_format.plural(named, 'given point')}, {first} of the grid, {plan.trials - named - first} proposed"
     elif first == plan.trials:
         how = f"{count} from a grid of {plan.space.size:,} points"
     elif first:

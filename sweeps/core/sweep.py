@@ -120,6 +120,7 @@ class Sweep:
             epochs=plan.epochs,
             seed=plan.record.seed,
             startup=max(2, min(PRIOR_TRIALS, plan.record.grid_points or PRIOR_TRIALS)),
+            observations=plan.record.observations,
         )
         self.tracking: Tracking | None = None
         self._leaving = threading.Lock()

@@ -40,7 +40,7 @@ from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
 def _tuned(options: GroupOptions, now: datetime.datetime) -> dict[str, Any]:
     """Fields of the group where every row is searched: what a sweep of the scenario would search."""
     same = {key: getattr(options, key) for key in ("scenario", "epochs", "seed", "storage", "assignments")}
-    sweep = plan_sweep(Options(**same, trials=options.tune, data_root=options.root), now=now)
+    sweep = plan_sweep(Options(**same, trials=options.tune, data_root=options.root, warm_start="none"), now=now)
     record = sweep.record
     if record.model != MODEL:
         raise InputError(f"{record.scenario}: an ablation is of {MODEL}, this file is for {record.model}")

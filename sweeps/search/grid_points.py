@@ -26,7 +26,7 @@ def choose_points(
     known: Sequence[Mapping[str, Any]] = (),
     accepts: Callable[[Mapping[str, Any]], bool] = lambda point: True,
 ) -> tuple[list[dict[str, Any]], int]:
-    """The grid points that are still to run, in seeded random order, and the number of all trials.
+    """The points that are still to run, and the number of all trials: named points first, then grid points in seeded order.
 
     How many grid points come before Optuna's proposals is decided when the sweep starts (`record.grid_points`), so that an
     extension adds proposals.
@@ -36,17 +36,22 @@ def choose_points(
         known: configurations of the trials that the sweep already has.
         accepts: whether a point may run.
     """
+    trained = {space.trained_as(config) for config in known}
+    named = [point for point in record.points if space.trained_as(point) not in trained]
+    record.trials = max(record.trials, len(record.points))
     refined = record.search != "grid" and space.continuous
     if not refined:
-        wanted = space.size if whole_grid else record.trials
-        points = space.fresh(record.seed, known, wanted - len(known), accepts)
+        wanted = space.size if whole_grid else record.trials - len(known) - len(named)
+        points = named + space.fresh(record.seed, [*known, *named], wanted, accepts)
         return points, len(known) + len(points)
     if record.search == "random" or (space.size == 1 and not known):
         record.grid_points = 0
     elif record.grid_points is None:
-        record.grid_points = space.size if space.size <= record.trials // 2 else max(1, record.trials // 2)
-    record.grid_points = min(record.grid_points, record.trials, space.size)
-    return space.fresh(record.seed, known, record.grid_points - len(known), accepts), record.trials
+        half = (record.trials - len(record.points)) // 2
+        record.grid_points = space.size if space.size <= half else max(1, half)
+    record.grid_points = max(0, min(record.grid_points, record.trials - len(record.points), space.size))
+    wanted = record.grid_points - (len(known) - (len(record.points) - len(named)))
+    return named + space.fresh(record.seed, [*known, *named], wanted, accepts), record.trials
 
 
 @dataclass(frozen=True)

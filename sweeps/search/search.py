@@ -21,6 +21,7 @@ from ray.tune.search import Searcher
 from llmemf.errors import InputError
 from sweeps.search.optuna_private import contains
 from sweeps.search.space import Space
+from sweeps.state.sweep_record import Observation
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
 
@@ -50,7 +51,8 @@ class SweepSearch(Searcher):
         varied_keys: settings that vary between trials; by default those of the space.
         problem: why the model refuses a configuration, "" if it accepts it.
         seed: of the sampler. With several trials at once the suggestions also depend on the order in which trials end.
-        startup: random suggestions before TPE starts to model (finished grid points count).
+        startup: random suggestions before TPE starts to model (finished grid points and earlier results count).
+        observations: results of earlier sweeps, which the search learns from as from its own.
 
     Attributes:
         study: Optuna's study of all trials whose settings lie inside the space.
@@ -71,6 +73,7 @@ class SweepSearch(Searcher):
         problem: Callable[[Mapping[str, Any]], str] = lambda config: "",
         seed: int = 0,
         startup: int = PRIOR_TRIALS,
+        observations: Iterable[Observation] = (),
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self.space, self.state, self.method = space, state, method
@@ -85,6 +88,8 @@ class SweepSearch(Searcher):
         self._asked: dict[int, optuna.Trial] = {}
         self.study = optuna.create_study(direction="maximize")
         self.outside = 0
+        for seen in observations:
+            self._learn(seen)
         for record in state.records.values():
             self._remember(record)
 
@@ -162,11 +167,14 @@ class SweepSearch(Searcher):
             InputError: the model refuses whatever is suggested.
         """
         problem = ""
+        trained = {self.space.trained_as(record.config) for record in self.state.records.values()}
         for _ in range(SUGGESTIONS):
             trial = self.study.ask(self.space.distributions())
             # The point itself wins over the way back from Optuna's parameters: 0.3 arrives as 0.3.
             config = {**self.space.from_internal(trial.params), **point}
             problem = self.problem(config)
+            if not problem and not point and self.space.trained_as(config) in trained:
+                problem = "it was trained before"
             if not problem:
                 return trial, config
             # No sampler learns from it.
@@ -194,6 +202,20 @@ class SweepSearch(Searcher):
         self._label(trial, record)
         if record.ended:
             self.tell(record)
+
+    def _learn(self, seen: Observation) -> None:
+        """Put a trial of an earlier sweep into the study: pruned where it ended before this sweep's last epoch."""
+        last = max(seen.values)
+        state = TrialState.COMPLETE if last >= self.epochs else TrialState.PRUNED
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                params=self.space.to_internal(seen.settings),
+                distributions=self.space.distributions(),
+                value=seen.values[last] if state == TrialState.COMPLETE else None,
+                intermediate_values=seen.values,
+                state=state,
+            )
+        )
 
     def _params(self, record: TrialRecord, distributions: Mapping[str, Any]) -> dict[str, Any] | None:
         """Optuna's parameters of a stored trial in this space, None where it lies outside."""

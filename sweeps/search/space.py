@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SHUFFLED_WHOLE = 200_000
 """Grids up to this size are shuffled as a whole; larger ones are drawn point by point without repetition."""
+SHOWN_POINTS = 6
+"""So many values of a setting are named in a message."""
 LOG_RATIO = 10
 """Positive grid values that span at least this ratio are refined on a logarithmic scale."""
 
@@ -106,6 +108,32 @@ class Block:
         by_label = {_label(point): point for point in self.points}
         return dict(zip(self.keys, by_label[parameters["|".join(self.keys)]]))
 
+    def snapped(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """These settings as the block would propose them: a grid value as it is, others with four digits.
+
+        Raises:
+            InputError: they lie outside.
+        """
+        point: tuple[Any, ...] = tuple(
+            tuple(value) if isinstance(value := values[key], list) else value for key in self.keys
+        )
+        if point in self.points:
+            return {key: values[key] for key in self.keys}
+        given = f"{', '.join(self.keys)} = {_label(point)}"
+        if self.kind == "float":
+            value = float(f"{point[0]:.4g}")
+            if self.low <= value <= self.high:
+                return {self.keys[0]: value}
+            raise InputError(f"{given} lies outside of the space ({self.low} to {self.high})")
+        if self.kind == "simplex":
+            shares = [round(share, 4) for share in point]
+            if min(shares) >= 0 and sum(shares) <= 1 + 1e-9:
+                return dict(zip(self.keys, shares))
+            raise InputError(f"{given}: shares of at least 0 with a sum of at most 1 are expected")
+        known = [_label(point) for point in self.points[:SHOWN_POINTS]]
+        more = ", ..." if len(self.points) > len(known) else ""
+        raise InputError(f"{given} is not in the space ({'; '.join(known)}{more})")
+
 
 def _label(point: tuple[Any, ...]) -> str:
     return ", ".join(str(value) for value in point)
@@ -170,6 +198,23 @@ class Space:
         """What makes two grid points the same; ranges are drawn anew each time and do not count."""
         keys = [key for block in self.grid_blocks if block.kind != "fixed" for key in block.keys]
         return tuple(repr(list(value) if isinstance(value := settings.get(key), tuple) else value) for key in keys)
+
+    def snapped(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """These settings as the search would propose them, so that equal points look equal; see `Block.snapped`.
+
+        Raises:
+            InputError: they lie outside of the space.
+            KeyError: a setting is missing.
+        """
+        return {key: value for block in self.blocks for key, value in block.snapped(values).items()}
+
+    def trained_as(self, settings: Mapping[str, Any]) -> tuple:
+        """What makes two trials the same: every setting, ranges included."""
+        return tuple(
+            repr(list(value) if isinstance(value := settings.get(key), tuple) else value)
+            for block in self.blocks
+            for key in block.keys
+        )
 
     def fresh(
         self,

@@ -58,6 +58,17 @@ class SweepSettings(BaseModel):
     """Comparisons that every grid point must fulfil, for example `alpha + beta <= 1`."""
 
 
+class Observation(BaseModel):
+    """A trial of an earlier sweep: what a new one learns from it."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    settings: dict[str, Any]
+    """Its value of every setting of the new sweep's space."""
+    values: dict[int, float]
+    """Objective (best so far) after some of its epochs, the last one included."""
+
+
 class SweepRecord(SweepSettings):
     """All that a sweep was started with: `sweep.yaml` in its folder."""
 
@@ -80,6 +91,12 @@ class SweepRecord(SweepSettings):
     fingerprint: str = ""
     varied_keys: list[str] = []
     """Settings that differ between trials."""
+    points: list[dict[str, Any]] = []
+    """Points that are trained first, ahead of the grid: those of `--points`, and the best of the earlier sweep."""
+    warm_start: str = ""
+    """The earlier sweep or file whose results feed the search; `none` where that was turned off."""
+    observations: list[Observation] = []
+    """Those results, so that a resumed sweep proposes what it would have proposed whatever became of the earlier one."""
     created: str = ""
     status: Literal["planned", "running", "interrupted", "completed", "incomplete", "failed"] = "planned"
     """completed: every trial has a value; incomplete: the search has ended, but trials failed; failed: every trial did."""
