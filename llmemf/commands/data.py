@@ -206,9 +206,4 @@ def audit(
 def _finish_import(scenario: Scenario, target: Target, image_folder: Path) -> None:
     """Write an imported scenario and say what it is and what may follow."""
     target.save(scenario, image_folder)
-    steps: list[tuple[str, ...]] = [("data", "audit", scenario.name)]
-    if (scenario.items[["title", "description", "image"]] != "").any(axis=None):
-        steps.insert(0, ("features", "offline", scenario.name))
-    else:
-        say("note: the items have neither text nor images; train with --set modalities=id")
-    target.next_steps(*steps)
+    target.next_steps(scenario)

@@ -66,7 +66,8 @@ def offline(
         raise InputError(f"{nothing}: nothing was written; train without it: --set modalities={left}")
     Console(markup=False).print(feature_table(scenario, written))
     if absent:
-        say(f"note: {nothing}; train without it: --set modalities={left}")
+        say(f"note: {nothing}: a sweep runs without it; one model with --set modalities={left}")
+    say(f"next: {hint(data_root, 'sweep', '--scenario', name)}")
 
 
 @app.command("import")
@@ -111,6 +112,7 @@ def import_(
     ]
     save_all(matrices, scenario, overwrite=overwrite)
     Console(markup=False).print(feature_table(scenario, matrices))
+    say(f"next: {hint(data_root, 'sweep', '--scenario', name)}")
 
 
 @app.command("profiles")

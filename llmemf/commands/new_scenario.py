@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, hint, say
+from llmemf.scenarios.images import is_address
 from llmemf.scenarios.names import check_free
 
 if TYPE_CHECKING:
@@ -50,7 +51,19 @@ class Target:
         for note in absent_domains(scenario):
             say(f"note: {note}")
 
-    def next_steps(self, *steps: tuple[str, ...]) -> None:
-        """Name the commands that may follow."""
-        for words in steps:
-            say(f"next: {hint(self.data_root, *words)}")
+    def next_steps(self, scenario: Scenario, *others: tuple[str, ...]) -> None:
+        """Name the command that comes next, last, and others that may come before it.
+
+        Args:
+            others: their words.
+        """
+        name, items = scenario.name, scenario.items
+        has_text = bool((items[["title", "description"]] != "").any(axis=None))
+        has_images = any(image and not is_address(image) for image in items["image"])
+        for words in (("data", "audit", name), *others):
+            say(f"also: {hint(self.data_root, *words)}")
+        if has_text or has_images:
+            say(f"next: {hint(self.data_root, 'features', 'offline', name)}")
+        else:
+            say("note: the items have neither text nor stored images: a sweep uses their ids alone")
+            say(f"next: {hint(self.data_root, 'sweep', '--scenario', name)}")

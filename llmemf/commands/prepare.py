@@ -235,12 +235,9 @@ def _finish(scenario: Scenario, report: PreparationReport, target: Target, image
     for note in notes(report):
         say(note)
     target.save(scenario, image_folder)
-    steps = [("data", "audit", scenario.name)]
+    others = []
     if any(is_address(image) for image in scenario.items["image"]):
-        steps.append(("features", "images", scenario.name))
-    has_titles = bool((scenario.items["title"] != "").any())
-    if has_titles:
-        steps.append(("features", "enrich", scenario.name))
-    target.next_steps(*steps)
-    if not has_titles:
-        say("note: the items have no titles; train with --set modalities=id")
+        others.append(("features", "images", scenario.name))
+    if (scenario.items["title"] != "").any():
+        others.append(("features", "enrich", scenario.name))
+    target.next_steps(scenario, *others)

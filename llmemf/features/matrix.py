@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+import pandas as pd
 from pydantic import BaseModel
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.io import atomic_folder, bytes_hash, read_array, read_json_model, text_hash
+from llmemf.scenarios.images import is_address
+from llmemf.scenarios.manifest import MANIFEST
 from llmemf.scenarios.scenario import Scenario
 
 REMEDY = "make the features again"
@@ -265,6 +268,21 @@ def save_all(matrices: Sequence[FeatureMatrix], scenario: Scenario, *, overwrite
         check_absent(scenario, [matrix.name for matrix in matrices])
     for matrix in matrices:
         matrix.save(scenario, overwrite=overwrite)
+
+
+def absent_kinds(folder: Path) -> list[str]:
+    """Kinds of features that a prepared scenario neither has nor can have: none of its items has such content.
+
+    Args:
+        folder: of the scenario.
+    """
+    content = {"text": ["title", "description"], "image": ["image"]}
+    missing = [kind for kind in KINDS if not any((folder / "features").glob(f"{kind}.*/{MANIFEST}"))]
+    if not missing:
+        return []
+    items = pd.read_parquet(folder / "items.parquet", columns=[name for kind in missing for name in content[kind]])
+    items = items.map(lambda cell: "" if is_address(cell) else cell)  # an image that was not fetched
+    return [kind for kind in missing if not (items[content[kind]] != "").any(axis=None)]
 
 
 def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> FeatureMatrix:

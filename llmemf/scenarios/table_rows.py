@@ -7,6 +7,7 @@ most of; cells in double quotes may hold separators and line ends.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -21,14 +22,14 @@ from llmemf.scenarios.loose_records import decode
 ROLES = {
     "user": ("user", "user_id", "userid", "customer", "customer_id"),
     "item": ("item", "item_id", "itemid", "external_id", "parent_asin", "asin", "sku", "product_id", "id"),
-    "time": ("time", "timestamp", "unixtime", "datetime", "date"),
+    "time": ("time", "timestamp", "unixtime", "datetime", "date", "order_date", "ordered_at", "created_at"),
     "domain": ("domain", "shop"),
     "title": ("title", "name"),
     "description": ("description",),
     "categories": ("categories", "category"),
     "image": ("image", "image_url", "image_address"),
 }
-"""Role of a column, and what it is usually called (upper and lower case are the same)."""
+"""Role of a column, and what it is usually called (upper and lower case, and blanks, hyphens and underscores are the same)."""
 BATCH_ROWS = 10_000
 END = "\0end of the table\0"
 """Put behind the last row: where a quote was not closed, it stands inside a cell."""
@@ -60,9 +61,10 @@ class TableRows:
         self._width = len(header)
         self._column_of: dict[str, int] = {}
         self.header = [str(cell).strip().lower() for cell in header]
+        usual = [re.sub("[ -]+", "_", name) for name in self.header]
         for role in (*needed, *optional):
             names = (*([columns[role].lower()] if role in columns else []), *ROLES[role])
-            place = next((self.header.index(name) for name in names if name in self.header), None)
+            place = next((row.index(name) for name in names for row in (self.header, usual) if name in row), None)
             if place is not None:
                 self._column_of[role] = place
             elif role in needed:

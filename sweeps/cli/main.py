@@ -19,7 +19,7 @@ import llmemf
 from llmemf.command_line import DOORS
 from llmemf.commands import add_commands
 from llmemf.commands.boundary import App, run_app
-from sweeps.cli import clean, export, group, live, report, standing, sweep, ui
+from sweeps.cli import clean, export, group, live, new_scenario, report, standing, sweep, ui
 
 app = App(
     no_args_is_help=True,
@@ -36,6 +36,7 @@ app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("ui")(ui.ui)
 app.command("clean")(clean.clean)
+app.command("new-scenario")(new_scenario.new_scenario)
 add_commands(app)
 
 

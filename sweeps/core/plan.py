@@ -24,6 +24,7 @@ from sweeps.core.settings import (
     apply_assignments,
     as_values,
     checked_space,
+    drop_absent_modalities,
     find_settings,
     merged_space,
     scenario_files,
@@ -186,7 +187,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     if options.like is not None:
         options, like = _like(options)
     elif options.scenario is None:
-        raise InputError(f"--scenario is missing; shipped ones: {', '.join(scenario_files())}")
+        raise InputError(f"--scenario is missing; there are {', '.join(scenario_files(options.root))}")
     assert options.scenario is not None
     data_root, storage = options.root, options.storage.resolve()
     if re.match(r"[a-z][a-z0-9]+:/", str(options.storage)):
@@ -211,6 +212,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
         fixed[key] = values_of_key[0]
     settings.fixed = fixed
     overrides = apply_assignments(settings, options.assignments, options.epochs)
+    notices += drop_absent_modalities(settings, overrides, data_root / used)
     settings.space = merged_space(settings.space, overrides)
     stamp = now or datetime.datetime.now()
     name = options.name or f"{used}-{stamp:%Y%m%d-%H%M%S}"

@@ -7,8 +7,10 @@ from typing import Annotated, Any, get_origin
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys
 from llmemf.errors import InputError, nearest
+from llmemf.features.matrix import absent_kinds
 from llmemf.models import model_class
 from sweeps.state.sweep_record import SweepSettings
 
@@ -53,9 +55,10 @@ class ScenarioFile(SweepSettings):
     """Rows of one's own for `sweeps/ablation.py`: name -> settings that differ from the full model."""
 
 
-def scenario_files() -> dict[str, Path]:
-    """Shipped scenario files by name."""
-    return {path.stem: path for path in sorted(SCENARIO_FILES.glob("*.yaml"))}
+def scenario_files(data_root: Path) -> dict[str, Path]:
+    """Scenario files by name: the shipped ones, and one's own beside the scenarios' folders, which come first."""
+    own = [path for path in sorted(data_root.glob("*.yaml")) if path.is_file()]
+    return {path.stem: path for path in [*sorted(SCENARIO_FILES.glob("*.yaml")), *own]}
 
 
 def load_settings(path: Path) -> dict[str, Any]:
@@ -198,18 +201,44 @@ def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, 
 
 def find_settings(requested: str, data_root: Path, model: str | None) -> tuple[dict[str, Any], str, list[str]]:
     """Settings for a scenario, the scenario that is used, and what to tell the user about it."""
-    files = scenario_files()
+    files = scenario_files(data_root)
     prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
-    if requested in prepared and requested not in files:
-        notice = f"sweeps/scenarios/{requested}.yaml does not exist: the model's default space is used"
-        space = dict(model_class(model or "llm_emf").default_space())
-        return {"space": space}, requested, [notice]
     if requested in files:
         used = requested if requested in prepared else SAMPLE
         values, notices = _settings_of(files[used], model)
-        return values, used, notices
-    known = sorted({*files, *prepared})
-    raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `llmemf data import --help`")
+        if files[used].parent == data_root:
+            notices.insert(0, f"settings of {files[used]}")
+    elif requested in prepared:
+        used, own = requested, command_line("new-scenario", requested)
+        notices = [f"no scenario file: the system's default space is used; `{own}` writes one to change"]
+        values = {"space": dict(model_class(model or "llm_emf").default_space())}
+    else:
+        known, bring = sorted({*files, *prepared}), command_line("data", "import", "--help")
+        raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `{bring}`")
+    return values, used, notices
+
+
+def drop_absent_modalities(settings: SweepSettings, overrides: dict[str, Any], folder: Path) -> list[str]:
+    """Leave out the modalities of which a scenario has no content and no features, where the user names none.
+
+    Args:
+        overrides: what the command line says of the space.
+        folder: of the prepared scenario.
+
+    Returns:
+        What to tell the user about it.
+    """
+    named = {*settings.fixed, *space_keys(settings.space), *overrides}
+    field = model_class(settings.model).config_class.model_fields.get("modalities")
+    if field is None or "modalities" in named or not (folder / "items.parquet").exists():
+        return []
+    absent = [kind for kind in absent_kinds(folder) if kind in field.default]
+    if not absent:
+        return []
+    settings.fixed["modalities"] = [kind for kind in field.default if kind not in absent]
+    left = ", ".join(settings.fixed["modalities"])
+    words = " or ".join("a stored image" if kind == "image" else "a text" for kind in absent)
+    return [f"no item of {folder.name} has {words}: the trials use {left} alone"]
 
 
 def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[str]]:
@@ -217,6 +246,11 @@ def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[st
     values = load_settings(path)
     written_for = values.get("model", SweepSettings.model_fields["model"].default)
     if model in (None, written_for):
+        if not values.get("space"):
+            fixed = values.get("fixed", {})
+            space = dict(model_class(written_for).default_space())
+            single = [key for key in space_keys(space) if key in fixed and not isinstance(fixed[key], list)]
+            values["space"] = merged_space(space, {key: fixed.pop(key) for key in single})
         return values, []
     model_type = model_class(model)
     fixed = {

@@ -105,7 +105,7 @@ class Ablation(Kind):
         if options.from_sweep is None:
             used_scenario(options.scenario, options.root)
         source = _tuned(options, now) if options.tune is not None else _fixed(options)
-        used, files = source["scenario"], scenario_files()
+        used, files = source["scenario"], scenario_files(options.root)
         own = load_ablations(files[used]) if used in files else {}
         where = f"{used}: ablations"
         own = {name: checked_settings(LLMEMFConfig, values, f"{where}: {name}") for name, values in own.items()}

@@ -213,9 +213,9 @@ def used_scenario(requested: str | None, data_root: Path) -> str:
     Raises:
         InputError: none was requested, or nobody knows it; the nearest name is offered.
     """
-    files = scenario_files()
+    files = scenario_files(data_root)
     if requested is None:
-        raise InputError(f"--scenario is missing; shipped ones: {', '.join(files)}")
+        raise InputError(f"--scenario is missing; there are {', '.join(files)}")
     prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
     if requested not in (SAMPLE, *prepared, *files):
         hint = nearest(requested, sorted({*files, *prepared}))
@@ -229,7 +229,7 @@ def of_scenario(options: GroupOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         InputError: there is no such scenario, or its file is wrong.
     """
-    used, files = used_scenario(options.scenario, options.root), scenario_files()
+    used, files = used_scenario(options.scenario, options.root), scenario_files(options.root)
     values = load_settings(files[used]) if used in files else {}
     fixed = {key: value for key, value in values.get("fixed", {}).items() if key in SHARED_SETTINGS}
     if options.epochs is not None:

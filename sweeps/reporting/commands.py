@@ -73,7 +73,7 @@ def again(record: SweepRecord, *, assignments: dict[str, Any] | None = None, **c
 
 def _scenario_settings(record: SweepRecord) -> SweepSettings:
     """What the command line starts from: the scenario's file, or the model's default space."""
-    files = scenario_files()
+    files = scenario_files(Path(record.data_root))
     if record.scenario in files:
         values = load_settings(files[record.scenario])
     else:

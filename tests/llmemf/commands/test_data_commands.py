@@ -50,7 +50,7 @@ def raw(tmp_path: Path) -> Path:
 def next_steps(out: str) -> list[str]:
     """The commands that a user is told to type next, without the program's name, which depends on the installation."""
     lines = [line for line in out.splitlines() if line.startswith("next: ")]
-    return [line[re.search(r" (data|features) ", line).start() + 1 :] for line in lines]
+    return [line[re.search(r" (data|features|sweep) ", line).start() + 1 :] for line in lines]
 
 
 def import_tiny(llmemf, raw, *more) -> tuple[int, str, str]:
@@ -63,7 +63,7 @@ def test_import_windows_writes_a_scenario_and_names_the_next_commands(llmemf, ra
     code, out, err = import_tiny(llmemf, raw)
     assert (code, err) == (0, "")
     assert "3 cases, targets 2 film + 1 book" in out
-    assert next_steps(out) == ["features offline tiny", "data audit tiny"]
+    assert next_steps(out) == ["features offline tiny"] and "also: " in out and "data audit tiny" in out
     scenario = Scenario.load(tmp_path / "data" / "tiny")
     assert scenario.fingerprint[:16] in out
     assert scenario.items.title[0] == "The [red] Balloon"
@@ -86,7 +86,7 @@ def test_both_readers_agree_on_the_same_data(llmemf, raw, tmp_path):
 
 def test_the_data_root_comes_from_the_option_or_the_environment(llmemf, raw, tmp_path, monkeypatch):
     code, out, _ = import_tiny(llmemf, raw, "--data-root", tmp_path / "my data")
-    assert code == 0 and next_steps(out)[-1] == f"data audit tiny --data-root '{tmp_path / 'my data'}'"
+    assert code == 0 and next_steps(out)[-1] == f"features offline tiny --data-root '{tmp_path / 'my data'}'"
     monkeypatch.setenv("LLMEMF_DATA_ROOT", str(tmp_path / "other"))
     assert llmemf("data", "show", "tiny")[0] == 2
     assert import_tiny(llmemf, raw)[0] == 0
@@ -96,7 +96,7 @@ def test_the_data_root_comes_from_the_option_or_the_environment(llmemf, raw, tmp
 def test_items_without_content_are_pointed_out(llmemf, raw):
     (raw / "items.tsv").unlink()
     _, out, _ = import_tiny(llmemf, raw)
-    assert "neither text nor images" in out and "features offline" not in out
+    assert next_steps(out) == ["sweep --scenario tiny"] and "features offline" not in out
 
 
 def test_images_of_the_item_table_are_taken_along(llmemf, raw, tmp_path):

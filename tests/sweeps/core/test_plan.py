@@ -1,3 +1,4 @@
+import dataclasses
 import datetime
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def make(**options):
 
 
 def test_every_shipped_scenario_file_is_a_valid_sweep(project_folder):
-    files = scenario_files()
+    files = scenario_files(Path("data"))
     assert {"movie_book", "food_kitchen", "sample"} <= set(files)
     for name, path in files.items():
         tiny_scenario(name).save("data")
@@ -172,7 +173,7 @@ def test_mistakes_in_a_scenario_file(tmp_path, content, message):
 def test_settings_that_the_model_does_not_have(prepared, monkeypatch, content, message):
     path = prepared / "movie_book.yaml"
     path.write_text(yaml.safe_dump(content))
-    monkeypatch.setattr(settings, "scenario_files", lambda: {"movie_book": path})
+    monkeypatch.setattr(settings, "scenario_files", lambda _: {"movie_book": path})
     with pytest.raises(InputError, match=message):
         make()
 
@@ -482,7 +483,7 @@ def test_sweeps_of_a_comparison_are_continued_only_by_name(project_folder):
 def test_every_system_sweeps_a_scenario_that_was_written_for_another(tmp_path, scenario, model):
     """Of the file it takes what all systems share, as a comparison does; the space is its own."""
     plan = plan_sweep(Options(scenario=scenario, model=model, data_root=tmp_path, storage=tmp_path / "mlruns"))
-    stored = load_settings(scenario_files()["sample"])
+    stored = load_settings(scenario_files(Path("data"))["sample"])
     assert (plan.record.model, plan.record.scheduler, plan.record.grace_period) == (
         model,
         "asha",
@@ -497,3 +498,37 @@ def test_every_system_sweeps_a_scenario_that_was_written_for_another(tmp_path, s
     assert plan.record.fixed == shared and not plan.record.constraints
     own = checked_space(model_class(model).config_class, dict(model_class(model).default_space()), where="")
     assert plan.record.space == own
+
+
+@pytest.mark.parametrize(
+    ("empty", "features", "left"),
+    [
+        ({}, (), None),
+        ({"image": ""}, (), ["id", "text"]),
+        ({"image": "https://shop.example/1.jpg"}, (), ["id", "text"]),
+        ({"image": "", "title": "", "description": ""}, (), ["id"]),
+        ({"image": "", "title": ""}, (), ["id", "text"]),
+        ({"image": ""}, ("image.imported",), None),
+    ],
+)
+def test_a_sweep_leaves_out_what_no_item_has(project_folder, empty, features, left):
+    scenario = tiny_scenario("shop")
+    dataclasses.replace(scenario, items=scenario.items.assign(**empty)).save("data")
+    for name in features:
+        path = project_folder / "data" / "shop" / "features" / name / "manifest.json"
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+    plan = plan_sweep(Options(scenario="shop"), now=NOW)
+    assert plan.record.fixed.get("modalities") == left
+    assert any("no item of shop has" in notice for notice in plan.notices) == bool(left)
+    named = plan_sweep(Options(scenario="shop", assignments=["modalities=id,image"], name="other"), now=NOW)
+    assert named.record.fixed["modalities"] == ["id", "image"]
+
+
+def test_a_file_without_a_space_searches_the_default_one_around_what_it_fixes(project_folder):
+    tiny_scenario("shop").save("data")
+    default = plan_sweep(Options(scenario="shop", name="a"), now=NOW).space
+    (project_folder / "data" / "shop.yaml").write_text("fixed: {lr: 0.002, alpha: 0.3}\n")
+    plan = plan_sweep(Options(scenario="shop", name="b"), now=NOW)
+    assert plan.space.varied_keys == tuple(key for key in default.varied_keys if key not in ("lr", "alpha"))
+    assert plan.shared["lr"] == 0.002 and {config.alpha for config in plan.configs} == {0.3}

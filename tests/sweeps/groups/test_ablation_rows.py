@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import tiny
@@ -218,7 +219,7 @@ def test_which_features_stand_for_what(tmp_path, names, expected):
 
 
 def test_every_shipped_scenario_file_may_have_rows_of_its_own(tmp_path):
-    for path in scenario_files().values():
+    for path in scenario_files(Path("data")).values():
         load_ablations(path)
     path = tmp_path / "mine.yaml"
     path.write_text("trials: 3\nablations:\n  wide: {id_dim: 512}\n")

@@ -1,5 +1,7 @@
 """What a comparison plans: systems, budgets, shared settings, and the sweeps that it is made of."""
 
+from pathlib import Path
+
 import group_fakes
 import pytest
 import yaml
@@ -44,7 +46,7 @@ def test_all_systems_by_default_with_one_budget_each():
 
 
 def test_what_systems_share_is_the_scenario_files_and_none_of_llm_emfs_own():
-    values = load_settings(scenario_files()["sample"])["fixed"]
+    values = load_settings(scenario_files(Path("data"))["sample"])["fixed"]
     record = plan()
     assert record.fixed == {key: value for key, value in values.items() if key in SHARED_SETTINGS}
     assert {"epochs", "patience", "batch_size"} <= set(record.fixed)

@@ -30,7 +30,7 @@ def test_one_row_per_value_and_all_else_is_the_default_and_what_the_scenario_sha
     assert [(row.name, row.overrides) for row in group.rows] == [("heads-1", {"heads": 1}), ("heads-2", {"heads": 2})]
     assert group.seeds == [1, 2] and group.trials is None and group.reference == "best"
     config = group.config_of(group.rows[1])
-    shared = load_settings(scenario_files()["sample"])["fixed"]
+    shared = load_settings(scenario_files(Path("data"))["sample"])["fixed"]
     assert (config["dim"], config["heads"], config["batch_size"]) == (8, 2, shared["batch_size"])
     assert "lr" not in config, "the model's own default"
     assert plan(vary=["id_dim=8"]).rows[0].model == "llm_emf"
