@@ -81,11 +81,15 @@ def sweep(
     points: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.csv", help="Train these points first: a column per searched setting. With --resume: too."
+            metavar="FILE.csv",
+            help="Train these points first: a column per searched setting. With --resume: too.  [default: none]",
         ),
     ] = None,
     like: Annotated[
-        str | None, typer.Option(metavar="SWEEP", help="A new sweep with this one's settings; what else is given wins.")
+        str | None,
+        typer.Option(
+            metavar="SWEEP", help="A new sweep with this one's settings; what else is given wins.  [default: none]"
+        ),
     ] = None,
     warm_start: Annotated[
         str | None,
