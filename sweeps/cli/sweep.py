@@ -74,6 +74,12 @@ def sweep(
     concurrency: options.Concurrency = None,
     cpus_per_trial: options.CpusPerTrial = None,
     gpus_per_trial: options.GpusPerTrial = None,
+    confirm: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Share of the search's epochs for its best trials again with new seeds.  [default: 0.2]"
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Seed of grid order, sampler and trials.  [default: the scenario file's, else 0]"),
@@ -181,6 +187,7 @@ def sweep(
         concurrency=concurrency,
         cpus_per_trial=cpus_per_trial,
         gpus_per_trial=gpus_per_trial,
+        confirm=confirm,
         seed=seed,
         warm_start=warm_start,
         points=points,

@@ -44,6 +44,7 @@ class SweepCallback(tune.Callback):
         self.state, self.search, self.tracking = state, search, tracking
         self.display, self.retention, self.stop = display, retention, stop
         self._since: dict[int, float] = {}
+        self._is_confirming = False
 
     def _record(self, trial: Any) -> TrialRecord:
         return self.state.records[trial.config["trial"]]
@@ -67,6 +68,9 @@ class SweepCallback(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         record = self._record(trial)
         self.state.start(record)
+        if record.repeats and not self._is_confirming:
+            self._is_confirming = True
+            self.display.tell("the search has ended: its best trials run again with new seeds")
         self.tracking.start_trial(record)
         self._show(record)
 

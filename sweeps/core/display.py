@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
-from sweeps.state.trial_records import TrialRecord, best_of
+from sweeps.state.trial_records import TrialRecord, best_of, trial_name
 
 PLAIN_SECONDS = 10.0
 PLAIN_SECONDS_MOST = 300.0
@@ -52,6 +52,11 @@ class Display:
         self._last_line = 0.0
         self._last_text = ""
         self._live: Live | None = None
+
+    @property
+    def total(self) -> int:
+        """Trials of the search and all repeats so far."""
+        return self.planned + sum(bool(record.repeats) for record in self.records)
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -119,8 +124,9 @@ class Display:
     def _ended_line(self, record: TrialRecord) -> str:
         value = "no value" if record.objective is None else f"objective {record.objective:.4f}"
         took = text_format.duration(record.seconds)
+        name = f"{record.name} ({trial_name(record.repeats)} again)" if record.repeats else record.name
         return (
-            f"[{text_format.duration(self.elapsed())}] {record.name} {record.outcome} after epoch {record.epoch} ({took}), "
+            f"[{text_format.duration(self.elapsed())}] {name} {record.outcome} after epoch {record.epoch} ({took}), "
             f"{value}  {text_format.settings(record.varied)}"
         )
 
@@ -134,12 +140,12 @@ class Display:
 
     def remaining(self) -> float | None:
         """Seconds to go, see `time_left`."""
-        return time_left(self.records, self.planned, self.slots)
+        return time_left(self.records, self.total, self.slots)
 
     def line(self) -> str:
         """The state in one line."""
         count = self.counts()
-        parts = [f"{count['done']}/{self.planned} done"]
+        parts = [f"{count['done']}/{self.total} done"]
         parts += [
             f"{count[name]} {word}" for name, word in (("running", "running"), ("pending", "starting")) if count[name]
         ]
@@ -159,10 +165,10 @@ class Display:
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
         head.add_column(justify="right", no_wrap=True)
-        bar = ProgressBar(total=max(1, self.planned), completed=count["done"], complete_style="cyan")
+        bar = ProgressBar(total=max(1, self.total), completed=count["done"], complete_style="cyan")
         times = f"{text_format.duration(self.elapsed())} elapsed"
         times += f", about {text_format.duration(left)} left" if left else ""
-        done = Text.assemble((str(count["done"]), "bold"), f" of {self.planned} trials")
+        done = Text.assemble((str(count["done"]), "bold"), f" of {self.total} trials")
         head.add_row(bar, done, Text(times, style="dim"))
         states = Text("  ")
         for name in ("running", "pending", "completed", "pruned", "failed"):

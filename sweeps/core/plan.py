@@ -34,8 +34,10 @@ from sweeps.core.takeover import take_over
 from sweeps.search.grid_points import PointCheck, check_points, choose_points
 from sweeps.search.rungs import rungs
 from sweeps.search.space import Space, build_space
+from sweeps.state.confirmation import next_repeats
 from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, find_sweep, group_of
 from sweeps.state.sweep_state import SweepState
+from sweeps.state.trial_records import TrialRecord
 from sweeps.tracking.addresses import absolute_uri
 
 IMMUTABLE_OPTIONS = (
@@ -69,6 +71,7 @@ class Options:
     concurrency: int | None = None
     cpus_per_trial: float | None = None
     gpus_per_trial: float | None = None
+    confirm: float | None = None
     seed: int | None = None
     warm_start: str | None = None
     points: Path | None = None
@@ -146,6 +149,28 @@ class Plan:
         return rungs(self.epochs, min(record.grace_period, self.epochs), record.reduction_factor)
 
     @property
+    def most_repeats(self) -> int:
+        """How many trials of full length the confirmation pays for; 0 where there is none.
+
+        A group trains its own seeds, and a closed form has the same result with every seed.
+        """
+        record = self.record
+        if self.tested_by or "seed" in self.varied_keys or model_class(record.model).closed_form or record.keep < 2:
+            return 0
+        count = int(record.confirm * self.trials + 1e-9)
+        return count if count > 1 else 0
+
+    @property
+    def candidates(self) -> int:
+        """How many of the best trials are confirmed; each of them must have its weights."""
+        return min(self.record.keep, max(2, self.most_repeats // 2)) if self.most_repeats else 0
+
+    def next_repeats(self, state: SweepState) -> list[tuple[TrialRecord, int]]:
+        """The trials to repeat now, each with its new seed, see `sweeps.state.confirmation`."""
+        epochs = int(self.record.confirm * self.trials * self.epochs + 1e-9)
+        return next_repeats(state.records.values(), candidates=self.candidates, epochs=epochs, seed=self.record.seed)
+
+    @property
     def needs(self) -> set[str]:
         """Kinds of features that some trial needs."""
         model = model_class(self.record.model)
@@ -195,7 +220,18 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     values, used, notices = find_settings(options.scenario, data_root, options.model)
     if options.like is not None:
         values, notices = like, [f"settings of sweep {options.like}"]
-    for key in ("model", "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "seed"):
+    given = (
+        "model",
+        "search",
+        "trials",
+        "grid_points",
+        "scheduler",
+        "grace_period",
+        "reduction_factor",
+        "confirm",
+        "seed",
+    )
+    for key in given:
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
     whole_grid = values.get("search") == "grid" and options.trials is None
@@ -272,7 +308,7 @@ def plan_resume(options: Options) -> Plan:
     if options.assignments:
         raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
     record, notices = _stored_record(options, "--resume")
-    known = [item.config for item in SweepState.load(record).records.values()]
+    known = [item.config for item in SweepState.load(record).searched]
     plan = build_plan(record, known=known)
     if options.points is not None:
         named = read_points(options.points, plan.space, plan.check)
@@ -300,7 +336,7 @@ def plan_extend(options: Options, more: int) -> Plan:
         InputError: there is no such sweep, an option would make its trials incomparable, or no grid point is left.
     """
     record, notices = _stored_record(options, "--extend")
-    earlier = [item.config for item in SweepState.load(record).records.values()]
+    earlier = [item.config for item in SweepState.load(record).searched]
     if not earlier:
         raise InputError(f"--extend: sweep {record.name!r} has no trial yet: continue it with --resume")
     before = build_plan(record, known=earlier)
@@ -370,7 +406,7 @@ def _stored_record(options: Options, flag: str) -> tuple[SweepRecord, list[str]]
     if changed:
         raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
     record = SweepRecord.load(find_sweep(options.storage.resolve(), flag, name=options.name, scenario=options.scenario))
-    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers"):
+    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers", "confirm"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))
     said = take_over(record, flag, options.tracking_uri, options.data_root, named=options.name is not None)

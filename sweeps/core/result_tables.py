@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any
 
 from rich import box
@@ -12,7 +13,7 @@ from rich.text import Text
 from llmemf import text_format
 from llmemf.ranking_names import RANKINGS
 from sweeps.core.display import STYLE, fits
-from sweeps.state.trial_records import TrialRecord, ranked
+from sweeps.state.trial_records import TrialRecord, ranked, seed_values
 
 TOP = 10
 SHOWN_METRICS = ("mrr", "ndcg_10")
@@ -28,6 +29,9 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
         "epoch": [f"{record.best_epoch}/{record.epoch}" for record in shown],
         "objective": ["-" if record.objective is None else f"{record.objective:.4f}" for record in shown],
     }
+    if over_seeds := seed_values(records):
+        values = [over_seeds.get(record.number) for record in shown]
+        fixed["mean"] = ["" if own is None else f"{fmean(own):.4f} ({len(own)})" for own in values]
     metrics = [f"val/{domain}/{name}" for domain in domains for name in SHOWN_METRICS]
     used = sum(len(max([name, *cells], key=len)) for name, cells in fixed.items()) + max(map(len, outcomes), default=0)
     columns: list[str] = []

@@ -23,6 +23,7 @@ from sweeps.core.plan import Plan
 from sweeps.core.summary import caveats, failed_trials
 from sweeps.core.sweep_data import SweepData
 from sweeps.state import leaderboard
+from sweeps.state.confirmation import confirmed, sentence_of
 from sweeps.state.home import Stored
 from sweeps.state.references import References
 from sweeps.state.trial_records import TrialRecord
@@ -43,7 +44,8 @@ def write_results(
 ) -> list[Path]:
     """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
     record = plan.record
-    notes = [*filter(None, [failed_trials(records)]), *caveats(plan, data, best, evaluations)]
+    sure = sentence_of(confirmed(records))
+    notes = [*filter(None, [sure, failed_trials(records)]), *caveats(plan, data, best, evaluations)]
     files = {
         "leaderboard.csv": leaderboard.as_csv(records),
         "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
@@ -57,6 +59,8 @@ def write_results(
             "features": encoders,
             "train it again": f"llmemf train {data.scenario.name} --config {record.folder / 'best.yaml'}",
         }
+        if sure:
+            facts["confirmed"] = notes.pop(0)
         if notes:
             facts["note"] = " ".join(notes)
         files["best.yaml"] = leaderboard.best_yaml(config.to_dict(), facts, {**best.metrics, **test})
@@ -129,12 +133,14 @@ def dataset(plan: Plan, data: SweepData) -> dict[str, str]:
 
 def describe_run(plan: Plan, records: list[TrialRecord], best: TrialRecord | None, test: dict[str, float]) -> str:
     """The description of the sweep's run: its best trial in a few lines, and where all of them are."""
-    count = Counter(record.outcome for record in records)
+    searched = [record for record in records if not record.repeats]
+    count = Counter(record.outcome for record in searched)
     lines = [", ".join(f"{number} {outcome}" for outcome, number in count.items()) + "."]
     if best and best.objective is not None:
         tested = f", test MRR {test['test/mrr']:.4f}" if "test/mrr" in test else ""
-        first = f"**{best.name}** is the best of {text_format.plural(len(records), 'trial')}: objective {best.objective:.4f}"
-        lines = [f"{first}{tested}.", f"`{text_format.settings(best.varied)}`", *lines]
+        first = f"**{best.name}** is the best of {text_format.plural(len(searched), 'trial')}: objective {best.objective:.4f}"
+        sure = filter(None, [sentence_of(confirmed(records))])
+        lines = [f"{first}{tested}.", f"`{text_format.settings(best.varied)}`", *sure, *lines]
     report = command_line("report", plan.record.name, storage=plan.record.storage)
     return "\n\n".join([*lines, f"All trials: `leaderboard.csv` among the artifacts. The report: `{report}`"])
 

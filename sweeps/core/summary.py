@@ -19,6 +19,7 @@ from sweeps.core.plan import Plan
 from sweeps.core.settings import SAMPLE
 from sweeps.core.sweep_data import SweepData
 from sweeps.search.space import Block
+from sweeps.state.confirmation import confirmed, sentence_of
 from sweeps.state.references import References
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
@@ -87,6 +88,8 @@ def print_start(
     objective = f", {' and '.join(plan.objectives)} softmax in training" if plan.objectives else ""
     facts.add_row("model", f"{record.model}{objective}")
     facts.add_row("trials", describe_trials(plan))
+    if plan.most_repeats:
+        facts.add_row("then", describe_confirmation(plan))
     for index, block in enumerate([block for block in plan.space.blocks if block.kind != "fixed"]):
         facts.add_row("space" if index == 0 else "", describe_space(block))
     if plan.space.dropped:
@@ -110,15 +113,17 @@ def print_start(
 
 def describe_progress(state: SweepState, trials: int) -> str:
     """What a continued sweep has, and what is left."""
-    records = list(state.records.values())
-    ended = [record for record in records if record.ended]
+    records, repeats = list(state.records.values()), len(state.records) - len(state.searched)
+    ended = [record for record in state.searched if record.ended]
     left = [record for record in records if not record.ended]
     parts = [f"{len(ended)} of {text_format.plural(trials, 'trial')} done"]
     if left:
         names = ", ".join(f"{record.name} (after epoch {record.epoch})" for record in left[:5])
         parts.append(f"{names}{' ...' if len(left) > 5 else ''} to be finished")
-    if trials > len(records):
-        parts.append(f"{trials - len(records)} not started")
+    if trials > len(state.searched):
+        parts.append(f"{trials - len(state.searched)} not started")
+    if repeats:
+        parts.append(f"{repeats} again with new seeds")
     return ", ".join(parts)
 
 
@@ -150,6 +155,14 @@ def describe_trials(plan: Plan) -> str:
     if plan.rungs:
         ends = f"ASHA stops the laggards at epoch{'s' * (len(plan.rungs) > 1)} {', '.join(map(str, plan.rungs))}"
     return f"{how}; at most {text_format.plural(plan.epochs, 'epoch')}, {ends}"
+
+
+def describe_confirmation(plan: Plan) -> str:
+    """How the best trials are confirmed, for the plan's table."""
+    return (
+        f"the best {plan.candidates} run again with new seeds, in at most {100 * plan.record.confirm:g} % of these epochs "
+        f"({text_format.plural(plan.most_repeats, 'whole trial')}); the best mean wins"
+    )
 
 
 def describe_resources(plan: Plan, parallel: int) -> str:
@@ -184,7 +197,7 @@ def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], e
     """What a reader of numbers must know that were made from a scenario by features of these encoders (by kind)."""
     notes = []
     if evaluations > 1:
-        notes.append(f"The sweep was tested {evaluations} times, once for each extension that changed the best trial.")
+        notes.append(f"The sweep was tested {evaluations} times, once for each change of the best trial.")
     if scenario == "sample":
         notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
     if "sampled" in objectives:
@@ -211,8 +224,10 @@ def print_end(
     """Leaderboard, test metrics, and where everything lies."""
     record = plan.record
     count = {
-        name: sum(item.outcome == name for item in records) for name in ("completed", "pruned", "failed", "interrupted")
+        name: sum(item.outcome == name for item in records if not item.repeats)
+        for name in ("completed", "pruned", "failed", "interrupted")
     }
+    count["again with new seeds"] = sum(bool(item.repeats) for item in records)
     parts = ", ".join(f"{number} {name}" for name, number in count.items() if number)
     style = {"completed": "green", "incomplete": "yellow", "failed": "red", "interrupted": "magenta"}[outcome]
     said = f"{outcome}: {reason}" if reason and reason != "interrupted" else outcome
@@ -224,9 +239,14 @@ def print_end(
     if best_of(records):
         domains = data.scenario.domains
         console.print(result_tables.table(records, domains, console.width))
-        if len(records) > result_tables.TOP:
-            console.print(f"the best {result_tables.TOP} of {len(records)}; all in leaderboard.csv", style="dim")
-        console.print(f"epoch: best/run; objective: {describe_objective(plan, data)}", style="dim")
+        searched = sum(not item.repeats for item in records)
+        if searched > result_tables.TOP:
+            console.print(f"the best {result_tables.TOP} of {searched}; all in leaderboard.csv", style="dim")
+        sure = sentence_of(confirmed(records))
+        means = "; mean: over so many seeds" if sure else ""
+        console.print(f"epoch: best/run; objective: {describe_objective(plan, data)}{means}", style="dim")
+        if sure:
+            console.print(sure, style="bold", highlight=False)
         console.print()
         if test:
             console.print(result_tables.test_table(test, domains))

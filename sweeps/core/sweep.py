@@ -27,6 +27,7 @@ from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped
 from sweeps.core.summary import describe_resources, print_end, print_places, print_start
 from sweeps.core.sweep_data import SweepData, is_prepared, load_data
 from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
+from sweeps.state.confirmation import confirmed, sentence_of
 from sweeps.state.sweep_record import RECORD, TUNE
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
@@ -121,6 +122,7 @@ class Sweep:
             seed=plan.record.seed,
             startup=max(2, min(PRIOR_TRIALS, plan.record.grid_points or PRIOR_TRIALS)),
             observations=plan.record.observations,
+            next_repeats=lambda: plan.next_repeats(self.state),
         )
         self.tracking: Tracking | None = None
         self._leaving = threading.Lock()
@@ -281,7 +283,15 @@ class Sweep:
                     make_references(self.plan, self.data)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": describe_run(self.plan, records, best, test)}
+        sure = confirmed(records) if is_searched else []
         summary = {"objective": best.objective, **best.metrics} if is_searched else {}
+        if sure:
+            tags["confirmation"] = sentence_of(sure)
+            summary |= {
+                "confirmed/seeds": len(sure[0].values), "confirmed/mean": sure[0].mean,
+                "confirmed/sd": sure[0].deviation, "confirmed/chance": sure[0].best,
+            }  # fmt: skip
+            tracking.log_confirmed(sure)
         if best and not self.part and not self.plan.tested_by:
             tags |= {"best_trial": best.name, "test_looks": str(len(self.state.tests))}
             summary |= test
@@ -412,6 +422,7 @@ def make_scheduler(plan: Plan, state: SweepState) -> Any:
         return None
     return ResumableASHA(
         state.records.values(),
+        is_repeat=lambda number: bool(state.records[number].repeats),
         max_t=plan.epochs,
         grace_period=min(plan.record.grace_period, plan.epochs),
         reduction_factor=plan.record.reduction_factor,

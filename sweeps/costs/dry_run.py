@@ -51,8 +51,9 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
 
 def remaining(plan: Plan, state: SweepState) -> tuple[list[TrialRecord], list[dict[str, Any]], int]:
     """Unfinished trials, new grid points, and the number of settings that Optuna proposes later."""
-    points = plan.points[: max(0, plan.trials - len(state.records))]
-    return state.unfinished(), points, max(0, plan.trials - len(state.records) - len(points))
+    left = max(0, plan.trials - len(state.searched))
+    points = plan.points[:left]
+    return state.unfinished(), points, left - len(points)
 
 
 def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:

@@ -329,7 +329,8 @@ def plan_new_search(group: Group, row: Row) -> Plan:
     """The search of a row, whether one is stored or not."""
     same = ("trials", "constraints", "search", "scheduler", "grace_period", "reduction_factor", "seed")
     shared = {key: getattr(group, key) for key in same}
-    settings = SweepSettings(model=row.model, fixed=group.config_of(row), space=row.space, **shared)
+    # Each row's configuration runs over the group's own seeds.
+    settings = SweepSettings(model=row.model, fixed=group.config_of(row), space=row.space, confirm=0, **shared)
     return build_plan(_sweep_record(group, settings, row, "search", keep=1))
 
 
@@ -347,7 +348,7 @@ def plan_seeds(group: Group, row: Row, config: dict[str, Any]) -> Plan:
     seeds = group.seeds[:1] if model_class(row.model).closed_form else group.seeds
     settings = SweepSettings(
         model=row.model, search="grid", trials=len(seeds), scheduler="none", seed=group.seed, fixed=config,
-        space={"seed": seeds},
+        space={"seed": seeds}, confirm=0,
     )  # fmt: skip
     return build_plan(_sweep_record(group, settings, row, "seeds", keep=len(seeds)), whole_grid=True)
 

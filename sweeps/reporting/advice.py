@@ -66,6 +66,7 @@ def finish_first(history: SweepHistory) -> Advice | None:
     """Trials of an interrupted sweep are left."""
     is_open = any(not record.ended for record in history.records)
     left = history.planned - sum(record.ended for record in history.records)
+    left += sum(not repeat.record.ended for repeat in history.repeats)
     if not left or not (history.state in ("interrupted", "planned") or (history.record.is_searched and is_open)):
         return None
     why = f"{text_format.plural(left, 'trial')} of {history.planned} left."

@@ -9,6 +9,7 @@ import numpy as np
 
 from sweeps.reporting.breakdown import Ranked, Ranks
 from sweeps.reporting.history import SweepHistory
+from sweeps.state.confirmation import Confirmed, confirmed, deviation, sentence_of
 
 CLEAR = 2.0
 """A lead of so many standard errors is more than noise."""
@@ -19,12 +20,14 @@ class Certainty:
     """What is known of the noise.
 
     Attributes:
-        how: `cases` (paired over validation cases), `epochs` (from the ups and downs of learning curves), or "".
+        how: `seeds` (the best trials were repeated), `cases` (paired over validation cases), `epochs` (from the ups and downs
+            of learning curves), or "".
         runner_up: the second trial, "" where there is none.
         lead: difference of the objectives of the two.
         error: standard error of that difference.
         own_error: standard error of the best objective over validation cases; None where ranks are not known.
         level: how many trials, the best included, are no farther from the best than the noise.
+        confirmation: what repeats say, "" where there are none.
     """
 
     how: str = ""
@@ -33,13 +36,18 @@ class Certainty:
     error: float = math.nan
     own_error: float | None = None
     level: int = 1
+    confirmation: str = ""
 
     @property
     def is_clear(self) -> bool:
+        if self.confirmation:
+            return self.level == 1
         return self.lead > CLEAR * self.error
 
     @property
     def sentence(self) -> str:
+        if self.confirmation:
+            return self.confirmation
         if not self.how:
             return "How sure this is cannot be told from this sweep: one seed, and no measure of noise."
         lead, error = f"{self.lead:.4f}", f"{self.error:.4f}"
@@ -60,6 +68,8 @@ def certainty(history: SweepHistory, ranked: Ranked | None) -> Certainty:
     # The objective was measured on a sample of the cases that are ranked here.
     scale = math.sqrt(cases / seen) if 0 < seen < cases else 1.0
     own = scale * objective_error(ranks[0][1]) if by_cases else None
+    if over_seeds := confirmed(history.records):
+        return _by_seeds(over_seeds, own)
     if len(trials) < 2:
         return Certainty(own_error=own)
     second = trials[1]
@@ -73,6 +83,17 @@ def certainty(history: SweepHistory, ranked: Ranked | None) -> Certainty:
         how, error = "epochs", math.sqrt(2) * noise
     level = sum(best.objective - trial.objective <= CLEAR * error for trial in trials)
     return Certainty(how, second.name, lead, error, own, level)
+
+
+def _by_seeds(found: list[Confirmed], own: float | None) -> Certainty:
+    """What the repeats say of the winner and the second."""
+    said, level = sentence_of(found), sum(not item.is_behind for item in found)
+    if len(found) < 2:
+        return Certainty("seeds", own_error=own, confirmation=said)
+    first, second = found[:2]
+    spread = deviation([item.values for item in found])
+    error = spread * math.sqrt(1 / len(first.values) + 1 / len(second.values))
+    return Certainty("seeds", second.name, first.mean - second.mean, error, own, level, said)
 
 
 def objective_error(ranks: Ranks) -> float:

@@ -27,6 +27,7 @@ from sweeps.reporting.spending import Spending, hours, spend
 from sweeps.reporting.standing import seconds_left
 from sweeps.reporting.tracked import Tracked
 from sweeps.reporting.trial_table import TrialTable, trial_table
+from sweeps.state.confirmation import confirmed
 
 METRIC_HEADINGS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
 FAILURES = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
@@ -107,7 +108,7 @@ def make_report_data(
     Args:
         ranked: ranks of the leading trials; None where the breakdown is left out.
     """
-    best, spending = history.best, spend(list(history.trials.values()))
+    best, spending = history.best, spend([*history.trials.values(), *history.repeats])
     found = importances(history.valued, history.parameters)
     sure = certainty(history, ranked)
     encoders = tracked.encoders or (ranked.features if ranked else {})
@@ -135,7 +136,7 @@ def make_report_data(
         spending_rows=_spending_rows(spending) if history.records else [],
         failures=[
             [record.name, FAILURES.get(record.kind, record.kind), record.error, text_format.settings(record.varied)]
-            for record in history.records
+            for record in [*history.records, *(repeat.record for repeat in history.repeats)]
             if record.error
         ],
         errors_folder=history.record.folder / "errors",
@@ -180,6 +181,7 @@ def _counts(history: SweepHistory) -> str:
     count["not started"] = history.planned - len(history.records)
     names = ("completed", "pruned", "failed", "running", "interrupted", "pending", "not started")
     parts = [f"{count[name]:,} {name}" for name in names if count[name]]
+    parts += [f"{len(history.repeats)} again with new seeds"] if history.repeats else []
     return f"{', '.join(parts)}." if parts else "No trial has started."
 
 
@@ -224,6 +226,9 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
     if best is not None:
         note = f"{best.name}, epoch {best.record.best_epoch} of {best.record.epoch}"
         note += f"; 95 % interval over cases +/- {1.96 * sure.own_error:.4f}" if sure.own_error else ""
+        over_seeds = confirmed(history.records)
+        if over_seeds:
+            note += f"; mean {over_seeds[0].mean:.4f} over {text_format.plural(len(over_seeds[0].values), 'seed')}"
         name, sign = ("Validation loss", -1) if history.monitors_loss else ("Validation MRR", 1)
         tiles.append((name, f"{sign * best.objective:.4f}", note))
     if history.state == "running":

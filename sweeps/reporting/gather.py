@@ -53,14 +53,16 @@ def gather(record: SweepRecord, now: float | None = None) -> SweepHistory:
         space = build_space(record.space, record.constraints)
     except InputError:
         space = None
+    searched = {number: trial for number, trial in trials.items() if not trial.record.repeats}
     return SweepHistory(
         record=record,
-        trials=trials,
+        trials=searched,
+        repeats=[trial for trial in trials.values() if trial.record.repeats],
         tests=sweep.tests,
         state=state,
         state_note=note,
         openings=[event for event in events if event["event"] == "opened"],
-        parameters=searched_parameters([trial.record for trial in trials.values()], space),
+        parameters=searched_parameters([trial.record for trial in searched.values()], space),
         fixed=fixed,
         seconds=sweep.seconds,
     )

@@ -55,7 +55,7 @@ class SweepHistory:
     """What the folder of a sweep holds.
 
     Attributes:
-        trials: number -> history.
+        trials: number -> history of each trial of the search.
         tests: the event log's `tested` events.
         state: running, interrupted, completed, incomplete (trials failed), failed (all did), planned.
         state_note: how that is known, "" where nothing is to be added.
@@ -63,6 +63,7 @@ class SweepHistory:
         parameters: settings that differ between trials, seeds left out.
         fixed: settings that all trials share, defaults included.
         seconds: wall time, interruptions left out.
+        repeats: histories of the trials that train one of the search again with another seed.
     """
 
     record: SweepRecord
@@ -74,6 +75,7 @@ class SweepHistory:
     parameters: list[Parameter]
     fixed: dict[str, Any]
     seconds: float
+    repeats: list[TrialHistory] = field(default_factory=list)
 
     @property
     def records(self) -> list[TrialRecord]:

@@ -78,6 +78,7 @@ def trial_table(history: SweepHistory, spending: Spending) -> TrialTable | None:
         Column("trial", lambda row, trial: Cell(trial.name), "t", low_first=True),
         Column("outcome", lambda row, trial: Cell(row["outcome"]), "t out", low_first=True),
         Column("objective", _number("objective")),
+        *([_seeds(), Column("mean", _number("mean")), Column("sd", _number("sd"))] if "mean" in rows[0] else []),
         Column("epochs", lambda row, trial: Cell(f"{row['best_epoch']}/{row['epochs_run']}", str(row["best_epoch"]))),
         *(Column(heading(name), _number(name)) for name in shown),
         *(Column(key, _setting(key)) for key in dict.fromkeys(key for r in history.records for key in r.varied)),
@@ -102,6 +103,10 @@ def heading(metric: str) -> str:
 
 def _number(name: str) -> Fill:
     return lambda row, trial: Cell("-") if row[name] is None else Cell(f"{row[name]:.4f}", repr(row[name]))
+
+
+def _seeds() -> Column:
+    return Column("seeds", lambda row, trial: Cell("-" if row["seeds"] is None else str(row["seeds"])))
 
 
 def _setting(key: str) -> Fill:

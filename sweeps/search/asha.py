@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler
@@ -17,17 +17,24 @@ class ResumableASHA(ASHAScheduler):
 
     Ray forgets the rungs between drivers, and would let the first trials after a resume pass for free. A trial that was
     lost and runs again gets another id from Tune; its place on each rung moves along, so that it never competes with
-    itself.
+    itself. A repeat of a trial runs to its end and has no place on any rung.
 
     Args:
         records: trials so far.
+        is_repeat: whether the trial of this number repeats another one.
         options: of `ASHAScheduler`; its time is the epoch.
     """
 
-    def __init__(self, records: Iterable[TrialRecord], **options: Any) -> None:
+    def __init__(
+        self,
+        records: Iterable[TrialRecord],
+        is_repeat: Callable[[int], bool] = lambda number: False,
+        **options: Any,
+    ) -> None:
         super().__init__(time_attr="epoch", brackets=1, **options)
         self._ids: dict[str, str] = {}
-        earlier = list(records)
+        self._is_repeat = is_repeat
+        earlier = [record for record in records if not record.repeats]
         for milestone, recorded in self.rungs:
             epoch = math.ceil(milestone)
             recorded.update({record.name: record.values[epoch - 1] for record in earlier if record.epoch >= epoch})
@@ -44,3 +51,12 @@ class ResumableASHA(ASHAScheduler):
             if before in recorded:
                 recorded[trial.trial_id] = recorded.pop(before)
         super().on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        if self._is_repeat(trial.config["trial"]):
+            return self.CONTINUE
+        return super().on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        if not self._is_repeat(trial.config["trial"]):
+            super().on_trial_complete(tune_controller, trial, result)

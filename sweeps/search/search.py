@@ -1,4 +1,4 @@
-"""The search: unfinished trials, grid points, then Optuna's suggestions.
+"""The search: unfinished trials, grid points, Optuna's suggestions, then the best again with new seeds.
 
 The study is made anew from the sweep's records whenever a driver starts, so it never disagrees with them, and a space that
 was widened since is the space of all its trials. Each suggestion follows from the seed, the trial's number and the trials
@@ -53,6 +53,7 @@ class SweepSearch(Searcher):
         seed: of the sampler. With several trials at once the suggestions also depend on the order in which trials end.
         startup: random suggestions before TPE starts to model (finished grid points and earlier results count).
         observations: results of earlier sweeps, which the search learns from as from its own.
+        next_repeats: the trials to repeat now, each with its new seed; asked whenever no new trial is left.
 
     Attributes:
         study: Optuna's study of all trials whose settings lie inside the space.
@@ -74,13 +75,14 @@ class SweepSearch(Searcher):
         seed: int = 0,
         startup: int = PRIOR_TRIALS,
         observations: Iterable[Observation] = (),
+        next_repeats: Callable[[], list[tuple[TrialRecord, int]]] = list,
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self.space, self.state, self.method = space, state, method
         self.trials, self.epochs, self.seed, self.startup = trials, epochs, seed, startup
         self.waiting = deque(state.unfinished())
         self.points = deque(points)
-        self.problem = problem
+        self.problem, self.next_repeats = problem, next_repeats
         self.varied_keys = space.varied_keys if varied_keys is None else tuple(varied_keys)
         self.live: dict[str, TrialRecord] = {}
         self.is_stopping: Callable[[], bool] = lambda: False
@@ -90,7 +92,7 @@ class SweepSearch(Searcher):
         self.outside = 0
         for seen in observations:
             self._learn(seen)
-        for record in state.records.values():
+        for record in state.searched:
             self._remember(record)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
@@ -98,7 +100,7 @@ class SweepSearch(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Tune reads FINISHED too
         """Settings of the next trial, None while all that is left is running or waits, FINISHED where nothing is left."""
-        record = self._next_waiting() or self._propose()
+        record = self._next_waiting() or self._propose() or self._repeat()
         if record is None:
             waits = self.waiting and not self.is_stopping()
             return None if self.live or waits else Searcher.FINISHED
@@ -107,8 +109,8 @@ class SweepSearch(Searcher):
 
     def has_work(self) -> bool:
         """Whether any trial is left to run."""
-        new = len(self.state.records) < self.trials and (self.points or self._refines)
-        return bool(self.waiting or new)
+        new = len(self.state.searched) < self.trials and (self.points or self._refines)
+        return bool(self.waiting or new or self.next_repeats())
 
     @property
     def _refines(self) -> bool:
@@ -145,7 +147,7 @@ class SweepSearch(Searcher):
 
     def _propose(self) -> TrialRecord | None:
         number = len(self.state.records) + 1
-        if number > self.trials:
+        if len(self.state.searched) >= self.trials:
             return None
         point: dict[str, Any] = {}
         if self.points:
@@ -160,6 +162,11 @@ class SweepSearch(Searcher):
         self._label(trial, record)
         return record
 
+    def _repeat(self) -> TrialRecord | None:
+        """The first of the next round of repeats; the others wait."""
+        self.waiting.extend(self.state.repeat(record, seed) for record, seed in self.next_repeats())
+        return self._next_waiting()
+
     def _ask(self, point: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
         """Optuna's next trial and its configuration, which the model accepts.
 
@@ -167,7 +174,7 @@ class SweepSearch(Searcher):
             InputError: the model refuses whatever is suggested.
         """
         problem = ""
-        trained = {self.space.trained_as(record.config) for record in self.state.records.values()}
+        trained = {self.space.trained_as(record.config) for record in self.state.searched}
         for _ in range(SUGGESTIONS):
             trial = self.study.ask(self.space.distributions())
             # The point itself wins over the way back from Optuna's parameters: 0.3 arrives as 0.3.

@@ -1,4 +1,4 @@
-"""Which weights a sweep keeps: those of its best trials."""
+"""Which weights a sweep keeps: those of its best trials, and of trials that may become the best over seeds."""
 
 from __future__ import annotations
 
@@ -33,15 +33,19 @@ class CheckpointRetention:
         return _holding(state.records.values())[:keep]
 
     def end(self, record: TrialRecord) -> None:
-        """A trial has ended: its weights stay if it is among the best; it may push out another.
+        """A trial has ended: its weights stay if it is among the best or repeated; it may push out another.
 
-        One that was set aside keeps all, since it may be tried again.
+        One that was set aside keeps all, since it may be tried again. The weights of a repeat are not kept.
         """
         if not record.ended:
             return
         checkpoints.keep_weights(checkpoints.trial_folder(self.folder, record.number))
         candidates = [*self.kept, record]
-        self.kept = _holding(candidates)[: self.keep]
+        holding = _holding(candidates)
+        # Repeats rank the trials anew: who leads by its first seed may be repeated next.
+        first = sorted(holding, key=lambda item: (-(item.objective or 0.0), item.number))[: self.keep]
+        kept = {item.number for item in (*holding[: self.keep], *first)}
+        self.kept = [item for item in holding if item.number in kept or item.repeated_by]
         for item in candidates:
             if item not in self.kept:
                 shutil.rmtree(checkpoints.trial_folder(self.folder, item.number), ignore_errors=True)

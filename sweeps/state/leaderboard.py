@@ -11,6 +11,7 @@ import yaml
 
 from llmemf import text_format
 from llmemf.ranking_names import RANKINGS
+from sweeps.state.confirmation import Confirmed, confirmed
 from sweeps.state.trial_records import TrialRecord, ranked
 
 TOP = 10
@@ -20,16 +21,21 @@ HIDDEN = tuple(f"val{ending}/" for ending, _ in RANKINGS.values() if ending)
 
 
 def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
-    """One flat row per trial, best first: every setting and every validation metric of its best epoch."""
-    keys = list(dict.fromkeys(key for record in records for key in record.varied))
-    metrics = sorted({name for record in records for name in record.metrics})
+    """One flat row per trial, best first: every setting and every validation metric of its best epoch.
+
+    Repeats stand in the row of the trial that they repeat, as mean and standard deviation over seeds.
+    """
+    searched, over_seeds = ranked(records), {item.name: item for item in confirmed(records)}
+    keys = list(dict.fromkeys(key for record in records if not record.repeats for key in record.varied))
+    metrics = sorted({name for record in searched for name in record.metrics})
     result = []
-    for place, record in enumerate(ranked(records), start=1):
+    for place, record in enumerate(searched, start=1):
         row = {
             "rank": place,
             "trial": record.name,
             "outcome": record.outcome,
             "objective": record.objective,
+            **(_over_seeds(over_seeds.get(record.name)) if over_seeds else {}),
             "best_epoch": record.best_epoch,
             "epochs_run": record.epoch,
             "seconds": round(record.seconds, 1),
@@ -38,6 +44,13 @@ def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
         row |= {name: record.metrics.get(name) for name in metrics}
         result.append({**row, "error": record.error})
     return result
+
+
+def _over_seeds(item: Confirmed | None) -> dict[str, Any]:
+    """The columns of a confirmed trial; empty for another one."""
+    if item is None:
+        return dict.fromkeys(("seeds", "mean", "sd", "chance_of_best"))
+    return {"seeds": len(item.values), "mean": item.mean, "sd": item.deviation, "chance_of_best": item.best}
 
 
 def as_csv(records: list[TrialRecord]) -> str:

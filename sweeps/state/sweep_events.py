@@ -41,12 +41,13 @@ class Retried(Event):
 
 
 class Proposed(OfTrial):
-    """A new trial."""
+    """A new trial; `repeats` is the number of the trial that it trains again with another seed."""
 
     settings: dict[str, Any]
     choice: dict[str, Any]
     epochs: int
     params: dict[str, Any]
+    repeats: int = Field(0, ge=0)
 
 
 class EpochEnded(OfTrial):

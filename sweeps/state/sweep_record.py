@@ -48,6 +48,8 @@ class SweepSettings(BaseModel):
     """ASHA: epochs before a trial can be stopped."""
     reduction_factor: float = Field(3, gt=1)
     """ASHA: one of so many trials passes each rung; the next rung has so many times the epochs."""
+    confirm: float = Field(0.2, ge=0, le=1)
+    """Share of the search's epochs, at most, in which its best trials run again with new seeds; 0 runs none again."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Seed of grid order, sampler and trials."""
     fixed: dict[str, Any] = {}
@@ -136,7 +138,7 @@ class SweepRecord(SweepSettings):
         """
         where, names = str(folder / RECORD), {on_disk: name for name, on_disk in DISK_NAMES.items()}
         stored = without_removed(read_yaml(folder / RECORD), where)
-        values = located({names.get(key, key): value for key, value in stored.items()}, folder)
+        values = located({"confirm": 0, **{names.get(key, key): value for key, value in stored.items()}}, folder)
         for section in ("fixed", "space"):
             if isinstance(values.get(section), dict):
                 values[section] = without_removed(values[section], where)

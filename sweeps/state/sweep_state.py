@@ -83,6 +83,11 @@ class SweepState:
     def is_new(self) -> bool:
         return not self._last
 
+    @property
+    def searched(self) -> list[TrialRecord]:
+        """The trials of the search, repeats left out."""
+        return [record for record in self.records.values() if not record.repeats]
+
     def unfinished(self) -> list[TrialRecord]:
         """Trials that have not ended, in their order; those that were set aside are tried again."""
         for record in self.records.values():
@@ -140,6 +145,14 @@ class SweepState:
         varied = {key: config[key] for key in varied_keys}
         self._write("proposed", trial=number, settings=varied, choice=config, epochs=epochs, params=optuna_params)
         return self.records[number]
+
+    def repeat(self, record: TrialRecord, seed: int) -> TrialRecord:
+        """Add a trial that trains the settings of another one again, with another seed."""
+        self._write(
+            "proposed", trial=len(self.records) + 1, settings={**record.varied, "seed": seed},
+            choice={**record.config, "seed": seed}, epochs=record.epochs, params={}, repeats=record.number,
+        )  # fmt: skip
+        return self.records[len(self.records)]
 
     def start(self, record: TrialRecord) -> None:
         """A trial has a place and begins, or begins again."""
@@ -200,7 +213,11 @@ class SweepState:
         for number in [event["trial"]] if "trial" in event else event["trials"] if kind == "retried" else []:
             name, record = trial_name(number), self.records.get(number)
             if kind == "proposed":
-                return "" if number == len(self.records) + 1 else f"{name} is proposed after {len(self.records)} trials"
+                if number != len(self.records) + 1:
+                    return f"{name} is proposed after {len(self.records)} trials"
+                repeats = event.get("repeats", 0)
+                is_known = not repeats or (repeats in self.records and not self.records[repeats].repeats)
+                return "" if is_known else f"{name} repeats {trial_name(repeats)}, which is no trial of the search"
             if record is None:
                 return f"{name} was never proposed"
             if kind == "tested":
@@ -232,8 +249,11 @@ class SweepState:
             epochs=event["epochs"],
             config=event["choice"],
             optuna_params=event["params"],
+            repeats=event.get("repeats", 0),
             created=event["time"],
         )
+        if repeats := event.get("repeats", 0):
+            self.records[repeats].repeated_by.append(self.records[number])
 
     def _apply_started(self, event: dict[str, Any]) -> None:
         record = self.records[event["trial"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 OUTCOMES = ("completed", "pruned", "interrupted", "failed")
@@ -30,6 +31,8 @@ class TrialRecord:
         kind: why: `error` (its own: it failed), or one of the machine's (`sweeps.core.failures`: it was set aside, and a
             resumed sweep tries it again).
         losses: how often it was lost since its last new epoch.
+        repeats: number of the trial whose settings it trains again with another seed; 0 for a trial of the search.
+        repeated_by: the trials that repeat this one.
         created, updated: times of its first and its newest event (milliseconds since 1970).
     """
 
@@ -50,6 +53,8 @@ class TrialRecord:
     error: str = ""
     kind: str = ""
     losses: int = 0
+    repeats: int = 0
+    repeated_by: list[TrialRecord] = field(default_factory=list)
     created: int = 0
     updated: int = 0
 
@@ -81,22 +86,42 @@ def trial_name(number: int) -> str:
     return f"t{number:02d}"
 
 
+def seed_values(records: Iterable[TrialRecord]) -> dict[int, list[float]]:
+    """Number of a confirmed trial -> its objective and those of its repeats.
+
+    A seed counts once all its repeats have ended, so that no trial is judged by fewer seeds because it was slower. A trial
+    of which a repeat failed is not confirmed.
+    """
+    repeated = [record for record in records if record.repeated_by]
+    open_seeds = {again.config["seed"] for record in repeated for again in record.repeated_by if not again.ended}
+    found = {}
+    for record in repeated:
+        closed = [again for again in record.repeated_by if again.config["seed"] not in open_seeds]
+        values = [again.objective for again in (record, *closed) if again.objective is not None]
+        if len(values) > 1 and all(again.outcome == "completed" for again in closed):
+            found[record.number] = values
+    return found
+
+
 def ranked(records: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Best first; then failed trials and those without a value, in their order."""
+    """The trials of the search, best first: confirmed ones by their mean over seeds, then others by their objective.
+
+    Failed trials and those without a value come last, in their order.
+    """
+    searched = [record for record in records if not record.repeats]
+    confirmed = seed_values(searched)
 
     def place(record: TrialRecord) -> tuple:
         if record.objective is None or record.outcome == "failed":
-            return (1, 0.0, record.number)
-        return (0, -record.objective, record.number)
+            return (2, 0.0, record.number)
+        if values := confirmed.get(record.number):
+            return (0, -fmean(values), record.number)
+        return (1, -record.objective, record.number)
 
-    return sorted(records, key=place)
+    return sorted(searched, key=place)
 
 
 def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The trial with the highest objective among those that did not fail."""
-    valued = [
-        (-record.objective, record.number, record)
-        for record in records
-        if record.objective is not None and record.outcome != "failed"
-    ]
-    return min(valued, default=(0, 0, None))[2]
+    """The first of `ranked`; None where no trial has a value or all have failed."""
+    valued = [record for record in records if record.objective is not None and record.outcome != "failed"]
+    return next(iter(ranked(valued)), None)

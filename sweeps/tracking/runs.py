@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.config import read_yaml
+from sweeps.state.confirmation import Confirmed
 from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_state import SweepState
-from sweeps.state.trial_records import TrialRecord
+from sweeps.state.trial_records import TrialRecord, trial_name
 from sweeps.tracking.addresses import unusable
 from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget
 from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT
@@ -105,7 +106,7 @@ class Tracking:
         for record in behind.values():
             if record.name in runs:
                 self._started.add(record.name)
-                self.writer.write("params", record.name, params=self._params(record))
+                self._describe(record)
             else:
                 self._create(record, record.created)
         if any(record.epoch > last.get(record.name, 0) for record in behind.values()):
@@ -134,7 +135,19 @@ class Tracking:
     def _create(self, record: TrialRecord, start: int) -> None:
         self._started.add(record.name)
         self._create_run(record.name, record.name, start)
+        self._describe(record)
+
+    def _describe(self, record: TrialRecord) -> None:
+        """Write the settings of a trial and, of a repeat, what it repeats."""
         self.writer.write("params", record.name, params=self._params(record))
+        if record.repeats:
+            self.writer.write("tags", record.name, tags={"repeats": trial_name(record.repeats)})
+
+    def log_confirmed(self, found: Sequence[Confirmed]) -> None:
+        """Seeds, mean and deviation of each confirmed trial, as tags of its run."""
+        for item in found:
+            tags = {"seeds": str(len(item.values)), "mean": f"{item.mean:.6f}", "sd": f"{item.deviation:.6f}"}
+            self.writer.write("tags", item.name, tags=tags)
 
     def _create_run(self, run: str, name: str, start: int) -> None:
         self.writer.write("create", run, name=name, start=start)

@@ -168,7 +168,9 @@ def shape(tree: dict) -> dict:
     """A tree without names and contents that hold times or numbers of processes."""
     sizes = {STALE.sub(".tmp", name): None if content is None else len(content) for name, content in tree.items()}
     return {
-        name: size if not any(part in name for part in ("journal", "report", "leaderboard", ".lock")) else size is not None
+        name: size
+        if not any(part in name for part in ("journal", "report", "leaderboard", ".lock"))
+        else size is not None
         for name, size in sizes.items()
         if "write-test" not in name
     }
