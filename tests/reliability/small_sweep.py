@@ -50,6 +50,8 @@ from sweeps.tracking import mlflow_writer
 NAME = "s"
 GRID = {"search": "grid", "scheduler": "none", "epochs": 3, "assignments": ["lr=1e-3,3e-3", "l2=0", "user_mode=auto"]}
 """Two points, both at once, each to its end: results do not depend on any order."""
+CONFIRMED = {**GRID, "confirm": 1.0}
+"""The same two points; then both run again with a new seed."""
 TPE = {"search": "optuna", "trials": 5, "grid_points": 2, "grace_period": 1, "reduction_factor": 2, "epochs": 4,
        "keep": 2, "assignments": ["lr=1e-4,1e-3,1e-2", "l2=0", "user_mode=auto"]}  # fmt: skip
 """Grid points, then Optuna's, with successive halving, one at a time: what is decided depends on all before."""
@@ -194,14 +196,14 @@ class SmallSweep:
 
     Args:
         root: an empty folder; every driver finds the disk there.
-        options: `GRID` or `TPE`.
+        options: `GRID`, `CONFIRMED` or `TPE`.
         seed: draws the order in which trials report.
     """
 
     def __init__(self, root: Path, options: dict[str, Any] = GRID, seed: int = 0) -> None:
         self.root, self.options, self.seed = root, options, seed
         self.folder = root / "mlruns" / "sweeps" / NAME
-        self.parallel = 2 if options is GRID else 1
+        self.parallel = 1 if options is TPE else 2
         root.mkdir(parents=True, exist_ok=True)
 
     def plan(self) -> Plan:
@@ -383,7 +385,9 @@ def run_point(run: dict[str, Any]) -> str:
 def run_facts(run: dict[str, Any]) -> dict[str, Any]:
     """A run without times and ids."""
     tags = {
-        key: value for key, value in run["tags"].items() if key in ("outcome", "epochs_run", "best_trial", "test_looks")
+        key: value
+        for key, value in run["tags"].items()
+        if key in ("outcome", "epochs_run", "best_trial", "test_looks", "confirmation", "repeats", "mean")
     }
     metrics = {key: [(step, value) for step, value, _ in points] for key, points in run["metrics"].items()}
     artifacts = {key: value for key, value in run["artifacts"].items() if key.startswith("best/")}

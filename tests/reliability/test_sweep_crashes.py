@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from durable_events import KINDS, Event, memory_folder, read_tree
-from small_sweep import GRID, STALE, TPE, Crash, SmallSweep, World, one_per_site
+from small_sweep import CONFIRMED, GRID, STALE, TPE, Crash, SmallSweep, World, one_per_site
 from verdicts import Facts, Verdict, verdict
 
 PARTS = 12
@@ -27,6 +27,11 @@ def grid_crashes() -> tuple[Facts, list[Crash]]:
 @functools.cache
 def tpe_crashes() -> tuple[Facts, list[Crash]]:
     return crashes_of(TPE)
+
+
+@functools.cache
+def confirmed_crashes() -> tuple[Facts, list[Crash]]:
+    return crashes_of(CONFIRMED)
 
 
 def crashes_of(options: dict) -> tuple[Facts, list[Crash]]:
@@ -58,6 +63,16 @@ def test_a_grid_that_dies_anywhere_comes_to_the_same(quick_folder, part):
     expected, crashes = grid_crashes()
     assert len(crashes) > 200
     assert broken(SmallSweep(quick_folder), expected, crashes[part::PARTS]) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(PARTS))
+def test_a_confirmation_that_dies_anywhere_comes_to_the_same(quick_folder, part):
+    """Crashes from the last epoch of the search on: rounds, winner, test and results are made anew from the event log."""
+    expected, crashes = confirmed_crashes()
+    assert expected.results["number of trials"] == 4
+    late = crashes[len(crashes) // 3 :]
+    assert broken(SmallSweep(quick_folder, CONFIRMED), expected, late[part::PARTS]) == []
 
 
 @pytest.mark.slow
@@ -108,6 +123,14 @@ def test_a_grid_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder,
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_a_confirmation_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder, part):
+    expected, crashes = confirmed_crashes()
+    numbers = {crash.event.number for crash in crashes[len(crashes) // 3 :] if crash.event}
+    assert interrupted(SmallSweep(quick_folder, CONFIRMED), expected, set(sorted(numbers)[part::12])) == []
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_search_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder, part):
     expected, crashes = tpe_crashes()
@@ -138,9 +161,10 @@ def test_a_second_crash_at_any_of_the_first_events_changes_nothing(quick_folder,
         assert broken(subject, expected, second) == [], str(crash)
 
 
-def test_to_continue_twice_is_to_continue_once(quick_folder):
+@pytest.mark.parametrize("options", [GRID, CONFIRMED], ids=["grid", "confirmed"])
+def test_to_continue_twice_is_to_continue_once(quick_folder, options):
     """A finished sweep that is continued stays byte for byte, apart from its log, which says that it was opened."""
-    subject, world = SmallSweep(quick_folder), World()
+    subject, world = SmallSweep(quick_folder, options), World()
     expected, _ = subject.drive(world)
     before = dict(world.disk)
     again, _ = subject.drive(world)

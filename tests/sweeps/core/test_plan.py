@@ -249,6 +249,35 @@ def test_resume_may_change_resources_and_how_many_weights_are_kept(prepared):
     assert {key: getattr(record, key) for key in changed} == changed
 
 
+@pytest.mark.parametrize(
+    ("options", "repeats", "candidates"),
+    [
+        ({"trials": 40}, 8, 4),
+        ({"trials": 60, "confirm": 0.5}, 30, 5),
+        ({"trials": 12}, 2, 2),
+        ({"trials": 9}, 0, 0),
+        ({"trials": 40, "confirm": 0.0}, 0, 0),
+        ({"trials": 40, "keep": 2}, 8, 2),
+        ({"trials": 40, "keep": 1}, 0, 0),
+        ({"trials": 40, "assignments": ["seed=0,1,2"]}, 0, 0),
+        ({"trials": 40, "search": "grid"}, 8, 4),
+    ],
+)
+def test_how_many_trials_are_repeated(prepared, options, repeats, candidates):
+    plan = make(**options)
+    assert (plan.most_repeats, plan.candidates) == (repeats, candidates)
+
+
+def test_a_sweep_from_before_confirmation_has_none_unless_it_is_asked_for(prepared):
+    record = store().record
+    path = record.folder / "sweep.yaml"
+    stored = yaml.safe_load(path.read_text())
+    assert stored.pop("confirm") == 0.2
+    path.write_text(yaml.safe_dump(stored))
+    assert plan_resume(Options(name="mine")).record.confirm == 0
+    assert plan_resume(Options(name="mine", confirm=0.3)).record.confirm == 0.3
+
+
 def test_a_sweep_that_was_recorded_without_an_option_goes_on_with_its_default(prepared):
     record = store().record
     path = record.folder / "sweep.yaml"

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from report_fakes import make_sweep, rising, trial
 from scipy import stats
+from sweep_fakes import grow
 
 from sweeps.reporting.breakdown import Ranked
 from sweeps.reporting.certainty import certainty, epoch_noise, objective_error, paired_error
 from sweeps.reporting.gather import gather
+from sweeps.state.sweep_state import SweepState
 
 
 def ranks(rng, cases=4000, better=0.0):
@@ -72,3 +74,16 @@ def test_without_any_measure_of_noise_it_says_so(tmp_path):
     found = certainty(history, None)
     assert found.how == "" and math.isnan(found.error) and "cannot be told" in found.sentence
     assert certainty(gather(make_sweep(tmp_path, [], name="e", status="planned")), None).runner_up == ""
+
+
+def test_repeats_say_how_sure_the_best_trial_is(tmp_path):
+    record = make_sweep(tmp_path, [trial(rising(value)) for value in (0.05, 0.049, 0.02)], status="running")
+    state = SweepState(record.folder)
+    for number, value in ((1, 0.040), (2, 0.046), (1, 0.042), (2, 0.048)):
+        first = state.records[number]
+        grow(state, state.repeat(first, 1001 + len(first.repeated_by)), 6, value=value)
+    history = gather(record)
+    found = certainty(history, None)
+    assert (history.best.name, found.how, found.runner_up, len(history.repeats)) == ("t02", "seeds", "t01", 4)
+    assert found.level == 2 and not found.is_clear and "t02" in found.sentence and "3 seeds" in found.sentence
+    assert found.lead == pytest.approx(0.0037, abs=1e-4)

@@ -117,3 +117,18 @@ def test_failed_trials_keep_their_place_as_they_do_in_ray(tmp_path):
     state = three_at_rung_one(tmp_path)
     state.fail(state.records[3], "error", "nan")
     assert len(rungs(make(state.records.values()))[1]) == 3
+
+
+def test_a_repeat_of_a_trial_is_never_stopped_and_stands_on_no_rung(tmp_path):
+    state = SweepState(tmp_path)
+    first = propose(state, epochs=3)
+    state.add(first, epoch_result(1, 0.9), stopped=False)
+    repeated = state.repeat(first, 1001)
+    for records in ([first], state.records.values()):
+        scheduler = ResumableASHA(records, lambda number: number == repeated.number, max_t=3, grace_period=1)
+        scheduler.set_search_properties("objective", "max")
+        scheduler.on_trial_add(None, trial(2))
+        assert report(scheduler, state, trial(2), 1, 0.1) == CONTINUE
+        scheduler.on_trial_complete(None, trial(2), {"epoch": 1, "objective": 0.1})
+        assert rungs(scheduler)[1] == {"t01": 0.9}
+        scheduler.on_trial_remove(None, trial(2))

@@ -8,6 +8,7 @@ from sweep_fakes import epoch_result, propose
 from llmemf.errors import InputError
 from sweeps.search.search import SweepSearch
 from sweeps.search.space import build_space
+from sweeps.state.confirmation import next_repeats
 from sweeps.state.sweep_state import SweepState
 
 SPACE = {"lr": [1e-4, 1e-3, 1e-2], "alpha, beta": {"simplex": 0.5}}
@@ -390,3 +391,44 @@ def test_a_space_in_which_nothing_is_valid_is_refused(state):
     search = make(state, "random", count=0, problem=lambda config: "heads = 3 does not fit")
     with pytest.raises(InputError, match="heads = 3"):
         search.suggest("tune1")
+
+
+def racing(state, **more):
+    """A search of three points, of which the best two are repeated once each."""
+
+    def repeats():
+        return next_repeats(state.records.values(), candidates=2, epochs=2 * EPOCHS, seed=0)
+
+    return make(state, trials=3, count=3, method="grid", next_repeats=repeats, **more)
+
+
+def test_the_best_run_again_when_all_others_have_ended(state, tmp_path):
+    search = racing(state)
+    for place in range(2):
+        run(search, f"a{place}")
+    last = state.records[search.suggest("a2")["trial"]]
+    assert search.suggest("b") is None, "the last trial may be the best"
+    end(state, last.number)
+    search.on_trial_complete("a2")
+    search.tell(last)
+    best = sorted(state.searched, key=lambda record: -record.objective)[:2]
+    assert search.has_work()
+    found = [search.suggest(f"b{place}") for place in range(2)]
+    assert found == [{"trial": 4 + place, **record.config, "seed": 1001} for place, record in enumerate(best)]
+    assert search.suggest("c") is None and len(search.study.trials) == 3, "the study learns of the search alone"
+
+    again = racing(SweepState(tmp_path))
+    assert again.has_work() and [again.suggest(f"d{place}")["trial"] for place in range(2)] == [4, 5]
+    for number in (4, 5):
+        again.on_trial_complete(f"d{number - 4}")
+        again.tell(end(again.state, number))
+    assert again.suggest("e") == Searcher.FINISHED and not again.has_work()
+
+
+def test_an_extension_counts_trials_of_the_search_alone(state):
+    search = racing(state)
+    for place in range(5):
+        run(search, f"a{place}")
+    assert [record.repeats > 0 for record in state.records.values()] == [False] * 3 + [True] * 2
+    longer = make(state, trials=4)
+    assert choice(longer.suggest("b")).keys() == {"lr", "alpha", "beta"} and longer.suggest("c") is None

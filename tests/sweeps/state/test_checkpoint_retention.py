@@ -147,3 +147,19 @@ def test_the_old_best_stays_where_the_new_one_cannot_be_copied(tmp_path):
         keep_best(checkpoint, folder)
     assert (folder / "best" / "config.yaml").read_text() == "old"
     assert [path.name for path in folder.iterdir()] == ["best"]
+
+
+def test_repeats_keep_no_weights_and_candidates_keep_theirs(tmp_path):
+    state = SweepState(tmp_path)
+    retention = CheckpointRetention(tmp_path, state, keep=2)
+    for value in (0.5, 0.4, 0.1):
+        retention.end(trained(state, tmp_path, value))
+    for number, value in ((1, 0.2), (2, 0.3)):
+        record = state.repeat(state.records[number], 1001)
+        save(Trainer(), trial_folder(tmp_path, record.number), {"epoch": 2})
+        state.add(record, epoch_result(2, value), stopped=False)
+        retention.end(record)
+    assert on_disk(tmp_path) == dict.fromkeys(["t01", "t02"], WEIGHTS_ONLY)
+    assert list(CheckpointRetention(tmp_path, SweepState(tmp_path), keep=2).weights()) == ["t01", "t02"]
+    retention.end(trained(state, tmp_path, 0.9))
+    assert "t06" in on_disk(tmp_path), "a trial of an extension may be repeated next"

@@ -1,10 +1,13 @@
 import csv
 import io
 
+import pytest
 import yaml
 from four_trials import RECORDS
+from sweep_fakes import grow, propose
 
 from sweeps.state import leaderboard
+from sweeps.state.sweep_state import SweepState
 
 
 def test_csv_holds_every_trial_setting_and_metric():
@@ -22,6 +25,20 @@ def test_markdown_is_a_table_with_notes_and_test_metrics():
     assert text.startswith("# s1\n") and "A generated sample." in text
     assert len({line.replace("\\|", "").count("|") for line in table[:6]}) == 1
     assert "| test/movie/mrr | 0.5000 |" in text
+
+
+def test_repeats_stand_in_the_row_of_the_trial_that_they_repeat(tmp_path):
+    state = SweepState(tmp_path)
+    for value in (0.5, 0.4, 0.3):
+        grow(state, propose(state), 4, value=value)
+    for number, value in ((1, 0.2), (2, 0.46)):
+        grow(state, state.repeat(state.records[number], 1001), 4, value=value)
+    rows = leaderboard.rows(list(state.records.values()))
+    assert [row["trial"] for row in rows] == ["t02", "t01", "t03"]
+    assert [row["seeds"] for row in rows] == [2, 2, None] and rows[0]["mean"] == pytest.approx(0.43)
+    assert rows[0]["sd"] == pytest.approx(0.0424, abs=1e-4) and rows[2]["chance_of_best"] is None
+    assert rows[0]["chance_of_best"] + rows[1]["chance_of_best"] == pytest.approx(1)
+    assert "seed" not in rows[0] and "seeds" not in leaderboard.rows(RECORDS)[0]
 
 
 def test_best_yaml_is_a_configuration_under_a_header():

@@ -16,6 +16,7 @@ def snapshot(state):
     """All that follows from the event log; a driver that starts takes what runs for waiting."""
     records = {number: copy.deepcopy(vars(record)) for number, record in state.records.items()}
     for values in records.values():
+        values["repeated_by"] = [again.number for again in values["repeated_by"]]
         values["outcome"] = "pending" if values["outcome"] == "running" else values["outcome"]
     return records, list(state.tests), round(state.seconds, 6)
 
@@ -49,9 +50,10 @@ def random_sweep(folder, seed, steps=60):
         elif action == "again":
             state.unfinished()
         elif action == "other":
-            done = [r for r in state.records.values() if r.outcome == "completed"]
+            done = [r for r in state.searched if r.outcome == "completed"]
             if done:
                 state.tested(done[0], {"test/movie/mrr": 0.5})
+                state.repeat(done[0], 1001 + len(done[0].repeated_by))
             state.stop("interrupted")
             state.open(host="there", trials=9)
     return state, states
@@ -322,6 +324,8 @@ DAMAGES = {
     "another end": (lambda lines: [*lines[:2], change(lines[2], end="done"), *lines[3:]], 3, "end = 'done'"),
     "unknown event": (lambda lines: [lines[0], change(lines[1], event="startet"), *lines[2:]], 2, "'started'"),
     "event as number": (lambda lines: [lines[0], change(lines[1], event=7), *lines[2:]], 2, "event = 7"),
+    "repeats nothing": (lambda lines: [*lines[:5], change(lines[5], repeats=9), *lines[6:]], 6, "t09"),
+    "repeats itself": (lambda lines: [*lines[:5], change(lines[5], repeats=2), *lines[6:]], 6, "t02"),
     "settings as text": (lambda lines: [change(lines[0], choice="x"), *lines[1:]], 1, "choice = 'x'"),
     "many brackets": (lambda lines: [lines[0], "[" * 100_000 + "\n", *lines[1:]], 2, "[[["),
     "empty line": (lambda lines: [lines[0], "\n", *lines[1:]], 2, "damaged"),
