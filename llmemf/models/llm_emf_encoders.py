@@ -20,10 +20,11 @@ from llmemf.models.back_off import BackOff
 from llmemf.models.content import whitened, with_content
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
-from llmemf.models.mixture import MixtureHead, StepRows
+from llmemf.models.mixture import MixtureHead, StepRows, Term
 
-SCORE_ELEMENTS = 2**22
-"""Logits held at once in scoring (16 MiB in fp32), as long as they are of `SCORE_ROWS` cases."""
+SCORE_ELEMENTS = 2**24
+"""Logits held at once in scoring (64 MiB in fp32), as long as they are of `SCORE_ROWS` cases: products of hundreds of rows run
+several times faster on a CPU than those of few."""
 GPU_SCORE_ELEMENTS = 2**27
 """The same on a GPU."""
 SCORE_ROWS = 32
@@ -286,34 +287,43 @@ class LLMEMFEncoders(nn.Module):
             queries = {own: [whole + q * present for whole, q in zip(queries["xy"], queries[own])]}
             weights, missing = {own: 1.0}, {own: missing["xy"]}
         elements = SCORE_ELEMENTS if empty.device.type == "cpu" else GPU_SCORE_ELEMENTS
-        step = max(SCORE_ROWS, elements // self.num_items)
-        score = torch.zeros(len(batch), wanted.stop - wanted.start, dtype=self.head.scoring_type(), device=empty.device)
+        count = wanted.stop - wanted.start
+        step = max(SCORE_ROWS, elements // (count * len(weights)))
+        score = torch.zeros(len(batch), count, dtype=self.head.scoring_type(), device=empty.device)
         for start in range(0, len(batch), step):
             part = slice(start, start + step)
-            for s, weight in weights.items():
-                factor = (~missing[s][part]).to(score.dtype) * weight
-                self._add_probability(score[part], [q[part] for q in queries[s]], s, domain, wanted, factor)
+            terms = {
+                s: Term(
+                    [q[part] for q in queries[s]],
+                    self._normaliser(s, domain, wanted),
+                    (~missing[s][part]).to(score.dtype) * weight,
+                )
+                for s, weight in weights.items()
+            }
+            if self.config.merged_softmax == "renormalise" and "xy" in terms:
+                self._add_renormalised(score[part], terms.pop("xy"), wanted)
+            if terms:
+                self.head.add_probabilities(score[part], list(terms.values()), wanted)
         if self.back_off is not None:
             self.back_off.add_to(score, batch, domain)
         return score.log_()
 
-    def _add_probability(
-        self, score: Tensor, queries: list[Tensor], sequence: str, domain: int, wanted: slice, factor: Tensor
-    ) -> None:
-        """Add factor * P^s of the wanted items (one term of eq. 11) to the score."""
-        everything, config = slice(0, self.num_items), self.config
-        if sequence != "xy":
-            own = sequence == ("y" if domain else "x")
-            over_all = config.next_target == "merged" or (not own and config.cross_softmax == "all_items")
-            self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
-        elif config.merged_softmax == "renormalise":
-            merged = torch.zeros_like(score)
-            self.head.add_probability(merged, queries, wanted, everything, torch.ones_like(factor))
-            total = merged.sum(1).clamp(min=torch.finfo(merged.dtype).tiny)
-            score.addcmul_(merged, (factor / total)[:, None])
+    def _normaliser(self, sequence: str, domain: int, wanted: slice) -> slice:
+        """The items over which the softmaxes of a sequence's term run in the score of a domain."""
+        config = self.config
+        if sequence == "xy":
+            over_all = config.merged_softmax != "target_items"
         else:
-            over_all = config.merged_softmax == "all_items"
-            self.head.add_probability(score, queries, wanted, everything if over_all else wanted, factor)
+            crosses = sequence != "xy"[domain]
+            over_all = config.next_target == "merged" or (crosses and config.cross_softmax == "all_items")
+        return slice(0, self.num_items) if over_all else wanted
+
+    def _add_renormalised(self, score: Tensor, term: Term, wanted: slice) -> None:
+        """Add a term whose probabilities are divided by their sum over the wanted items."""
+        merged = torch.zeros_like(score)
+        self.head.add_probabilities(merged, [term._replace(factor=torch.ones_like(term.factor))], wanted)
+        total = merged.sum(1).clamp(min=torch.finfo(merged.dtype).tiny)
+        score.addcmul_(merged, (term.factor / total)[:, None])
 
 
 def _per_sequence(row: Tensor, count: int, weights: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from tiny import NO_IMAGE, NO_TEXT, NUM_ITEMS, NUM_X, make_data
 
 from llmemf.models.item_table import FrozenTable, IdTable
-from llmemf.models.mixture import MixtureHead, MixtureSettings
+from llmemf.models.mixture import MixtureHead, MixtureSettings, Term
 
 WEIGHTS = {"id": 0.5, "image": 0.3, "text": 0.2}
 ROWS = 5
@@ -48,10 +48,10 @@ def step_rows(head, low, high):
 
 
 def probabilities(head, low, high):
-    """(ROWS, high - low) by `add_probability`, the softmax over the same range."""
+    """(ROWS, high - low) by `add_probabilities`, the softmax over the same range."""
     items = slice(low, high)
     total = torch.zeros(ROWS, high - low, dtype=head.scoring_type())
-    head.add_probability(total, make_queries(head), items, items, torch.ones(ROWS, dtype=total.dtype))
+    head.add_probabilities(total, [Term(make_queries(head), items, torch.ones(ROWS, dtype=total.dtype))], items)
     return total
 
 
@@ -119,7 +119,8 @@ def test_opposite_queries_at_the_largest_single_precision_scale_still_have_a_pro
         head.tables["id"].input[:] = torch.nn.functional.one_hot(torch.zeros(NUM_ITEMS).long(), 6).float()
         head.tables["id"].input[4] *= -1
     total = torch.zeros(1, NUM_ITEMS)
-    head.add_probability(total, [head.tables["id"].input[:1]], slice(0, NUM_ITEMS), slice(0, NUM_ITEMS), torch.ones(1))
+    every = slice(0, NUM_ITEMS)
+    head.add_probabilities(total, [Term([head.tables["id"].input[:1]], every, torch.ones(1))], every)
     assert total[0, 4].log().item() == pytest.approx(-2 * 34.9 - math.log(NUM_ITEMS - 1), rel=1e-5)
 
 
