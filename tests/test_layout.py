@@ -25,7 +25,7 @@ LEVELS = {
         {"search", "tracking", "cluster"},
         {"core"},
         {"costs", "groups", "reporting", "export"},
-        {"cli"},
+        {"cli", "interface"},
     ],
 }
 """Rooms from the lowest to the highest; those of one level may import each other as long as there is no circle."""

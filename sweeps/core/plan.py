@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ class Options:
     fresh_workers: bool | None = None
     retry_failed: bool = False
     assignments: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Paths may be given as texts, with `~`."""
+        for key in ("points", "data_root", "storage"):
+            if getattr(self, key) is not None:
+                path = Path(getattr(self, key))
+                with suppress(RuntimeError):  # the home of a user who does not exist: a folder may be called so
+                    path = path.expanduser()
+                setattr(self, key, path)
 
     @property
     def root(self) -> Path:
