@@ -13,7 +13,6 @@ from sweeps.state.sweep_record import SweepSettings
 
 SCHEMA = "scenario.schema.json"
 """File beside one's own scenario files, which name it in their first line."""
-EXPLAINED = ("model", "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "seed")
 
 
 def template(scenario: str, model: str, data_root: Path) -> str:
@@ -33,8 +32,9 @@ def template(scenario: str, model: str, data_root: Path) -> str:
         f"#   {command_line('sweep', '--scenario', scenario, *root)}",
         "",
     ]
-    for key in EXPLAINED:
-        field = SweepSettings.model_fields[key]
+    for key, field in SweepSettings.model_fields.items():
+        if key in ("fixed", "space", "constraints"):
+            continue
         meaning = " ".join((field.description or "").split()).rstrip(".")
         value = model if key == "model" else typed(field.default)
         lines.append(f"{key}: {value}  # {meaning}")
