@@ -1,6 +1,6 @@
-"""Frozen features changed before they are used: controls, and whitening.
+"""Controls in the place of frozen features: width and norms stay, the content goes, to measure how much of a gain is content.
 
-Controls keep width and norms and lose the content, to measure how much of a gain is content. A modality adds parameters, encoders and a term of the mixture besides what the features say. Noise in their place keeps
+A modality adds parameters, encoders and a term of the mixture besides what the features say. Noise in their place keeps
 all of that and says nothing; rows shuffled between the items of a domain keep even the distribution of the features, and
 with it what tells the domains apart, and break only the bond between an item and its own row.
 """
@@ -42,21 +42,3 @@ def with_content(features: FeatureMatrix, content: Content, *, num_x: int, seed:
             items = low + np.flatnonzero(has[low:high])
             rows[items] = rows[rng.permutation(items)]
     return replace(features, rows=rows)
-
-
-def whitened(features: FeatureMatrix) -> FeatureMatrix:
-    """The same items with their features centred, decorrelated and brought to the same spread in every direction.
-
-    x -> (x - mean) C^(-1/2), C the covariance over the items that have the features; directions in which nothing varies stay
-    out. The rows keep their order and their axes (ZCA).
-    """
-    has = np.asarray(features.has)
-    rows = np.asarray(features.rows, dtype=np.float64)
-    centred = rows[has] - rows[has].mean(0)
-    values, vectors = np.linalg.eigh(centred.T @ centred / max(1, len(centred)))
-    kept = values > 1e-6 * max(values[-1], 1e-300)
-    scale = vectors[:, kept] / np.sqrt(values[kept])
-    result = np.zeros(rows.shape, dtype=np.float32)
-    result[has] = centred @ scale @ vectors[:, kept].T
-    lengths = np.linalg.norm(result, axis=1, keepdims=True)
-    return replace(features, rows=result / np.where(lengths > 0, lengths, 1))

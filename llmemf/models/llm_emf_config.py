@@ -46,11 +46,6 @@ class LLMEMFConfig(BackOffConfig):
     shuffled among them (drawn by `seed`)."""
     image_content: Content = "real"
     """The image features, likewise."""
-    id_trust: float = Field(0.0, ge=0)
-    """c of n / (n + c), by which the id weight of an item with n training interactions is multiplied before the weights are
-    renormalised: rarely seen items rely on their text and image. 0 leaves eq. 8 as it is."""
-    whiten: bool = False
-    """Decorrelate the frozen features and give every direction the same spread, over the items that have them."""
     alpha: float = Field(0.4, ge=0, le=1)
     """Weight of the id modality (eq. 8); the paper names no value."""
     beta: float = Field(0.3, ge=0, le=1)
@@ -86,12 +81,6 @@ class LLMEMFConfig(BackOffConfig):
     domain's own sequence before one softmax over that domain, in loss and score; lambda2 then has no effect."""
     loss_positions: Literal["all", "last", "last10"] = "all"
     """Which positions count in eq. 9."""
-    loss_average: Literal["none", "sequence"] = "none"
-    """Eq. 9's sum over positions, or its mean over those of a sequence whose targets share a softmax: long histories then
-    count as much as short ones."""
-    train_cross: bool = False
-    """Train the cross term of eq. 11 as well: the state of S^Y at its latest item before an X target predicts that target, and
-    the other way round, with weight lambda1. Without it the other domain's encoder meets no target of the domain it scores."""
     next_target: Literal["same", "merged"] = "same"
     """Target after an item of S^X: the next item of S^X, or the next of either domain (softmax over all items)."""
     layout: Literal["compact", "aligned"] = "compact"
@@ -177,20 +166,9 @@ class LLMEMFConfig(BackOffConfig):
         if self.fusion == "states":
             needed = {"layout": "compact", "loss_positions": "all", "next_target": "same", "empty_sequence": "drop"}
             other = [f"{key} = {value}" for key, value in needed.items() if getattr(self, key) != value]
-            other += ["all three sequences"] * (set(self.sequences) != set(VIEWS)) + [
-                "train_cross = false"
-            ] * self.train_cross
+            other += ["all three sequences"] * (set(self.sequences) != set(VIEWS))
             if other:
                 raise ValueError(f"fusion = states needs {', '.join(other)}")
-        if self.train_cross and (self.layout != "compact" or not {"x", "y"} <= set(self.sequences)):
-            raise ValueError(
-                f"train_cross needs layout = compact and both x and y among sequences, not {self.layout} and "
-                f"{list(self.sequences)}"
-            )
-        if self.train_cross and self.cross_softmax != "target_items":
-            raise ValueError(
-                f"train_cross trains the term as cross_softmax = target_items scores it, not {self.cross_softmax}"
-            )
         self._check_terms()
         return self
 

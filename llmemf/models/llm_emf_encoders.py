@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +16,7 @@ from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.alignment import last_columns
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.back_off import BackOff
-from llmemf.models.content import whitened, with_content
+from llmemf.models.content import with_content
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
 from llmemf.models.mixture import MixtureHead, StepRows, Term
@@ -49,9 +48,7 @@ class LLMEMFEncoders(nn.Module):
         self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
         self.sequences = [s for s in VIEWS if s in config.sequences]
         self.tables: dict[str, IdTable | FrozenTable] = {m: self._table(m, data) for m in self.modalities}
-        counts = np.bincount(data.train.items, minlength=data.num_items) if config.id_trust else None
-        trust = None if counts is None else torch.from_numpy(counts / (counts + config.id_trust)).float()
-        self.head = MixtureHead(self.tables, weights, config.mixture_settings(), id_trust=trust)
+        self.head = MixtureHead(self.tables, weights, config.mixture_settings())
         self.encoders = nn.ModuleDict()
         self.empty = nn.ParameterDict()
         for s in self.sequences:
@@ -88,8 +85,7 @@ class LLMEMFEncoders(nn.Module):
         if not features.has.any():
             raise InputError(f"no item has the modality {modality!r}: leave it out with --set modalities=...")
         content = {"text": config.text_content, "image": config.image_content}[modality]
-        features = with_content(features, content, num_x=self.num_x, seed=config.seed)
-        return whitened(features) if config.whiten else features
+        return with_content(features, content, num_x=self.num_x, seed=config.seed)
 
     def _encoder(self, width: int) -> SequenceEncoder:
         config = self.config
@@ -146,7 +142,7 @@ class LLMEMFEncoders(nn.Module):
         summed = self.config.fusion == "states"
         views = {s: batch.views[s] for s in (VIEWS if summed else self.loss_weights)}
         read = torch.cat([part.flatten() for v in views.values() for part in (v.items, v.next_same, v.next_merged)])
-        domains = [(0, self.num_x), (self.num_x, self.num_items)] if summed or self.config.train_cross else []
+        domains = [(0, self.num_x), (self.num_x, self.num_items)] if summed else []
         step = self.head.step_rows(read, {*domains, *(span for s in views for span in self._ranges(s))})
         # One look-up for all sequences: each further one would be a further gradient of the table's size.
         embedded = step.embed(torch.cat([view.items.flatten() for view in views.values()]))
@@ -158,42 +154,32 @@ class LLMEMFEncoders(nn.Module):
         states = self._states_of(views, inputs)
         if summed:
             weights = [self.loss_weights.get(name, 0.0) for name in "xy"]
-            losses = [self._loss_after(batch, domain, step, states) for domain in (0, 1)]
+            losses = [self._summed_loss(batch, domain, step, states) for domain in (0, 1)]
             return torch.stack([w * loss / len(batch) for w, loss in zip(weights, losses)]).sum()
         terms = [
             weight * self._sequence_loss(views[s], s, step, states[s]) / len(batch)
             for s, weight in self.loss_weights.items()
         ]
-        if self.config.train_cross and self.config.lambda1:
-            crosses = [self._loss_after(batch, domain, step, states) for domain in (0, 1)]
-            terms += [self.config.lambda1 * loss / len(batch) for loss in crosses]
         return torch.stack(terms).sum()
 
-    def _loss_after(self, batch: Batch, domain: int, step: StepRows, states: Mapping[str, Sequence[Tensor]]) -> Tensor:
-        """Sum of -log P(i) over the targets i of a domain, the softmax running over that domain.
+    def _summed_loss(self, batch: Batch, domain: int, step: StepRows, states: Mapping[str, Sequence[Tensor]]) -> Tensor:
+        """Sum of -log P(i) over the targets i of a domain, the softmax running over that domain (`fusion: states`).
 
-        With `fusion: states` the query is the state of S^{X+Y} before i plus that of the domain's own latest item before it;
-        otherwise (`train_cross`) it is the state of the other domain's latest item, and targets without one are left out.
+        The query is the state of S^{X+Y} before i plus that of the domain's own latest item before it.
         """
-        summed, merged = self.config.fusion == "states", batch.views["xy"]
-        name = "xy"[domain] if summed else "yx"[domain]
+        merged, name = batch.views["xy"], "xy"[domain]
         low, high = (self.num_x, self.num_items) if domain else (0, self.num_x)
-        real = merged.items < self.num_items
-        passed = (real & ((merged.items < self.num_x) == (name == "x"))).cumsum(1)
+        passed = ((merged.items >= low) & (merged.items < high)).cumsum(1)
         wanted = (merged.next_merged >= low) & (merged.next_merged < high)
-        row, column = (wanted if summed else wanted & (passed > 0)).nonzero(as_tuple=True)
+        row, column = wanted.nonzero(as_tuple=True)
         # In the domain's view, padded on the left, the latest item stands so far from the end as items come after it.
         place = states[name][0].shape[1] - 1 - (passed[:, -1:] - passed)[row, column]
-        queries = [state[row, place.clamp(min=0)] for state in states[name]]
-        if summed:
-            exists = (passed > 0)[row, column].unsqueeze(1)
-            queries = [whole[row, column] + own * exists for whole, own in zip(states["xy"], queries)]
-        weights = _per_sequence(row, len(merged.items)) if self.config.loss_average == "sequence" else None
+        latest = [state[row, place.clamp(min=0)] for state in states[name]]
+        exists = (passed > 0)[row, column].unsqueeze(1)
+        queries = [_at_least_single(whole[row, column] + own * exists) for whole, own in zip(states["xy"], latest)]
         targets = merged.next_merged[row, column]
         with torch.autocast(targets.device.type, enabled=False):
-            return self.head.nll(
-                [_at_least_single(q) for q in queries], targets, low, high, step, merged.items, weights
-            )
+            return self.head.nll(queries, targets, low, high, step, merged.items)
 
     def _over_all(self, sequence: str) -> bool:
         """Whether the softmax of a sequence's loss runs over the items of both domains."""
@@ -243,11 +229,6 @@ class LLMEMFEncoders(nn.Module):
                 queries = [torch.cat(pair) for pair in zip(queries, learned)]
                 if weights is not None and start_weights is not None:
                     weights = torch.cat([weights, start_weights])
-            if self.config.loss_average == "sequence":
-                sequence_of = places // following.shape[1]
-                if self._learns_empty(sequence):
-                    sequence_of = torch.cat([sequence_of, starts])
-                weights = _per_sequence(sequence_of, len(following), weights)
             if weights is not None:  # a row without weight may have any target of the range
                 targets = torch.where(weights > 0, targets, low)
             with torch.autocast(targets.device.type, enabled=False):
@@ -324,19 +305,6 @@ class LLMEMFEncoders(nn.Module):
         self.head.add_probabilities(merged, [term._replace(factor=torch.ones_like(term.factor))], wanted)
         total = merged.sum(1).clamp(min=torch.finfo(merged.dtype).tiny)
         score.addcmul_(merged, (term.factor / total)[:, None])
-
-
-def _per_sequence(row: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
-    """(R,) weights that add up to 1 over the rows of each sequence.
-
-    Args:
-        row: (R,) sequence of every row.
-        count: sequences.
-        weights: (R,) 0 for rows that only fill up; None where all count.
-    """
-    counted = torch.ones(len(row), device=row.device) if weights is None else weights
-    total = counted.new_zeros(count).index_add(0, row, counted)
-    return counted / total.clamp(min=1)[row]
 
 
 def _at_least_single(x: Tensor) -> Tensor:

@@ -92,18 +92,12 @@ class MixtureHead(nn.Module):
         tables: item vectors per modality.
         weights: mixture weight per modality, positive unless learned.
         settings: see `MixtureSettings`; `sampled_negatives` 0 uses every item in the loss.
-        id_trust: (N,) factor of each item's id weight before the weights are renormalised, 1 for all by default.
     """
 
     tables: Mapping[str, IdTable | FrozenTable]
-    log_trust: Tensor | None
 
     def __init__(
-        self,
-        tables: Mapping[str, IdTable | FrozenTable],
-        weights: Mapping[str, float],
-        settings: MixtureSettings,
-        id_trust: Tensor | None = None,
+        self, tables: Mapping[str, IdTable | FrozenTable], weights: Mapping[str, float], settings: MixtureSettings
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -111,8 +105,6 @@ class MixtureHead(nn.Module):
         self.num_items = next(iter(tables.values())).num_items
         log_weights = torch.tensor([math.log(max(weights[m], 1e-6)) for m in tables])
         log_scale = torch.full((1 if settings.scale == "shared" else len(tables),), math.log(settings.scale_init))
-        log_trust = None if id_trust is None else torch.log(id_trust.clamp(min=1e-6))
-        self.register_buffer("log_trust", log_trust, persistent=False)
         self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
         self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed")
         self._cache: tuple[list[Tensor], Tensor, list[Tensor | None], Tensor] | None = None
@@ -131,9 +123,6 @@ class MixtureHead(nn.Module):
     def item_log_weights(self) -> Tensor:
         """(N, M) log mixture weights per item, -inf where it lacks the modality, renormalised over the others."""
         weights = self.log_weights.log_softmax(0)[None, :].expand(self.num_items, -1)
-        if self.log_trust is not None:
-            of_ids = [self.log_trust if name == "id" else torch.zeros_like(self.log_trust) for name in self.tables]
-            weights = (weights + torch.stack(of_ids, 1)).log_softmax(1)
         masks = [table.has for table in self.tables.values()]
         if all(mask is None for mask in masks):
             return weights

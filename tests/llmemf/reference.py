@@ -7,7 +7,7 @@ from math import erf
 import numpy as np
 from tiny import NUM_ITEMS, NUM_X
 
-from llmemf.models.content import whitened, with_content
+from llmemf.models.content import with_content
 
 
 def layer_norm(x, p, name):
@@ -74,18 +74,13 @@ class Reference:
                 self.has.append(has)
         self.has = np.stack(self.has, 1)
         weights = np.tile(self.weights, (NUM_ITEMS, 1))
-        if self.config.id_trust:
-            seen = np.bincount(data.train.items, minlength=NUM_ITEMS)
-            trust = np.maximum(seen / (seen + self.config.id_trust), 1e-6)
-            weights[:, self.modalities.index("id")] *= trust
         present = weights * self.has
         self.item_weights = present / np.maximum(present.sum(1, keepdims=True), 1e-300)
 
     def _features(self, data, modality):
         """What `tests/llmemf/test_content.py` checks by itself is taken as it is."""
         content = getattr(self.config, f"{modality}_content")
-        features = with_content(getattr(data, modality), content, num_x=data.num_x, seed=self.config.seed)
-        return whitened(features) if self.config.whiten else features
+        return with_content(getattr(data, modality), content, num_x=data.num_x, seed=self.config.seed)
 
     def _frozen(self, features, name):
         rows, has = unit(features.rows.astype(np.float64)), features.has.copy()
@@ -146,22 +141,7 @@ class Reference:
                 continue
             for s in config.sequences:
                 total += weight[s] * self.sequence_loss(list(sequence), s)
-            if config.train_cross:
-                total += config.lambda1 * sum(self.cross_loss(list(sequence), domain) for domain in (0, 1))
         return total / len(sequences)
-
-    def cross_loss(self, sequence, domain):
-        """Every item of a domain from the items of the other one before it."""
-        low, high, losses = NUM_X * domain, (NUM_X, NUM_ITEMS)[domain], []
-        for t, target in enumerate(sequence):
-            seen = [item for item in sequence[:t] if not low <= item < high]
-            if low <= target < high and seen:
-                # The positions of a training sequence are those of all its inputs.
-                inputs = [item for item in sequence[:-1] if not low <= item < high]
-                vectors = [state[len(seen) - 1] for state in self.states(inputs, "yx"[domain])]
-                probability = self.probability(vectors, low, high)[target]
-                losses.append(-np.log(probability) if probability > 0 else 0.0)
-        return self.averaged(losses)
 
     def summed_states(self, items, inputs, domain):
         """Of each modality the last merged state plus that of the latest item of a domain, within a sequence of inputs."""
@@ -179,10 +159,7 @@ class Reference:
                 vectors = self.summed_states(sequence[:t], sequence[:-1], domain)
                 probability = self.probability(vectors, low, high)[target]
                 losses.append(-np.log(probability) if probability > 0 else 0.0)
-        return self.averaged(losses)
-
-    def averaged(self, losses):
-        return sum(losses) / (max(1, len(losses)) if self.config.loss_average == "sequence" else 1)
+        return sum(losses)
 
     def sequence_loss(self, sequence, s):
         config, losses = self.config, []
@@ -190,7 +167,7 @@ class Reference:
         where = [t for t, item in enumerate(sequence[:-1]) if member(item)]
         if not where:
             return 0.0
-        first, ranges = [], []
+        first = []
         if config.empty_sequence == "learned" and s != "xy":
             learned = [self.p[f"empty.{s}_{modality}"] for modality in self.modalities]
             over_all = config.next_target == "merged"
@@ -207,13 +184,8 @@ class Reference:
             low, high = (0, NUM_ITEMS) if over_all else own
             probability = self.probability([state[column] for state in states], low, high)[later[0]]
             losses.append(-np.log(probability) if probability > 0 else 0.0)
-            ranges.append((low, high))
         count = {"all": len(losses), "last": 1, "last10": 10}[config.loss_positions]
-        losses, ranges = losses[-count:], ranges[-count:]
-        parts = [[loss for loss, own in zip(losses, ranges) if own == span] for span in dict.fromkeys(ranges)]
-        if first:
-            parts = [first + parts[0], *parts[1:]] if parts else [first]
-        return float(sum(self.averaged(part) for part in parts))
+        return float(sum(first) + sum(losses[-count:]))
 
     def back_off(self, history, low, high):
         """(n,) what popularity, transitions and likeness of texts add."""
