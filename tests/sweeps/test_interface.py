@@ -73,4 +73,4 @@ def test_the_notebook_runs(project_folder):
         mpl.use(before)
     assert names["results"].record.status == "completed" and len(names["again"].trials) == 4
     assert "from-python" in names["mistake"] and names["group"].group.status == "completed"
-    assert {"popularity", "transitions"} <= set(names["group"].table["row"])
+    assert {"popularity", "transitions"} <= set(names["group"].table["model"])
