@@ -2,6 +2,7 @@
 
 python sweeps/report.py                          the newest sweep
 python sweeps/report.py NAME --open              a sweep by its name, opened in the browser
+python sweeps/report.py NAME OTHER               two to four sweeps beside each other
 python sweeps/report.py NAME --no-breakdown      without ranking the validation cases again (large data, no weights)
 """
 
@@ -18,7 +19,14 @@ from sweeps.core.console import CommandConsole
 
 
 def report(
-    sweep: options.SweepArgument = None,
+    sweeps: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SWEEP]...",
+            help="Name of the sweep; several stand side by side.  [default: the newest]",
+            show_default=False,
+        ),
+    ] = None,
     breakdown: Annotated[
         bool, typer.Option("--breakdown/--no-breakdown", help="Rank the validation cases by the kept weights.")
     ] = True,
@@ -35,10 +43,15 @@ def report(
     It goes into the sweep's folder and to its run in MLflow.
     """
     from sweeps.reporting.gather import find_record
-    from sweeps.reporting.write import write_report
+    from sweeps.reporting.write import write_beside, write_report
 
     console = CommandConsole()
-    record = find_record(storage, sweep, data_root)
+    if sweeps and len(sweeps) > 1:
+        page = write_beside([find_record(storage, name, data_root) for name in sweeps], console)
+        if open_page:
+            typer.launch(page.as_uri())
+        return
+    record = find_record(storage, sweeps[0] if sweeps else None, data_root)
     report = write_report(record, Console(stderr=True) if as_json else console, breakdown=breakdown)
     if as_json:
         options.print_json(report.values())

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmemf import text_format
+from llmemf.pages.charts import Interval, IntervalRow
 from llmemf.scenarios.scenario import Scenario
 from sweeps.groups import terminal
 from sweeps.groups.group import BEST, Group
@@ -38,6 +39,7 @@ from sweeps.groups.render import (
 )
 from sweeps.groups.significance import Test
 from sweeps.groups.table import OBJECTIVE, RANKINGS, Table, TableRow
+from sweeps.reporting.tables import Section, tables_page
 
 HEADINGS = {"mrr": "MRR", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
 SHORT = {"mrr": "MRR", "ndcg_5": "N@5", "ndcg_10": "N@10"}
@@ -229,9 +231,13 @@ class Kind(ABC):
         names = [group.noun.capitalize(), *(field.latex for field in fields)]
         head = [" & ".join(over).rstrip(), " & ".join(names)]
         blocks = [self.block(table, domain, "latex") for domain in table.domains]
+        title = f"{group.kind.capitalize()} {group.name}"
+        sections = [section_of(table, block, f"test/{block.title}/mrr") for block in page]
+        lead = self.subtitle(table).replace("`", "")
         return {
-            f"{group.kind}.md": markdown(
-                f"{group.kind.capitalize()} {group.name}", self.subtitle(table), page, table.notes
+            f"{group.kind}.md": markdown(title, self.subtitle(table), page, table.notes),
+            f"{group.kind}.html": tables_page(
+                group.kind.capitalize(), group.name, lead, sections, table.notes, table.warnings
             ),
             f"{group.kind}.csv": csv_text(self.csv_columns, lines),
             f"{group.kind}.tex": latex(self.caption(table), head, blocks, table.notes),
@@ -280,6 +286,24 @@ class Kind(ABC):
                 name = Cell(row.heading + (f": {row.state}" if row.state else ""))
             block.lines.append([name, *cells])
         return block
+
+
+def section_of(table: Table, block: Block, metric: str = "", digits: int = 2) -> Section:
+    """A block as a part of the HTML page, with a chart of a metric of the rows where one is named."""
+    rows = [row for row in table.rows if metric in row.cells]
+    spread = [(row.cells[metric].mean, row.cells[metric].deviation or 0.0) for row in rows]
+    top = max((mean + deviation for mean, deviation in spread), default=0.0)
+    chart, remark = [], block.remark
+    if len(rows) > 1 and top > 0:
+        for row, (mean, deviation) in zip(rows, spread, strict=True):
+            shown = Interval(*(max(0.0, value) / top for value in (mean, mean - deviation, mean + deviation)))
+            cell = row.cells[metric]
+            chart.append(IntervalRow(row.heading or row.name, [shown], [number(cell, digits)], [str(cell.count)]))
+        what = "the objective on validation" if metric == OBJECTIVE else "the test MRR among stored candidates"
+        said = f"Dots are means of {what} over seeds, lines one standard deviation to both sides."
+        remark = f"{remark} {said}" if remark else said
+    lines = [[(cell.text, cell.style) for cell in line] for line in block.lines]
+    return Section(block.title, [column.heading for column in block.columns], lines, remark, intervals=chart)
 
 
 def paper_heading(table: Table, metric: str = "") -> str:

@@ -22,11 +22,12 @@ from llmemf.scenarios.scenario import Scenario
 from sweeps.core.plan import Options, plan_resume
 from sweeps.core.settings import space_keys
 from sweeps.groups.group import RESOURCES, Group, Row
-from sweeps.groups.kind import Kind
+from sweeps.groups.kind import Kind, section_of
 from sweeps.groups.plan import GroupOptions, config_of_trial, new_group, not_completed
 from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number, p_value
 from sweeps.groups.spread import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
+from sweeps.reporting.tables import tables_page
 from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
@@ -108,8 +109,8 @@ def _validation_block(table: Table, *, terminal: bool) -> Block:
     return block
 
 
-def _markdown(table: Table) -> str:
-    page = [_validation_block(table, terminal=False)]
+def _blocks(table: Table, *, terminal: bool) -> list[Block]:
+    page = [_validation_block(table, terminal=terminal)]
     names = [name for row in table.rows[:1] for name in row.values if name.startswith("val") and name.count("/") == 2]
     if names:
         block = Block("", [Column("metric"), *(Column(row.name) for row in table.rows)])
@@ -120,11 +121,26 @@ def _markdown(table: Table) -> str:
         block = Block(f"Test of {table.winner}", [*map(Column, ("metric", "mean", "sd", "95 % interval"))])
         block.lines += [[*map(Cell, (name, *_mean_and_interval(spread)))] for name, spread in table.tested.items()]
         page.append(block)
-    title, subtitle = (
-        f"Rerun of {table.group.facts['sweep']}",
-        f"{_model(table.group)} on scenario `{table.group.scenario}`.",
-    )
-    return markdown(title, subtitle, page, table.notes, table.warnings)
+    return page
+
+
+def _heading(table: Table) -> tuple[str, str]:
+    group = table.group
+    return f"Rerun of {group.facts['sweep']}", f"{_model(group)} on scenario `{group.scenario}`."
+
+
+def _markdown(table: Table) -> str:
+    return markdown(*_heading(table), _blocks(table, terminal=False), table.notes, table.warnings)
+
+
+def _html(table: Table) -> str:
+    validation, *others = _blocks(table, terminal=True)
+    sections = [section_of(table, validation, OBJECTIVE, 4)]
+    for block in others:
+        block.title = block.title or "Validation metrics"
+        sections.append(section_of(table, block))
+    title, lead = _heading(table)
+    return tables_page("Rerun", title, lead.replace("`", ""), sections, table.notes, table.warnings)
 
 
 CSV_COLUMNS = (
@@ -301,7 +317,9 @@ class Rerun(Kind):
 
     def files(self, table: Table) -> dict[str, str]:
         """The tables that are written into the group's folder, by file name."""
-        return {"rerun.md": _markdown(table), "rerun.csv": _csv(table), "rerun.json": _json(table)}
+        return {
+            "rerun.md": _markdown(table), "rerun.html": _html(table), "rerun.csv": _csv(table), "rerun.json": _json(table),
+        }  # fmt: skip
 
     def blocks(self, table: Table, console: Console) -> list[Block]:
         """The configurations in order, and the winner's test: one line per domain and ranking."""

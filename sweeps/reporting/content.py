@@ -63,6 +63,7 @@ class ReportData:
         tiles: the headline: name, number, what belongs to it.
         notes: what a reader of the numbers must know.
         curves, outcomes: learning curves, and how the trials ended that have one.
+        best_so_far, losses: beside them.
         spending_rows: outcome, trials, epochs, time, CPU-hours, GPU-hours.
         failures: trial, kind, reason and settings of each.
         agreements: domain, sentence, chart.
@@ -80,6 +81,8 @@ class ReportData:
     best: BestTrial | None
     trials: TrialTable | None
     curves: Plot | None
+    best_so_far: Plot | None
+    losses: Plot | None
     outcomes: set[str]
     importances: Importances
     setting_charts: SettingCharts | None
@@ -127,6 +130,8 @@ def make_report_data(
         best=_best_trial(history, sure),
         trials=trial_table(history, spending),
         curves=trial_charts.curves(history),
+        best_so_far=trial_charts.best_so_far(history),
+        losses=trial_charts.losses(history),
         outcomes={trial.record.outcome for trial in history.trials.values() if trial.curve},
         importances=found,
         setting_charts=_setting_charts(history, found),

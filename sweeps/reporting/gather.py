@@ -112,6 +112,8 @@ def _read_epochs(trials: dict[int, TrialHistory], events: list[dict[str, Any]], 
         result, trial = event["result"], trials[event["trial"]]
         value = -result["val/loss"] if monitor == "val_loss" and "val/loss" in result else result.get("val/mrr")
         trial.curve.append(result["objective"] if value is None else value)
+        if trial.record.first_loss and "train/loss" in result:
+            trial.losses.append(result["train/loss"] / trial.record.first_loss)
         trial.stopped_early = bool(result.get("stopped_early"))
         took = result.get("seconds_train", 0.0) + result.get("seconds_valid", 0.0)
         if took:

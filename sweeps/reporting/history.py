@@ -18,6 +18,7 @@ class TrialHistory:
     """One trial, epoch by epoch.
 
     Attributes:
+        losses: training loss after epoch 1, 2, ..., over that of the first.
         curve: what is monitored (higher is better) after epoch 1, 2, ...; not the best so far.
         epoch_seconds: mean time of training and validation per epoch; None before the first.
         stopped_early: whether its own patience ended it.
@@ -27,6 +28,7 @@ class TrialHistory:
 
     record: TrialRecord
     curve: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
     epoch_seconds: float | None = None
     stopped_early: bool = False
     cpus: float = 0.0
@@ -82,12 +84,10 @@ class SweepHistory:
         return [trial.record for trial in self.trials.values()]
 
     @property
-    def highest_reference(self) -> tuple[str, float] | None:
-        """The best of the simple systems and its objective, None where none is stored or another objective is monitored."""
-        objectives = References.load(self.record.folder).objectives
-        if not objectives or self.fixed.get("monitor", "val_mrr") != "val_mrr":
-            return None
-        return list(objectives.items())[-1]
+    def references(self) -> dict[str, float]:
+        """Chance and simple systems with their objectives; empty where none is stored or another objective is monitored."""
+        is_theirs = self.fixed.get("monitor", "val_mrr") == "val_mrr"
+        return References.load(self.record.folder).objectives if is_theirs else {}
 
     @property
     def ranked(self) -> list[TrialHistory]:

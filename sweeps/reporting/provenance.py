@@ -27,6 +27,8 @@ def facts(
     no_features = f"unknown: {tracked.problem}" if tracked.problem else "none (ids only)"
     machines = _each(opening["machine"] for opening in openings if "machine" in opening)
     run = f", run {tracked.run}" if tracked.run else f" ({tracked.problem})"
+    address = record.tracking_uri.rstrip("/")
+    where = address + tracked.page if address.startswith("http") and tracked.page else f"{record.tracking_uri}{run}"
     return [
         ("sweep", f"{record.name}, started {record.created[:16].replace('T', ' ')}"),
         ("data", f"{record.scenario}, fingerprint {record.fingerprint or 'not known yet'}"),
@@ -42,7 +44,7 @@ def facts(
         ("training", " and ".join(f"{name} softmax" for name in objectives) or "-"),
         ("sessions", f"{len(openings)} (started, then continued)" if len(openings) > 1 else "1"),
         ("folder", str(record.folder)),
-        ("MLflow", f"{record.tracking_uri}{run}"),
+        ("MLflow", where),
     ]
 
 

@@ -10,6 +10,8 @@ from sweeps.reporting.agreement import Agreement
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.parameters import Parameter
 
+LABEL_HEIGHT = 0.07
+"""Share of a chart's height that a label takes."""
 KINDS = {"completed": "c", "pruned": "p", "failed": "f"}
 
 
@@ -33,9 +35,7 @@ def curves(history: SweepHistory) -> Plot | None:
     values = np.concatenate([trial.curve for trial in trials])
     # A first epoch or a collapse far below all others would flatten the rest.
     low, high = float(np.quantile(values, 0.02)) if len(trials) > 20 else float(values.min()), float(values.max())
-    name, level = history.highest_reference or ("", 0.0)
-    if name:
-        low, high = min(low, level), max(high, level)
+    low, high = _with_references(history, low, high)
     y = linear_axis(low, high, label=history.monitored, pad=0.11)
     x = whole_axis(max(history.epochs, 2), label="epoch")
     plot = Plot(f"{history.monitored} by epoch of {text_format.plural(len(trials), 'trial')}", "tall", x, y)
@@ -44,9 +44,7 @@ def curves(history: SweepHistory) -> Plot | None:
         plot.lines.append(Line([(x.at(rung), 0), (x.at(rung), 1)], "r"))
         if cut:
             plot.labels.append(Label(x.at(rung), 1, f"{cut} cut", "rung"))
-    if name:
-        plot.lines.append(Line([(0, y.at(level)), (1, y.at(level))], "r"))
-        plot.labels.append(Label(1, y.at(level), f"{name} {level:.4f}", "rung"))
+    _draw_references(history, plot, y)
     for trial in trials:
         kind, number = kind_of(history, trial), trial.record.number
         points = [(x.at(epoch), min(1.0, max(0.0, y.at(value)))) for epoch, value in enumerate(trial.curve, start=1)]
@@ -57,6 +55,65 @@ def curves(history: SweepHistory) -> Plot | None:
             plot.dots.append(Dot(*at, kind, number))
         elif trial.record.outcome in ("pruned", "failed") or len(points) == 1:
             plot.dots.append(Dot(*points[-1], kind, number))
+    return plot
+
+
+def _with_references(history: SweepHistory, low: float, high: float) -> tuple[float, float]:
+    """The range of a chart with the levels of simple systems in it, but for those that would flatten everything else."""
+    room = 1.5 * (high - low)
+    near = [level for level in history.references.values() if low - room <= level <= high + room]
+    return min([low, *near]), max([high, *near])
+
+
+def _draw_references(history: SweepHistory, plot: Plot, y: Axis) -> None:
+    """The levels of chance and of simple systems as dashed lines; levels side by side share a label."""
+    labels: list[tuple[float, list[str]]] = []
+    for name, level in history.references.items():
+        at = y.at(level)
+        if not 0 <= at <= 1:
+            continue
+        plot.lines.append(Line([(0, at), (1, at)], "r"))
+        text = f"{name} {level:.4f}"
+        if labels and at - labels[-1][0] < LABEL_HEIGHT:
+            labels[-1][1].append(text)
+        else:
+            labels.append((at, [text]))
+    plot.labels += [Label(0, at, ", ".join(texts), "level") for at, texts in labels]
+
+
+def best_so_far(history: SweepHistory) -> Plot | None:
+    """The objective of every trial in their order, and the best of all up to each as a line; None below two trials."""
+    valued = sorted(history.valued, key=lambda trial: trial.record.number)
+    if len(valued) < 2:
+        return None
+    values = [trial.objective for trial in valued]
+    low, high = _with_references(history, min(values), max(values))
+    x, y = whole_axis(len(history.trials), label="trial"), linear_axis(low, high, label=history.monitored, pad=0.11)
+    plot = Plot(f"{history.monitored} of {text_format.plural(len(valued), 'trial')} and the best so far", "", x, y)
+    _draw_references(history, plot, y)
+    steps: list[Point] = []
+    for trial, best in zip(valued, np.maximum.accumulate(values), strict=True):
+        at = x.at(trial.record.number), y.at(float(best))
+        steps += [(at[0], steps[-1][1]), at] if steps else [at]
+        plot.dots.append(Dot(at[0], y.at(trial.objective), kind_of(history, trial), trial.record.number))
+    plot.lines.append(Line([*steps, (1.0, steps[-1][1])], "l best"))
+    return plot
+
+
+def losses(history: SweepHistory) -> Plot | None:
+    """The training loss by epoch, over that of the first: its terms have other weights in every trial. None without one."""
+    trials = [trial for trial in history.trials.values() if len(trial.losses) > 1]
+    if not trials:
+        return None
+    trials.sort(key=lambda trial: (trial is history.best, trial.record.outcome == "completed", -trial.record.number))
+    values = np.concatenate([trial.losses for trial in trials])
+    high = min(float(values.max()), 2.0)
+    x = whole_axis(max(history.epochs, 2), label="epoch")
+    y = linear_axis(float(values.min()), high, label="training loss over that of epoch 1", pad=0.11)
+    plot = Plot(f"training loss by epoch of {text_format.plural(len(trials), 'trial')}", "", x, y)
+    for trial in trials:
+        points = [(x.at(epoch), min(1.0, y.at(value))) for epoch, value in enumerate(trial.losses, start=1)]
+        plot.lines.append(Line(points, f"l {kind_of(history, trial)}", trial.record.number))
     return plot
 
 

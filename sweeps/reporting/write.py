@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from rich.text import Text
 from llmemf import text_format
 from llmemf.errors import InputError
 from llmemf.io import write_text
+from sweeps.reporting.beside import MOST, beside_page
 from sweeps.reporting.breakdown import rank_leaders
 from sweeps.reporting.content import ReportData, make_report_data
 from sweeps.reporting.gather import gather
@@ -81,3 +83,18 @@ def write_report(record: SweepRecord, console: Console, *, breakdown: bool = Tru
     console.print(Text.assemble(("report  ", "dim"), str(page), f" ({size})"), soft_wrap=True)
     console.print(Text.assemble(("        ", "dim"), str(markdown)), soft_wrap=True)
     return Report(page, history, data)
+
+
+def write_beside(records: Sequence[SweepRecord], console: Console) -> Path:
+    """Write a page of several sweeps beside each other into the folder of the first one.
+
+    Raises:
+        InputError: they are too many, one is named twice, or an event log is damaged.
+    """
+    names = [record.name for record in records]
+    if len(records) > MOST or len(set(names)) < len(names):
+        raise InputError(f"report {' '.join(names)}: up to {MOST} different sweeps stand beside each other")
+    path = records[0].folder / f"report-{'-'.join(names[1:])}.html"
+    write_text(path, beside_page([gather(record) for record in records]))
+    console.print(Text.assemble(("report  ", "dim"), str(path)), soft_wrap=True)
+    return path
