@@ -296,7 +296,8 @@ def section_of(table: Table, block: Block, metric: str = "", digits: int = 2) ->
     chart, remark = [], block.remark
     if len(rows) > 1 and top > 0:
         for row, (mean, deviation) in zip(rows, spread, strict=True):
-            shown = Interval(*(max(0.0, value) / top for value in (mean, mean - deviation, mean + deviation)))
+            at, low, high = (max(0.0, value) / top for value in (mean, mean - deviation, mean + deviation))
+            shown = Interval(at, low, high)
             cell = row.cells[metric]
             chart.append(IntervalRow(row.heading or row.name, [shown], [number(cell, digits)], [str(cell.count)]))
         what = "the objective on validation" if metric == OBJECTIVE else "the test MRR among stored candidates"

@@ -84,8 +84,8 @@ def _best_so_far(histories: Sequence[SweepHistory]) -> Plot:
     lines = []
     for history in histories:
         valued = sorted(history.valued, key=lambda trial: trial.record.number)
-        best = np.maximum.accumulate([trial.objective for trial in valued]) if valued else []
-        lines.append([(trial.record.number, float(value)) for trial, value in zip(valued, best, strict=True)])
+        best: list[float] = np.maximum.accumulate([trial.objective for trial in valued]).tolist() if valued else []
+        lines.append([(trial.record.number, value) for trial, value in zip(valued, best, strict=True)])
     return _lines(histories, lines, "trial")
 
 
