@@ -170,11 +170,16 @@ def scale(
     around = start + (1 + len(plan.rungs)) * save
     full, likely = around + plan.epochs * epoch, around + epochs * epoch
     rounds = math.ceil(left / parallel)
-    gpu_hours = record.gpus_per_trial * left / 3600
+    # Repeats of the best trials run to their end; a race that ends early has fewer.
+    state = plan.state()
+    repeats = max(0, plan.most_repeats - len(state.records) + len(state.searched))
+    again = math.ceil(repeats / parallel) * full
+    each = record.gpus_per_trial / 3600
+    gpu_hours, gpu_hours_at_most = each * (left * likely + repeats * full), each * (left + repeats) * full
     # The first trial of a sweep runs to its end.
     longest = full if left == plan.trials else likely
-    at_most, expected = once + rounds * full, once + max(longest, rounds * likely)
-    return Estimate(trials, largest, together, start, epochs, at_most, expected, gpu_hours * likely, gpu_hours * full)
+    at_most, expected = once + rounds * full + again, once + max(longest, rounds * likely) + again
+    return Estimate(trials, largest, together, start, epochs, at_most, expected, gpu_hours, gpu_hours_at_most)
 
 
 def gpu_share(used: int, total: int) -> float | None:
@@ -244,6 +249,8 @@ def assumptions(plan: Plan, found: Estimate, parallel: int) -> list[str]:
         f"{SWEEP_START:g} s for Ray, MLflow and the leaderboard, {TRIAL_GAP:g} s for each new process, one test evaluation",
         "no trial fails, and none ends by its own patience",
     ]
+    if plan.most_repeats:
+        lines.append(f"{plan.most_repeats} repeats of the best trials with new seeds, all of them to their last epoch")
     if plan.rungs:
         lines.append(
             f"ASHA: at {text_format.plural(len(plan.rungs), 'rung')} trials fall behind at random, about one of "

@@ -159,10 +159,11 @@ def test_a_sweep_is_scaled_up_from_its_trials(project_folder):
     assert (found.mean("epoch"), found.highest("memory"), found.start) == (8, 20, 3)
     once = estimate.SWEEP_START + 1.0 * 2 / 2
     share = expected_epochs(10, 6, [2], 4)
-    assert found.at_most == pytest.approx(once + 5 * (3 + 1 + 6 * 8))
-    assert found.expected == pytest.approx(once + 5 * (3 + 1 + share * 8)) and found.epochs == share
-    assert found.gpu_hours == pytest.approx(10 * (4 + share * 8) / 3600)
-    assert found.gpu_hours_at_most == pytest.approx(10 * 52 / 3600)
+    assert plan.most_repeats == 2, "the best two run again, both at once"
+    assert found.at_most == pytest.approx(once + (5 + 1) * (3 + 1 + 6 * 8))
+    assert found.expected == pytest.approx(once + 5 * (3 + 1 + share * 8) + 52) and found.epochs == share
+    assert found.gpu_hours == pytest.approx((10 * (4 + share * 8) + 2 * 52) / 3600)
+    assert found.gpu_hours_at_most == pytest.approx(12 * 52 / 3600)
     few = scale(make(trials=2, epochs=6, grace_period=2), data, 2, [cost(7)], cost(7), 2, 4.0)
     assert few.expected == few.at_most, "one trial runs to its end, beside the other"
 
