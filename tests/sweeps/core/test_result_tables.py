@@ -3,8 +3,10 @@ import io
 import pytest
 from four_trials import DOMAINS, RECORDS, record
 from rich.console import Console
+from sweep_fakes import grow, propose
 
 from sweeps.core import result_tables
+from sweeps.state.sweep_state import SweepState
 
 
 def printed(table, width):
@@ -40,3 +42,18 @@ def test_rankings_that_say_the_same_share_a_row():
     )
     different = test | {f"test_full/{DOMAINS[0]}/mrr": 0.125}
     assert printed(result_tables.test_table(different, DOMAINS), 80).count("0.2500") == 2
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_repeats_are_a_mean_in_the_row_of_their_trial(width, tmp_path):
+    state = SweepState(tmp_path)
+    for value in (0.5, 0.4, 0.3):
+        grow(state, propose(state), 4, value=value)
+    for number, value in ((1, 0.2), (2, 0.46)):
+        grow(state, state.repeat(state.records[number], 1001), 4, value=value)
+    lines = printed(result_tables.table(list(state.records.values()), DOMAINS, width), width).splitlines()
+    assert [line.split()[:5] for line in lines[2:4]] == [
+        ["t02", "4/4", "0.4000", "0.4300", "(2)"],
+        ["t01", "4/4", "0.5000", "0.3500", "(2)"],
+    ]
+    assert len(lines) == 5 and max(map(len, lines)) <= width
