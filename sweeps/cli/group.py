@@ -133,7 +133,7 @@ def standing_of(group: Any) -> dict[str, Any]:
 
 compare = _command(
     "comparison",
-    "Compare systems on a scenario with one budget and one protocol.\n\nEverything goes below mlruns/.",
+    "Compare systems with one budget and one protocol.\n\nEverything goes below mlruns/.",
     {"models": options.Models, "trials_per_model": options.TrialsPerModel},
     {"assignments": options.SystemAssignments},
 )

@@ -28,7 +28,9 @@ def live(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     storage: Annotated[Path, typer.Option(help="Folder that the sweep writes to.")] = Path("mlruns"),
 ) -> None:
-    """Serve a sweep's report while it runs: best so far, curves, workers, time left.
+    """Serve a sweep's report while it runs.
+
+    Best so far, curves, workers, time left.
 
     The page renews itself. It only reads, and nobody but this machine can see it.
     """

@@ -27,7 +27,10 @@ def sweeps(
     storage: Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")] = Path("mlruns"),
     as_json: options.AsJson = False,
 ) -> None:
-    """List sweeps with their state and best trial, or show one with its leaderboard."""
+    """List sweeps with state and best trial, or show one of them.
+
+    One is shown with its leaderboard.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -369,6 +369,7 @@ def run_sweep(
     record, backend = plan.record, backend or TrialBackend()
     check_reachable(record)
     print_places(record, console)
+    console.print()
     with (
         held(record.folder, record.name, record.folder / RECORD),
         StopRequest(time_budget) as stop,

@@ -131,5 +131,8 @@ def test_help_shows_the_default_of_every_option():
             if record and record[0].startswith("--") and not option.is_flag and not option.multiple:
                 lacking += [(command.name, option.name)] * ("default:" not in record[1] and "required" not in record[1])
     assert not lacking
+    for words in ([], ["data"], ["features"]):
+        listed = CliRunner().invoke(app, [*words, "--help"], terminal_width=80).stdout.partition("Commands:")[2]
+        assert listed and "..." not in listed, "a command's first sentence is cut off"
     shown = CliRunner().invoke(app, ["sweep", "--help"], terminal_width=80).stdout
     assert "[default: llm_emf]" in shown and max(map(len, shown.splitlines())) <= 80
