@@ -4,6 +4,8 @@
         --scenario sample --epochs 9 --set lr=3e-3,1e-2,3e-2 --set alpha=0.2,0.6
     python benchmarks/search_efficiency.py replay curves.csv [--orders 36] [--share 0.99,0.95] [--seen one|mixed|mean]
 
+    python benchmarks/search_efficiency.py between benchmarks/recordings/sample.csv.gz [--orders 100] [--trials 24]
+
 `record` runs the grid once per seed with `sweeps/grid.py`, no trial stopped early (what stands after `--` are its options),
 and writes one table; the same command continues after an interruption. `--gather` only writes the table of what is there.
 
@@ -19,12 +21,14 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from curves import Curves, gather, read_table, record
 from outcomes import Landscape, Outcome, correlations, landscape, mean_difference
 from replay import Choices, Course, draw_seeds, replay_grid, replay_sweep, replay_top
+from surrogate import Surrogate
 
 from llmemf.errors import InputError
 
@@ -159,6 +163,48 @@ def choice_table(outcomes: dict[str, Outcome]) -> str:
     return "\n".join(lines)
 
 
+BETWEEN = {
+    "random, none stopped": Choices("random", "none"),
+    "random, ASHA": Choices("random"),
+    "TPE, ASHA": Choices("optuna", grid_points=0),
+    "half grid, then TPE, ASHA": Choices("optuna"),
+    "auto, ASHA": Choices("auto"),
+    "auto, ASHA, 4 workers": Choices("auto", workers=4),
+}
+"""Searches that are compared where settings between the recorded points count."""
+
+
+def print_between(surrogate: Surrogate, options: argparse.Namespace) -> None:
+    """A row per search: failures, cost with its 95 % interval over orders, and the true value of the last leader."""
+    whole = len(surrogate.final) * surrogate.epochs
+    print(
+        f"{len(surrogate.final)} recorded points, {surrogate.epochs} epochs; best true value {surrogate.goal_value:.4f}, best recorded "
+        f"seed-mean {surrogate.final.max():.4f}, median {np.median(surrogate.final):.4f}; noise of one seed {surrogate.noise:.1%} of "
+        f"the best; left-out points: rank correlation {surrogate.held_out:.2f}\n{options.orders} replays each, {options.trials} "
+        f"trials; a failure is charged {whole} epochs more\n"
+    )
+    head = " | ".join(f"{share:.0%}: median | failures | cost (95 %)" for share in options.share)
+    print(f"| search | {head} | epochs in all | last leader |\n{'|---' * (3 + 3 * len(options.share))}|", flush=True)
+    for name, choices in BETWEEN.items():
+        if options.only and name not in options.only:
+            continue
+        chosen = replace(choices, trials=options.trials, grace_period=options.grace)
+        courses = [replay_sweep(surrogate, chosen, order, np.array([order])) for order in range(options.orders)]
+        cells = []
+        for share in options.share:
+            outcome = Outcome.of(courses, share * surrogate.goal_value, whole)
+            median = outcome.quartiles()[1]
+            mean, low, high = mean_difference(outcome.cost, np.zeros(len(courses)))
+            cells += [
+                f"{median:.0f}" if np.isfinite(median) else "never",
+                f"{outcome.failures:.0%}",
+                f"{mean:.0f} ({low:.0f} to {high:.0f})",
+            ]
+        leader = np.mean([course.incumbents[-1] for course in courses]) / surrogate.goal_value
+        cells += [f"{outcome.spent.mean():.0f}", f"{leader:.1%}"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
 def split(words: list[str]) -> tuple[list[str], list[str]]:
     """The words before and after `--`; argparse does not keep options of another command apart."""
     cut = words.index("--") if "--" in words else len(words)
@@ -196,6 +242,13 @@ def main() -> None:
     replaying.add_argument("--between", choices=("cells", "linear"), default="cells", help="settings off the grid")
     seen = "curves of one seed, of a seed drawn per point, or means over seeds"
     replaying.add_argument("--seen", choices=("one", "mixed", "mean"), default="one", help=seen)
+    between = commands.add_parser("between", help="search a landscape fitted to curves recorded at random points")
+    between.add_argument("table", type=Path)
+    between.add_argument("--orders", type=int, default=100, help="replays of each search")
+    between.add_argument("--trials", type=int, default=24, help="of each sweep")
+    between.add_argument("--share", type=shares, default=[0.99, 0.9], help="of the best true value: the goal, or goals")
+    between.add_argument("--grace", type=int, default=2, help="epochs before a trial can be stopped")
+    between.add_argument("--only", action="append", choices=list(BETWEEN), help="this search alone; repeatable")
     given, handed_on = split(sys.argv[1:])
     options = parser.parse_args(given)
     try:
@@ -206,6 +259,9 @@ def main() -> None:
             table = gather([folder for folder in folders if folder.exists()])
             table.to_csv(options.table, index=False)
             print(f"{options.table}: {len(table)} epochs of seeds {', '.join(map(str, table['seed'].unique()))}")
+            return
+        if options.command == "between":
+            print_between(Surrogate.from_table(read_table(options.table)), options)
             return
         curves = Curves.from_table(read_table(options.table))
         if curves.epochs < 3:

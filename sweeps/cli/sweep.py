@@ -48,8 +48,11 @@ def sweep(
     scenario: options.Scenario = None,
     model: Annotated[str | None, typer.Option(help="The system.  [default: llm_emf]")] = None,
     search: Annotated[
-        Literal["optuna", "grid", "random"] | None,
-        typer.Option(help="Grid points then TPE, every grid point once, or random draws.  [default: optuna]"),
+        Literal["auto", "optuna", "grid", "random"] | None,
+        typer.Option(
+            help="A model of settings and epochs, grid points then TPE, every grid point once, or random draws.  [default: the scenario "
+            "file's, else optuna]"
+        ),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of trials.  [default: the scenario file's, else 40]")

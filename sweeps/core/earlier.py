@@ -14,6 +14,7 @@ from llmemf.errors import InputError
 from llmemf.scenarios.manifest import MANIFEST, read_manifest
 from sweeps.core.settings import as_values
 from sweeps.search.grid_points import PointCheck
+from sweeps.search.rungs import milestones
 from sweeps.search.space import Space
 from sweeps.state.sweep_record import Observation, SweepRecord, find_sweep, group_of, stored_sweeps
 from sweeps.state.sweep_state import SweepState
@@ -159,8 +160,11 @@ def warm_start(record: SweepRecord, wanted: str | None, space: Space, check: Poi
     record.warm_start, record.observations = source, seen
     longest = max(max(item.values) for item in seen)
     ranked = sorted((item for item in seen if max(item.values) == longest), key=lambda item: -item.values[longest])
-    best = [item.settings for item in ranked[: min(TRAINED_FIRST, max(1, record.trials // 4))]]
-    first = add_points(record, [point for point in best if not check.problem(point)], space, ())
+    points: dict[tuple, dict[str, Any]] = {}
+    for item in ranked:
+        points.setdefault(space.trained_as(item.settings), item.settings)
+    best = [point for point in points.values() if not check.problem(point)]
+    first = add_points(record, best[: min(TRAINED_FIRST, max(1, record.trials // 4))], space, ())
     said = (
         f"WARM START: {text_format.plural(len(seen), 'trial')} of {source} (best {ranked[0].values[longest]:.4f}) feed the "
         f"search, the best {first} are trained first; --warm-start none turns this off"
@@ -257,14 +261,5 @@ def _inside(
             continue
         reached = {epoch: value for epoch, value in sorted(values.items()) if epoch <= epochs}
         if reached:
-            last = max(reached)
-            kept = {epoch: value for epoch, value in reached.items() if epoch == last or is_milestone(epoch)}
-            result.append(Observation(settings=point, values=kept))
+            result.append(Observation(settings=point, values=milestones(reached)))
     return result
-
-
-def is_milestone(epoch: int) -> bool:
-    """Whether a model looks at this epoch of a curve: 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
-    while epoch % 2 == 0 and epoch > 3:
-        epoch //= 2
-    return epoch in (1, 2, 3)

@@ -150,7 +150,8 @@ def describe_trials(plan: Plan) -> str:
     elif first:
         how = f"{count}: {first} grid points of {plan.space.size:,}, then {plan.trials - first} refined by Optuna"
     else:
-        how = f"{count} drawn {'at random' if record.search == 'random' else 'by Optuna'}"
+        by = {"random": "drawn at random", "auto": "proposed by a model of settings and epochs"}
+        how = f"{count} {by.get(record.search, 'drawn by Optuna')}"
     ends = "none is stopped early"
     if plan.rungs:
         ends = f"ASHA stops the laggards at epoch{'s' * (len(plan.rungs) > 1)} {', '.join(map(str, plan.rungs))}"

@@ -81,9 +81,11 @@ def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
         left = len(rows) - len(shown)
         console.print(f"... and {left:,} more; add | less to the command to see all", style="dim")
     if later:
-        who = (
-            "drawn at random" if plan.record.search == "random" else "proposed by Optuna from the results of the others"
-        )
+        proposers = {
+            "random": "drawn at random",
+            "auto": "proposed by a model of all results, the first ones spread out",
+        }
+        who = proposers.get(plan.record.search, "proposed by Optuna from the results of the others")
         console.print(f"{trial_name(first + len(points))} to {trial_name(plan.trials)}: {later:,} more, {who}")
     if not rows and not later:
         console.print("no trial is left to run")

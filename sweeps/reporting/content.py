@@ -169,7 +169,12 @@ def _objectives(history: SweepHistory, tracked: Tracked) -> list[str]:
 def _lead(history: SweepHistory) -> str:
     """What was run, in two sentences."""
     record = history.record
-    how = {"grid": "a grid", "random": "random draws", "optuna": "grid points, then Optuna"}[record.search]
+    how = {
+        "grid": "a grid",
+        "random": "random draws",
+        "auto": "a model of settings and epochs",
+        "optuna": "grid points, then Optuna",
+    }[record.search]
     if record.search == "optuna" and not record.grid_points:
         how = "Optuna"
     rungs = history.rungs

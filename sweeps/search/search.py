@@ -19,13 +19,14 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from llmemf.errors import InputError
+from sweeps.search import modelled
 from sweeps.search.optuna_private import contains
 from sweeps.search.space import Space
 from sweeps.state.sweep_record import Observation
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
 
-Method = Literal["optuna", "grid", "random"]
+Method = Literal["auto", "optuna", "grid", "random"]
 STATES = {"completed": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 RETRY_SECONDS = {"device": 5.0, "storage": 5.0, "memory": 5.0}
 """Kind of a machine's fault -> how long a trial waits before it is tried again; three times as long after each further one.
@@ -44,7 +45,8 @@ class SweepSearch(Searcher):
     Args:
         space: the search space.
         state: the sweep's records; every new trial is written there before Tune hears of it.
-        method: `grid` runs the given points and ends; `optuna` runs them, then refines with TPE; `random` draws.
+        method: `grid` runs the given points and ends; `optuna` runs them, then refines with TPE; `auto` runs them, then spread
+            points, then what a Gaussian process over settings and epochs proposes (`modelled`); `random` draws.
         points: grid points that have not been run, in their order.
         trials: number of all trials.
         epochs: of a new trial.
@@ -89,11 +91,17 @@ class SweepSearch(Searcher):
         self._due: dict[int, float] = {}
         self._asked: dict[int, optuna.Trial] = {}
         self.study = optuna.create_study(direction="maximize")
-        self.outside = 0
-        for seen in observations:
+        self._outside: set[int] = set()
+        self.observations = tuple(observations)
+        for seen in self.observations:
             self._learn(seen)
         for record in state.searched:
             self._remember(record)
+
+    @property
+    def outside(self) -> int:
+        """Number of stored trials that lie outside of the space."""
+        return len(self._outside)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict, **spec: Any) -> bool:
         return True
@@ -155,6 +163,8 @@ class SweepSearch(Searcher):
             self.study.enqueue_trial(self.space.to_internal(point))
         elif not self._refines:
             return None
+        elif self.method == "auto" and (point := self._modelled(number)):
+            self.study.enqueue_trial(self.space.to_internal(point))
         self.study.sampler = self._sampler(number)
         trial, config = self._ask(point)
         record = self.state.propose(config, self.varied_keys, self.epochs, trial.params)
@@ -166,6 +176,22 @@ class SweepSearch(Searcher):
         """The first of the next round of repeats; the others wait."""
         self.waiting.extend(self.state.repeat(record, seed) for record, seed in self.next_repeats())
         return self._next_waiting()
+
+    def _modelled(self, number: int) -> dict[str, Any]:
+        """The next spread point, or the one with the largest expected gain; {} where Optuna has to be asked."""
+        records = [record for record in self.state.searched if record.number not in self._outside]
+        trained = {self.space.trained_as(record.config) for record in records}
+        valued = [record for record in records if record.values and record.outcome != "failed"]
+        spread = modelled.spread_trials(self.trials, len(self.observations))
+
+        def accepts(config: Mapping[str, Any]) -> bool:
+            return self.space.trained_as(config) not in trained and not self.problem(config)
+
+        if len(records) < spread or len(valued) + len(self.observations) < 2:
+            return modelled.spread_point(self.space, self.seed, accepts)
+        return modelled.propose(
+            self.space, records, self.observations, epochs=self.epochs, seed=self.seed, number=number, accepts=accepts
+        )
 
     def _ask(self, point: Mapping[str, Any]) -> tuple[optuna.Trial, dict[str, Any]]:
         """Optuna's next trial and its configuration, which the model accepts.
@@ -201,7 +227,7 @@ class SweepSearch(Searcher):
         distributions = self.space.distributions()
         params = self._params(record, distributions)
         if params is None:
-            self.outside += 1
+            self._outside.add(record.number)
             return
         self.study.enqueue_trial(params)
         trial = self.study.ask(distributions)

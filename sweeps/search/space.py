@@ -108,6 +108,43 @@ class Block:
         by_label = {_label(point): point for point in self.points}
         return dict(zip(self.keys, by_label[parameters["|".join(self.keys)]]))
 
+    def coordinates(self, values: Mapping[str, Any]) -> list[float]:
+        """Where these settings lie between 0 and 1: numbers by their rank or their place in the range, categories one by one."""
+        if self.kind == "fixed":
+            return []
+        if self.kind == "simplex":
+            return list(self.to_internal(values).values())
+        if self.kind == "float":
+            scale = math.log if self.log else float
+            low, high = scale(self.low), scale(self.high)
+            return [(scale(values[self.keys[0]]) - low) / (high - low)]
+        found: list[float] = []
+        for key, column in zip(self.keys, zip(*self.points)):
+            present = list(dict.fromkeys(column))
+            value = tuple(values[key]) if isinstance(values[key], list) else values[key]
+            if all(isinstance(item, int | float) and not isinstance(item, bool) for item in present):
+                found.append(sorted(present).index(value) / max(1, len(present) - 1))
+            else:
+                found += [float(item == value) for item in present]
+        return found
+
+    def at(self, places: Sequence[float]) -> dict[str, Any]:
+        """Settings at places between 0 and 1, as many as `places` says."""
+        if self.kind == "float":
+            scale = math.log if self.log else float
+            low, high = scale(self.low), scale(self.high)
+            value = low + places[0] * (high - low)
+            return self.from_internal({self.keys[0]: math.exp(value) if self.log else value})
+        if self.kind == "simplex":
+            return self.from_internal(dict(zip(self._simplex_names, places)))
+        chosen = self.points[min(int(places[0] * len(self.points)), len(self.points) - 1)] if places else self.points[0]
+        return dict(zip(self.keys, chosen))
+
+    @property
+    def places(self) -> int:
+        """How many numbers between 0 and 1 choose its settings."""
+        return {"fixed": 0, "simplex": 2}.get(self.kind, 1)
+
     def snapped(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """These settings as the block would propose them: a grid value as it is, others with four digits.
 
@@ -237,6 +274,23 @@ class Space:
     def shuffled(self, seed: int) -> Iterator[dict[str, Any]]:
         """Every grid point exactly once in seeded random order; lazily, so that huge grids cost nothing."""
         return (self.point(index) for index in random_order(self.size, seed))
+
+    @property
+    def places(self) -> int:
+        return sum(block.places for block in self.blocks)
+
+    def at(self, places: Sequence[float]) -> dict[str, Any]:
+        """Settings at numbers between 0 and 1, `places` of them; uniform numbers give uniform settings."""
+        settings: dict[str, Any] = {}
+        start = 0
+        for block in self.blocks:
+            settings |= block.at(places[start : start + block.places])
+            start += block.places
+        return settings
+
+    def coordinates(self, settings: Mapping[str, Any]) -> list[float]:
+        """Where settings lie, as a model sees them: equal numbers for equal settings, near ones for near settings."""
+        return [place for block in self.blocks for place in block.coordinates(settings)]
 
     def distributions(self) -> dict[str, BaseDistribution]:
         return {name: value for block in self.blocks for name, value in block.distributions().items()}

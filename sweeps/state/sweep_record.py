@@ -36,8 +36,8 @@ class SweepSettings(BaseModel):
 
     model: str = "llm_emf"
     """The system, see `llmemf.models.MODELS`."""
-    search: Literal["optuna", "grid", "random"] = "optuna"
-    """optuna: grid points, then TPE refines; grid: every grid point once; random: draws from the continuous space."""
+    search: Literal["auto", "optuna", "grid", "random"] = "optuna"
+    """auto: spread points, then a Gaussian process over settings and epochs; optuna: grid points, then TPE refines; grid: every grid point once; random: draws from the continuous space."""
     trials: int = Field(40, ge=1)
     """Number of trials; `grid` runs the whole grid unless the command line says otherwise."""
     grid_points: int | None = Field(None, ge=0)

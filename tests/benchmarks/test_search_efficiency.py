@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -304,7 +305,8 @@ def test_a_sweep_that_stopped_ends_the_recording(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("search", "grid_points"), [("optuna", 4), ("auto", None)])
+def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkeypatch, search, grid_points):
     from rich.console import Console
     from sweep_fakes import fake_evaluate, fast_trial, objective, tiny_data
 
@@ -318,9 +320,9 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
     options = Options(
         scenario="sample",
         name="s1",
-        search="optuna",
+        search=search,
         trials=9,
-        grid_points=4,
+        grid_points=grid_points,
         epochs=6,
         concurrency=1,
         seed=5,
@@ -338,8 +340,23 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
         curve=lambda config, seed_of: np.array([objective(config, epoch) for epoch in range(1, 7)]),
         truth=lambda config: 0.0,
     )
-    choices = Choices("optuna", grace_period=2, reduction_factor=3, trials=9, grid_points=4)
+    choices = Choices(search, grace_period=2, reduction_factor=3, trials=9, grid_points=grid_points)
     course = replay_sweep(formula, choices, 5, np.zeros(0))
     assert [record.config for record in real] == list(course.settings)
     assert [record.epoch for record in real] == list(course.trials)
     assert len({record.outcome for record in real}) == 2, "halving stopped some"
+
+
+def test_searches_between_recorded_points_are_compared(tmp_path, monkeypatch, capsys):
+    rng, rows = np.random.default_rng(0), []
+    for lr, alpha in rng.random((12, 2)) * (0.09, 0.8) + (0.01, 0.1):
+        for seed, epoch in itertools.product((0, 1), (1, 2, 3)):
+            value = (1 - (lr - 0.05) ** 2 * 100 - (alpha - 0.5) ** 2) * (0.7 + epoch / 10) + 0.001 * seed
+            rows.append({"lr": lr, "alpha": alpha, "seed": seed, "epoch": epoch, "objective": value})
+    pd.DataFrame(rows).to_csv(tmp_path / "random.csv", index=False)
+    only = ("--only", "random, ASHA", "--only", "auto, ASHA")
+    command(monkeypatch, "between", tmp_path / "random.csv", "--orders", "2", "--trials", "5", *only)
+    shown = capsys.readouterr().out
+    held_out = float(re.search(r"rank correlation ([\d.]+)", shown)[1])
+    assert "12 recorded points, 3 epochs" in shown and held_out > 0.8
+    assert [line.split(" | ")[0] for line in shown.splitlines() if " to " in line] == ["| random, ASHA", "| auto, ASHA"]

@@ -4,7 +4,6 @@ import pytest
 from sweep_fakes import epoch_result, tiny_scenario
 
 from llmemf.errors import InputError
-from sweeps.core.earlier import is_milestone
 from sweeps.core.plan import Options, build_plan, plan_continue, plan_resume, plan_sweep
 from sweeps.search.search import SweepSearch
 from sweeps.state.sweep_record import SweepRecord
@@ -170,7 +169,3 @@ def test_what_cannot_be_compared_is_not_learned_from(folder):
         planned(warm_start="s", search="random")
     with pytest.raises(InputError, match="there is no sweep 'missing'"):
         planned(warm_start="missing")
-
-
-def test_curves_are_thinned():
-    assert [epoch for epoch in range(1, 100) if is_milestone(epoch)] == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96]

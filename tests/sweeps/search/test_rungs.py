@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sweeps.search.rungs import rungs
+from sweeps.search.rungs import milestones, rungs
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,7 @@ def test_rungs_are_those_of_the_scheduler(epochs, grace, factor):
     scheduler = ResumableASHA([], max_t=epochs, grace_period=grace, reduction_factor=factor)
     milestones = sorted(math.ceil(milestone) for milestone, _ in scheduler.rungs if milestone < epochs)
     assert milestones == rungs(epochs, grace, factor)
+
+
+def test_a_curve_is_thinned_to_some_epochs_and_its_last():
+    assert list(milestones(dict.fromkeys(range(1, 98), 0.5))) == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 97]

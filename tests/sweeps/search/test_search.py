@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from llmemf.errors import InputError
 from sweeps.search.search import SweepSearch
 from sweeps.search.space import build_space
 from sweeps.state.confirmation import next_repeats
+from sweeps.state.sweep_record import Observation
 from sweeps.state.sweep_state import SweepState
 
 SPACE = {"lr": [1e-4, 1e-3, 1e-2], "alpha, beta": {"simplex": 0.5}}
@@ -432,3 +434,49 @@ def test_an_extension_counts_trials_of_the_search_alone(state):
     assert [record.repeats > 0 for record in state.records.values()] == [False] * 3 + [True] * 2
     longer = make(state, trials=4)
     assert choice(longer.suggest("b")).keys() == {"lr", "alpha", "beta"} and longer.suggest("c") is None
+
+
+CATEGORIES = {
+    "lr": [1e-4, 1e-3, 1e-2],
+    "alpha, beta": {"simplex": 0.5},
+    "mixture": ["prob", "logit"],
+    "heads": [1, 2, 4],
+}
+
+
+def auto(state, trials=10, space=None, **more):
+    return make(state, "auto", trials=trials, count=0, space=space or build_space(CATEGORIES), **more)
+
+
+def test_auto_spreads_its_first_points_and_then_goes_to_the_best_region(state):
+    search = auto(state)
+    given = [run(search, f"t{index}", epochs=2 if index % 3 else EPOCHS, end="pruned") for index in range(10)]
+    assert len({tuple(point.items()) for point in given}) == 10
+    first, last = [[abs(math.log10(point["lr"]) + 3) for point in part] for part in (given[:4], given[-4:])]
+    assert max(first) > 0.5 and sum(last) < sum(first)
+    assert all(1e-4 <= point["lr"] <= 1e-2 and point["alpha"] + point["beta"] <= 1 for point in given)
+    assert {point["mixture"] for point in given} == {"prob", "logit"}
+
+
+@pytest.mark.parametrize("done", [2, 7])
+def test_auto_proposes_after_a_crash_what_it_would_have_proposed(state, tmp_path, done):
+    search = auto(state)
+    for index in range(done):
+        run(search, f"t{index}")
+    lost = auto(SweepState(tmp_path))
+    assert choice(search.suggest("next")) == choice(lost.suggest("next"))
+
+
+def test_auto_leaves_out_what_the_model_refuses_and_what_runs(state):
+    search = auto(state, problem=lambda config: "" if config["lr"] < 1e-3 else "too fast")
+    given = [choice(search.suggest(f"t{index}")) for index in range(6)]
+    assert all(point["lr"] < 1e-3 for point in given) and len({tuple(point.items()) for point in given}) == 6
+
+
+def test_auto_begins_where_earlier_results_point(state):
+    space = build_space({"lr": [1e-4, 1e-3, 1e-2]})
+    seen = [
+        Observation(settings={"lr": lr}, values={EPOCHS: -abs(math.log10(lr) + 2.2)})
+        for lr in (1e-4, 3e-4, 1e-3, 3e-3, 7e-3, 1e-2)
+    ]
+    assert 3e-3 < choice(auto(state, space=space, observations=seen).suggest("a"))["lr"] <= 1e-2

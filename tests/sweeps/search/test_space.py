@@ -221,3 +221,36 @@ def test_a_wider_grid_leaves_out_the_points_of_the_narrow_one():
 def test_log_is_true_or_false():
     with pytest.raises(InputError, match="lr .*log must be true or false"):
         build_space({"lr": {"low": 0.1, "high": 1.0, "log": "no"}})
+
+
+def test_places_and_coordinates_lead_to_settings_and_back():
+    space = build_space(
+        {"lr": [1e-4, 1e-2], "alpha, beta": {"simplex": 0.1}, "heads": [1, 2, 4], "mode": ["a", "b"], "l2": 0.0}
+    )
+    assert space.places == 5
+    settings = space.at([0.5, 0.25, 0.5, 0.9, 0.1])
+    assert settings == {"lr": 1e-3, "alpha": 0.5, "beta": 0.25, "heads": 4, "mode": "a", "l2": 0.0}
+    assert space.coordinates(settings) == pytest.approx([0.5, 0.25, 0.5, 1.0, 1.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("given", "snapped"),
+    [
+        (
+            {"lr": 0.00012345, "alpha": 0.33333, "beta": 0.1, "heads": 2},
+            {"lr": 0.0001234, "alpha": 0.3333, "beta": 0.1, "heads": 2},
+        ),
+        ({"lr": 0.0001, "alpha": 0.7, "beta": 0.3, "heads": 1}, {"lr": 0.0001, "alpha": 0.7, "beta": 0.3, "heads": 1}),
+        ({"lr": 0.1, "alpha": 0.3, "beta": 0.1, "heads": 2}, "lr = 0.1"),
+        ({"lr": 0.001, "alpha": 0.8, "beta": 0.3, "heads": 2}, "alpha, beta = 0.8, 0.3"),
+        ({"lr": 0.001, "alpha": 0.3, "beta": 0.1, "heads": 3}, "heads = 3"),
+    ],
+)
+def test_settings_from_outside_are_snapped_or_refused(given, snapped):
+    space = build_space({"lr": [1e-4, 1e-2], "alpha, beta": {"simplex": 0.1}, "heads": [1, 2]})
+    if isinstance(snapped, str):
+        with pytest.raises(InputError, match=snapped):
+            space.snapped(given)
+    else:
+        assert space.snapped(given) == snapped
+        assert space.trained_as(given | snapped) == space.trained_as(snapped)
