@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
@@ -36,7 +37,8 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
     used = sum(len(max([name, *cells], key=len)) for name, cells in fixed.items()) + max(map(len, outcomes), default=0)
     columns: list[str] = []
     gap, spread = 2, False
-    for columns, gap in ((metrics, 2), (metrics, 1), ([], 2), ([], 1)):
+    fewer = [[name for name in metrics if name.endswith("/mrr")], []] if over_seeds else [[]]
+    for columns, gap in itertools.product((metrics, *fewer), (2, 1)):
         gaps = gap * (len(fixed) + bool(outcomes) + len(columns) - 1)
         spread = fits(shown, keys, width - used - gaps - sum(len(_heading(name)) for name in columns), gap)
         if spread:
