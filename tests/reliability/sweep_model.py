@@ -47,6 +47,12 @@ class SweepModel:
         self.trials[number].losses += 1
         self.trials[number].outcome = "pending"
 
+    def retry_failed(self) -> None:
+        """What failed waits again, with the epochs that it had."""
+        for trial in self.trials.values():
+            if trial.outcome == "failed":
+                trial.outcome, trial.losses = "pending", 0
+
     def resume(self) -> None:
         """A new driver: what ran waits again."""
         for trial in self.trials.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -182,22 +183,21 @@ def test_an_append_that_failed_does_not_come_back_with_the_next_one(quick_folder
     """The same process goes on after an error: records that it was told of as not written must stay so."""
     quick_folder.mkdir(parents=True, exist_ok=True)
     path = quick_folder / "log"
-    for code in ERRORS.values():
-        for failing_number in range(1, 20):
-            path.unlink(missing_ok=True)
-            told = []
-            with (
-                Recorder(quick_folder, fails_at({failing_number}.__contains__, code), disk=False),
-                AppendOnlyLog(path) as log,
-            ):
-                for number in (1, 2, 3, 4):
-                    try:
-                        log.append([{"n": number}])
-                        told.append(number)
-                    except StorageError:
-                        pass
-            found = [json.loads(line)["n"] for line in path.read_text().splitlines()] if path.exists() else []
-            # Where the last one also could not be taken back, the next process takes it for written.
-            assert [number for number in found if number in told] == told and set(found) - set(told) <= {4}, (
-                failing_number
-            )
+    for code, failing_number, further in itertools.product(ERRORS.values(), range(1, 20), (0, 1)):
+        # Two errors in a row also hit what takes a half-written line back.
+        failing = {failing_number, failing_number + further}
+        path.unlink(missing_ok=True)
+        told = []
+        with (
+            Recorder(quick_folder, fails_at(failing.__contains__, code), disk=False),
+            AppendOnlyLog(path) as log,
+        ):
+            for number in (1, 2, 3, 4):
+                try:
+                    log.append([{"n": number}])
+                    told.append(number)
+                except StorageError:
+                    pass
+        found = [json.loads(line)["n"] for line in path.read_text().splitlines()] if path.exists() else []
+        # Where the last one also could not be taken back, the next process takes it for written.
+        assert [number for number in found if number in told] == told and set(found) - set(told) <= {4}, failing

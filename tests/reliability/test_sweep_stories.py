@@ -1,5 +1,5 @@
-"""Any story of a sweep, told by Hypothesis: it starts, reports, fails, loses workers, is killed, resumed and extended, while the
-server comes and goes, and never differs from the model of it. A story that fails is told again as its shortest form.
+"""Any story of a sweep, told by Hypothesis: it starts, reports, fails, loses workers, is killed, resumed (also with
+`--retry-failed`) and extended, while the server comes and goes, and never differs from the model of it. A story that fails is told again as its shortest form.
 """
 
 from __future__ import annotations
@@ -89,11 +89,14 @@ class Stories(RuleBasedStateMachine):
     def first_start(self) -> None:
         self.open()
 
-    def open(self, more: int = 0) -> None:
+    def open(self, more: int = 0, *, retry_failed: bool = False) -> None:
         state = SweepState(self.folder)
+        if retry_failed:
+            state.take_back_failed()
         if more:
             state.extend(self.model.planned, {})
         state.open()
+        state.retry()
         used = len(state.records)
         search = SweepSearch(
             SPACE,
@@ -233,6 +236,13 @@ class Stories(RuleBasedStateMachine):
     def resume(self) -> None:
         self.model.resume()
         self.open()
+
+    @precondition(lambda self: self.driver is None and self.is_up)
+    @rule()
+    def resume_and_retry_failed(self) -> None:
+        self.model.retry_failed()
+        self.model.resume()
+        self.open(retry_failed=True)
 
     @precondition(
         lambda self: self.driver is None and self.is_up and self.model.planned < len(POINTS) and self.model.trials
