@@ -30,6 +30,7 @@ from sweeps.reporting.trial_table import TrialTable, trial_table
 from sweeps.state.confirmation import confirmed
 
 METRIC_HEADINGS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
+WAITS = "The importance of settings is computed when the sweep has ended."
 FAILURES = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
 
 
@@ -104,15 +105,22 @@ class ReportData:
 
 
 def make_report_data(
-    history: SweepHistory, tracked: Tracked, ranked: Ranked | None, made: datetime.datetime | None = None
+    history: SweepHistory,
+    tracked: Tracked,
+    ranked: Ranked | None,
+    made: datetime.datetime | None = None,
+    *,
+    is_live: bool = False,
 ) -> ReportData:
     """Draw the conclusions.
 
     Args:
         ranked: ranks of the leading trials; None where the breakdown is left out.
+        is_live: whether it is drawn again and again beside running trials, so that what takes seconds waits for their end.
     """
     best, spending = history.best, spend([*history.trials.values(), *history.repeats])
-    found = importances(history.valued, history.parameters)
+    waits = is_live and history.state == "running"
+    found = Importances(note=WAITS) if waits else importances(history.valued, history.parameters)
     sure = certainty(history, ranked)
     encoders = tracked.encoders or (ranked.features if ranked else {})
     objectives = _objectives(history, tracked)

@@ -51,7 +51,7 @@ class LivePage:
                 record = SweepRecord.load(self.folder)
                 if self._tracked is None or not self._tracked.run:
                     self._tracked = find_runs(record)
-                data = make_report_data(gather(record), self._tracked, None)
+                data = make_report_data(gather(record), self._tracked, None, is_live=True)
                 self._page = as_html(data, live=SECONDS).encode()
                 self.tag = f'"{hashlib.sha256(self._page).hexdigest()[:16]}"'
                 self._seen = seen

@@ -10,6 +10,7 @@ from report_fakes import make_sweep, rising, trial
 
 from llmemf.errors import InputError
 from sweeps.reporting import live
+from sweeps.reporting.content import WAITS
 from sweeps.reporting.gather import gather
 from sweeps.reporting.standing import standing, with_trials
 from sweeps.reporting.tracked import Tracked
@@ -45,7 +46,7 @@ def ask(port, path="/", method="GET", **headers):
 
 def test_a_page_is_sent_again_only_when_the_sweep_has_moved(served, running):
     status, headers, page = ask(served)
-    assert status == 200 and f'data-live="{live.SECONDS}"' in page and "t01" in page
+    assert status == 200 and f'data-live="{live.SECONDS}"' in page and "t01" in page and WAITS in page
     again = {"If-None-Match": headers["ETag"]}
     assert ask(served, **again)[::2] == (304, "")
     log = running.folder / "journal.jsonl"
