@@ -45,6 +45,7 @@ def configuration(**values):
     return build_config(kind, {**given, **values})
 
 
+@pytest.mark.slow
 def test_the_example_is_trained_and_scored(registered):
     from tiny import NUM_ITEMS, NUM_X, make_data
 

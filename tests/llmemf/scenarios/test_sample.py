@@ -282,7 +282,8 @@ ONLY = {source: [(source, side) for side in SIDES] for source in SOURCES}
 ONLY["other"] = [(source, "other") for source in SOURCES]
 
 
-@pytest.mark.parametrize("kind", ["traits", pytest.param("learned", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["traits", "learned"])
 def test_every_source_tells_something_and_none_is_enough(prepared, traits, kind):
     judge = Judge(prepared, trait_similarity(traits) if kind == "traits" else learned_similarity(prepared))
     full = judge.reciprocal_ranks(EVERYTHING)

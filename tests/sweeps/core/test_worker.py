@@ -66,6 +66,7 @@ def test_a_warm_trial_gives_the_numbers_of_a_fresh_one_bit_for_bit(ran):
     assert ran["warm"]["weights"] == ran["fresh"]["weights"] and len(ran["fresh"]["weights"]) > 20
 
 
+@pytest.mark.slow
 def test_every_trial_finds_the_process_as_the_first_one_did(ran):
     states = ran["warm"]["states"]
     assert len(states) == 5

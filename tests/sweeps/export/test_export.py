@@ -295,6 +295,7 @@ def _ask_until_up(port, body, process, log):
             time.sleep(0.3)
 
 
+@pytest.mark.slow
 def test_nothing_beyond_the_listed_packages_is_imported_to_answer(folder):
     """The other packages of the project need not be where a version is served."""
     code = (
