@@ -44,11 +44,7 @@ def choose_points(
         wanted = space.size if whole_grid else record.trials - len(known) - len(named)
         points = named + space.fresh(record.seed, [*known, *named], wanted, accepts)
         return points, len(known) + len(points)
-    if (
-        record.search == "random"
-        or (record.search == "auto" and record.grid_points is None)
-        or (space.size == 1 and not known)
-    ):
+    if record.search in ("auto", "random") or (space.size == 1 and not known):
         record.grid_points = 0
     elif record.grid_points is None:
         half = (record.trials - len(record.points)) // 2

@@ -189,6 +189,7 @@ def test_numbers_of_trials(prepared):
     assert count(search="optuna", trials=20, grid_points=3) == (3, 20)
     assert count(search="optuna", trials=20, grid_points=0) == (0, 20)
     assert count(search="random", trials=20) == (0, 20)
+    assert count(search="auto", trials=20, grid_points=3) == (0, 20), "it spreads its first points itself"
     assert count(search="grid", trials=20) == (20, 20)
     small = build_plan(record.model_copy(update={"space": {"lr": [1e-3, 1e-2]}, "constraints": []})).space
     assert choose_points(record.model_copy(update={"grid_points": None}), small)[1] == 60
