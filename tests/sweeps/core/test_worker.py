@@ -76,6 +76,7 @@ def test_every_trial_finds_the_process_as_the_first_one_did(ran):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak of a process")
+@pytest.mark.slow
 def test_memory_is_that_of_the_trial_alone(ran):
     def peak(reports):
         return max(report["memory_gb"] for report in reports)
