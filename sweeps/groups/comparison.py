@@ -148,7 +148,7 @@ class Comparison(Kind):
     papers = (FOOD_KITCHEN, MOVIE_BOOK)
     line_name = "title"
     csv_columns = (
-        "model", "system", "status", "outcome", *CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against", "difference",
+        "model", "system", "status", "outcome", *CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against", "difference", "low", "high",
         "parameters", "training_seconds", "search_seconds", "search_trials", "best_epoch", "epochs_run", "reason",
     )  # fmt: skip
 

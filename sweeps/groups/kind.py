@@ -30,6 +30,7 @@ from sweeps.groups.render import (
     Cell,
     Column,
     csv_text,
+    difference,
     latex,
     markdown,
     number,
@@ -84,7 +85,8 @@ class Kind(ABC):
     papers: Sequence[PaperTable] = ()
     sections: Mapping[str, str] = {}
     csv_columns: Sequence[str] = (
-        "row", "title", "outcome", *CSV_CELLS, "difference", "p", "p_holm", "against", "validation", "validation_spread",
+        "row", "title", "outcome", *CSV_CELLS, "difference", "low", "high", "p", "p_holm", "against", "validation",
+        "validation_spread",
         "settings", "reason",
     )  # fmt: skip
     variants: Sequence[tuple[Sequence[tuple[str, str]], int]] = (
@@ -196,7 +198,8 @@ class Kind(ABC):
             )
             found.append(Field(cell, f"{heading} {HEADINGS[metric]}", HEADINGS[metric], column, over))
         p = Field(lambda row: Cell(p_value(test(row))), "p", "$p$", Column("\np"))
-        return [*found, p, Field(against, "against")]
+        interval = Field(lambda row: Cell(difference(test(row))), "difference [95 %]")
+        return [*found, p, Field(against, "against"), interval]
 
     def last_block(self, table: Table, width: int | None = None) -> Block:
         """Below the domains: each row's objective on validation and its settings; `width` is None for the page."""
@@ -359,6 +362,7 @@ def _csv_lines(table: Table, row: TableRow, shared: dict[str, object]) -> list[d
             line |= {"paper": row.paper[name], "paper_data": "same" if table.same_data else "other"}
         if test := row.case_tests.get(name):
             line |= {"p": test.p, "p_holm": test.adjusted, "against": test.against, "difference": 100 * test.difference}
+            line |= dict(zip(("low", "high"), (100 * bound for bound in test.interval or ())))
         if test := row.seed_tests.get(name):
             line |= {"p_seeds": test.p, "p_seeds_holm": test.adjusted}
         lines.append(shared | line)

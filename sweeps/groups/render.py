@@ -71,6 +71,14 @@ def p_value(test: Test | None) -> str:
     return "<0.001" if test.adjusted < 0.001 else f"{test.adjusted:.3f}"
 
 
+def difference(test: Test | None) -> str:
+    """A difference in percentage points with its 95 % interval, as text."""
+    if test is None or test.interval is None:
+        return "-"
+    low, high = (100 * bound for bound in test.interval)
+    return f"{100 * test.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
 def markdown(
     title: str, subtitle: str, blocks: Sequence[Block], notes: Sequence[str], warnings: Sequence[str] = ()
 ) -> str:

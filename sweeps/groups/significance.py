@@ -4,8 +4,8 @@ The value of a case is its gain (reciprocal rank, discounted gain) averaged over
 the number in the table. A paired two-sided t-test asks whether the means of two systems differ, which is what the table
 compares; with hundreds of cases the mean of their differences is normal enough. Wilcoxon's signed ranks would ask whether
 the typical difference is zero: most cases are missed by both systems, and the many small differences far down the ranking
-would outweigh the few at its top that make the metric. Cases stand for further users; how much training varies is shown by the spread
-over seeds.
+would outweigh the few at its top that make the metric. Cases stand for further users; how much training varies is shown by the
+spread over seeds. The interval of a difference has both: its bootstrap draws cases and seeds anew.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Test:
         difference: of the means, positive where this system is better.
         p: two-sided, of the paired t-test; NaN with fewer than two cases.
         adjusted: the same after Holm's correction for all tests of the domain and metric.
+        interval: 95 % of the difference for other users and other seeds, None where it was not computed.
     """
 
     # Pytest would otherwise take the name for a test class.
@@ -38,6 +39,7 @@ class Test:
     difference: float
     p: float
     adjusted: float
+    interval: tuple[float, float] | None = None
 
 
 def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
@@ -58,6 +60,42 @@ def gains(ranks: np.ndarray, metric: str) -> np.ndarray:
 def mean_over_seeds(ranks: Sequence[np.ndarray], metric: str) -> np.ndarray:
     """(cases,) gain of each case, averaged over the seeds' ranks of the same cases."""
     return np.mean([gains(of_seed, metric) for of_seed in ranks], axis=0)
+
+
+def mean_draws(gains_SC: np.ndarray, cases_DC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(D,) means of a system over drawn seeds and drawn cases.
+
+    Args:
+        gains_SC: gain by seed and case.
+        cases_DC: how often each draw has each case.
+        rng: of the seeds' draws.
+    """
+    seeds = len(gains_SC)
+    drawn_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), len(cases_DC))
+    return (drawn_DS * (cases_DC @ gains_SC.T)).sum(1) / (seeds * cases_DC.sum(1))
+
+
+def intervals(
+    gains_by_row: Mapping[str, np.ndarray], tests: Mapping[str, Test], draws: int = 1000
+) -> dict[str, tuple[float, float]]:
+    """95 % interval of each tested row's difference: a bootstrap that draws the test cases, and each system's seeds, anew.
+
+    Two systems of a difference meet the same cases in each draw. What the search of a configuration varies is not in it.
+
+    Args:
+        gains_by_row: row -> (seeds, cases) gains, the same cases in the same order.
+        tests: row -> whom it was tested against.
+        draws: bootstrap samples; the random numbers are the same in every call.
+    """
+    rng = np.random.default_rng(0)
+    count = next(iter(gains_by_row.values())).shape[1]
+    cases_DC = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(draws)])
+    means = {name: mean_draws(of_row, cases_DC, rng) for name, of_row in gains_by_row.items()}
+    found = {}
+    for name, test in tests.items():
+        low, high = np.quantile(means[name] - means[test.against], [0.025, 0.975])
+        found[name] = float(low), float(high)
+    return found
 
 
 def paired_p(first: np.ndarray, second: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, product
 from typing import TYPE_CHECKING
@@ -13,7 +13,16 @@ import numpy as np
 from sweeps.groups.group import BEST, Group, Row
 from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable, table_of_domains
 from sweeps.groups.results import RowResult
-from sweeps.groups.significance import Test, against_best, against_reference, holm, mean_over_seeds, paired_p
+from sweeps.groups.significance import (
+    Test,
+    against_best,
+    against_reference,
+    gains,
+    holm,
+    intervals,
+    mean_over_seeds,
+    paired_p,
+)
 from sweeps.groups.spread import Spread
 from sweeps.state.trial_records import TrialRecord
 
@@ -237,12 +246,12 @@ def case_tests(
         ranking, domain, metric = name.split("/")
         kind, cases = RANKINGS[ranking], first["domain"] == domains.index(domain)
         if cases.any():
-            found[name] = compare(
-                {
-                    row: mean_over_seeds([of_seed[kind][cases] for of_seed in seeds], metric)
-                    for row, seeds in ranks.items()
-                }
-            )
+            of_rows = {row: [of_seed[kind][cases] for of_seed in seeds] for row, seeds in ranks.items()}
+            found[name] = compare({row: mean_over_seeds(seeds, metric) for row, seeds in of_rows.items()})
+            if name == f"test/{domain}/mrr":
+                own = {row: np.stack([gains(of_seed, metric) for of_seed in seeds]) for row, seeds in of_rows.items()}
+                between = intervals(own, found[name])
+                found[name] = {row: replace(test, interval=between[row]) for row, test in found[name].items()}
     return found
 
 

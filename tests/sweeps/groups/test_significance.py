@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from llmemf.ranking import rank_metrics
-from sweeps.groups.significance import against_best, gains, holm, mean_over_seeds, paired_p
+from sweeps.groups.significance import against_best, gains, holm, intervals, mean_over_seeds, paired_p
 
 
 @pytest.mark.parametrize("metric", ["mrr", "ndcg_5", "ndcg_10"])
@@ -86,3 +86,24 @@ def test_the_leaders_pair_is_counted_once():
     tests = against_best({"a": first, "b": second})
     expected = stats.ttest_rel(first, second).pvalue
     assert tests["a"].adjusted == tests["b"].adjusted == expected
+
+
+def bootstrap_of(first, second):
+    rows = {"a": np.asarray(first), "b": np.asarray(second)}
+    return intervals(rows, against_best({name: of_row.mean(0) for name, of_row in rows.items()}))["a"]
+
+
+def test_with_one_seed_the_interval_is_that_of_the_mean_over_cases():
+    rng = np.random.default_rng(3)
+    first, second = rng.random((1, 600)) + 0.02, rng.random((1, 600))
+    gap = (first - second)[0]
+    half = 1.96 * gap.std() / np.sqrt(600)
+    low, high = bootstrap_of(first, second)
+    assert (low, high) == pytest.approx((gap.mean() - half, gap.mean() + half), abs=0.1 * half)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    """Equal cases, seeds at 0 and 0.2 against two at 0: draws of two seeds mean 0, 0.1 or 0.2, at 1/4, 1/2 and 1/4."""
+    flat = np.zeros((2, 50))
+    assert bootstrap_of(flat + np.array([[0.0], [0.2]]), flat) == pytest.approx((0.0, 0.2))
+    assert bootstrap_of(flat + 0.1, flat) == pytest.approx((0.1, 0.1))
