@@ -148,7 +148,9 @@ def test_a_system_that_fails_or_cannot_run_is_shown_and_ends_no_other(here):
     assert systems["gru4rec"].reason == "3 trials failed: NonFiniteLoss: gru4rec"
     assert "heads = 3" in systems["sasrec"].reason
     assert "GRU4Rec     failed: 3 trials failed" in text and "SASRec      cannot run: " in text
-    assert "1 of 3 rows, wholly or in part: gru4rec" in text and text.rstrip().endswith("--resume --name c1 --retry-failed")
+    assert "1 of 3 rows, wholly or in part: gru4rec" in text and text.rstrip().endswith(
+        "--resume --name c1 --retry-failed"
+    )
     page = (record.folder / "comparison.md").read_text()
     assert re.search(r"\| GRU4Rec[^|]*: failed \| - \|", page) and re.search(
         r"\| SASRec[^|]*: cannot run \| - \|", page
