@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, hint, say
-from llmemf.scenarios.images import is_address
 from llmemf.scenarios.names import check_free
 
 if TYPE_CHECKING:
@@ -57,6 +56,8 @@ class Target:
         Args:
             others: their words.
         """
+        from llmemf.scenarios.images import is_address
+
         name, items = scenario.name, scenario.items
         has_text = bool((items[["title", "description"]] != "").any(axis=None))
         has_images = any(image and not is_address(image) for image in items["image"])

@@ -10,7 +10,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys
 from llmemf.errors import InputError, nearest
-from llmemf.features.matrix import absent_kinds
 from llmemf.models import model_class
 from sweeps.state.sweep_record import SweepSettings
 
@@ -228,6 +227,8 @@ def drop_absent_modalities(settings: SweepSettings, overrides: dict[str, Any], f
     Returns:
         What to tell the user about it.
     """
+    from llmemf.features.matrix import absent_kinds
+
     named = {*settings.fixed, *space_keys(settings.space), *overrides}
     field = model_class(settings.model).config_class.model_fields.get("modalities")
     if field is None or "modalities" in named or not (folder / "items.parquet").exists():
