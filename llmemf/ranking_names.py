@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 RANKINGS = {
     "sampled": ("", "stored candidates"),
     "full": ("_full", "all items"),
@@ -9,3 +11,23 @@ RANKINGS = {
 }
 """Name -> how the prefix of its metrics ends (`val`, `val_full`, `val_unseen`), and its name in tables. All three are of the
 target's domain; the last two are the whole domain with and without the user's own history."""
+
+
+def ranking_rows(
+    values: Mapping[str, float], split: str, domain: str, metrics: Sequence[str]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """What targets of a domain were ranked among, and the metrics as text; rankings that are the same share a row (`a = b`).
+
+    In a small domain the stored candidates are all its items.
+
+    Args:
+        values: by name, as `ranking.summarise` gives them.
+        split: `val` or `test`.
+    """
+    rows: dict[tuple[str, ...], str] = {}
+    for ending, among in RANKINGS.values():
+        found = [values.get(f"{split}{ending}/{domain}/{metric}") for metric in metrics]
+        if any(value is not None for value in found):
+            cells = tuple("-" if value is None else f"{value:.4f}" for value in found)
+            rows[cells] = f"{rows[cells]} = {among}" if cells in rows else among
+    return [(among, cells) for cells, among in rows.items()]

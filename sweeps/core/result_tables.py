@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
-from llmemf.ranking_names import RANKINGS
+from llmemf.ranking_names import ranking_rows
 from sweeps.core.display import STYLE, fits
 from sweeps.state.trial_records import TrialRecord, ranked, seed_values
 
@@ -69,10 +69,7 @@ def _heading(metric: str) -> str:
 
 
 def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
-    """Test metrics of the best trial: one row per domain and ranking; rankings that are the same share a row.
-
-    In a small domain the stored candidates are all its items.
-    """
+    """Test metrics of the best trial: one row per domain and ranking; rankings that are the same share a row."""
     names = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     result.add_column("test", no_wrap=True)
@@ -80,12 +77,6 @@ def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
     for name in names:
         result.add_column(name.upper().replace("_", "@"), justify="right", no_wrap=True)
     for domain in domains:
-        rows: dict[tuple[str, ...], str] = {}
-        for ending, among in RANKINGS.values():
-            values = [test.get(f"test{ending}/{domain}/{name}") for name in names]
-            if any(value is not None for value in values):
-                cells = tuple("-" if value is None else f"{value:.4f}" for value in values)
-                rows[cells] = f"{rows[cells]} = {among}" if cells in rows else among
-        for cells, among in rows.items():
+        for among, cells in ranking_rows(test, "test", domain, names):
             result.add_row(domain, among, *cells)
     return result

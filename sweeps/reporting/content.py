@@ -12,7 +12,7 @@ from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.pages.charts import Bar, IntervalRow, Plot
 from llmemf.ranking import METRICS
-from llmemf.ranking_names import RANKINGS
+from llmemf.ranking_names import ranking_rows
 from sweeps.core.summary import caveats_of, failed_trials, reference_notes
 from sweeps.reporting import bar_charts, commands, trial_charts
 from sweeps.reporting.advice import Advice, advise
@@ -299,14 +299,12 @@ def _yaml(value: Any) -> str:
 def _metric_rows(best: TrialHistory, history: SweepHistory) -> list[list[str]]:
     """Split, domain, ranking and metrics of the best trial."""
     known = {**best.record.metrics, **history.test}
-    rows = []
-    for split, said in (("val", "validation"), ("test", "test")):
-        for suffix, among in RANKINGS.values():
-            for domain in history.domains:
-                values = [known.get(f"{split}{suffix}/{domain}/{name}") for name in METRICS]
-                if any(value is not None for value in values):
-                    rows.append([said, domain, among, *("-" if value is None else f"{value:.4f}" for value in values)])
-    return rows
+    return [
+        [said, domain, among, *cells]
+        for split, said in (("val", "validation"), ("test", "test"))
+        for domain in history.domains
+        for among, cells in ranking_rows(known, split, domain, METRICS)
+    ]
 
 
 def _setting_charts(history: SweepHistory, found: Importances) -> SettingCharts | None:

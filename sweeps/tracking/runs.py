@@ -134,7 +134,8 @@ class Tracking:
 
     def _create(self, record: TrialRecord, start: int) -> None:
         self._started.add(record.name)
-        self._create_run(record.name, record.name, start)
+        name = f"{record.name} repeats {trial_name(record.repeats)}" if record.repeats else record.name
+        self._create_run(record.name, name, start)
         self._describe(record)
 
     def _describe(self, record: TrialRecord) -> None:

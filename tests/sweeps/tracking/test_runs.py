@@ -436,6 +436,19 @@ def test_a_summary_that_is_written_again_is_one_point(target, state):
     assert points(client, found[PARENT]) == [(6, 0.5)]
 
 
+def test_a_repeat_is_called_by_what_it_repeats(target, state):
+    sweep = Sweep(state, target)
+    sweep.report(sweep.start(), EPOCHS)
+    again = state.repeat(state.records[1], 1001)
+    state.start(again)
+    sweep.tracker.start_trial(again)
+    sweep.report(again, EPOCHS)
+    assert sweep.close() == ""
+    run = runs(target)[1]["t02"]
+    assert run.info.run_name == "t02 repeats t01"
+    assert run.data.tags["repeats"] == "t01" and run.data.params["seed"] == "1001"
+
+
 def test_a_trial_that_never_started_has_no_run(target, state):
     sweep = Sweep(state, target)
     state.propose({"lr": 1e-3}, ("lr",), EPOCHS, {})
