@@ -134,7 +134,7 @@ def standing_of(group: Any) -> dict[str, Any]:
 compare = _command(
     "comparison",
     "Compare systems with one budget and one protocol.\n\nEverything goes below mlruns/.",
-    {"models": options.Models, "trials_per_model": options.TrialsPerModel},
+    {"models": options.Models, "reference": options.Reference, "trials_per_model": options.TrialsPerModel},
     {"assignments": options.SystemAssignments},
 )
 ablation = _command(

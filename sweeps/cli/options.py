@@ -75,6 +75,9 @@ SystemAssignments = Annotated[
     ),
 ]
 Models = Annotated[str | None, typer.Option(metavar="A,B,...", help="Systems to compare.  [default: all]")]
+Reference = Annotated[
+    str | None, typer.Option(help="System that the others are tested against.  [default: the best other one]")
+]
 TrialsPerModel = Annotated[int | None, typer.Option(min=1, help="Trials of each search.  [default: 20]")]
 System = Annotated[str | None, typer.Option(help="The system.  [default: llm_emf, or that of --from]")]
 Rows = Annotated[

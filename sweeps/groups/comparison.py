@@ -1,6 +1,6 @@
 """Comparisons: each system with one budget of search over its own default space, its choice over seeds, one table.
 
-The rows are systems. Each is tuned, trained over seeds and tested; the reference is the best other system.
+The rows are systems. Each is tuned, trained over seeds and tested, against the best other system or one named beforehand.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sweeps.core.plan import Plan
 from sweeps.core.settings import IMMUTABLE_SETTINGS, SHARED_SETTINGS, as_values, space_keys
 from sweeps.core.summary import describe_resources
 from sweeps.core.sweep_data import load_data
-from sweeps.groups.group import Group, Row
+from sweeps.groups.group import BEST, Group, Row
 from sweeps.groups.kind import CSV_CELLS, Kind, paper_heading
 from sweeps.groups.notes import protocol_notes, row_notes
 from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, OWN_PAPER, in_table_order, shown_name
@@ -157,11 +157,11 @@ class Comparison(Kind):
         shared |= {
             key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values
         }
-        rows, trials = (
-            [Row(name=name, model=name) for name in _checked_models(options.models)],
-            options.trials_per_model,
-        )
-        group = new_group(self.name, options, now, **shared, rows=rows, trials=trials or DEFAULT_TRIALS)
+        names, reference = _checked_models(options.models), options.reference or BEST
+        if reference != BEST and reference not in names:
+            raise InputError(f"--reference: {reference!r} is not compared: {nearest(reference, names)}")
+        rows, trials = [Row(name=name, model=name) for name in names], options.trials_per_model or DEFAULT_TRIALS
+        group = new_group(self.name, options, now, **shared, rows=rows, reference=reference, trials=trials)
         fill_rows(group)
         return group
 
@@ -183,6 +183,7 @@ class Comparison(Kind):
         return [
             data_fact(group, scenario),
             ("systems", f"{len(group.rows)}: {', '.join(row.title for row in group.rows)}"),
+            *([("reference", shown_name(group.reference))] if group.reference != BEST else []),
             ("each", f"{budget}{text_format.plural(group.fixed['epochs'], 'epoch')}, {seeds}"),
             ("common", text_format.settings(group.fixed)),
             *set_fact(group),

@@ -21,7 +21,7 @@ from llmemf import text_format
 from llmemf.pages.charts import Interval, IntervalRow
 from llmemf.scenarios.scenario import Scenario
 from sweeps.groups import terminal
-from sweeps.groups.group import BEST, Group
+from sweeps.groups.group import Group
 from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable
 from sweeps.groups.plan import GroupOptions
 from sweeps.groups.render import (
@@ -179,7 +179,7 @@ class Kind(ABC):
         return [*_metric_fields(table, domain), *self.beside(table, domain)]
 
     def beside(self, table: Table, domain: str) -> list[Field]:
-        """The paper's numbers, where it has any, and the test against the best other row."""
+        """The paper's numbers, where it has any, and the test against the best other row or the reference."""
 
         def test(row: TableRow) -> Test | None:
             return row.case_tests.get(f"test/{domain}/mrr")
@@ -339,11 +339,11 @@ def _metric_fields(table: Table, domain: str) -> list[Field]:
 
 
 def _metric_cell(table: Table, metric: str, row: TableRow) -> Cell:
-    """A test metric: the best and second best are marked, or the reference where one was named beforehand."""
-    if table.group.reference == BEST:
-        style = {1: "best", 2: "second"}.get(table.place(row, metric), "")
-    else:
+    """A test metric: the best and second best are marked, in an ablation the full model."""
+    if table.group.kind == "ablation":
         style = "full" if row.name == table.group.reference else ""
+    else:
+        style = {1: "best", 2: "second"}.get(table.place(row, metric), "")
     return Cell(number(row.cells.get(metric)), style)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from llmemf import text_format
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
+from sweeps.groups.group import BEST
 from sweeps.groups.table import Table, TableRow
 
 
@@ -17,14 +18,16 @@ def sampled_note(table: Table) -> str:
 
 
 def protocol_notes(table: Table, protocol: str) -> list[str]:
-    """How the numbers were made, what they are ranked among, and what p means against the best other row."""
+    """How the numbers were made, what they are ranked among, and whom p is against."""
     group, done = table.group, table.done
     if len(group.seeds) > 1 and any(len(row.result.seeds) == 1 and not row.result.reason for row in done):
         protocol += " A closed form, in which nothing is drawn, has one."
     notes = [protocol, f"{sampled_note(table)} Equal scores share their mean rank.", cold_note(table.scenario)]
     if len(done) > 1:
+        named = group.reference != BEST
+        against = f"{group.row(group.reference).title}, named beforehand" if named else f"the best other {group.noun}"
         notes.append(
-            f"p: paired two-sided t-test over the test cases against the best other {group.noun} (MRR, sampled; the "
+            f"p: paired two-sided t-test over the test cases against {against} (MRR, sampled; the "
             "reciprocal rank of a case averaged over seeds), with Holm's correction for the "
             f"{text_format.plural(len(done) - 1, 'comparison')} of a domain. Difference: of the same MRR, in percentage "
             "points; its 95 % interval draws test cases and seeds anew (bootstrap), and not the search."

@@ -27,8 +27,8 @@ from sweeps.tracking.addresses import absolute_uri
 
 DEFAULT_SEEDS = 5
 IMMUTABLE_OPTIONS = (
-    "models", "model", "trials_per_model", "rows", "vary", "tune", "from_sweep", "top", "seeds", "epochs", "seed",
-    "assignments",
+    "models", "model", "reference", "trials_per_model", "rows", "vary", "tune", "from_sweep", "top", "seeds", "epochs",
+    "seed", "assignments",
 )  # fmt: skip
 """Options that a stored group has once and for all."""
 FLAGS = {"from_sweep": "--from", "assignments": "--set"}
@@ -39,11 +39,12 @@ FLAGS = {"from_sweep": "--from", "assignments": "--set"}
 class GroupOptions(Options):
     """The command line of a group; None means that a file, a sweep or a default decides.
 
-    Each kind reads the options that it has: `models` and `trials_per_model` (comparison), `rows` and `tune` (ablation),
-    `sweep` and `top` (rerun), `model` and `vary` (study), `from_sweep` (ablation, study).
+    Each kind reads the options that it has: `models`, `reference` and `trials_per_model` (comparison), `rows` and `tune`
+    (ablation), `sweep` and `top` (rerun), `model` and `vary` (study), `from_sweep` (ablation, study).
     """
 
     models: list[str] | None = None
+    reference: str | None = None
     trials_per_model: int | None = None
     rows: list[str] | None = None
     tune: int | None = None

@@ -170,6 +170,18 @@ def test_no_result_at_all_is_exit_code_1_and_is_tried_again(here):
     assert code == 0 and not floor.trained and len(floor.tests) == 2
 
 
+def test_all_are_tested_against_a_reference_that_was_named_beforehand(here):
+    code, text, record = start(Floor(), reference="popularity")
+    assert code == 0 and "reference   Popularity" in text
+    lines = [line for line in table_of(record) if line["metric"] == "mrr"]
+    assert {line["model"]: line["against"] for line in lines} == {
+        "popularity": "", "gru4rec": "popularity", "sasrec": "popularity",
+    }  # fmt: skip
+    assert "against Popularity, named beforehand" in (record.folder / "comparison.md").read_text()
+    with pytest.raises(InputError, match=r"--reference.*sasrek.*sasrec"):
+        start(Floor(), name="c2", reference="sasrek")
+
+
 def test_a_system_can_be_added_to_a_completed_comparison(here):
     start(Floor(), models=["popularity"])
     floor = Floor()
