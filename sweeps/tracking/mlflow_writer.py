@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.05
 """What arrives after a quiet time is written so much later: the driver has first to answer the trial that reported."""
 RETRY_SECONDS = 10.0
-FINAL_ATTEMPTS = 3
+FINAL_ATTEMPTS = 5
 FINAL_SECONDS = 60.0
 """At the end of a sweep a server that stays away is given up after so long."""
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -110,6 +110,7 @@ class MlflowWriter:
         self.lost: list[str] = []
         self._incomplete: set[str] = set()
         self._sent: set[tuple[str, str, str]] = set()
+        self._models: dict[tuple[str, str], Any] = {}
         self._trouble = ""
         self._arrived = threading.Condition()
         self._closing = threading.Event()
@@ -351,8 +352,11 @@ class MlflowWriter:
         if not all(path.exists() for path in paths):
             return
         tags = {WEIGHTS_HASH: file_hash(paths[0]), **self.target.owner.tags}
-        known = self.client.search_logged_models([self.experiment()], f"source_run_id = '{run_id}'")
-        model = next((found for found in known if found.tags.get(WEIGHTS_HASH) == tags[WEIGHTS_HASH]), None)
+        # What was found out before a later call failed is not asked again, as below.
+        model = self._models.get((run_id, tags[WEIGHTS_HASH]))
+        if model is None:
+            known = self.client.search_logged_models([self.experiment()], f"source_run_id = '{run_id}'")
+            model = next((found for found in known if found.tags.get(WEIGHTS_HASH) == tags[WEIGHTS_HASH]), None)
         if model is None:
             model = self.client.create_logged_model(
                 self.experiment(),
@@ -362,6 +366,7 @@ class MlflowWriter:
                 params={key: _text(value) for key, value in params.items()},
                 model_type="recommender",
             )
+        self._models[run_id, tags[WEIGHTS_HASH]] = model
         if model.status == "READY":
             return
         # The points of the run's best epoch once more, now as those of the model.
