@@ -290,7 +290,7 @@ def test_a_spent_time_budget_leaves_a_sweep_that_can_be_extended(database, worke
     plan = plan_extend(Options(name="s1", assignments=["lr=1e-4,1e-3,3e-3", "heads=1,2"]), 2)
     result, text = run(plan, evaluate=evaluated)
     assert result.exit_code == 0, text
-    assert "s1  (extended)" in text and "2 of 6 trials done, t03 (after epoch" in text
+    assert "s1 (extended)" in text and "2 of 6 trials done, t03 (after epoch" in text
     records = SweepState(plan.record.folder).records
     assert sorted(records) == [1, 2, 3, 4, 5, 6] and all(record.ended for record in records.values())
     assert [record.varied["heads"] for record in records.values()][:3] == [plan.before["heads"]] * 3
