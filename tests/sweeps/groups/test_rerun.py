@@ -128,7 +128,9 @@ def test_mlflow_has_one_tree(sweep, empty_database):
         == top.data.metrics["objective"]
         == content["configurations"][0]["spread"]["mean"]
     )
-    assert {file.path for file in client.list_artifacts(top.info.run_id)} == {"rerun.md", "rerun.csv", "rerun.json", "rerun.yaml"}  # fmt: skip
+    assert {file.path for file in client.list_artifacts(top.info.run_id)} == {
+        "rerun.md", "rerun.html", "rerun.csv", "rerun.json", "rerun.yaml",
+    }  # fmt: skip
     below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == top.info.run_id]
     assert {run.data.tags["sweep"] for run in below} == {"s1-rerun--t02--seeds", "s1-rerun--t03--seeds"}
     assert all(run.data.tags["rerun"] == "s1-rerun" and run.data.tags["trial"] == PARENT for run in below)
