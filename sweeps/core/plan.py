@@ -20,6 +20,7 @@ from llmemf.scenarios.names import check_name
 from sweeps.cluster.resources import default_gpus
 from sweeps.core.earlier import add_points, read_points, warm_start
 from sweeps.core.settings import (
+    FILE_OPTIONS,
     IMMUTABLE_SETTINGS,
     SAMPLE,
     apply_assignments,
@@ -230,18 +231,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     values, used, notices = find_settings(options.scenario, data_root, options.model)
     if options.like is not None:
         values, notices = like, [f"settings of sweep {options.like}"]
-    given = (
-        "model",
-        "search",
-        "trials",
-        "grid_points",
-        "scheduler",
-        "grace_period",
-        "reduction_factor",
-        "confirm",
-        "seed",
-    )
-    for key in given:
+    for key in ("model", *FILE_OPTIONS):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
     whole_grid = values.get("search") == "grid" and options.trials is None

@@ -15,6 +15,10 @@ from sweeps.state.sweep_record import SweepSettings
 
 SCENARIO_FILES = Path(__file__).resolve().parent.parent / "scenarios"
 SAMPLE = "sample"
+FILE_OPTIONS = (
+    "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "confirm", "seed",
+)  # fmt: skip
+"""Options of a sweep that its scenario file may decide."""
 IMMUTABLE_SETTINGS = (
     "model",
     "epochs",

@@ -7,19 +7,8 @@ from typing import Any
 
 from llmemf.command_line import command_line
 from llmemf.models import model_class
-from sweeps.core.settings import checked_space, load_settings, scenario_files
+from sweeps.core.settings import FILE_OPTIONS, checked_space, load_settings, scenario_files
 from sweeps.state.sweep_record import SweepRecord, SweepSettings
-
-OPTIONS = (
-    "search",
-    "trials",
-    "grid_points",
-    "scheduler",
-    "grace_period",
-    "reduction_factor",
-    "seed",
-)
-"""Options of a sweep that its scenario file may decide."""
 
 
 def resume(record: SweepRecord, *more: str) -> str:
@@ -50,7 +39,7 @@ def again(record: SweepRecord, *, assignments: dict[str, Any] | None = None, **c
     if record.model != base.model:
         words += ["--model", record.model]
     # A grid that was run whole names no number of trials.
-    values = {key: getattr(record, key) for key in OPTIONS if key != "trials" or record.search != "grid"}
+    values = {key: getattr(record, key) for key in FILE_OPTIONS if key != "trials" or record.search != "grid"}
     for key, value in (values | changes).items():
         if value is not None and (key in changes or value != getattr(base, key)):
             words += [f"--{key.replace('_', '-')}", value]

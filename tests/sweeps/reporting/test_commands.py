@@ -35,7 +35,7 @@ def record(project_folder):
     """A sweep of the sample, other than its scenario file in every way that the command line knows."""
     plan = plan_sweep(
         Options(scenario="sample", name="s1", trials=9, grid_points=3, epochs=8, scheduler="asha", grace_period=2,
-                reduction_factor=4, seed=3, search="optuna", cpus_per_trial=2,
+                reduction_factor=4, seed=3, search="optuna", cpus_per_trial=2, confirm=0.5,
                 assignments=["lr=1e-4,1e-3,1e-2", "modalities=[id, text]", "alpha=0.3,0.5", "dropout=0.1"])
     )  # fmt: skip
     plan.record.folder.mkdir(parents=True)
