@@ -342,6 +342,7 @@ def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happen
         return [(record.config, record.values, record.outcome) for record in found]
 
     options = [*start_options(None, None, "optuna"), "--trials", "6", "--grid-points", "2", "--concurrency", "1"]
+    options += ["--warm-start", "none"]  # the second sweep would learn from the first
     options += ["--set", "lr=1e-3,1e-2", "--set", "dropout=0.1,0.3", "--set", "l2=1e-6,1e-4"]
     if not (folder / "mlruns/sweeps/alone").exists():
         alone = Driver(folder, "alone", *options)
