@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PAUSE_SECONDS = 0.05
 """What arrives after a quiet time is written so much later: the driver has first to answer the trial that reported."""
 RETRY_SECONDS = 10.0
-FINAL_ATTEMPTS = 5
+FINAL_ATTEMPTS = 8
 FINAL_SECONDS = 60.0
 """At the end of a sweep a server that stays away is given up after so long."""
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
