@@ -27,8 +27,9 @@ PAUSE_SECONDS = 0.05
 """What arrives after a quiet time is written so much later: the driver has first to answer the trial that reported."""
 RETRY_SECONDS = 10.0
 FINAL_ATTEMPTS = 8
+"""At the end of a sweep a write that fails so often is given up, if the server answers."""
 FINAL_SECONDS = 60.0
-"""At the end of a sweep a server that stays away is given up after so long."""
+"""At the end of a sweep a server that does not answer is given up after so long."""
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's pages for models instead of those for language model applications."""
 INCOMPLETE = "points_missing"
@@ -96,7 +97,7 @@ class MlflowWriter:
     Attributes:
         runs: name of a trial, or `PARENT` -> id of its run.
         failures: writes that failed at least once.
-        lost: those that were given up, each with its reason.
+        lost: kind and reason of those that were given up.
     """
 
     def __init__(self, target: TrackingTarget, client: Callable[[], Any] | None = None) -> None:
@@ -107,7 +108,7 @@ class MlflowWriter:
         self.runs: dict[str, str] = {}
         self.waiting: deque[Operation] = deque()
         self.failures = 0
-        self.lost: list[str] = []
+        self.lost: list[tuple[str, str]] = []
         self._incomplete: set[str] = set()
         self._sent: set[tuple[str, str, str]] = set()
         self._models: dict[tuple[str, str], Any] = {}
@@ -149,7 +150,10 @@ class MlflowWriter:
         count = text_format.plural(self.failures, "write")
         if not self.lost:
             return f"tracking: {count} failed, all delivered later"
-        return f"tracking: {count} failed, {len(self.lost)} not delivered ({self.lost[-1]}); --resume writes them again"
+        kinds, (_, reason) = ", ".join(dict.fromkeys(kind for kind, _ in self.lost)), self.lost[-1]
+        return (
+            f"tracking: {count} failed, {len(self.lost)} not delivered ({kinds}: {reason}); --resume writes them again"
+        )
 
     def _work(self) -> None:
         """Deliver in order until the end is near; the order within a run must stay (create, metrics, end)."""
@@ -176,30 +180,36 @@ class MlflowWriter:
             self.waiting.popleft()
 
     def _deliver_last(self) -> None:
-        """Try each waiting write a few times; one that never works does not hold up the others."""
-        end = time.monotonic() + FINAL_SECONDS
+        """Deliver what waits: an absent server is waited for, a write that fails alone does not hold up the others."""
+        end, attempt = time.monotonic() + FINAL_SECONDS, 0
         while self.waiting:
-            write = self.waiting.popleft()
-            for attempt in range(FINAL_ATTEMPTS):
-                try:
-                    self.deliver(write)
-                    end = time.monotonic() + FINAL_SECONDS
-                    break
-                except Exception as error:  # noqa: BLE001
-                    self._failed(write, error)
-                    given_up = time.monotonic() > end
-                    if attempt == FINAL_ATTEMPTS - 1 or _is_refused(error) or given_up:
-                        self._lose(write, error)
-                        if given_up:
-                            self._give_up(error)
-                        break
-                    time.sleep(0.2 * (attempt + 1))
+            try:
+                self.deliver(self.waiting[0])
+            except Exception as error:  # noqa: BLE001
+                attempt += 1
+                self._failed(self.waiting[0], error)
+                given_up = time.monotonic() > end
+                fails_alone = _is_refused(error) or (attempt >= FINAL_ATTEMPTS and self._answers())
+                if not given_up and not fails_alone:
+                    time.sleep(0.2 * attempt)
+                    continue
+                for write in list(self.waiting) if given_up else [self.waiting[0]]:
+                    self._lose(write, error)
+                if given_up:
+                    self.waiting.clear()
+                    return
+            else:
+                end = time.monotonic() + FINAL_SECONDS
+            self.waiting.popleft()
+            attempt = 0
 
-    def _give_up(self, error: Exception) -> None:
-        for write in self.waiting:
-            self.failures += write.attempts == 0
-            self._lose(write, error)
-        self.waiting.clear()
+    def _answers(self) -> bool:
+        """Whether the server answers at all."""
+        try:
+            self.client.get_experiment_by_name(self.target.experiment)
+        except Exception:  # noqa: BLE001
+            return False
+        return True
 
     def _failed(self, write: Operation, error: Exception) -> None:
         # A write counts once, however often it is tried.
@@ -210,7 +220,8 @@ class MlflowWriter:
         )
 
     def _lose(self, write: Operation, error: Exception) -> None:
-        self.lost.append(f"{write.kind}: {one_line(error)}")
+        self.failures += write.attempts == 0
+        self.lost.append((write.kind, one_line(error)))
         if write.kind == "metrics":
             self._incomplete.add(write.run)
 

@@ -23,7 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from memory_mlflow import MemoryMlflow
-from small_sweep import _NoThread, deliver
+from small_sweep import FastClock, _NoThread, deliver
 from sweep_fakes import epoch_result
 from sweep_model import SweepModel
 
@@ -62,9 +62,7 @@ class Stories(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         names = vars(mlflow_writer.threading)
         self.patch.setattr(mlflow_writer, "threading", SimpleNamespace(**{**names, "Thread": _NoThread}))
-        self.patch.setattr(
-            mlflow_writer, "time", SimpleNamespace(**{**vars(mlflow_writer.time), "sleep": lambda s: None})
-        )
+        self.patch.setattr(mlflow_writer, "time", FastClock())
         self.patch.setattr("sweeps.core.callback.read_error", lambda trial: (trial.exception, trial.trace))
         self.driver: Any = None
 

@@ -338,8 +338,59 @@ def test_a_hanging_server_never_blocks_a_write_and_is_given_up(monkeypatch):
     began = time.monotonic()
     message = queue.close()
     assert time.monotonic() - began < 5, "201 writes, three tries each, would take 30 s"
-    assert message.startswith("tracking: 201 writes failed, 201 not delivered (metrics: "), message
+    assert message.startswith("tracking: 201 writes failed, 201 not delivered (create, metrics: "), message
     assert not queue.waiting
+
+
+class Clock:
+    """A clock that only sleeping moves on."""
+
+    def __init__(self):
+        self.now, self.pauses = 0.0, []
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.mark.parametrize("back_after", [mlflow_writer.FINAL_SECONDS - 5, 1e9])
+def test_at_the_end_an_absent_server_is_waited_for_with_growing_pauses(monkeypatch, back_after):
+    clock, memory = Clock(), Memory()
+    monkeypatch.setattr(mlflow_writer, "time", clock)
+    queue = make(memory)
+    monkeypatch.setattr(queue, "_work", lambda: None)
+    memory.trouble = lambda name: None if clock.now > back_after else (_ for _ in ()).throw(ConnectionError("away"))
+    parent(queue)
+    one_trial(queue)
+    message = queue.close()
+    assert len(clock.pauses) > mlflow_writer.FINAL_ATTEMPTS and clock.pauses == sorted(set(clock.pauses))
+    if back_after < mlflow_writer.FINAL_SECONDS:
+        assert message == "tracking: 1 write failed, all delivered later"
+        whole(memory, "t01")
+    else:
+        assert mlflow_writer.FINAL_SECONDS < clock.now < 1.2 * mlflow_writer.FINAL_SECONDS
+        assert "9 not delivered (create, params, metrics, end: away)" in message and "--resume" in message
+
+
+def test_at_the_end_a_write_that_fails_alone_does_not_hold_up_the_others(monkeypatch):
+    clock, memory = Clock(), Memory()
+    monkeypatch.setattr(mlflow_writer, "time", clock)
+    queue = make(memory)
+    monkeypatch.setattr(queue, "_work", lambda: None)
+
+    def log_artifact(run_id, path, artifact_path):
+        raise OSError("the store is full")
+
+    object.__setattr__(memory, "log_artifact", log_artifact)
+    parent(queue)
+    queue.write("artifact", PARENT, path=__file__, folder=None)
+    one_trial(queue)
+    assert "1 not delivered (artifact: the store is full)" in queue.close()
+    assert clock.now < mlflow_writer.FINAL_SECONDS / 4
+    whole(memory, "t01")
 
 
 def test_as_long_as_something_arrives_the_end_waits(monkeypatch):
