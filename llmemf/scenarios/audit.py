@@ -117,7 +117,7 @@ def audit(scenario: Scenario) -> Audit:
     leak_facts = {name: _leak_facts(scenario, name, repeating) for name in ("valid", "test")}
     return Audit(
         name=scenario.name,
-        domains={domain: _domain_facts(scenario, index) for index, domain in enumerate(scenario.domains)},
+        domains={domain: domain_facts(scenario, index) for index, domain in enumerate(scenario.domains)},
         splits={name: _split_facts(scenario, name) for name in SPLITS},
         candidates={name: _candidate_facts(scenario, name) for name in ("valid", "test")},
         leak_facts=leak_facts,
@@ -142,7 +142,8 @@ def absent_domains(scenario: Scenario) -> list[str]:
     return notes
 
 
-def _domain_facts(scenario: Scenario, index: int) -> DomainFacts:
+def domain_facts(scenario: Scenario, index: int) -> DomainFacts:
+    """Count one domain: 0 is X, 1 is Y."""
     in_domain = {name: scenario.domain_of(scenario.split(name).items) == index for name in SPLITS}
     targets = {name: scenario.split(name).targets for name in ("valid", "test")}
     targets = {name: items[scenario.domain_of(items) == index] for name, items in targets.items()}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from llmemf import text_format
 from llmemf.models import model_class
+from llmemf.scenarios.audit import domain_facts
 from llmemf.scenarios.scenario import Scenario
 from sweeps.groups.group import BEST
 from sweeps.groups.table import Table, TableRow
@@ -53,12 +52,12 @@ def row_notes(table: Table) -> list[str]:
 
 def cold_note(scenario: Scenario) -> str:
     """Share of test targets that no training sequence holds, by domain."""
-    targets = scenario.test.targets
-    cold = ~np.isin(targets, scenario.train.items)
-    shares = []
-    for domain, inside in zip(scenario.domains, (targets < scenario.num_x, targets >= scenario.num_x), strict=True):
-        if inside.any():
-            shares.append(f"{100 * cold[inside].mean():.1f} % of the {domain} targets")
+    facts = {domain: domain_facts(scenario, index) for index, domain in enumerate(scenario.domains)}
+    shares = [
+        f"{100 * found.cold_targets['test'] / count:.1f} % of the {domain} targets"
+        for domain, found in facts.items()
+        if (count := found.targets["test"])
+    ]
     return f"Never seen in training: {' and '.join(shares)}."
 
 

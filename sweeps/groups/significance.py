@@ -67,12 +67,12 @@ def mean_draws(gains_SC: np.ndarray, cases_DC: np.ndarray, rng: np.random.Genera
 
     Args:
         gains_SC: gain by seed and case.
-        cases_DC: how often each draw has each case.
+        cases_DC: how often each draw has each case, as floats.
         rng: of the seeds' draws.
     """
     seeds = len(gains_SC)
     drawn_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), len(cases_DC))
-    return (drawn_DS * (cases_DC @ gains_SC.T)).sum(1) / (seeds * cases_DC.sum(1))
+    return (drawn_DS * (cases_DC @ gains_SC.T)).sum(1) / gains_SC.size
 
 
 def intervals(
@@ -87,9 +87,13 @@ def intervals(
         tests: row -> whom it was tested against.
         draws: bootstrap samples; the random numbers are the same in every call.
     """
+    if not tests:
+        return {}
     rng = np.random.default_rng(0)
     count = next(iter(gains_by_row.values())).shape[1]
-    cases_DC = np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(draws)])
+    cases_DC = np.empty((draws, count))
+    for drawn_C in cases_DC:
+        drawn_C[:] = np.bincount(rng.integers(count, size=count), minlength=count)
     means = {name: mean_draws(of_row, cases_DC, rng) for name, of_row in gains_by_row.items()}
     found = {}
     for name, test in tests.items():
