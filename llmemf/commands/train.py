@@ -67,6 +67,7 @@ def train(
     """Train one model; the test split is not read."""
     from llmemf.checkpoint import is_checkpoint
     from llmemf.config import build_config, parse_assignment, read_yaml, without_removed
+    from llmemf.features.matrix import present_modalities
     from llmemf.models import model_class
 
     values = without_removed(read_yaml(config), where=str(config)) if config else {}
@@ -74,6 +75,12 @@ def train(
     if model is not None:
         values["model"] = model
     system = model_class(values.setdefault("model", "llm_emf"))
+    field = system.config_class.model_fields.get("modalities")
+    if field is not None and "modalities" not in values:
+        left, note = present_modalities(field.default, data_root / name)
+        if note:
+            values["modalities"] = left
+            Console(markup=False).print(note, soft_wrap=True)
     settings = build_config(system.config_class, values, where=str(config) if config else "--set")
     if resume and output is None:
         raise InputError("--resume continues from a checkpoint: name its folder with --output")

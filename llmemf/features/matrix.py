@@ -285,6 +285,25 @@ def absent_kinds(folder: Path) -> list[str]:
     return [kind for kind in missing if not (items[content[kind]] != "").any(axis=None)]
 
 
+def present_modalities(modalities: Iterable[str], folder: Path) -> tuple[list[str], str]:
+    """The modalities that a prepared scenario has or can have, and a sentence on the others ("" where none is absent).
+
+    Args:
+        folder: of the scenario; where nothing is prepared in it, none is taken for absent.
+    """
+    absent = (
+        [kind for kind in absent_kinds(folder) if kind in modalities] if (folder / "items.parquet").exists() else []
+    )
+    left = [kind for kind in modalities if kind not in absent]
+    if not absent:
+        return left, ""
+    words = " or ".join("a stored image" if kind == "image" else "a text" for kind in absent)
+    return (
+        left,
+        f"no item of {folder.name} has {words}: {', '.join(left)} alone {'is' if len(left) == 1 else 'are'} used",
+    )
+
+
 def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> FeatureMatrix:
     """Load the features of one kind from the named encoder; `auto` chooses as `choose_encoder` says.
 

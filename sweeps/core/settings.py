@@ -231,19 +231,16 @@ def drop_absent_modalities(settings: SweepSettings, overrides: dict[str, Any], f
     Returns:
         What to tell the user about it.
     """
-    from llmemf.features.matrix import absent_kinds
+    from llmemf.features.matrix import present_modalities
 
     named = {*settings.fixed, *space_keys(settings.space), *overrides}
     field = model_class(settings.model).config_class.model_fields.get("modalities")
-    if field is None or "modalities" in named or not (folder / "items.parquet").exists():
+    if field is None or "modalities" in named:
         return []
-    absent = [kind for kind in absent_kinds(folder) if kind in field.default]
-    if not absent:
-        return []
-    settings.fixed["modalities"] = [kind for kind in field.default if kind not in absent]
-    left = ", ".join(settings.fixed["modalities"])
-    words = " or ".join("a stored image" if kind == "image" else "a text" for kind in absent)
-    return [f"no item of {folder.name} has {words}: the trials use {left} alone"]
+    left, note = present_modalities(field.default, folder)
+    if note:
+        settings.fixed["modalities"] = left
+    return [note] if note else []
 
 
 def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[str]]:

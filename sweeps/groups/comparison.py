@@ -6,6 +6,7 @@ The rows are systems. Each is tuned, trained over seeds and tested, against the 
 from __future__ import annotations
 
 import datetime
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -85,6 +86,8 @@ def _filled(group: Group, model: str) -> Row:
         if addressed in (None, model) and key in known:
             own.append(text.partition(".")[2] if addressed else text)
     given = settings.apply_assignments(own_settings, own)
+    notices = settings.drop_absent_modalities(own_settings, given, Path(group.data_root) / group.scenario)
+    group.notices += [text for note in notices if (text := f"{shown_name(model)}: {note}") not in group.notices]
     for key in given:
         if key in (*IMMUTABLE_SETTINGS, *SHARED_SETTINGS):
             raise InputError(f"--set {key}: one value is expected: it must be the same in all systems")

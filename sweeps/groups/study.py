@@ -15,7 +15,7 @@ from llmemf.config import build_config, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
 from llmemf.scenarios.scenario import Scenario
-from sweeps.core.settings import as_values
+from sweeps.core.settings import as_values, drop_absent_modalities
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
 from sweeps.groups.notes import protocol_notes, row_notes
@@ -23,6 +23,7 @@ from sweeps.groups.plan import GroupOptions, assigned, named_sweep, new_group, o
 from sweeps.groups.render import tex
 from sweeps.groups.table import Table
 from sweeps.groups.terminal import data_fact, set_fact
+from sweeps.state.sweep_record import SweepSettings
 
 
 def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
@@ -78,8 +79,11 @@ class Study(Kind):
             fixed = {key: value for key, value in shared["fixed"].items() if key in config_class.model_fields}
             shared["fixed"] = fixed | assigned(config_class, options)
             shared["origin"] = f"the defaults of {model} with what all systems share on {shared['scenario']}"
-        rows = _rows(model, shared["fixed"], options.vary or [])
-        return new_group(self.name, options, now, **shared, rows=rows)
+        settings = SweepSettings(model=model, fixed=shared["fixed"])
+        varied = dict(parse_assignment(text) for text in options.vary or [])
+        notices = drop_absent_modalities(settings, varied, options.root / shared["scenario"])
+        rows = _rows(model, settings.fixed, options.vary or [])
+        return new_group(self.name, options, now, **shared | {"fixed": settings.fixed}, rows=rows, notices=notices)
 
     def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
         rows, seeds = text_format.plural(len(group.rows), "row"), text_format.plural(len(group.seeds), "seed")

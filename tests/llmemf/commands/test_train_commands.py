@@ -1,5 +1,6 @@
 """`llmemf train` and `llmemf evaluate` as a user meets them."""
 
+import dataclasses
 import re
 
 import pytest
@@ -33,6 +34,15 @@ def test_train_writes_a_checkpoint_that_evaluate_reproduces(root, tmp_path):
     scored = call("evaluate", tmp_path / "run", "tiny", "--split", "valid")
     film = [line for line in scored.splitlines() if "film" in line]
     assert best[0] in film[0] and best[1] in film[1]
+
+
+def test_train_leaves_out_the_modalities_that_no_item_has(tmp_path, capsys):
+    scenario = make_scenario(name="bare")
+    dataclasses.replace(scenario, items=scenario.items.assign(title="")).save(tmp_path / "data")
+    more = ("--data-root", tmp_path / "data")
+    printed = call("train", "bare", *settings(), *more)
+    assert "no item of bare has" in printed and "features: none" in printed
+    assert "no text features" in refuse(capsys, "train", "bare", *settings("modalities=id,text"), *more)
 
 
 def test_resume_goes_on_after_the_last_epoch(root, tmp_path, capsys):

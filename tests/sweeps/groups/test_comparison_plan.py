@@ -1,5 +1,6 @@
 """What a comparison plans: systems, budgets, shared settings, and the sweeps that it is made of."""
 
+import dataclasses
 from pathlib import Path
 
 import group_fakes
@@ -106,6 +107,19 @@ def test_a_prepared_scenario_without_a_file_has_the_models_defaults(here):
     record = plan(scenario="shops", epochs=3)
     assert record.scenario == "shops" and record.fixed == {"epochs": 3}
     assert search(record, "sasrec").configs[0].batch_size == 256
+
+
+def test_a_system_leaves_out_the_modalities_that_no_item_has(here):
+    scenario = tiny_scenario("shops")
+    dataclasses.replace(scenario, items=scenario.items.assign(image="")).save(here / "data")
+    record = plan(scenario="shops", models=["sasrec", "llm_emf"])
+    KINDS["comparison"].extend(record, None)
+    (notice,) = record.notices
+    assert notice.startswith("LLM-EMF: no item of shops has a stored image")
+    assert search(record, "llm_emf").fixed["modalities"] == ["id", "text"]
+    assert "modalities" not in search(record, "sasrec").fixed
+    named = plan(scenario="shops", models=["llm_emf"], assignments=["modalities=id,image"], name="c2")
+    assert search(named, "llm_emf").fixed["modalities"] == ["id", "image"] and not named.notices
 
 
 def test_the_chosen_configuration_runs_whole_over_fresh_seeds():

@@ -1,12 +1,14 @@
 """Studies: which rows they plan, and whole ones on a fake trial floor."""
 
 import csv
+import dataclasses
 import sys
 from pathlib import Path
 
 import group_fakes
 import pytest
 from group_fakes import Floor, go, make_sweep, resume
+from sweep_fakes import tiny_scenario
 from typer.testing import CliRunner
 
 from llmemf.errors import InputError
@@ -43,6 +45,15 @@ def test_several_settings_make_a_row_per_combination():
     ]  # fmt: skip
     assert rows[2].overrides == {"modalities": ["id", "text"], "lr": 1e-3}
     assert [row.name for row in rows][-1] == "modalities-id-text-lr-1e-4", "a name of a folder"
+
+
+def test_modalities_that_no_item_has_are_left_out(here):
+    scenario = tiny_scenario("shops")
+    dataclasses.replace(scenario, items=scenario.items.assign(image="")).save(here / "data")
+    group = plan(scenario="shops", vary=["alpha=0.1,0.2"])
+    assert group.fixed["modalities"] == ["id", "text"] and "a stored image" in group.notices[0]
+    varied = plan(scenario="shops", vary=["modalities=[[id],[id,image]]"])
+    assert "modalities" not in varied.fixed and not varied.notices
 
 
 def test_around_the_best_trial_of_a_sweep():
