@@ -135,6 +135,8 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no checkpoint, or something else.
     """
+    if not (folder / CONFIG).exists():
+        raise InputError(f"{folder} holds no trained model ({CONFIG} is missing): name the --output of a training")
     stored = read_yaml(folder / CONFIG)
     if missing := sorted({"fingerprint", "features", "best", "config"} - set(stored)):
         raise InputError(f"{folder / CONFIG} is not of a checkpoint: it lacks {', '.join(missing)}")

@@ -218,16 +218,16 @@ for _kind, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split `key=value` of a `--set` option; the value is read as YAML.
+def parse_assignment(text: str, *, flag: str = "--set") -> tuple[str, Any]:
+    """Split `key=value` of `--set`, or of another option; the value is read as YAML.
 
     Raises:
         InputError: there is no `=`, or the value is not YAML.
     """
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise InputError(f"--set {text!r}: write key=value")
-    return key.strip(), parse_value(value, where=f"--set {key.strip()}")
+        raise InputError(f"{flag} {text!r}: write key=value")
+    return key.strip(), parse_value(value, where=f"{flag} {key.strip()}")
 
 
 def parse_value(text: str, *, where: str) -> Any:

@@ -12,7 +12,6 @@ llmemf data audit NAME
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -39,6 +38,7 @@ from llmemf.commands.new_scenario import Target
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 from llmemf.scenarios.choices import HistoryRepeats, PublishedSplit, TieBreak
+from llmemf.text_format import json_text
 
 if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
@@ -191,7 +191,7 @@ def audit(
 
     facts = audit_scenario(find_scenario(name, data_root))
     if as_json:
-        typer.echo(json.dumps(dataclasses.asdict(facts), indent=1, default=float))
+        typer.echo(json_text(dataclasses.asdict(facts)))
         raise typer.Exit(1 if facts.leaks else 0)
     Console(markup=False).print(audit_view(facts))
     for note in facts.absent:

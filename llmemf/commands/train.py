@@ -111,9 +111,10 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
     console = Console(markup=False)
     scenario = find_scenario(name, data_root)
     features = _features(settings, scenario)
-    trainer = Trainer(settings, TrialData.build(scenario, **features))
     if output is not None:
         writable_folder(output)
+    trainer = Trainer(settings, TrialData.build(scenario, **features))
+    if output is not None:
         if resume and is_checkpoint(output):
             trainer.load(output)
         elif resume:

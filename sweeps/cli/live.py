@@ -8,6 +8,7 @@ llmemf live NAME --port 8800
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -36,8 +37,14 @@ def live(
     """
     from sweeps.reporting.gather import find_record
     from sweeps.reporting.live import make_server
+    from sweeps.state.sweep_record import RECORD
 
     console = CommandConsole()
+    if sweep and (storage / "sweeps" / sweep).is_dir():
+        # A sweep tells its name before it has loaded its data and reached Ray and MLflow.
+        with console.status(f"waiting until {sweep} begins"):
+            while not (storage / "sweeps" / sweep / RECORD).exists():
+                time.sleep(0.5)
     record = find_record(storage, sweep)
     with console.status("drawing"):
         server = make_server(record, host, port)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import urllib.request
@@ -13,6 +12,7 @@ from typing import Any
 import typer
 
 from llmemf.errors import InputError
+from llmemf.text_format import json_text
 from sweeps.core.console import CommandConsole
 
 SECONDS = 60
@@ -60,7 +60,7 @@ def call(hook: str, facts: dict[str, Any]) -> None:
         OSError: the address does not answer, or answers with an error.
         subprocess.SubprocessError: the command fails or takes too long.
     """
-    content = json.dumps(facts)
+    content = json_text(facts)
     if hook.startswith(("http://", "https://")):
         request = urllib.request.Request(hook, content.encode(), {"Content-Type": "application/json"})
         urllib.request.urlopen(request, timeout=SECONDS).close()

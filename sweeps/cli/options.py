@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,7 +116,7 @@ OnEnd = Annotated[
 
 def print_json(content: Any) -> None:
     """A value for programs, on standard output."""
-    typer.echo(json.dumps(content, indent=1, ensure_ascii=False, default=str))
+    typer.echo(text_format.json_text(content))
 
 
 def names(text: str | None) -> list[str] | None:

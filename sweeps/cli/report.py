@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole
@@ -42,17 +41,21 @@ def report(
 
     It goes into the sweep's folder and to its run in MLflow.
     """
-    from sweeps.reporting.gather import find_record
+    from sweeps.reporting.gather import find_record, gather
+    from sweeps.reporting.standing import with_trials
     from sweeps.reporting.write import write_beside, write_report
 
-    console = CommandConsole()
+    console = CommandConsole(as_errors=as_json)
     if sweeps and len(sweeps) > 1:
-        page = write_beside([find_record(storage, name, data_root) for name in sweeps], console)
+        records = [find_record(storage, name, data_root) for name in sweeps]
+        page = write_beside(records, console)
+        if as_json:
+            options.print_json({"page": page, "sweeps": [with_trials(gather(record)) for record in records]})
         if open_page:
             typer.launch(page.as_uri())
         return
     record = find_record(storage, sweeps[0] if sweeps else None, data_root)
-    report = write_report(record, Console(stderr=True) if as_json else console, breakdown=breakdown)
+    report = write_report(record, console, breakdown=breakdown)
     if as_json:
         options.print_json(report.values())
     if open_page:

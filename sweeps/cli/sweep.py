@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from llmemf import text_format
 from llmemf.errors import InputError
@@ -152,7 +151,7 @@ def sweep(
 
     Everything goes below mlruns/.
     """
-    console = CommandConsole()
+    console = CommandConsole(as_errors=as_json)
     with console.status("planning"):
         from llmemf.config import REMOVED
         from sweeps.cluster.ray_session import room
@@ -219,8 +218,7 @@ def sweep(
         if estimate:
             from sweeps.costs.estimate import estimate as run_estimate
 
-            said = Console(stderr=True, highlight=False) if as_json else console
-            numbers = run_estimate(plan, load_data(plan), parallel, said, gpu_price=gpu_price)
+            numbers = run_estimate(plan, load_data(plan), parallel, console, gpu_price=gpu_price)
             if as_json:
                 options.print_json(dataclasses.asdict(numbers))
         else:

@@ -15,10 +15,12 @@ class CommandConsole(Console):
 
     Args:
         width: of lines where the output is no terminal.
+        as_errors: write to standard error instead, since standard output is for a program.
     """
 
-    def __init__(self, width: int = 120) -> None:
-        super().__init__(file=sys.stdout, highlight=False, markup=False, width=None if sys.stdout.isatty() else width)
+    def __init__(self, width: int = 120, *, as_errors: bool = False) -> None:
+        file = sys.stderr if as_errors else sys.stdout
+        super().__init__(file=file, highlight=False, markup=False, width=None if file.isatty() else width)
 
     def status(self, status: RenderableType, **settings: Any) -> Status:
         return _PlainStatus(status, console=self, **settings)

@@ -38,12 +38,21 @@ class Display:
         planned: number of trials.
         slots: trials that can run at once.
         records: all trials by number, as the state keeps them.
+        repeats: whole trials that the confirmation may run at most.
     """
 
     def __init__(
-        self, console: Console, *, title: str, planned: int, slots: int, records: Mapping[int, TrialRecord]
+        self,
+        console: Console,
+        *,
+        title: str,
+        planned: int,
+        slots: int,
+        records: Mapping[int, TrialRecord],
+        repeats: int = 0,
     ) -> None:
         self.console, self.title, self.planned, self.slots = console, title, planned, slots
+        self.repeats = repeats
         self._records = records
         self.saying = ""
         self.trouble = ""
@@ -140,7 +149,7 @@ class Display:
 
     def remaining(self) -> float | None:
         """Seconds to go, see `time_left`."""
-        return time_left(self.records, self.total, self.slots)
+        return time_left(self.records, self.planned, self.slots, self.repeats)
 
     def line(self) -> str:
         """The state in one line."""
@@ -219,14 +228,17 @@ class Display:
         return table
 
 
-def time_left(records: list[TrialRecord], planned: int, slots: int) -> float | None:
+def time_left(records: list[TrialRecord], planned: int, slots: int, repeats: int = 0) -> float | None:
     """Seconds to go, from the mean duration of trials; None until one has finished.
 
-    Running trials that already took longer than the mean count as well: the first to finish are the short ones.
+    Running trials that already took longer than the mean count as well: the first to finish are the short ones. A repeat
+    trains as long as a trial that was not pruned, and the confirmation runs all that it may.
 
     Args:
-        planned: number of trials.
+        records: all trials, repeats included.
+        planned: number of trials of the search.
         slots: trials that can run at once.
+        repeats: whole trials that the confirmation may run at most.
     """
     durations = [r.seconds for r in records if r.outcome in ("completed", "pruned") and r.seconds > 0]
     if not durations:
@@ -234,11 +246,14 @@ def time_left(records: list[TrialRecord], planned: int, slots: int) -> float | N
     mean = sum(durations) / len(durations)
     durations += [r.seconds for r in records if r.outcome == "running" and r.seconds > mean]
     mean = sum(durations) / len(durations)
-    running = [r for r in records if r.outcome in ("running", "pending")]
-    done = sum(r.ended for r in records)
-    left = sum(max(0.0, mean - r.seconds) for r in running)
-    left += mean * max(0, planned - done - len(running))
-    return left / max(1, min(slots, planned - done))
+    completed = [r.seconds for r in records if r.outcome == "completed" and r.seconds > 0]
+    whole = sum(completed) / len(completed) if completed else mean
+    seconds = []
+    for expected, count, of_repeats in ((mean, planned, False), (whole, repeats, True)):
+        known = [r for r in records if bool(r.repeats) == of_repeats]
+        seconds += [max(0.0, expected - r.seconds) for r in known if r.outcome in ("running", "pending")]
+        seconds += [expected] * (count - len(known) + sum(r.outcome == "interrupted" for r in known))
+    return sum(seconds) / max(1, min(slots, len(seconds)))
 
 
 def fits(records: list[TrialRecord], keys: list[str], width: int, gap: int = 2) -> bool:

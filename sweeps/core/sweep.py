@@ -142,6 +142,7 @@ class Sweep:
         self.state.open(
             host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             trials=self.plan.trials, fingerprint=data.scenario.fingerprint, resources=describe_resources(self.plan, parallel),
+            repeats=self.plan.most_repeats,
             cpus_per_trial=record.cpus_per_trial, gpus_per_trial=record.gpus_per_trial, machine=describe_machine(),
             versions=versions(), **({"taken_over": record.taken_over} if record.taken_over else {}),
         )  # fmt: skip
@@ -153,7 +154,12 @@ class Sweep:
             self.part.title if self.part else f"{record.name}   {record.model} on {record.scenario}, {record.search}"
         )
         self.display = Display(
-            self.console, title=title, planned=self.plan.trials, slots=parallel, records=self.state.records
+            self.console,
+            title=title,
+            planned=self.plan.trials,
+            slots=parallel,
+            records=self.state.records,
+            repeats=self.plan.most_repeats,
         )
         self.display.already(self.state.seconds)
         self.tracking = tracking

@@ -31,7 +31,7 @@ def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
     config_class = model_class(model).config_class
     grid: dict[str, list[Any]] = {}
     for text in vary:
-        key, value = parse_assignment(text)
+        key, value = parse_assignment(text, flag="--vary")
         if key not in config_class.model_fields or key in ("model", "seed"):
             valid = sorted(set(config_class.model_fields) - {"model", "seed"})
             raise InputError(f"--vary {text}: {key!r} is no setting that can be varied: {nearest(key, valid)}")

@@ -31,6 +31,7 @@ from sweeps.state.confirmation import confirmed
 
 METRIC_HEADINGS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
 WAITS = "The importance of settings is computed when the sweep has ended."
+NOT_LIVE = "The cases are ranked when the sweep has ended, by the command `report`."
 FAILURES = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
 
 
@@ -132,7 +133,7 @@ def make_report_data(
         title=history.record.name,
         made=made or datetime.datetime.now(),
         lead=_lead(history),
-        status=_status(history),
+        status=_status(history, is_live),
         tiles=_tiles(history, sure, spending),
         notes=_notes(history, objectives, encoders),
         best=_best_trial(history, sure),
@@ -158,7 +159,7 @@ def make_report_data(
             for item in agreements(history)
         ],
         breakdown=breakdown,
-        breakdown_problem="Left out (--no-breakdown)." if ranked is None else ranked.problem,
+        breakdown_problem=ranked.problem if ranked else NOT_LIVE if is_live else "Left out (--no-breakdown).",
         breakdown_charts=bar_charts.group_charts(breakdown) if breakdown else {},
         facts=facts(history, tracked, encoders, objectives),
         shared_settings=shared_settings(history),
@@ -203,7 +204,9 @@ def _counts(history: SweepHistory) -> str:
     return f"{', '.join(parts)}." if parts else "No trial has started."
 
 
-def _status(history: SweepHistory) -> str:
+def _status(history: SweepHistory, is_live: bool) -> str:
+    if history.state == "running" and is_live:
+        return f"This sweep is still running, and this page follows it ({history.state_note})."
     if history.state == "running":
         return f"This sweep is still running ({history.state_note}). What you see is its state when this was made."
     if history.state == "interrupted":
@@ -270,7 +273,8 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
 def _running_tiles(history: SweepHistory) -> list[tuple[str, str, str]]:
     """How far a running sweep is, what runs, and when it will have ended."""
     ended = sum(record.ended for record in history.records)
-    running = [record for record in history.records if record.outcome == "running"]
+    known = [*history.records, *(repeat.record for repeat in history.repeats)]
+    running = [record for record in known if record.outcome == "running"]
     shown = ", ".join(f"{record.name} {record.epoch}/{record.epochs}" for record in running[:6])
     left = seconds_left(history)
     text = "known when a trial has ended" if left is None else "from the mean time of trials"

@@ -54,9 +54,10 @@ def seconds_left(history: SweepHistory) -> float | None:
     """Time until a running sweep ends; None of another one, and before a trial has ended."""
     if history.state != "running":
         return None
-    resources = history.openings[-1].get("resources", "") if history.openings else ""
-    slots = re.match(r"\d+", resources)
-    left = time_left(history.records, history.planned, int(slots[0]) if slots else 1)
+    opening = history.openings[-1] if history.openings else {}
+    slots = re.match(r"\d+", opening.get("resources", ""))
+    records = [*history.records, *(repeat.record for repeat in history.repeats)]
+    left = time_left(records, history.planned, int(slots[0]) if slots else 1, opening.get("repeats", 0))
     return None if left is None else round(left, 1)
 
 

@@ -6,19 +6,24 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
 
 SQLITE = "sqlite:///"
+KINDS = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
+"""Kinds of addresses that MLflow itself can write to; packages add further ones as entry points of `STORES`."""
+STORES = "mlflow.tracking_store"
 
 
 def absolute_uri(uri: str | None, storage: Path) -> str:
     """The tracking URI with an absolute path: trials and `mlflow ui` run in other folders.
 
     Raises:
-        InputError: MLflow's old file store, which it no longer writes, or a server without a host or with an impossible port.
+        InputError: MLflow's old file store, which it no longer writes, an address of a kind that MLflow does not know, or a
+            server without a host or with an impossible port.
     """
     if uri is None:
         return f"{SQLITE}{storage / 'mlflow.db'}"
@@ -28,6 +33,9 @@ def absolute_uri(uri: str | None, storage: Path) -> str:
         raise InputError(
             f"--tracking-uri {uri}: MLflow no longer writes folders; give sqlite:///FILE.db or http://HOST:PORT"
         )
+    kind = uri.partition("://")[0]
+    if kind.partition("+")[0] not in KINDS and not any(known.name == kind for known in entry_points(group=STORES)):
+        raise InputError(f"--tracking-uri {uri}: {kind}:// is unknown; give sqlite:///FILE.db or http://HOST:PORT")
     if uri.startswith(("http://", "https://")):
         try:
             parts = urlsplit(uri)

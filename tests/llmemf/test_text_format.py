@@ -1,3 +1,7 @@
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from llmemf import text_format
@@ -55,3 +59,10 @@ def test_times_that_a_user_types(text, expected):
 def test_times_that_cannot_be_read(text):
     with pytest.raises(InputError, match=f"--time-budget {text}: a time like 90m, 2h or 1h30m"):
         text_format.seconds(text, "--time-budget")
+
+
+def test_json_has_no_numbers_that_json_does_not_know():
+    content = {"a": [float("nan"), np.float32(0.5)], "b": (float("-inf"), 2, None, True), "c": Path("x")}
+    assert json.loads(text_format.json_text(content), parse_constant=pytest.fail) == {
+        "a": [None, 0.5], "b": [None, 2, None, True], "c": "x",
+    }  # fmt: skip

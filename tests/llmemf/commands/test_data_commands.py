@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -161,6 +162,7 @@ def test_audit_prints_counts_and_leaves_with_0_when_clean(llmemf, raw):
     for expected in ("domains", "splits", "candidates per case", "leak check", "features: none", "1970-01-11"):
         assert expected in out
     assert max(map(len, out.splitlines())) <= 80
+    assert json.loads(llmemf("data", "audit", "tiny", "--json")[1])["leaks"] == []
 
 
 def test_audit_leaves_with_1_and_clear_words_when_there_is_a_leak(llmemf, raw):

@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+from pathlib import Path
 
 import pytest
 import typer
@@ -40,6 +41,24 @@ def test_sweeps_are_listed_the_newest_first_without_those_of_groups(storage, cap
     one = printed(capsys, "sweeps", "old", "--storage", storage)
     assert "2 of 2 trials ended" in one and one.index("t02") < one.rindex("t01")
     assert len(json.loads(printed(capsys, "sweeps", "old", "--storage", storage, "--json"))["leaderboard"]) == 2
+
+
+@pytest.mark.parametrize("words", [("report", "old", "--no-breakdown"), ("report", "old", "new")])
+def test_a_report_for_programs_is_json_alone_on_standard_output(storage, capsys, words):
+    found = json.loads(printed(capsys, *words, "--storage", storage, "--json"))
+    assert Path(found["page"]).exists()
+    assert [item["name"] for item in found.get("sweeps", [found])] == [word for word in words[1:] if word[0] != "-"]
+
+
+@pytest.mark.parametrize("words", [("report", "odl"), ("live", "odl"), ("sweeps", "odl"), ("live", "--port", "0")])
+def test_a_sweep_that_is_not_there_is_named(tmp_path, capsys, words):
+    make_sweep(tmp_path, [trial(rising(0.05))], name="old")
+    storage = tmp_path / ("empty" if "--port" in words else "")
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--storage", str(storage)])
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.count("\n") == 1
+    assert str(storage) in said if "--port" in words else "'odl'" in said and "'old'" in said
 
 
 @pytest.mark.parametrize(("error", "code"), [(typer.Exit(4), 4), (InputError("x"), 2), (KeyboardInterrupt(), 130)])

@@ -1,10 +1,11 @@
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from sweeps.core.display import Display
+from sweeps.core.display import Display, time_left
 from sweeps.state.trial_records import TrialRecord, best_of, ranked
 
 
@@ -78,6 +79,14 @@ def test_time_left_comes_from_finished_trials():
     mean = (60 + 20) / 2
     expected = ((mean - 30) + (mean - 2) + mean * (12 - 3 - 2)) / 2
     assert display.remaining() == pytest.approx(expected)
+
+
+def test_time_left_foresees_the_repeats_of_the_best_trials():
+    search = [record(1, "completed", 0.08, 8, 60.0), record(2, "pruned", 0.03, 2, 20.0)]
+    # Repeats are not pruned: each of the three takes as long as the whole trial.
+    assert time_left(search, planned=3, slots=1, repeats=3) == pytest.approx(40 + 3 * 60)
+    again = replace(record(4, "running", seconds=15.0), repeats=1)
+    assert time_left([*search, record(3, "failed"), again], planned=3, slots=1, repeats=3) == pytest.approx(45 + 2 * 60)
     display, _ = shown(80, [record(1, "running", 0.1, 1, 30.0)])
     assert display.remaining() is None
     display, _ = shown(80, [record(1, "pruned", 0.1, 1, 30.0), record(2, "running", 0.1, 4, 90.0)])

@@ -67,6 +67,7 @@ def test_around_the_best_trial_of_a_sweep():
     ("options", "words"),
     [
         ({}, ("--vary", "KEY=VALUE")),
+        ({"vary": ["heads"]}, ("--vary", "heads")),
         ({"vary": ["hedas=1"]}, ("hedas", "heads")),
         ({"vary": ["seed=1,2"]}, ("'seed'",)),
         ({"vary": ["heads=1", "heads=2"]}, ("heads",)),

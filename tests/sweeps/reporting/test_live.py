@@ -69,6 +69,12 @@ def test_it_gives_the_page_to_this_machine_and_nothing_else(served, request_, st
     assert ask(served, **request_)[0] == status
 
 
+def test_time_left_foresees_the_repeats_of_the_best_trials(tmp_path):
+    opened = {"pid": os.getpid(), "repeats": 2}
+    found = standing(make_sweep(tmp_path, HALF_DONE, status="running", opened=opened, trials=4))
+    assert found["seconds_left"] == pytest.approx((8 + 22 + 22 + 2 * 22) / 2)
+
+
 def test_a_port_that_is_taken_is_named(served, running):
     with pytest.raises(InputError, match=f"port {served} .*--port"):
         live.make_server(running, "127.0.0.1", served)

@@ -24,7 +24,9 @@ def test_tracking_uris_are_absolute(tmp_path, monkeypatch):
     assert absolute_uri("sqlite:///~/my.db", tmp_path) == "sqlite:////home/somebody/my.db"
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "file:///mlruns", "http://host:99999", "http://", "http://[::1"])
+@pytest.mark.parametrize(
+    "uri", ["mlruns", "file:///mlruns", "htp://host:5000", "http://host:99999", "http://", "http://[::1"]
+)
 def test_what_is_no_address_is_named(tmp_path, uri):
     with pytest.raises(InputError) as told:
         absolute_uri(uri, tmp_path)
