@@ -19,6 +19,7 @@ from sweeps.core.plan import Plan
 from sweeps.core.settings import SAMPLE
 from sweeps.core.sweep_data import SweepData
 from sweeps.search.space import Block
+from sweeps.search.stopping import stopping
 from sweeps.state.confirmation import confirmed, sentence_of
 from sweeps.state.references import References
 from sweeps.state.sweep_record import SweepRecord
@@ -248,6 +249,8 @@ def print_end(
         console.print(f"epoch: best/run; objective: {describe_objective(plan, data)}{means}", style="dim")
         if sure:
             console.print(sure, style="bold", highlight=False)
+        if outcome != "interrupted" and (found := stopping(records, plan.rungs, record.reduction_factor)):
+            console.print(found.sentence, style="dim", highlight=False)
         console.print()
         if test:
             console.print(result_tables.test_table(test, domains))

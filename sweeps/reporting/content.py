@@ -25,6 +25,7 @@ from sweeps.reporting.parameters import simplex_pair
 from sweeps.reporting.provenance import facts, shared_settings
 from sweeps.reporting.spending import Spending, hours, spend
 from sweeps.reporting.standing import seconds_left
+from sweeps.reporting.stopped import StoppingSection, stopping_section
 from sweeps.reporting.tracked import Tracked
 from sweeps.reporting.trial_table import TrialTable, trial_table
 from sweeps.state.confirmation import confirmed
@@ -90,6 +91,7 @@ class ReportData:
     setting_charts: SettingCharts | None
     spending: Spending
     saving: str
+    stopping: StoppingSection | None
     spending_stack: list[Bar]
     spending_rows: list[list[str]]
     failures: list[list[str]]
@@ -146,6 +148,7 @@ def make_report_data(
         setting_charts=_setting_charts(history, found),
         spending=spending,
         saving=_saving(spending),
+        stopping=stopping_section(history),
         spending_stack=bar_charts.hours_stack(spending),
         spending_rows=_spending_rows(spending) if history.records else [],
         failures=[

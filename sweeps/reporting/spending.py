@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sweeps.reporting.history import TrialHistory
+from sweeps.search.stopping import full_epochs
 
 OUTCOMES = ("completed", "pruned", "failed", "interrupted", "running", "pending")
 
@@ -76,9 +77,7 @@ class Spending:
 def spend(trials: Sequence[TrialHistory]) -> Spending:
     """Add up what trials held, and estimate what those that were pruned did not."""
     by_outcome = {name: [trial for trial in trials if trial.record.outcome == name] for name in OUTCOMES}
-    completed = [trial.record.epoch for trial in by_outcome["completed"]]
-    longest = max((trial.record.epochs for trial in trials), default=0)
-    full = sum(completed) / len(completed) if completed else float(longest)
+    full = full_epochs(trial.record for trial in trials if not trial.record.repeats)
     timed = [trial for trial in by_outcome["pruned"] if trial.epoch_seconds is not None]
     left = [max(0.0, full - trial.record.epoch) for trial in timed]
     seconds = [epochs * (trial.epoch_seconds or 0.0) for epochs, trial in zip(left, timed)]
