@@ -9,9 +9,8 @@ options, each off.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
@@ -38,6 +37,7 @@ from llmemf.io import make_folder
 from llmemf.memory import memory_gb
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
+from llmemf.optimizer import learning_rate, make_optimizer
 from llmemf.ranking import rank_cases, summarise
 
 
@@ -64,7 +64,7 @@ class Trainer:
         self.train_sequences = device_sequences(config, data, "train", self.device)
         self.valid_sequences = device_sequences(config, data, "valid", self.device)
         self.valid_cases = chosen_cases(config, data)
-        self.optimizer = _optimizer(self.model, config)
+        self.optimizer = make_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._half and config.precision == "fp16")
         self._compiled = compiled_loss(self.model, self.device) if config.compile else None
         self.epoch = 0
@@ -87,39 +87,27 @@ class Trainer:
         while self.epoch < self.config.epochs and not self.stopped:
             started, cpu = time.perf_counter(), time.process_time()
             loss = 0.0 if self.model.closed_form else self._train_epoch(self.epoch + 1)
-            metrics = self.complete_epoch(loss, time.perf_counter() - started)
-            used = (time.process_time() - cpu) / (time.perf_counter() - started)
-            yield {**metrics, "cpu_percent": 100 * used}
-
-    def complete_epoch(self, loss: float, seconds: float) -> dict[str, Any]:
-        """Validate the model after an epoch of training, and keep its weights if they are the best so far.
-
-        Args:
-            loss: mean over the epoch's steps.
-            seconds: duration of the training.
-
-        Returns:
-            the metrics that `epochs` yields.
-        """
-        trained = time.perf_counter()
-        metrics = self._validate()
-        self.epoch += 1
-        self._remember(metrics)
-        if self.epoch - max([self._best_epoch(), *self.plateaus]) >= self.config.plateau_epochs:
-            self.plateaus.append(self.epoch)
-        self.stopped = self.model.closed_form or self._out_of_patience()
-        return {
-            "epoch": self.epoch,
-            "objective": float(np.mean([kept["value"] for kept in self.best.values()])),
-            "best_epoch": self._best_epoch(),
-            "stopped_early": self.stopped and self.epoch < self.config.epochs,
-            "train/loss": loss,
-            **metrics,
-            "seconds_train": seconds,
-            "seconds_valid": time.perf_counter() - trained,
-            "sequences_per_second": len(self.train_sequences) / seconds,
-            **memory_gb(self.device),
-        }
+            trained = time.perf_counter()
+            metrics = self._validate()
+            self.epoch += 1
+            self._remember(metrics)
+            if self.epoch - max([self._best_epoch(), *self.plateaus]) >= self.config.plateau_epochs:
+                self.plateaus.append(self.epoch)
+            self.stopped = self.model.closed_form or self._out_of_patience()
+            validated = time.perf_counter()
+            yield {
+                "epoch": self.epoch,
+                "objective": float(np.mean([kept["value"] for kept in self.best.values()])),
+                "best_epoch": self._best_epoch(),
+                "stopped_early": self.stopped and self.epoch < self.config.epochs,
+                "train/loss": loss,
+                **metrics,
+                "seconds_train": trained - started,
+                "seconds_valid": validated - trained,
+                "sequences_per_second": len(self.train_sequences) / (trained - started),
+                **memory_gb(self.device),
+                "cpu_percent": 100 * (time.process_time() - cpu) / (validated - started),
+            }
 
     def save(self, folder: str | Path) -> None:
         """Write a checkpoint: all that `load` needs, and the weights of the best epoch.
@@ -187,23 +175,11 @@ class Trainer:
             losses = []
             steps = order.split(config.batch_size)
             for number, index in enumerate(steps):
-                self._set_learning_rate(epoch - 1 + (number + 1) / len(steps))
+                rate = learning_rate(config, epoch - 1 + (number + 1) / len(steps), len(self.plateaus))
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
                 losses.append(self.step(index))
-        return self.mean_loss(torch.stack(losses), epoch)
-
-    def _set_learning_rate(self, passed: float) -> None:
-        """Give the optimiser the rate of a step that ends after `passed` epochs of training, a function of that and `plateaus`."""
-        config = self.config
-        factor = 1.0
-        if config.lr_schedule == "plateau":
-            factor = config.plateau_factor ** len(self.plateaus)
-        elif config.lr_schedule == "cosine" and passed > config.warmup_epochs:
-            share = (passed - config.warmup_epochs) / (config.epochs - config.warmup_epochs)
-            factor = config.lr_end + (1 - config.lr_end) * (1 + math.cos(math.pi * share)) / 2
-        if passed < config.warmup_epochs:
-            factor *= passed / config.warmup_epochs
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * factor
+        return self._mean_loss(torch.stack(losses), epoch)
 
     def step(self, index: Tensor) -> Tensor:
         """One step on the sequences at `index` (B,).
@@ -229,12 +205,8 @@ class Trainer:
         # A replayed step writes to the memory of the one before.
         return loss.detach().clone() if self._compiled else loss.detach()
 
-    def mean_loss(self, losses: Tensor, epoch: int) -> float:
-        """Mean of the losses of an epoch's steps.
-
-        Raises:
-            NonFiniteLoss: one of them is NaN or infinite.
-        """
+    def _mean_loss(self, losses: Tensor, epoch: int) -> float:
+        """Mean of the losses of an epoch's steps; raises NonFiniteLoss where one of them is NaN or infinite."""
         steps = losses.double().cpu()
         if not bool(steps.isfinite().all()):
             step = int((~steps.isfinite()).int().argmax())
@@ -295,15 +267,10 @@ def training_precision(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _random_scope(seed: int, epoch: int, device: torch.device) -> Iterator[None]:
-    """Torch's random state as a function of (seed, epoch) inside; the caller's state comes back after it."""
+    """Torch's random state as a function of (seed, epoch) inside, epoch 0 being the initialisation; the caller's comes back."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(epoch_seed(seed, epoch))
+        torch.manual_seed(int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1)))
         yield
-
-
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of all that is drawn in an epoch of a trial; epoch 0 is its initialisation."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def chosen_cases(config: TrialConfig, data: TrialData) -> np.ndarray | None:
@@ -311,31 +278,3 @@ def chosen_cases(config: TrialConfig, data: TrialData) -> np.ndarray | None:
     if not config.valid_cases or config.valid_cases >= len(data.valid):
         return None
     return np.sort(np.random.default_rng(0).choice(len(data.valid), config.valid_cases, replace=False))
-
-
-def _optimizer(model: Recommender, config: TrialConfig) -> torch.optim.Optimizer:
-    """Adam or Adagrad; L2 leaves vectors (norms, biases, scales, mixture weights) alone."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    other = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = parameter_groups(decayed, other, config)
-    if not any(group["params"] for group in groups):
-        # A model in closed form has nothing to train; torch refuses an optimiser without parameters.
-        groups[1]["params"] = [torch.nn.Parameter(torch.zeros(()))]
-    return optimizer_of([group for group in groups if group["params"]], config)
-
-
-def parameter_groups(decayed: Sequence[Tensor], other: Sequence[Tensor], config: TrialConfig) -> list[dict[str, Any]]:
-    """Two groups of a trial's parameters: those with L2, and the others."""
-    l2 = config.l2 if config.l2_mode in ("adam", "adamw") else 0.0
-    return [
-        {"params": decayed, "weight_decay": l2, "lr": config.lr},
-        {"params": other, "weight_decay": 0.0, "lr": config.lr},
-    ]
-
-
-def optimizer_of(groups: list[dict[str, Any]], config: TrialConfig) -> torch.optim.Optimizer:
-    """The optimiser that a configuration names, over groups that have their own learning rates and L2."""
-    if config.optimizer == "adagrad":
-        return torch.optim.Adagrad(groups)
-    kind = torch.optim.AdamW if config.l2_mode == "adamw" else torch.optim.Adam
-    return kind(groups, fused=True)

@@ -16,7 +16,7 @@ LEVELS = {
         {"scenarios"},
         {"features"},
         {"batches", "models", "objective", "objective_half", "ranking"},
-        {"checkpoint", "training", "compilation", "references"},
+        {"checkpoint", "training", "optimizer", "compilation", "references"},
         {"export"},
         {"commands"},
     ],
