@@ -107,6 +107,13 @@ class BaselineConfig(TrialConfig):
     small the strength: with 5e-5, one epoch of GRU4Rec at 5e-3 took two thirds off the vectors of items that occur once.
     `l2_mode: adamw` and `embedding_rows` do no such thing."""
 
+    @model_validator(mode="after")
+    def _check_heads(self) -> BaselineConfig:
+        heads, width = getattr(self, "heads", 1), getattr(self, "dim", 1)
+        if width % heads:
+            raise ValueError(f"heads = {heads} must divide dim = {width}")
+        return self
+
 
 def build_config(config_class: type[BaseModel], values: Mapping[str, Any], *, where: str = "configuration") -> Any:
     """Validate `values` into `config_class`.

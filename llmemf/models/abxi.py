@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, SequenceView, TrialData
@@ -68,12 +68,6 @@ class ABXIConfig(BaselineConfig):
     """Decoupled decay; a step multiplies weights by 1 - lr l2."""
     lr: float = Field(1e-3, gt=0)
     """Learning rate (source 1e-4, over hundreds of epochs)."""
-
-    @model_validator(mode="after")
-    def _check_heads(self) -> ABXIConfig:
-        if self.dim % self.heads:
-            raise ValueError(f"heads = {self.heads} must divide dim = {self.dim}")
-        return self
 
 
 class ABXI(Recommender):
@@ -188,10 +182,6 @@ class ABXI(Recommender):
         merged = self.states("xy", batch.views["xy"].items)[:, -1]
         states = self._merged_term(merged, domain) + self._own_term(own, domain) * real_BL.any(1, keepdim=True)
         return score_items(states, self.items, domain, num_x=self.num_x) / self.config.temperature
-
-    def batch_rows(self, batch: Batch) -> Tensor | None:
-        ids = batch.views["xy"].items.unique()
-        return self.items[ids[ids < self.num_items]]
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.config.dropout, self.training)

@@ -89,6 +89,5 @@ class BPRMF(Recommender):
         return score_items(users, self.items, domain, num_x=self.num_x, bias=self.bias)
 
     def batch_rows(self, batch: Batch) -> Tensor:
-        ids = batch.views["xy"].items.unique()
-        items = F.embedding(ids[ids < self.num_items], self.items)
+        items = F.embedding(self.batch_items(batch), self.items)
         return items if self.users.rows is None else torch.cat([items, self.users.rows[batch.users.unique()]])

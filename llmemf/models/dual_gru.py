@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import model_validator
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import dropout
-from llmemf.models.next_item import NextItemConfig, domain_items, next_item_nll
+from llmemf.models.next_item import NextItemConfig, domain_items, embed_items, next_item_nll
 from llmemf.models.recommender import Recommender
 from llmemf.models.time_lines import TimeLines, after, every_item, gather_columns, last_two, whole_history
 
@@ -89,7 +88,7 @@ class DualGRU(Recommender):
 
     def embed(self, ids: Tensor) -> Tensor:
         """(..., D) item vectors; zero at padding."""
-        return F.embedding(ids.clamp(max=self.num_items - 1), self.items) * (ids < self.num_items).unsqueeze(-1)
+        return embed_items(ids, self.items)
 
     def encode(self, lines: TimeLines) -> tuple[Tensor, ...]:
         """States of both domains' GRUs after each of their items, (B, Lx, D) and (B, Ly, D)."""
@@ -119,10 +118,6 @@ class DualGRU(Recommender):
         lines = whole_history(batch, num_x=self.num_x, pad=self.num_items)
         (inputs,) = self.decoder_inputs(lines, self.encode(lines), (domain,))
         return inputs @ self.output[domain_items(domain, self.num_x, self.num_items)].T
-
-    def batch_rows(self, batch: Batch) -> Tensor | None:
-        ids = torch.cat([batch.views["x"].items.flatten(), batch.views["y"].items.flatten()]).unique()
-        return self.items[ids[ids < self.num_items]]
 
 
 def with_one(values: Tensor) -> Tensor:

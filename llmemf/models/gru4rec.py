@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.domain_views import Domains, evaluation_history, pads_to_the_right, training_pairs
-from llmemf.models.next_item import NextItemConfig, domain_items, next_item_nll
+from llmemf.models.next_item import NextItemConfig, domain_items, embed_items, next_item_nll
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 
 
@@ -109,9 +109,7 @@ class GRU4Rec(Recommender):
 
     def states(self, items_BL: Tensor) -> Tensor:
         """(B, L, H) states after each item; padding must be on the right."""
-        real_BL1 = (items_BL < self.num_items).unsqueeze(2)
-        rows = F.embedding(items_BL.clamp(max=self.num_items - 1), self.items)[..., : self.config.dim]
-        inputs_BLD = self._drop(rows * real_BL1)
+        inputs_BLD = self._drop(embed_items(items_BL, self.items)[..., : self.config.dim])
         if self.config.state_dropout and self.training:
             states_BLH = self._step_by_step(inputs_BLD)
         else:
@@ -149,10 +147,6 @@ class GRU4Rec(Recommender):
         last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states_BLH.shape[2])
         state_BH = states_BLH.gather(1, last)[:, 0] * (length > 0)[:, None]
         return self.queries(state_BH) @ self.table[domain_items(domain, self.num_x, self.num_items)].T
-
-    def batch_rows(self, batch: Batch) -> Tensor | None:
-        ids = batch.views["xy"].items.unique()
-        return self.items[ids[ids < self.num_items]]
 
     def _drop(self, values: Tensor) -> Tensor:
         return dropout(values, self.config.dropout, self.training)

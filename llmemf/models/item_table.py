@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.models.next_item import embed_items
 from llmemf.objective_half import HalfTable
 
 Projection = Literal["none", "linear", "mlp"]
@@ -35,7 +37,7 @@ class IdTable(nn.Module):
 
     def input_rows(self, ids: Tensor, outputs: Tensor | None = None) -> Tensor:
         """(..., D) vectors as the encoders read them, of any length; zero at padding."""
-        return F.embedding(ids.clamp(max=self.num_items - 1), self.input) * (ids < self.num_items).unsqueeze(-1)
+        return embed_items(ids, self.input)
 
     def output_rows(self, ids: Tensor | None = None) -> Tensor:
         """(n, D) unit vectors of the given items, or of all."""
@@ -73,9 +75,7 @@ class FrozenTable(nn.Module):
         self, features: FeatureMatrix, num_x: int, *, projection: Projection, width: int, missing: Missing
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings():  # shared memory is read-only, and stays so: nothing here writes to it
-            warnings.filterwarnings("ignore", message=".*not writable.*")
-            rows, has = torch.from_numpy(features.rows), torch.from_numpy(features.has)
+        rows, has = frozen(features.rows), frozen(features.has)
         if missing == "domain_mean" and not bool(has.all()):
             rows = rows.clone()
             for part in (slice(None, num_x), slice(num_x, None)):
@@ -142,6 +142,13 @@ class FrozenTable(nn.Module):
             return rows
         present = self.present if ids is None else self.present[ids]
         return torch.where(present.unsqueeze(-1), rows, F.normalize(self.missing, dim=0))
+
+
+def frozen(array: np.ndarray) -> Tensor:
+    """A tensor over the memory of an array that nothing will write to: shared memory is read-only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        return torch.from_numpy(array)
 
 
 def _projection(kind: Projection, width_in: int, width_out: int) -> nn.Module | None:

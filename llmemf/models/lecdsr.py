@@ -35,8 +35,8 @@ from llmemf.batches import Batch, TrialData
 from llmemf.config import BaselineConfig
 from llmemf.errors import InputError
 from llmemf.models.attention import dropout
-from llmemf.models.item_table import FrozenTable
-from llmemf.models.next_item import draw_in_domain, score_items
+from llmemf.models.item_table import FrozenTable, frozen
+from llmemf.models.next_item import draw_in_domain, embed_items, score_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 
 MASKED = -1e4
@@ -124,7 +124,7 @@ class LeCDSR(Recommender):
                 raise InputError(
                     "profile = llm, but no encoded profiles were given: make them with `llmemf features profiles`"
                 )
-            self.register_buffer("profiles", _frozen(data.profile.rows), persistent=False)
+            self.register_buffer("profiles", frozen(data.profile.rows), persistent=False)
             self.status, width = "faithful", self.profiles.shape[1]
         self.profile_map = _text_map(width, config)
 
@@ -174,10 +174,6 @@ class LeCDSR(Recommender):
         queries = self._queries(batch.users, items_BL, *self._vectors(items_BL), row, last).float()
         return score_items(queries, self.output, domain, num_x=self.num_x, bias=self.bias)
 
-    def batch_rows(self, batch: Batch) -> Tensor:
-        ids = batch.views["xy"].items.unique()
-        return self.items[ids[ids < self.num_items]]
-
     def _slots(self, *tables: Tensor) -> list[Tensor]:
         """(B, max_length) each: the newest columns, the oldest of them in slot 0, padding behind."""
         slots, pad = self.config.max_length, self.num_items
@@ -200,7 +196,7 @@ class LeCDSR(Recommender):
     def _vectors(self, items_BL: Tensor) -> tuple[Tensor, Tensor]:
         """I and T, (B, L, D) each; zero at padding."""
         real_BL1 = (items_BL < self.num_items).unsqueeze(2)
-        ids_BLD = F.embedding(items_BL.clamp(max=self.num_items - 1), self.items) * real_BL1
+        ids_BLD = embed_items(items_BL, self.items)
         # Each item of the batch once: the map is wide.
         unique, where = items_BL.unique(return_inverse=True)
         texts_BLD = self.text_map(self.text.input_rows(unique))[where] * real_BL1
@@ -310,11 +306,3 @@ def _sums(values_PD: Tensor, prefix_P: Tensor, count: int) -> Tensor:
 def _text_map(width: int, config: LeCDSRConfig) -> nn.Sequential:
     hidden = config.text_hidden
     return nn.Sequential(nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.GELU(), nn.Linear(hidden, config.dim))
-
-
-def _frozen(rows: Any) -> Tensor:
-    import warnings
-
-    with warnings.catch_warnings():  # shared memory is read-only, and stays so: nothing here writes to it
-        warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.from_numpy(rows)

@@ -65,8 +65,7 @@ class LLMEMF(Recommender):
         return {"objective_precision": "fp16 operands, sums in fp32"} if half else {}
 
     def batch_rows(self, batch: Batch) -> Tensor | None:
-        ids = torch.cat([view.items.flatten() for view in batch.views.values()]).unique()
-        ids = ids[ids < self.num_items]
+        ids = self.batch_items(batch)
         tables = [encoders.tables.get("id") for encoders in self.towers]
         rows = [table.input[ids] for table in tables if isinstance(table, IdTable)]
         return torch.cat(rows) if rows else None

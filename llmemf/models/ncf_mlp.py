@@ -117,8 +117,7 @@ class NCFMLP(Recommender):
         return self.towers[domain](user_BD[:, None], F.embedding(candidates_BC, self.items))
 
     def batch_rows(self, batch: Batch) -> Tensor:
-        ids = batch.views["xy"].items.unique()
-        ids = ids[ids < self.num_items]
+        ids = self.batch_items(batch)
         tables = [F.embedding(ids, table) for table in (self.items, self.folding) if table is not None]
         return torch.cat(tables if self.users.rows is None else [*tables, self.users.rows[batch.users.unique()]])
 

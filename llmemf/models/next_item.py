@@ -83,6 +83,11 @@ def _plain_softmax(states: Tensor) -> dict[str, Any]:
     return {"log_weights": ones.new_zeros(len(states), 1), "scales": ones.new_ones(1), "row_weights": ones}
 
 
+def embed_items(ids: Tensor, table: Tensor) -> Tensor:
+    """(..., D) the rows of `table` (N, D); zero at padding, whose ids are N or more."""
+    return F.embedding(ids.clamp(max=len(table) - 1), table) * (ids < len(table)).unsqueeze(-1)
+
+
 def domain_items(domain: int, num_x: int, num_items: int) -> slice:
     """Global ids of the items of a domain (0 is X, 1 is Y)."""
     return slice(num_x, num_items) if domain else slice(0, num_x)

@@ -79,8 +79,17 @@ class Recommender(nn.Module, ABC):
         return
 
     def batch_rows(self, batch: Batch) -> Tensor | None:
-        """Embedding rows that the batch touches, for `l2_mode: embedding_rows`; None where there are none."""
-        return None
+        """Embedding rows that a training batch reads, for `l2_mode: embedding_rows`; None where there are none.
+
+        Here those of the table `items`, where the system has one.
+        """
+        table = getattr(self, "items", None)
+        return None if table is None else table[self.batch_items(batch)]
+
+    def batch_items(self, batch: Batch) -> Tensor:
+        """(n,) the different items that a training batch reads."""
+        ids = batch.views["xy"].items.unique()
+        return ids[ids < self.num_items]
 
     def facts(self) -> dict[str, str]:
         """What the model was built on beside its configuration and features, in words and hashes."""

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
@@ -50,12 +50,6 @@ class SASRecConfig(NextItemConfig):
     per step that the user has not met in training. The choice changes results by a lot; C2DSR's encoders have `ce`."""
     l2_emb: float = Field(0.0, ge=0)
     """Weight of the sum of squares of the item table in the loss; beside `l2`."""
-
-    @model_validator(mode="after")
-    def _check_heads(self) -> SASRecConfig:
-        if self.dim % self.heads:
-            raise ValueError(f"heads = {self.heads} must divide dim = {self.dim}")
-        return self
 
 
 class SASRec(Recommender):
@@ -129,10 +123,6 @@ class SASRec(Recommender):
         """(B, n) inner products of the last state with the domain's items; all 0 for an empty history."""
         states = self.states(evaluation_history(batch, self.config.domains, domain))[:, -1]
         return score_items(states, self.items, domain, num_x=self.num_x)
-
-    def batch_rows(self, batch: Batch) -> Tensor | None:
-        ids = batch.views["xy"].items.unique()
-        return self.items[ids[ids < self.num_items]]
 
 
 class StandardBlock(AttentionBlock):

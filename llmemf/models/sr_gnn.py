@@ -117,10 +117,6 @@ class SRGNN(Recommender):
         """(B, n) inner products of the session vectors with the domain's items."""
         return score_items(self.session_vectors(batch.views["xy"].items), self.items, domain, num_x=self.num_x)
 
-    def batch_rows(self, batch: Batch) -> Tensor | None:
-        ids = batch.views["xy"].items.unique()
-        return self.items[ids[ids < self.num_items]]
-
 
 def _sum_at(rows: Tensor, places: Tensor, count: int) -> Tensor:
     """(count, D) sums of the rows that go to the same place."""

@@ -28,7 +28,7 @@ from llmemf.batches import VIEWS, Batch, TrialData
 from llmemf.config import BaselineConfig
 from llmemf.models.alignment import before_next, last_columns, merged_columns
 from llmemf.models.attention import SequenceEncoder
-from llmemf.models.next_item import domain_items, draw_in_domain
+from llmemf.models.next_item import domain_items, draw_in_domain, embed_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
 
@@ -76,8 +76,6 @@ class TriCDRConfig(BaselineConfig):
 
     @model_validator(mode="after")
     def _check(self) -> TriCDRConfig:
-        if self.dim % self.heads:
-            raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
         if self.pretrain_epochs >= self.epochs:
             raise ValueError(
                 f"pretrain_epochs = {self.pretrain_epochs} leaves no epoch of epochs = {self.epochs} to train what ranks: "
@@ -230,9 +228,7 @@ class TripleEncoder(nn.Module):
         return {name: self.states(name, batch.views[name].items) for name in VIEWS}
 
     def states(self, name: str, items_BL: Tensor) -> Tensor:
-        real_BL = items_BL < self.num_items
-        rows = F.embedding(items_BL.clamp(max=self.num_items - 1), self.tables[name])
-        return self.encoders[name](rows * real_BL.unsqueeze(2), real_BL)
+        return self.encoders[name](embed_items(items_BL, self.tables[name]), items_BL < self.num_items)
 
 
 class TargetHead(nn.Module):

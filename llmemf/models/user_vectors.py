@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
+from llmemf.models.next_item import embed_items
 from llmemf.models.user_item_pairs import PairConfig, Pairs
 
 
@@ -69,5 +70,4 @@ class UserVectors(nn.Module):
 
     def _rows_of(self, items_BL: Tensor, folding: Tensor | None) -> Tensor:
         assert folding is not None, "only `user_mode: id` does without folding"
-        rows = F.embedding(items_BL.clamp(max=self.num_items - 1), folding)
-        return rows * (items_BL < self.num_items).unsqueeze(2)
+        return embed_items(items_BL, folding)
