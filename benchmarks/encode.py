@@ -38,7 +38,8 @@ from llmemf.features.encode_job import BATCH_SIZE, Job, make_job
 from llmemf.features.encoding import encode_shards
 from llmemf.features.item_sources import image_source, text_source
 from llmemf.features.text_pieces import PieceTokenizer
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 SIDE = 500
 """Pixels of the made-up photos: about what a shop's product images have."""

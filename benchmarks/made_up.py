@@ -6,7 +6,7 @@ import numpy as np
 
 from llmemf.batches import TrialData
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 SHARE_X = 36845 / 100782
 """Films among the items of Movie-Book."""

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from llmemf.batches import TrialData
 from llmemf.features.cluster import leave_ray
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 from sweeps.cluster.ray_session import set_environment
 from sweeps.core.plan import Options, Plan, plan_sweep
 from sweeps.core.sweep_data import load_data

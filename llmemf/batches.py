@@ -18,7 +18,8 @@ from torch import Tensor
 
 from llmemf.config import TrialConfig
 from llmemf.features.matrix import FeatureMatrix, unit_rows
-from llmemf.scenarios.scenario import Scenario, Sequences, distinct_items
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences, distinct_items
 
 VIEWS: tuple[Literal["x", "y", "xy"], ...] = ("x", "y", "xy")
 

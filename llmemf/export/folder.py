@@ -42,7 +42,8 @@ from llmemf.io import as_model, atomic_folder, file_hash, read_json_object
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.models.unseen_items import UnseenItems
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 FORMAT = 1
 MANIFEST, DATA, ITEMS, METRICS, CARD = "model.json", "data.safetensors", "items.parquet", "metrics.json", "README.md"

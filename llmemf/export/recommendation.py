@@ -21,7 +21,7 @@ from llmemf.batches import Batch, DeviceSequences
 from llmemf.config import unknown_keys
 from llmemf.errors import InputError, nearest
 from llmemf.export.folder import ExportedModel
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 REQUEST_KEYS = ("history", "domain", "k", "exclude_history")
 DEFAULT_K = 10

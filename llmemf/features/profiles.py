@@ -77,7 +77,7 @@ def training_lines(scenario: Scenario, newest: int = NEWEST) -> list[list[str]]:
         f"{title} ({categories})" if title and categories else title
         for title, categories in zip(scenario.items.title.astype(str).str.strip(), categories_of(scenario.items))
     ]
-    users = np.repeat(train.users, train.lengths)
+    users = train.users_by_item
     # Where a source has no times, all are equal, and the order of the file remains.
     order = np.lexsort((train.times, users))
     bounds = np.searchsorted(users[order], np.arange(scenario.num_users + 1))

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -49,12 +49,6 @@ class C2DSRConfig(NextItemConfig):
     """Attention heads (source 1); must divide the width."""
     loss_columns: int = Field(10, ge=0)
     """Latest columns whose next items are trained (source 10, of 15); 0 takes all."""
-
-    @model_validator(mode="after")
-    def _check_heads(self) -> C2DSRConfig:
-        if self.dim % self.heads:
-            raise ValueError(f"heads = {self.heads} does not divide dim = {self.dim}")
-        return self
 
 
 class C2DSR(Recommender):
@@ -200,8 +194,7 @@ class C2DSR(Recommender):
         return self.states(sequence, items)[torch.arange(len(last), device=items.device), last]
 
     def batch_rows(self, batch: Batch) -> Tensor:
-        ids = batch.views["xy"].items.unique()
-        ids = ids[ids < self.num_items]
+        ids = self.batch_items(batch)
         return torch.cat([F.embedding(ids, self.tables[s].rows) for s in VIEWS])
 
 
@@ -282,7 +275,7 @@ class SuccessorGraph(nn.Module):
 def successor_graphs(data: TrialData) -> tuple[SuccessorGraph, SuccessorGraph]:
     """Graphs of what follows what in the training sequences: merged, and inside each domain."""
     items = data.train.items
-    row = np.repeat(np.arange(len(data.train)), data.train.lengths)
+    row = data.train.rows
 
     def edges(member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         kept, same = items[member], np.diff(row[member]) == 0

@@ -24,7 +24,7 @@ import numpy as np
 from scipy import sparse
 
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 RELATIONS = ("also_buy", "also_view", "buy_after_view", "bought_together", "adaptation")
 BLOCK = 2048
@@ -69,7 +69,7 @@ def build_item_graph(
         min_count: how often a pair must occur; does not apply to text.
         text: features of the items (rows of unit length) for `also_view`; without them that relation is empty.
     """
-    row = np.repeat(np.arange(len(train)), train.lengths)
+    row = train.rows
     together = _incidence(row, train.items, num_items)
     dated = train.times >= 0
     _, day = np.unique(np.stack([row[dated], train.times[dated] // DAY], 1), axis=0, return_inverse=True)

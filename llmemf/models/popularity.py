@@ -42,7 +42,7 @@ class Popularity(Recommender):
         super().__init__(config, data)
         items = data.train.items
         if config.count == "users":
-            users = np.repeat(data.train.users.astype(np.int64), data.train.lengths)
+            users = data.train.users_by_item.astype(np.int64)
             items = np.unique(users * data.num_items + items) % data.num_items
         counts = torch.from_numpy(np.bincount(items, minlength=data.num_items))
         self.register_buffer("scores", torch.log(counts.float() + 1), persistent=False)

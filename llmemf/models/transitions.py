@@ -22,7 +22,7 @@ from torch import Tensor
 
 from llmemf.batches import Batch, TrialData
 from llmemf.models.item_to_item import ItemToItem, ItemToItemConfig
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 
 class TransitionsConfig(ItemToItemConfig):
@@ -60,7 +60,7 @@ class Transitions(ItemToItem):
     def matrix(self, data: TrialData) -> sparse.csr_array:
         """S: of every item the shares of its successors, which add up to 1 within each domain."""
         train, merged = data.train, self.config.sequences == "merged"
-        parts = [(train.items, _rows(train))] if merged else _by_domain(train, self.num_x)
+        parts = [(train.items, train.rows)] if merged else _by_domain(train, self.num_x)
         counts = sum(_successors(items, rows, self.config.reach, data.num_items) for items, rows in parts)
         counts = counts.tocsr()
         in_y = counts.indices >= self.num_x
@@ -76,12 +76,8 @@ class Transitions(ItemToItem):
         return view.items[:, -self.config.last_items :]
 
 
-def _rows(sequences: Sequences) -> np.ndarray:
-    return np.repeat(np.arange(len(sequences)), sequences.lengths)
-
-
 def _by_domain(sequences: Sequences, num_x: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    in_x, rows = sequences.items < num_x, _rows(sequences)
+    in_x, rows = sequences.items < num_x, sequences.rows
     return [(sequences.items[member], rows[member]) for member in (in_x, ~in_x)]
 
 

@@ -33,7 +33,7 @@ class UnseenItems(nn.Module):
         # With one range of all items, none of them stands at or above its end.
         self.num_x = data.num_x if scope == "domain" else data.num_items
         self.num_items = data.num_items
-        users = np.repeat(data.train.users.astype(np.int64), data.train.lengths)
+        users = data.train.users_by_item.astype(np.int64)
         users, items = np.divmod(np.unique(users * data.num_items + data.train.items), data.num_items)
         in_y = items >= self.num_x
         segment = users * 2 + in_y

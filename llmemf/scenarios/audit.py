@@ -21,7 +21,8 @@ import pandas as pd
 from pydantic import BaseModel
 
 from llmemf.io import read_json_model
-from llmemf.scenarios.scenario import SPLITS, Scenario, Sequences
+from llmemf.scenarios.scenario import SPLITS, Scenario
+from llmemf.scenarios.sequences import Sequences
 
 SECONDS_PER_DAY = 86400
 REMEDY = "make the features again"
@@ -147,7 +148,7 @@ def domain_facts(scenario: Scenario, index: int) -> DomainFacts:
     in_domain = {name: scenario.domain_of(scenario.split(name).items) == index for name in SPLITS}
     targets = {name: scenario.split(name).targets for name in ("valid", "test")}
     targets = {name: items[scenario.domain_of(items) == index] for name, items in targets.items()}
-    users = [_users_by_item(scenario.split(name))[in_domain[name]] for name in SPLITS]
+    users = [scenario.split(name).users_by_item[in_domain[name]] for name in SPLITS]
     known = np.unique(scenario.train.items[in_domain["train"]])
     return DomainFacts(
         items=(scenario.num_x, scenario.num_y)[index],
@@ -163,7 +164,7 @@ def _split_facts(scenario: Scenario, name: str) -> SplitFacts:
     sequences = scenario.split(name)
     in_y = np.concatenate([[0], np.cumsum(scenario.domain_of(sequences.items), dtype=np.int64)])
     num_y = in_y[sequences.offsets[1:]] - in_y[sequences.offsets[:-1]]
-    first, last = sequences.times[sequences.offsets[:-1]], sequences.times[sequences.offsets[1:] - 1]
+    first, last = sequences.times[sequences.offsets[:-1]], sequences.times[sequences.last_places]
     before_last = sequences.times[sequences.offsets[1:] - 2]
     timed = _has_times(sequences)
     users = np.unique(sequences.users)
@@ -188,7 +189,7 @@ def _candidate_facts(scenario: Scenario, name: str) -> CandidateFacts:
     # Case and item make one number; rows are sorted, so the whole table is, and -1 stays inside its own row.
     step = scenario.num_items + 1
     stored = (np.arange(len(table))[:, None] * step + table + 1).ravel()
-    row, is_target = _rows(cases), _is_target(cases)
+    row, is_target = cases.rows, _is_target(cases)
     history = np.unique((row * step + cases.items + 1)[~is_target])
     found = np.searchsorted(stored, history, "right") - np.searchsorted(stored, history, "left")
     return CandidateFacts(
@@ -201,7 +202,7 @@ def _candidate_facts(scenario: Scenario, name: str) -> CandidateFacts:
 
 def _leak_facts(scenario: Scenario, name: str, repeating: bool) -> LeakFacts:
     cases = scenario.split(name)
-    row = _rows(cases)
+    row = cases.rows
     repeats = np.unique(row[(cases.items == cases.targets[row]) & ~_is_target(cases)])
     in_validation = _held_out_in(cases, scenario.valid, scenario.num_items) if name == "test" else np.zeros(1, bool)
     return LeakFacts(
@@ -219,8 +220,8 @@ def _held_out_in(cases: Sequences, others: Sequences, num_items: int) -> np.ndar
 
     Only occurrences that are not earlier than the target count; without times all do.
     """
-    targets, row = cases.targets, _rows(cases)
-    target_times = cases.times[cases.offsets[1:] - 1]
+    targets, row = cases.targets, cases.rows
+    target_times = cases.times[cases.last_places]
     wanted = pd.DataFrame(
         {
             "key": cases.users.astype(np.int64) * num_items + targets,
@@ -229,7 +230,7 @@ def _held_out_in(cases: Sequences, others: Sequences, num_items: int) -> np.ndar
         }
     )
     present = pd.DataFrame(
-        {"key": _users_by_item(others).astype(np.int64) * num_items + others.items, "time": others.times}
+        {"key": others.users_by_item.astype(np.int64) * num_items + others.items, "time": others.times}
     )
     found = wanted.merge(present, on="key")
     found = found[~_earlier(found["time"].to_numpy(), found["target_time"].to_numpy())]
@@ -243,8 +244,8 @@ def _later_training(cases: Sequences, train: Sequences) -> int | None:
     if not (_has_times(cases) and _has_times(train)):
         return None
     latest = np.full(int(max(cases.users.max(), train.users.max())) + 1, -1, dtype=np.int64)
-    np.maximum.at(latest, train.users, train.times[train.offsets[1:] - 1])
-    return int((latest[cases.users] > cases.times[cases.offsets[1:] - 1]).sum())
+    np.maximum.at(latest, train.users, train.times[train.last_places])
+    return int((latest[cases.users] > cases.times[cases.last_places]).sum())
 
 
 def _in_words(name: str, facts: LeakFacts) -> list[str]:
@@ -274,20 +275,10 @@ def _lengths(counts: np.ndarray) -> Lengths:
     return Lengths(int(counts.min()), float(counts.mean()), float(np.median(counts)), int(counts.max()))
 
 
-def _rows(sequences: Sequences) -> np.ndarray:
-    """(T,) index of the sequence of every item."""
-    return np.repeat(np.arange(len(sequences)), sequences.lengths)
-
-
-def _users_by_item(sequences: Sequences) -> np.ndarray:
-    """(T,) user of every item."""
-    return np.repeat(sequences.users, sequences.lengths)
-
-
 def _is_target(sequences: Sequences) -> np.ndarray:
     """(T,) bool, the last item of every sequence."""
     mask = np.zeros(len(sequences.items), dtype=bool)
-    mask[sequences.offsets[1:] - 1] = True
+    mask[sequences.last_places] = True
     return mask
 
 
@@ -302,5 +293,5 @@ def _earlier(time: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def _repeats_inside(sequences: Sequences, num_items: int) -> bool:
     """Does any sequence hold an item twice?"""
-    keys = np.sort(_rows(sequences) * np.int64(num_items) + sequences.items)
+    keys = np.sort(sequences.rows * np.int64(num_items) + sequences.items)
     return bool((keys[1:] == keys[:-1]).any())

@@ -9,7 +9,7 @@ import numpy as np
 from llmemf.errors import InputError
 from llmemf.scenarios.choices import CandidateDraw, check_choice
 from llmemf.scenarios.negatives import draw_candidates
-from llmemf.scenarios.scenario import Sequences, distinct_items
+from llmemf.scenarios.sequences import Sequences, distinct_items
 
 
 def stored_candidates(
@@ -45,7 +45,7 @@ def stored_candidates(
         }
     if count < 1:
         raise InputError(f"{count} candidates per case were asked for; at least 1 is needed (--candidates)")
-    users = np.concatenate([np.repeat(part.users, part.lengths) for part in splits.values()])
+    users = np.concatenate([part.users_by_item for part in splits.values()])
     items = np.concatenate([part.items for part in splits.values()])
     met = distinct_items(users, items, int(users.max()) + 1, num_items)
     return {

@@ -20,7 +20,8 @@ from llmemf.scenarios.item_table import ItemTable, read_item_table
 from llmemf.scenarios.leave_last_out import leave_last_out
 from llmemf.scenarios.lines import numbered_lines, quoted
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.scenario import ITEM_COLUMNS, Scenario, Sequences
+from llmemf.scenarios.scenario import ITEM_COLUMNS, Scenario
+from llmemf.scenarios.sequences import Sequences
 
 SEPARATOR = re.compile(r"\s*,\s*|\s+")
 

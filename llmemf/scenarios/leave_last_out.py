@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 
 def shorten(sequences: Sequences, lengths: np.ndarray) -> Sequences:

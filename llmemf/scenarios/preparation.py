@@ -21,7 +21,8 @@ from llmemf.scenarios.interactions import InteractionCollector, Interactions
 from llmemf.scenarios.leave_last_out import shorten
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.preparation_options import PreparationOptions
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 from llmemf.scenarios.window_cutter import cut_windows
 from llmemf.scenarios.window_split import TEST, TRAIN, VALID, split_windows
 from llmemf.scenarios.windows import tied_across_domains
@@ -105,7 +106,7 @@ def prepare(
     before = kept.by_domain()
     windows, kept = _windows(kept, options)
     report.drop("in no window", np.subtract(before, kept.by_domain()))
-    last_times = windows.times[windows.offsets[1:] - 1]
+    last_times = windows.times[windows.last_places]
     parts = split_windows(windows.users, last_times, options.split, options.eval_share, options.seed)
     report.left = kept.by_domain()
     report.facts["windows"] = len(windows)

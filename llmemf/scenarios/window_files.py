@@ -20,7 +20,8 @@ import pandas as pd
 from llmemf.errors import InputError
 from llmemf.scenarios.item_table import read_item_table
 from llmemf.scenarios.lines import numbered_lines, quoted
-from llmemf.scenarios.scenario import ITEM_COLUMNS, Sequences
+from llmemf.scenarios.scenario import ITEM_COLUMNS
+from llmemf.scenarios.sequences import Sequences
 
 FILES = {
     "x": ("Alist.txt", "items_x.txt", "items_a.txt"),

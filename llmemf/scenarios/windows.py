@@ -17,7 +17,8 @@ from llmemf.scenarios.candidates import stored_candidates
 from llmemf.scenarios.choices import CandidateDraw, PublishedSplit, TieBreak, check_choice
 from llmemf.scenarios.leave_last_out import leave_last_out, shorten
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 from llmemf.scenarios.window_files import describe_items, find_files, read_item_list, read_sequence_file, read_user_list
 
 
@@ -118,7 +119,7 @@ def read_windows(
 
 def in_time_order(sequences: Sequences, generator: np.random.Generator | None = None) -> Sequences:
     """Sort every sequence by time; ties keep their order, or are shuffled if there is a generator."""
-    row = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    row = sequences.rows
     tie = np.arange(len(row)) if generator is None else generator.random(len(row))
     order = np.lexsort((tie, sequences.times, row))
     return Sequences(sequences.users, sequences.offsets, sequences.items[order], sequences.times[order])
@@ -129,7 +130,7 @@ def tied_across_domains(sequences: Sequences, num_x: int, from_end: int = 1) -> 
 
     The sequences are in time order; rows shorter than `from_end` give False.
     """
-    row = np.repeat(np.arange(len(sequences)), sequences.lengths)
+    row = sequences.rows
     is_new = np.ones(len(row), dtype=bool)
     is_new[1:] = (row[1:] != row[:-1]) | (sequences.times[1:] != sequences.times[:-1])
     group = np.cumsum(is_new) - 1
@@ -163,7 +164,7 @@ def _leave_last_out(
     windows: Sequences, num_x: int, drop_ties: bool
 ) -> tuple[tuple[Sequences, Sequences, Sequences], dict[str, int]]:
     """Cut every user's latest window; and the counts of what cannot be used."""
-    last_time = windows.times[windows.offsets[1:] - 1]
+    last_time = windows.times[windows.last_places]
     order = np.lexsort((np.arange(len(windows)), last_time, windows.users))
     users = windows.users[order]
     is_latest = np.concatenate([users[1:] != users[:-1], [True]])

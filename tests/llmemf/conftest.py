@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 

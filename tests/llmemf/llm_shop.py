@@ -19,7 +19,8 @@ from llmemf.features.llm_endpoint import Endpoint
 from llmemf.features.llm_plan import Plan, make_plan
 from llmemf.features.prompts import prompts_for
 from llmemf.features.stopping import Stop
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 PRICES = Prices(10.0, 100.0)
 """USD per million; the fake's usual answer (100 and 50 tokens) costs 0.006."""

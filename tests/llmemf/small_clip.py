@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 REAL = Path(os.environ.get("LLMEMF_REAL_DATA", "no-real-data"))
 PHOTOS = REAL / "product_images"

@@ -12,7 +12,7 @@ from tiny import NUM_ITEMS, NUM_X, make_data, make_features, make_features_of_bo
 from llmemf.batches import VIEWS, DeviceSequences, TrialData
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 PAD = NUM_ITEMS
 MEMBER = {"x": lambda item: item < NUM_X, "y": lambda item: item >= NUM_X, "xy": lambda item: True}

@@ -10,7 +10,7 @@ from tiny import NUM_ITEMS, NUM_USERS, NUM_X, NUM_Y, make_data, make_model, make
 from llmemf.batches import DeviceSequences
 from llmemf.models.recommender import Recommender
 from llmemf.ranking import METRICS, rank_cases, rank_metrics, summarise, target_ranks
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 
 class FixedScores(Recommender):

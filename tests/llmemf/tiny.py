@@ -12,7 +12,8 @@ from llmemf.features.matrix import FeatureMatrix
 from llmemf.models import model_class
 from llmemf.models.llm_emf import LLMEMF, LLMEMFConfig
 from llmemf.models.recommender import Recommender
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 NUM_X, NUM_Y, NUM_USERS = 30, 41, 40
 NUM_ITEMS = NUM_X + NUM_Y

@@ -12,7 +12,7 @@ from tiny import NUM_ITEMS, NUM_USERS, NUM_X
 from llmemf.batches import DeviceSequences
 from llmemf.config import build_config
 from llmemf.models import model_class
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 ROWS = [[3, 35, 8, 50, 9, 4, 60], [40, 41, 2, 42], [7, 33], [1, 2, 3], [60, 61, 62], [5, 60, 6, 61, 62, 63, 7], [12]]
 """Histories; some of one domain alone."""

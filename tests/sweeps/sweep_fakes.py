@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from llmemf.batches import TrialData
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 from sweeps.core.sweep_data import SweepData
 from sweeps.core.trial import run_epochs
 from sweeps.state.sweep_state import SweepState

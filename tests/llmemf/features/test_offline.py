@@ -14,7 +14,8 @@ from llmemf.errors import InputError
 from llmemf.features import offline
 from llmemf.features.matrix import find_features
 from llmemf.features.offline import encode, encode_images, encode_text, write_missing, write_offline
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 REAL_DATA = Path(os.environ.get("LLMEMF_REAL_DATA", "no-real-data"))
 COLOURS = ["red", "green", "blue", "white", "black"]

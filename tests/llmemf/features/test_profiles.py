@@ -14,7 +14,8 @@ from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix, feature_folders, find_features, profiles_hash
 from llmemf.features.profiles import make_profile_plan, read_profiles, training_lines
 from llmemf.models.lecdsr import LeCDSR, LeCDSRConfig
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 # The fake server names a question by what follows "Title: ".
 TITLES = ["Title: Sea", "Title: Ice", "", "Title: Fog", "Title: Sun", "Title: {language} </item>"]

@@ -11,7 +11,7 @@ from tiny import NUM_ITEMS, NUM_X, make_features, make_scenario
 from llmemf.models import item_graph
 from llmemf.models.item_graph import RELATIONS, build_item_graph
 from llmemf.models.sub_graph import sub_graph
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 DAY = 86_400
 

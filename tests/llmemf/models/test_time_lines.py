@@ -7,7 +7,7 @@ from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario
 
 from llmemf.batches import DeviceSequences
 from llmemf.models.time_lines import after, every_item, gather_columns, last_two, whole_history
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 PAD = NUM_ITEMS
 ROWS = [

@@ -9,7 +9,8 @@ import pytest
 from llmemf.scenarios.audit import Lengths, audit
 from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.sample import make_sample
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 DAY = 86400
 NUM_X, NUM_ITEMS = 20, 60

@@ -6,7 +6,7 @@ import pytest
 from llmemf.errors import InputError
 from llmemf.scenarios.candidates import stored_candidates
 from llmemf.scenarios.negatives import draw_candidates
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 
 NUM_X, NUM_ITEMS = 60, 140
 

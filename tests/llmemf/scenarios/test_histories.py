@@ -9,7 +9,8 @@ import pytest
 
 from llmemf.errors import InputError
 from llmemf.scenarios.histories import read_histories
-from llmemf.scenarios.scenario import Scenario, Sequences
+from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.sequences import Sequences
 
 ITEMS = "1\tToy\tA1\tRed ball\n2\tGame\tB2\n3\tToy\tA3\n4\tGame\tB4\tChess\tlong\tp.png\n5\tGame\tB5\n"
 HISTORIES = "ann\t1,2,3,4,5\nbob\t5,4,1,2\n"

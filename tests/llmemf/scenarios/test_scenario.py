@@ -13,7 +13,8 @@ import pytest
 from llmemf.errors import InputError
 from llmemf.scenarios.images import save_with_images
 from llmemf.scenarios.negatives import draw_candidates
-from llmemf.scenarios.scenario import Scenario, Sequences, find_scenario
+from llmemf.scenarios.scenario import Scenario, find_scenario
+from llmemf.scenarios.sequences import Sequences
 
 NUM_X, NUM_ITEMS = 3, 8
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from llmemf.errors import InputError
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 from llmemf.scenarios.windows import in_time_order, read_sequence_file, read_windows, tied_across_domains
 
 NUM_X, NUM_Y = 4, 5

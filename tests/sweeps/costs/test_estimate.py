@@ -14,7 +14,7 @@ from sweep_fakes import tiny_data
 from llmemf import batches, training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
-from llmemf.scenarios.scenario import Sequences
+from llmemf.scenarios.sequences import Sequences
 from sweeps.core.plan import Options, plan_resume, plan_sweep
 from sweeps.costs import estimate
 from sweeps.costs.estimate import gpu_share, num_left, sampled_configs, scale
