@@ -1,8 +1,8 @@
 """`compile: true`: the training loss through torch.compile.
 
 Encoders are compiled, the objective is not (`objective.exclude_from_compilation`). The draws of dropout are those of the eager
-step (`fallback_random`), so that results differ by rounding alone. On a GPU the kernels of a step are recorded once and
-replayed: `triton.cudagraphs` is all that `mode="reduce-overhead"` sets, and a mode cannot be given together with options.
+step (`fallback_random`), so that results differ by rounding alone. Nothing is recorded as a CUDA graph: the objective stands
+between compiled parts, and what one part returned would be overwritten by the replay of the next.
 """
 
 from __future__ import annotations
@@ -27,13 +27,8 @@ def compiled_loss(model: Recommender, device: torch.device) -> Callable[..., Ten
     """
     check_compiler(device)
     exclude_from_compilation()
-    on_gpu = device.type == "cuda"
-    # On a CPU the number of rows changes from batch to batch: one program for all of them.
-    return torch.compile(
-        model.training_loss,
-        dynamic=None if on_gpu else True,
-        options={"fallback_random": True, "triton.cudagraphs": on_gpu},
-    )
+    # The number of rows changes from batch to batch: one program for all of them.
+    return torch.compile(model.training_loss, dynamic=True, options={"fallback_random": True})
 
 
 def check_compiler(device: torch.device) -> None:

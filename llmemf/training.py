@@ -202,8 +202,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        # A replayed step writes to the memory of the one before.
-        return loss.detach().clone() if self._compiled else loss.detach()
+        return loss.detach()
 
     def _mean_loss(self, losses: Tensor, epoch: int) -> float:
         """Mean of the losses of an epoch's steps; raises NonFiniteLoss where one of them is NaN or infinite."""
