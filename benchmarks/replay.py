@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +28,7 @@ from sweeps.core.sweep import make_scheduler
 from sweeps.search.grid_points import choose_points
 from sweeps.search.search import PRIOR_TRIALS, Method, SweepSearch
 from sweeps.state.event_log import EventLog
-from sweeps.state.sweep_record import SweepRecord
+from sweeps.state.sweep_record import Observation, SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import best_of
 
@@ -88,19 +89,29 @@ def draw_seeds(curves: Curves, order: int, *, mixed: bool) -> np.ndarray:
 
 
 def replay_sweep(
-    curves: Curves, choices: Choices, order: int, seed_of: np.ndarray, between: Between = "cells"
+    curves: Curves,
+    choices: Choices,
+    order: int,
+    seed_of: np.ndarray,
+    between: Between = "cells",
+    *,
+    first: Sequence[dict[str, Any]] = (),
+    observations: Sequence[Observation] = (),
 ) -> Course:
     """One sweep of the project.
 
     Args:
         order: the sweep's seed: of its grid order and its sampler.
         seed_of: see `draw_seeds`.
+        first: points that are trained before anything else.
+        observations: of an earlier sweep.
     """
     space, epochs = curves.space, curves.epochs
     record = SweepRecord(
         name="replay", requested="replay", scenario="replay", data_root="", storage="", tracking_uri="", seed=order,
         search=choices.search, scheduler=choices.scheduler, trials=choices.trials or space.size,
         grid_points=choices.grid_points, grace_period=choices.grace_period, reduction_factor=choices.reduction_factor,
+        points=list(first),
     )  # fmt: skip
     points, trials = choose_points(record, space)
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +120,15 @@ def replay_sweep(
     # As in `sweeps.core.sweep.Sweep`.
     startup = max(2, min(PRIOR_TRIALS, record.grid_points or PRIOR_TRIALS))
     search = SweepSearch(
-        space, state, method=record.search, points=points, trials=trials, epochs=epochs, seed=order, startup=startup
+        space,
+        state,
+        method=record.search,
+        points=points,
+        trials=trials,
+        epochs=epochs,
+        seed=order,
+        startup=startup,
+        observations=observations,
     )
     scheduler = make_scheduler(SimpleNamespace(record=record, epochs=epochs), state)
     if scheduler is not None:
@@ -178,32 +197,56 @@ def replay_grid(curves: Curves, order: int, seed_of: np.ndarray, *, patience: in
     nested = np.arange(len(curves.final)).reshape(shape)
     flips = [axis for axis in range(len(shape)) if rng.random() < 0.5]
     points = np.flip(nested, flips).transpose(rng.permutation(len(shape))).ravel()
-    return _in_turn(curves, [(int(point), 1, curves.epochs) for point in points], seed_of, patience)
+    order_of = [int(point) for point in points]
+    shown = [curves.curve([(point, 1.0)], seed_of) for point in order_of]
+    steps = [(place, 1, curves.epochs) for place in range(len(shown))]
+    return _in_turn([curves.space.point(point) for point in order_of], shown, curves.final[order_of], steps, patience)
 
 
 def replay_top(curves: Curves, order: int, seed_of: np.ndarray, *, first: int, keep: int) -> Course:
     """Every point in random order for `first` epochs; then the best `keep` train to their end, the best of them first."""
-    points = np.random.default_rng([order, 3]).permutation(len(curves.final))
-    scores = np.array([curves.objective[point, seed_of[point], first - 1] for point in points])
-    kept = points[np.argsort(-scores, kind="stable")[:keep]]
-    steps = [(int(point), 1, first) for point in points]
-    steps += [(int(point), first + 1, curves.epochs) for point in kept]
-    return _in_turn(curves, steps, seed_of, patience=0)
+    points = [int(point) for point in np.random.default_rng([order, 3]).permutation(len(curves.final))]
+    shown = [curves.curve([(point, 1.0)], seed_of) for point in points]
+    return _top([curves.space.point(point) for point in points], shown, curves.final[points], first, keep)
 
 
-def _in_turn(curves: Curves, steps: list[tuple[int, int, int]], seed_of: np.ndarray, patience: int) -> Course:
-    """Train grid points one after the other; each step is a point, its first and its last epoch."""
+def replay_top_between(surrogate: Any, order: int, *, trials: int, first: int, keep: int) -> Course:
+    """The same with points drawn at random from the whole space of a landscape."""
+    places = np.random.default_rng([order, 3]).random((trials, surrogate.space.places))
+    points = [surrogate.space.at(place) for place in places.tolist()]
+    mixtures = [surrogate.mixture(point) for point in points]
+    shown = [surrogate.curve(mixture, np.array([order])) for mixture in mixtures]
+    return _top(points, shown, np.array([surrogate.truth(mixture) for mixture in mixtures]), first, keep)
+
+
+def _top(
+    settings: Sequence[dict[str, Any]], curves: Sequence[np.ndarray], truths: np.ndarray, first: int, keep: int
+) -> Course:
+    kept = np.argsort([-curve[first - 1] for curve in curves], kind="stable")[:keep]
+    steps = [(place, 1, first) for place in range(len(curves))]
+    steps += [(int(place), first + 1, len(curves[0])) for place in kept]
+    return _in_turn(settings, curves, truths, steps, patience=0)
+
+
+def _in_turn(
+    settings: Sequence[dict[str, Any]],
+    curves: Sequence[np.ndarray],
+    truths: np.ndarray,
+    steps: Sequence[tuple[int, int, int]],
+    patience: int,
+) -> Course:
+    """Train points one after the other; each step is a point's place, its first and its last epoch."""
     best, truth, incumbents = -np.inf, np.nan, []
     trained: dict[int, int] = {}
-    for point, first, last in steps:
-        curve = curves.curve([(point, 1.0)], seed_of)
+    for place, first, last in steps:
         for epoch in range(first, last + 1):
-            result = epoch_result(curve, epoch, patience)
+            result = epoch_result(curves[place], epoch, patience)
             if result["objective"] > best:
-                best, truth = result["objective"], float(curves.final[point])
+                best, truth = result["objective"], float(truths[place])
             incumbents.append(truth)
-            trained[point] = epoch
+            trained[place] = epoch
             if result["stopped_early"]:
                 break
-    settings = tuple(curves.space.point(point) for point in trained)
-    return Course(np.array(incumbents), len(incumbents), tuple(trained.values()), settings)
+    return Course(
+        np.array(incumbents), len(incumbents), tuple(trained.values()), tuple(settings[place] for place in trained)
+    )

@@ -4,7 +4,8 @@
         --scenario sample --epochs 9 --set lr=3e-3,1e-2,3e-2 --set alpha=0.2,0.6
     python benchmarks/search_efficiency.py replay curves.csv [--orders 36] [--share 0.99,0.95] [--seen one|mixed|mean]
 
-    python benchmarks/search_efficiency.py between benchmarks/recordings/sample.csv.gz [--orders 100] [--trials 24]
+    python benchmarks/search_efficiency.py between benchmarks/recordings/sample.csv.gz [--orders 100] [--trials 24] \
+        [--workers 1,4,16]
 
 `record` runs the grid once per seed with `sweeps/grid.py`, no trial stopped early (what stands after `--` are its options),
 and writes one table; the same command continues after an interruption. `--gather` only writes the table of what is there.
@@ -27,11 +28,16 @@ from pathlib import Path
 import numpy as np
 from curves import Curves, gather, read_table, record
 from outcomes import Landscape, Outcome, correlations, landscape, mean_difference
-from replay import Choices, Course, draw_seeds, replay_grid, replay_sweep, replay_top
+from replay import Choices, Course, draw_seeds, replay_grid, replay_sweep, replay_top, replay_top_between
 from surrogate import Surrogate
 
 from llmemf.errors import InputError
+from sweeps.core.earlier import TRAINED_FIRST
+from sweeps.search.rungs import milestones
+from sweeps.state.sweep_record import Observation
 
+OTHER_SEED = 1000
+"""The sweep that a warm one learns from has a seed so far away."""
 GRACE_PERIODS = (1, 2, 3)
 REDUCTION_FACTORS = (2, 3, 4)
 SAMPLERS = {
@@ -164,14 +170,45 @@ def choice_table(outcomes: dict[str, Outcome]) -> str:
 
 
 BETWEEN = {
-    "random, none stopped": Choices("random", "none"),
+    "grid, patience 3": Choices("grid", "none", patience=3),
+    "random": Choices("random", "none"),
+    "TPE": Choices("optuna", "none", grid_points=0),
+    "1 epoch, best 3 continue": None,
+    "grid, ASHA": Choices("grid"),
     "random, ASHA": Choices("random"),
     "TPE, ASHA": Choices("optuna", grid_points=0),
     "half grid, then TPE, ASHA": Choices("optuna"),
     "auto, ASHA": Choices("auto"),
-    "auto, ASHA, 4 workers": Choices("auto", workers=4),
+    "auto, ASHA, warm": Choices("auto"),
+    "oracle, ASHA": Choices("random"),
 }
-"""Searches that are compared where settings between the recorded points count."""
+"""Searches that are compared where settings between the recorded points count. The oracle trains the best point first, then random
+ones, with the noise that all have; a warm search learns from a search of another seed, as `--warm-start` does."""
+
+
+def between_course(surrogate: Surrogate, name: str, options: argparse.Namespace, order: int, workers: int) -> Course:
+    """One replay of one row of `BETWEEN`."""
+    choices = BETWEEN[name]
+    if choices is None:
+        return replay_top_between(surrogate, order, trials=options.trials, first=1, keep=3)
+    chosen = replace(choices, trials=options.trials, grace_period=options.grace, workers=workers)
+    first, seen, seed = [], [], np.array([order])
+    if name.startswith("oracle"):
+        first = [surrogate.best_point]
+    if name.endswith("warm"):
+        other = order + OTHER_SEED
+        earlier = replay_sweep(surrogate, chosen, other, np.array([other]))
+        for settings, epochs in zip(earlier.settings, earlier.trials):
+            values = surrogate.curve(surrogate.mixture(settings), np.array([other]))[:epochs]
+            seen.append(Observation(settings=settings, values=milestones(dict(enumerate(values.tolist(), start=1)))))
+        whole = [item for item in seen if max(item.values) == surrogate.epochs]
+        first = [
+            item.settings
+            for item in sorted(whole, key=lambda item: -item.values[surrogate.epochs])[
+                : min(TRAINED_FIRST, max(1, options.trials // 4))
+            ]
+        ]
+    return replay_sweep(surrogate, chosen, order, seed, first=first, observations=seen)
 
 
 def print_between(surrogate: Surrogate, options: argparse.Namespace) -> None:
@@ -184,12 +221,17 @@ def print_between(surrogate: Surrogate, options: argparse.Namespace) -> None:
         f"trials; a failure is charged {whole} epochs more\n"
     )
     head = " | ".join(f"{share:.0%}: median | failures | cost (95 %)" for share in options.share)
-    print(f"| search | {head} | epochs in all | last leader |\n{'|---' * (3 + 3 * len(options.share))}|", flush=True)
-    for name, choices in BETWEEN.items():
-        if options.only and name not in options.only:
-            continue
-        chosen = replace(choices, trials=options.trials, grace_period=options.grace)
-        courses = [replay_sweep(surrogate, chosen, order, np.array([order])) for order in range(options.orders)]
+    print(
+        f"| search, workers | {head} | epochs in all (in a row) | last leader |\n{'|---' * (3 + 3 * len(options.share))}|",
+        flush=True,
+    )
+    rows = [
+        (name, workers)
+        for name in options.only or BETWEEN
+        for workers in (options.workers if BETWEEN[name] else options.workers[:1])
+    ]
+    for name, workers in rows:
+        courses = [between_course(surrogate, name, options, order, workers) for order in range(options.orders)]
         cells = []
         for share in options.share:
             outcome = Outcome.of(courses, share * surrogate.goal_value, whole)
@@ -201,8 +243,8 @@ def print_between(surrogate: Surrogate, options: argparse.Namespace) -> None:
                 f"{mean:.0f} ({low:.0f} to {high:.0f})",
             ]
         leader = np.mean([course.incumbents[-1] for course in courses]) / surrogate.goal_value
-        cells += [f"{outcome.spent.mean():.0f}", f"{leader:.1%}"]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        cells += [f"{outcome.spent.mean():.0f} ({outcome.rounds.mean():.0f})", f"{leader:.1%}"]
+        print(f"| {name}, {workers} | {' | '.join(cells)} |", flush=True)
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -248,6 +290,7 @@ def main() -> None:
     between.add_argument("--trials", type=int, default=24, help="of each sweep")
     between.add_argument("--share", type=shares, default=[0.99, 0.9], help="of the best true value: the goal, or goals")
     between.add_argument("--grace", type=int, default=2, help="epochs before a trial can be stopped")
+    between.add_argument("--workers", type=numbers, default=[1], help="trials at once; several are compared")
     between.add_argument("--only", action="append", choices=list(BETWEEN), help="this search alone; repeatable")
     given, handed_on = split(sys.argv[1:])
     options = parser.parse_args(given)

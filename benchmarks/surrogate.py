@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Surrogate:
         space: the recorded ranges as lists of three values (shares: steps of 0.1), between which a search may go.
         final: true values at the recorded points, to count what a whole recording costs.
         goal_value: the best true value found.
+        best_point: its settings.
         held_out: Spearman's correlation of left-out seed-means with their prediction.
     """
 
@@ -44,6 +45,7 @@ class Surrogate:
     noise: float
     _processes: list[GaussianProcessRegressor]
     _residuals: np.ndarray
+    best_point: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Surrogate:
@@ -74,10 +76,12 @@ class Surrogate:
             space, epochs, means[:, -1], float("nan"), float(spearmanr(left_out, means[:, -1])[0]),
             float(residuals[:, :, -1].std() / means[:, -1].max()), processes, residuals.reshape(-1, epochs),
         )  # fmt: skip
-        found.goal_value = found._best(places)
+        best = found._best(places)
+        found.goal_value = float(processes[-1].predict([best])[0])
+        found.best_point = space.at([float(part) for part in best])
         return found
 
-    def _best(self, places: np.ndarray) -> float:
+    def _best(self, places: np.ndarray) -> np.ndarray:
         rng = np.random.default_rng(0)
         tried = np.vstack([places, rng.random((SEARCHED, places.shape[1]))])
         for step in (0.2, 0.1, 0.05, 0.02):
@@ -86,7 +90,7 @@ class Surrogate:
             tried = np.vstack(
                 [best, np.clip(np.repeat(best, 50, axis=0) + rng.normal(0, step, (1000, best.shape[1])), 0, 1)]
             )
-        return float(self._processes[-1].predict(tried).max())
+        return tried[self._processes[-1].predict(tried).argmax()]
 
     def mixture(self, choice: dict[str, Any], between: str = "") -> np.ndarray:
         """The true curve at settings, (epochs,)."""

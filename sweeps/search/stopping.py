@@ -82,7 +82,7 @@ class Stopping:
         first = self.stopped[0]
         chance = "less than 1 %" if first.chance < 0.01 else f"{100 * first.chance:.0f} %"
         rest = f", nothing is known of {len(self.unknown)}" if self.unknown else ""
-        return f"{said}; the best chance to pass {self.winner.name} had {first.record.name}: {chance}{rest}."
+        return f"{said}; {first.record.name} had the best chance to pass {self.winner.name}: {chance}{rest}."
 
 
 def stopping(records: Iterable[TrialRecord], milestones: Sequence[int], factor: float) -> Stopping | None:

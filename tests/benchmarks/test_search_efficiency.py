@@ -354,9 +354,25 @@ def test_searches_between_recorded_points_are_compared(tmp_path, monkeypatch, ca
             value = (1 - (lr - 0.05) ** 2 * 100 - (alpha - 0.5) ** 2) * (0.7 + epoch / 10) + 0.001 * seed
             rows.append({"lr": lr, "alpha": alpha, "seed": seed, "epoch": epoch, "objective": value})
     pd.DataFrame(rows).to_csv(tmp_path / "random.csv", index=False)
-    only = ("--only", "random, ASHA", "--only", "auto, ASHA")
-    command(monkeypatch, "between", tmp_path / "random.csv", "--orders", "2", "--trials", "5", *only)
+    names = ("random, ASHA", "auto, ASHA, warm", "1 epoch, best 3 continue", "oracle, ASHA")
+    only = [word for name in names for word in ("--only", name)]
+    command(
+        monkeypatch, "between", tmp_path / "random.csv", "--orders", "1", "--trials", "5", "--workers", "1,4", *only
+    )
     shown = capsys.readouterr().out
     held_out = float(re.search(r"rank correlation ([\d.]+)", shown)[1])
     assert "12 recorded points, 3 epochs" in shown and held_out > 0.8
-    assert [line.split(" | ")[0] for line in shown.splitlines() if " to " in line] == ["| random, ASHA", "| auto, ASHA"]
+    rows = {
+        cells[0]: cells for line in shown.splitlines() if (cells := line.strip("| ").split(" | ")) and " to " in line
+    }
+    assert list(rows) == [
+        f"{name}, {workers}"
+        for name in names
+        for workers in (1, 4)
+        if (name, workers) != ("1 epoch, best 3 continue", 4)
+    ]
+    # Five trials of one epoch, then three of two more; the best point, trained first, leads from its first epoch.
+    assert rows["1 epoch, best 3 continue, 1"][7].startswith("11 ")
+    assert rows["oracle, ASHA, 1"][1:4] == ["1", "0%", "1 (1 to 1)"]
+    in_all, in_a_row = re.findall(r"\d+", rows["random, ASHA, 4"][7])
+    assert int(in_a_row) < int(in_all)
