@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.status import Status
+from rich.table import Table
 
 
 class CommandConsole(Console):
@@ -24,6 +25,20 @@ class CommandConsole(Console):
 
     def status(self, status: RenderableType, **settings: Any) -> Status:
         return _PlainStatus(status, console=self, **settings)
+
+
+def facts_table() -> Table:
+    """Names and texts side by side."""
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column(overflow="fold")
+    return facts
+
+
+def print_resume(console: Console, why: str, command: str) -> None:
+    """Why something stopped, and the command that continues it, which can be copied."""
+    console.print(why)
+    console.print(f"  {command}", style="cyan", soft_wrap=True)
 
 
 class _PlainStatus(Status):

@@ -14,7 +14,7 @@ from typing import Any
 from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment
-from llmemf.errors import InputError, nearest
+from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.scenarios.names import check_name
 from sweeps.cluster.resources import default_gpus
@@ -22,14 +22,14 @@ from sweeps.core.earlier import add_points, read_points, warm_start
 from sweeps.core.settings import (
     FILE_OPTIONS,
     IMMUTABLE_SETTINGS,
+    RESOURCES,
     SAMPLE,
     apply_assignments,
-    as_values,
+    checked_settings,
     checked_space,
     drop_absent_modalities,
     find_settings,
     merged_space,
-    scenario_files,
     space_keys,
 )
 from sweeps.core.takeover import take_over
@@ -55,6 +55,8 @@ IMMUTABLE_OPTIONS = (
     "warm_start",
 )
 """Options that a stored sweep has once and for all."""
+FLAGS = {"from_sweep": "--from", "assignments": "--set"}
+"""Options whose flag is not their own name."""
 
 
 @dataclass
@@ -101,6 +103,27 @@ class Options:
     def root(self) -> Path:
         """The folder of the prepared scenarios, absolute."""
         return (self.data_root or Path("data")).resolve()
+
+    def places(self, now: datetime.datetime) -> dict[str, Any]:
+        """Fields of a new record: what was asked for, where it goes, on which resources, and when it was planned."""
+        storage = self.storage.resolve()
+        return {
+            "requested": self.scenario,
+            "data_root": str(self.root),
+            "storage": str(storage),
+            "tracking_uri": absolute_uri(self.tracking_uri, storage),
+            "cpus_per_trial": 1 if self.cpus_per_trial is None else self.cpus_per_trial,
+            "gpus_per_trial": default_gpus() if self.gpus_per_trial is None else self.gpus_per_trial,
+            "concurrency": self.concurrency,
+            "ray_address": self.ray_address,
+            "fresh_workers": bool(self.fresh_workers),
+            "created": now.isoformat(timespec="microseconds"),
+        }
+
+
+def flag(key: str) -> str:
+    """An option as it is typed."""
+    return FLAGS.get(key, f"--{key.replace('_', '-')}")
 
 
 @dataclass
@@ -222,33 +245,22 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     """
     if options.like is not None:
         options, like = _like(options)
-    elif options.scenario is None:
-        raise InputError(f"--scenario is missing; there are {', '.join(scenario_files(options.root))}")
-    assert options.scenario is not None
-    data_root, storage = options.root, options.storage.resolve()
     if re.match(r"[a-z][a-z0-9]+:/", str(options.storage)):
         raise InputError(f"--storage {options.storage}: a folder is expected (on a cluster one that every node sees)")
-    values, used, notices = find_settings(options.scenario, data_root, options.model)
+    values, used, notices = find_settings(options.scenario, options.root, options.model)
     if options.like is not None:
         values, notices = like, [f"settings of sweep {options.like}"]
     for key in ("model", *FILE_OPTIONS):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
     whole_grid = values.get("search") == "grid" and options.trials is None
-    settings = build_config(SweepSettings, values, where=options.scenario)
+    settings = build_config(SweepSettings, values, where=str(options.scenario))
     config_class = model_class(settings.model).config_class
     settings.space = checked_space(config_class, settings.space, where=used)
-    fixed = {}
-    for key, value in settings.fixed.items():
-        if key not in config_class.model_fields:
-            raise InputError(f"{used}: fixed: unknown key {key!r}: {nearest(key, config_class.model_fields)}")
-        values_of_key = as_values(config_class, key, value, where=f"{used}: fixed")
-        if len(values_of_key) > 1:
-            raise InputError(f"{used}: fixed: {key} has several values; put them into space")
-        fixed[key] = values_of_key[0]
-    settings.fixed = fixed
+    several = "several values; put them into space"
+    settings.fixed = checked_settings(config_class, settings.fixed, f"{used}: fixed", several)
     overrides = apply_assignments(settings, options.assignments, options.epochs)
-    notices += drop_absent_modalities(settings, overrides, data_root / used)
+    notices += drop_absent_modalities(settings, overrides, options.root / used)
     settings.space = merged_space(settings.space, overrides)
     stamp = now or datetime.datetime.now()
     name = options.name or f"{used}-{stamp:%Y%m%d-%H%M%S}"
@@ -256,21 +268,14 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     record = SweepRecord(
         **settings.model_dump(),
         name=name,
-        requested=options.scenario,
         scenario=used,
-        data_root=str(data_root),
-        storage=str(storage),
-        tracking_uri=absolute_uri(options.tracking_uri, storage),
-        cpus_per_trial=1 if options.cpus_per_trial is None else options.cpus_per_trial,
-        gpus_per_trial=default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
-        concurrency=options.concurrency,
-        ray_address=options.ray_address,
-        keep=SweepRecord.model_fields["keep"].default if options.keep is None else options.keep,
-        fresh_workers=bool(options.fresh_workers),
-        created=stamp.isoformat(timespec="microseconds"),
+        **options.places(stamp),
+        **({} if options.keep is None else {"keep": options.keep}),
     )
-    if (record.folder / "sweep.yaml").exists():
-        raise InputError(f"a sweep named {name!r} exists in {storage}: give --resume to continue it, or another --name")
+    if (record.folder / RECORD).exists():
+        raise InputError(
+            f"a sweep named {name!r} exists in {record.storage}: give --resume to continue it, or another --name"
+        )
     plan = build_plan(record, whole_grid=whole_grid)
     if options.points is not None:
         add_points(record, read_points(options.points, plan.space, plan.check), plan.space, ())
@@ -291,8 +296,8 @@ def _like(options: Options) -> tuple[Options, dict[str, Any]]:
     earlier = SweepRecord.load(find_sweep(options.storage.resolve(), "--like", name=options.like, scenario=None))
     if options.model not in (None, earlier.model):
         raise InputError(f"--like {options.like}: it is of {earlier.model}: leave out --model, or --like")
-    same = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers")
-    inherited: dict[str, Any] = {key: getattr(earlier, key) for key in same if getattr(options, key) is None}
+    same = [key for key in (*RESOURCES, "keep") if getattr(options, key) is None]
+    inherited: dict[str, Any] = {key: getattr(earlier, key) for key in same}
     inherited["model"] = earlier.model
     inherited["scenario"] = options.scenario or earlier.requested
     inherited["data_root"] = options.data_root or Path(earlier.data_root)
@@ -317,10 +322,8 @@ def plan_resume(options: Options) -> Plan:
         record.trials += added
         plan, extended = build_plan(record, known=known), bool(added)
         plan.extended = extended
-    plan.resumed, plan.retry_failed = True, options.retry_failed
-    plan.notices = notices + plan.notices
-    _leave_test_to_group(plan)
-    return plan
+    plan.retry_failed = options.retry_failed
+    return _resumed(plan, notices)
 
 
 def plan_extend(options: Options, more: int) -> Plan:
@@ -352,21 +355,21 @@ def plan_extend(options: Options, more: int) -> Plan:
     new = [key for key in space_keys(record.space) if key not in space_keys(settings.space)]
     shared = {key: before.configs[0].to_dict()[key] for key in new}
     plan = build_plan(record, known=[{**shared, **choice} for choice in earlier])
-    plan.resumed, plan.extended, plan.before = True, True, shared
-    plan.notices = notices + plan.notices
-    _leave_test_to_group(plan)
+    plan.extended, plan.before = True, shared
     if plan.trials <= len(earlier):
         raise InputError(f"--extend {more}: no grid point is left; widen the grid with --set KEY=VALUE,VALUE")
-    return plan
+    return _resumed(plan, notices)
 
 
-def _leave_test_to_group(plan: Plan) -> None:
-    """A sweep of a group that is continued by its name is not tested: the group tests what its policy says, once."""
+def _resumed(plan: Plan, notices: list[str]) -> Plan:
+    """A plan that continues a stored sweep; one of a group is not tested: the group tests what its policy says, once."""
+    plan.resumed, plan.notices = True, notices + plan.notices
     plan.tested_by = group_of(Path(plan.record.storage), plan.record.name)
     if plan.tested_by:
         plan.notices.append(
             f"it belongs to a group, which alone tests it: continue that one ({plan.tested_by}) afterwards"
         )
+    return plan
 
 
 def plan_continue(options: Options) -> Plan:
@@ -395,21 +398,23 @@ def _changed(options: Options, record: SweepRecord) -> list[str]:
     changed = [key for key, value in stored.items() if getattr(options, key) not in (None, value)]
     if options.scenario not in (None, record.requested, record.scenario):
         changed.append("scenario")
-    flags = [f"--{key.replace('_', '-')}" for key in changed]
+    flags = [*map(flag, changed)]
     same = settings.model_dump_json(include={"fixed", "space"}) == record.model_dump_json(include={"fixed", "space"})
     return flags if same else [*flags, "--epochs or --set"]
 
 
-def _stored_record(options: Options, flag: str) -> tuple[SweepRecord, list[str]]:
+def _stored_record(options: Options, command: str) -> tuple[SweepRecord, list[str]]:
     """The record of the sweep that is meant, with the resources and places of this command line, and what to say of it."""
-    changed = [f"--{key.replace('_', '-')}" for key in IMMUTABLE_OPTIONS if getattr(options, key) is not None]
+    changed = [flag(key) for key in IMMUTABLE_OPTIONS if getattr(options, key) is not None]
     if changed:
-        raise InputError(f"{flag} continues a sweep as it was started: leave out {', '.join(changed)}")
-    record = SweepRecord.load(find_sweep(options.storage.resolve(), flag, name=options.name, scenario=options.scenario))
-    for key in ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "keep", "fresh_workers", "confirm"):
+        raise InputError(f"{command} continues a sweep as it was started: leave out {', '.join(changed)}")
+    record = SweepRecord.load(
+        find_sweep(options.storage.resolve(), command, name=options.name, scenario=options.scenario)
+    )
+    for key in (*RESOURCES, "keep", "confirm"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))
-    said = take_over(record, flag, options.tracking_uri, options.data_root, named=options.name is not None)
+    said = take_over(record, command, options.tracking_uri, options.data_root, named=options.name is not None)
     return record, [said] if said else []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
@@ -19,6 +20,8 @@ FILE_OPTIONS = (
     "search", "trials", "grid_points", "scheduler", "grace_period", "reduction_factor", "confirm", "seed",
 )  # fmt: skip
 """Options of a sweep that its scenario file may decide."""
+RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
+"""Options that every command line may give anew."""
 IMMUTABLE_SETTINGS = (
     "model",
     "epochs",
@@ -88,9 +91,14 @@ def load_ablations(path: Path) -> dict[str, dict[str, Any]]:
     return build_config(ScenarioFile, read_yaml(path), where=path.name).ablations
 
 
+def keys_of(name: str) -> list[str]:
+    """The settings of an entry of the `space` section (`"alpha, beta"` are two)."""
+    return [key.strip() for key in str(name).split(",")]
+
+
 def space_keys(space: dict[str, Any]) -> list[str]:
-    """The settings that a `space` section names (`"alpha, beta"` are two)."""
-    return [key.strip() for name in space for key in str(name).split(",")]
+    """The settings that a `space` section names."""
+    return [key for name in space for key in keys_of(name)]
 
 
 def apply_assignments(settings: SweepSettings, assignments: list[str], epochs: int | None = None) -> dict[str, Any]:
@@ -152,6 +160,26 @@ def checked(config_class: type[TrialConfig], key: str, value: Any, *, where: str
     return list(value) if isinstance(value, tuple) else value
 
 
+def checked_settings(
+    config_class: type[TrialConfig], values: Mapping[str, Any], where: str, several: str = "one value is expected"
+) -> dict[str, Any]:
+    """Settings in their own types, one value each.
+
+    Args:
+        several: what to say of several values.
+
+    Raises:
+        InputError: a setting is unknown, invalid, or has several values.
+    """
+    for problem in unknown_keys(values, config_class.model_fields, where):
+        raise InputError(problem)
+    checked = {key: as_values(config_class, key, value, where=where) for key, value in values.items()}
+    for key, found in checked.items():
+        if len(found) > 1:
+            raise InputError(f"{where}: {key}: {several}")
+    return {key: found[0] for key, found in checked.items()}
+
+
 def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, where: str) -> dict[str, Any]:
     """The `space` section with every value checked against the model's settings.
 
@@ -163,9 +191,9 @@ def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, whe
         raise InputError(problems[0])
     result: dict[str, Any] = {}
     for name, entry in space.items():
-        for key in str(name).split(","):
-            if key.strip() in IMMUTABLE_SETTINGS and isinstance(entry, list) and len(entry) > 1:
-                raise InputError(f"{where}: {key.strip()} must be the same in all trials; give one value")
+        for key in keys_of(name):
+            if key in IMMUTABLE_SETTINGS and isinstance(entry, list) and len(entry) > 1:
+                raise InputError(f"{where}: {key} must be the same in all trials; give one value")
         if isinstance(entry, dict):
             result[name] = entry if "simplex" in entry else _checked_range(config_class, name, entry, where=where)
         elif "," in str(name):
@@ -191,7 +219,7 @@ def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, 
     merged: dict[str, Any] = {}
     rest = dict(overrides)
     for name, entry in space.items():
-        keys = [key.strip() for key in str(name).split(",")]
+        keys = keys_of(name)
         given = {key: rest.pop(key) for key in keys if key in rest}
         if not given:
             merged[name] = entry
@@ -202,23 +230,37 @@ def merged_space(space: dict[str, Any], overrides: dict[str, Any]) -> dict[str, 
     return {**merged, **rest}
 
 
-def find_settings(requested: str, data_root: Path, model: str | None) -> tuple[dict[str, Any], str, list[str]]:
-    """Settings for a scenario, the scenario that is used, and what to tell the user about it."""
-    files = scenario_files(data_root)
-    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
-    if requested in files:
-        used = requested if requested in prepared else SAMPLE
-        values, notices = _settings_of(files[used], model)
-        if files[used].parent == data_root:
-            notices.insert(0, f"settings of {files[used]}")
-    elif requested in prepared:
-        used, own = requested, command_line("new-scenario", requested)
+def find_settings(requested: str | None, data_root: Path, model: str | None) -> tuple[dict[str, Any], str, list[str]]:
+    """Settings for a scenario, the scenario that is used, and what to tell the user about it.
+
+    Raises:
+        InputError: there is no such scenario, or its file is wrong.
+    """
+    used, files = used_scenario(requested, data_root), scenario_files(data_root)
+    if used not in files:
+        own = command_line("new-scenario", used)
         notices = [f"no scenario file: the system's default space is used; `{own}` writes one to change"]
-        values = {"space": dict(model_class(model or "llm_emf").default_space())}
-    else:
-        known, bring = sorted({*files, *prepared}), command_line("data", "import", "--help")
-        raise InputError(f"unknown scenario {requested!r}: {nearest(requested, known)}; see `{bring}`")
+        return {"space": dict(model_class(model or "llm_emf").default_space())}, used, notices
+    values, notices = _settings_of(files[used], model)
+    if files[used].parent == data_root:
+        notices.insert(0, f"settings of {files[used]}")
     return values, used, notices
+
+
+def used_scenario(requested: str | None, data_root: Path) -> str:
+    """The scenario that is used for a requested one: itself, or the sample where its data is not there.
+
+    Raises:
+        InputError: none was requested, or nobody knows it; the nearest name is offered.
+    """
+    files = scenario_files(data_root)
+    if requested is None:
+        raise InputError(f"--scenario is missing; there are {', '.join(files)}")
+    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
+    if requested not in (SAMPLE, *prepared, *files):
+        hint = nearest(requested, sorted({*files, *prepared}))
+        raise InputError(f"unknown scenario {requested!r}: {hint}; see `{command_line('data', 'import', '--help')}`")
+    return requested if requested in (SAMPLE, *prepared) else SAMPLE
 
 
 def drop_absent_modalities(settings: SweepSettings, overrides: dict[str, Any], folder: Path) -> list[str]:

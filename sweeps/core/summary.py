@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.features.matrix import is_offline
+from llmemf.scenarios.scenario import Scenario
 from sweeps.core import result_tables
+from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
 from sweeps.core.settings import SAMPLE
 from sweeps.core.sweep_data import SweepData
@@ -75,9 +76,7 @@ def print_start(
         outside: how many of its trials lie outside of its space of today.
     """
     record = plan.record
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    facts = facts_table()
     if plan.extended:
         facts.add_row("sweep", f"{record.name} (extended)")
     if plan.resumed and state:
@@ -129,10 +128,12 @@ def describe_progress(state: SweepState, trials: int) -> str:
 
 
 def describe_data(plan: Plan, data: SweepData | None) -> str:
-    """The scenario with its counts, for the plan's table."""
-    if data is None:
-        return f"{plan.record.scenario} (made when the sweep starts)"
-    scenario = data.scenario
+    """The scenario, for the plan's table."""
+    return describe_scenario(data.scenario) if data else f"{plan.record.scenario} (made when the sweep starts)"
+
+
+def describe_scenario(scenario: Scenario) -> str:
+    """A scenario with its counts, in one line."""
     sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
     return f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {len(scenario.train):,} sequences"
 

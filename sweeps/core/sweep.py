@@ -19,6 +19,7 @@ from llmemf.errors import InputError, StorageError, storage_fault
 from sweeps.cluster.hardware import describe_machine
 from sweeps.cluster.node_probe import versions
 from sweeps.cluster.ray_session import ClusterWatch, quiet, start_ray, stop_ray
+from sweeps.core.console import print_resume
 from sweeps.core.display import Display
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
@@ -242,8 +243,8 @@ class Sweep:
         self.leave(reason)
         if self.part:
             self.part.on_stuck(reason)
-        self.console.print(f"{reason}; Ray does not answer. What was saved continues with:")
-        self.console.print(f"  {self.plan.resume_command()}", style="cyan", soft_wrap=True)
+        why = f"{reason}; Ray does not answer. What was saved continues with:"
+        print_resume(self.console, why, self.plan.resume_command())
         # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
         os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
 
@@ -410,8 +411,7 @@ def run_sweep(
                 sweep.leave(stop.reason or type(error).__name__)
                 raise
         except (Interrupted, KeyboardInterrupt):
-            console.print("stopped; what was saved continues with:")
-            console.print(f"  {plan.resume_command()}", style="cyan", soft_wrap=True)
+            print_resume(console, "stopped; what was saved continues with:", plan.resume_command())
             return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
         except OSError as error:
             if is_storage_fault(error):

@@ -12,6 +12,7 @@ from llmemf import text_format
 from llmemf.config import read_yaml
 from sweeps.cluster.check import BOOTSTRAP, most_at_once, read_node_types
 from sweeps.cluster.resources import machine, trials_that_fit
+from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
 from sweeps.core.summary import print_start
 from sweeps.core.sweep_data import SweepData, check_device
@@ -39,9 +40,7 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
     print_start(plan, data, parallel, console)
     _print_trials(plan, state, console)
     _print_dropped(plan, console)
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    facts = facts_table()
     for label, text in [*describe_fit(plan, parallel), *describe_disk(plan, data, parallel)]:
         facts.add_row(label, text)
     facts.add_row("tracking", plan.record.tracking_uri)

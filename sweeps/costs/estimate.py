@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from statistics import mean
 
 from rich.console import Console
-from rich.table import Table
 
 from llmemf import text_format
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from sweeps.cluster.resources import machine, slots
+from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
 from sweeps.core.sweep_data import SweepData, check_device
 from sweeps.costs.disk_need import DiskNeed, build, disk_need, largest_config, middle_values
@@ -202,9 +202,7 @@ def _print(
     low, high = (end(trial.epoch for trial in found.trials) for end in (min, max))
     private = found.highest("private")
     shared = max(0, found.highest("memory") - private)
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    facts = facts_table()
     left = num_left(plan)
     trials = text_format.plural(left, "trial") + (f" left of {plan.trials:,}" if left < plan.trials else "")
     facts.add_row("sweep", f"{plan.record.scenario}, {trials} of at most {epochs}")

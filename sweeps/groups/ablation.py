@@ -16,21 +16,14 @@ from llmemf.errors import InputError, nearest
 from llmemf.models.llm_emf_config import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.plan import Options, plan_sweep
-from sweeps.core.settings import load_ablations, scenario_files
+from sweeps.core.settings import checked_settings, load_ablations, scenario_files, used_scenario
 from sweeps.groups.ablation_rows import MODEL, SECTIONS, STANDARD, ablation_rows, full_row
 from sweeps.groups.encoders import Encoders, find_encoders
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import ALL_METRICS, CSV_CELLS, SAMPLED_AND_MRR, Field, Kind, paper_cell, paper_heading
 from sweeps.groups.notes import sampled_note
 from sweeps.groups.paper_numbers import ABLATION as TABLE_4
-from sweeps.groups.plan import (
-    GroupOptions,
-    checked_settings,
-    named_sweep,
-    new_group,
-    of_best_trial,
-    used_scenario,
-)
+from sweeps.groups.plan import GroupOptions, named_sweep, new_group, of_best_trial
 from sweeps.groups.render import Cell, Column, number, p_value, tex
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
 from sweeps.groups.terminal import data_fact, set_fact

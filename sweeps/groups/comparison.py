@@ -18,8 +18,9 @@ from llmemf.models import MODELS, model_class
 from llmemf.scenarios.scenario import Scenario
 from sweeps.cluster.ray_session import room
 from sweeps.core import settings
+from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
-from sweeps.core.settings import IMMUTABLE_SETTINGS, SHARED_SETTINGS, as_values, space_keys
+from sweeps.core.settings import IMMUTABLE_SETTINGS, SHARED_SETTINGS, space_keys
 from sweeps.core.summary import describe_resources
 from sweeps.core.sweep_data import load_data
 from sweeps.groups.group import BEST, Group, Row
@@ -27,7 +28,7 @@ from sweeps.groups.kind import CSV_CELLS, Kind, paper_heading
 from sweeps.groups.notes import protocol_notes, row_notes
 from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, OWN_PAPER, in_table_order, shown_name
 from sweeps.groups.plan import GroupOptions, new_group, of_scenario, plan_search
-from sweeps.groups.render import Block, Cell, Column, facts_table, rich_table, tex
+from sweeps.groups.render import Block, Cell, Column, rich_table, tex
 from sweeps.groups.table import Table, TableRow
 from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import SweepSettings
@@ -78,7 +79,7 @@ def _filled(group: Group, model: str) -> Row:
     config_class = model_type.config_class
     where, known = f"{group.scenario}: fixed", config_class.model_fields
     shared = {key: value for key, value in group.fixed.items() if key in known}
-    fixed = {key: as_values(config_class, key, value, where=where)[0] for key, value in shared.items()}
+    fixed = settings.checked_settings(config_class, shared, where)
     space = settings.checked_space(config_class, dict(model_type.default_space()), where=model)
     own_settings, own = SweepSettings(model=model, fixed=fixed, space=space), []
     for text in group.assignments:

@@ -27,7 +27,6 @@ COMMANDS = {"comparison": "compare", "ablation": "ablation", "rerun": "rerun", "
 """Kind -> the command that makes it."""
 NOUNS = {"comparison": "system", "ablation": "row", "rerun": "trial", "study": "row"}
 """Kind -> what its rows are called in sentences."""
-RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
 Outcome = Literal["interrupted", "completed", "incomplete", "failed"]
 BEST = "best"
 """The reference of a group whose rows are tested against the best other row."""

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from llmemf.command_line import command_line
-from llmemf.config import TrialConfig, parse_assignment, unknown_keys
+from llmemf.config import TrialConfig, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
 from llmemf.scenarios.names import check_name
-from sweeps.cluster.resources import default_gpus
-from sweeps.core.plan import Options, Plan, build_plan, plan_resume
-from sweeps.core.settings import SAMPLE, SHARED_SETTINGS, as_values, load_settings, scenario_files
+from sweeps.core.plan import Options, Plan, build_plan, flag, plan_resume
+from sweeps.core.settings import (
+    RESOURCES,
+    SHARED_SETTINGS,
+    checked_settings,
+    load_settings,
+    scenario_files,
+    used_scenario,
+)
 from sweeps.core.takeover import take_over
-from sweeps.groups.group import RESOURCES, Group, Row, root_of
+from sweeps.groups.group import Group, Row, root_of
 from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, readable
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
-from sweeps.tracking.addresses import absolute_uri
 
 DEFAULT_SEEDS = 5
 IMMUTABLE_OPTIONS = (
@@ -31,8 +36,6 @@ IMMUTABLE_OPTIONS = (
     "seed", "assignments",
 )  # fmt: skip
 """Options that a stored group has once and for all."""
-FLAGS = {"from_sweep": "--from", "assignments": "--set"}
-"""Options whose flag is not their own name."""
 
 
 @dataclass
@@ -99,11 +102,7 @@ def _without_effect(options: GroupOptions, group: Group) -> list[str]:
     changed += [key for key in ("models", "rows") if not set(getattr(options, key) or []) <= set(group.names)]
     if not changed:
         return []
-    return [f"{', '.join(map(_flag, changed))} without effect: the {group.kind} was started with something else"]
-
-
-def _flag(key: str) -> str:
-    return FLAGS.get(key, f"--{key.replace('_', '-')}")
+    return [f"{', '.join(map(flag, changed))} without effect: the {group.kind} was started with something else"]
 
 
 def new_group(
@@ -123,22 +122,9 @@ def new_group(
     Args:
         fields: further ones, or other values than those of the command line.
     """
-    storage = options.storage.resolve()
     count = DEFAULT_SEEDS if options.seeds is None else options.seeds
-    given = {
-        "name": options.name or f"{scenario}-{now:%Y%m%d-%H%M%S}",
-        "requested": options.scenario,
-        "assignments": options.assignments,
-        "data_root": str(options.root),
-        "storage": str(storage),
-        "tracking_uri": absolute_uri(options.tracking_uri, storage),
-        "cpus_per_trial": 1 if options.cpus_per_trial is None else options.cpus_per_trial,
-        "gpus_per_trial": default_gpus() if options.gpus_per_trial is None else options.gpus_per_trial,
-        "concurrency": options.concurrency,
-        "ray_address": options.ray_address,
-        "fresh_workers": bool(options.fresh_workers),
-        "created": now.isoformat(timespec="microseconds"),
-    }
+    name = options.name or f"{scenario}-{now:%Y%m%d-%H%M%S}"
+    given = {**options.places(now), "name": name, "assignments": options.assignments}
     seeds = list(range(seed + 1, seed + 1 + count))
     return Group(kind=kind, scenario=scenario, rows=rows, seed=seed, seeds=seeds, **given | fields)
 
@@ -192,7 +178,7 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
     fixed = [key for key in IMMUTABLE_OPTIONS if (kind, key) != ("comparison", "models")]
     changed = [key for key in fixed if getattr(options, key) not in (None, [])]
     if changed:
-        raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {', '.join(map(_flag, changed))}")
+        raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {', '.join(map(flag, changed))}")
     name = options.name or (options.sweep and f"{options.sweep}-rerun")
     group = find_group(kind, options.storage.resolve(), name, options.scenario)
     for key in RESOURCES:
@@ -206,22 +192,6 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
 
 def _a(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-
-def used_scenario(requested: str | None, data_root: Path) -> str:
-    """The scenario that is used for a requested one: itself, or the sample where its data is not there.
-
-    Raises:
-        InputError: none was requested, or nobody knows it; the nearest name is offered.
-    """
-    files = scenario_files(data_root)
-    if requested is None:
-        raise InputError(f"--scenario is missing; there are {', '.join(files)}")
-    prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
-    if requested not in (SAMPLE, *prepared, *files):
-        hint = nearest(requested, sorted({*files, *prepared}))
-        raise InputError(f"unknown scenario {requested!r}: {hint}; see `{command_line('data', 'import', '--help')}`")
-    return requested if requested in (SAMPLE, *prepared) else SAMPLE
 
 
 def of_scenario(options: GroupOptions) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -300,21 +270,6 @@ def assigned(config_class: type[TrialConfig], options: GroupOptions) -> dict[str
     if "seed" in given:
         raise InputError("--set seed: give --seed; the seeds after it are trained")
     return checked_settings(config_class, given, "--set")
-
-
-def checked_settings(config_class: type[TrialConfig], values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Settings in their own types, one value each.
-
-    Raises:
-        InputError: a setting is unknown, invalid, or has several values.
-    """
-    for problem in unknown_keys(values, config_class.model_fields, where):
-        raise InputError(problem)
-    checked = {key: as_values(config_class, key, value, where=where) for key, value in values.items()}
-    for key, found in checked.items():
-        if len(found) > 1:
-            raise InputError(f"{where}: {key}: one value is expected")
-    return {key: found[0] for key, found in checked.items()}
 
 
 def plan_search(group: Group, row: Row) -> Plan:

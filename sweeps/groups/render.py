@@ -166,11 +166,3 @@ def rich_table(block: Block) -> RichTable:
     for cells in block.lines:
         made.add_row(*(Text(cell.text, style=TERMINAL.get(cell.style, "")) for cell in cells))
     return made
-
-
-def facts_table() -> RichTable:
-    """Names and texts side by side, for the beginning and the end."""
-    facts = RichTable.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    return facts

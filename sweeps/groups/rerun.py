@@ -20,8 +20,8 @@ from llmemf import text_format
 from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.plan import Options, plan_resume
-from sweeps.core.settings import space_keys
-from sweeps.groups.group import RESOURCES, Group, Row
+from sweeps.core.settings import RESOURCES, space_keys
+from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind, section_of
 from sweeps.groups.plan import GroupOptions, config_of_trial, new_group, not_completed
 from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number, p_value

@@ -11,52 +11,38 @@ from pydantic import BaseModel
 
 from sweeps.state.event_log import EVENT_LOG, Event, EventLog
 
-OUTCOMES = ("done", "failed", "missing")
+RowOutcome = Literal["done", "failed", "missing"]
 KEYS = ("row", "model", "trial")
 """Under which an event names its row: the first one today, the others in logs of a former version."""
 
 
-class OfSeed(BaseModel, extra="forbid", strict=True):
-    """What `SeedResult` holds."""
+class SeedResult(BaseModel, extra="forbid", strict=True, use_attribute_docstrings=True):
+    """One seed of the chosen configuration."""
 
     metrics: dict[str, float]
+    """Of the test split, as `llmemf.ranking.summarise` gives them."""
     best_epoch: int
     epochs_run: int
     seconds: float
+    """Of training steps, without validation and start-up."""
 
 
 class Tested(Event):
     """One seed of a row was evaluated on the test split."""
 
     seed: int
-    result: OfSeed
+    result: SeedResult
 
 
 class Ended(Event):
     """A row is finished."""
 
-    outcome: Literal["done", "failed", "missing"]
+    outcome: RowOutcome
     reason: str = ""
 
 
 EVENTS: dict[str, type[Event]] = {"opened": Event, "tested": Tested, "ended": Ended, "stopped": Event}
 """What the event log of a group holds."""
-
-
-@dataclass
-class SeedResult:
-    """One seed of the chosen configuration.
-
-    Attributes:
-        metrics: of the test split, as `llmemf.ranking.summarise` gives them.
-        best_epoch, epochs_run: of its training.
-        seconds: of training steps, without validation and start-up.
-    """
-
-    metrics: dict[str, float]
-    best_epoch: int
-    epochs_run: int
-    seconds: float
 
 
 @dataclass
@@ -144,15 +130,14 @@ class GroupState:
         Args:
             facts: `parameters`, `status` and `facts` of the model.
         """
-        self._write("tested", row=row, seed=seed, result=vars(result), **facts)
+        self._write("tested", row=row, seed=seed, result=result.model_dump(), **facts)
 
-    def end(self, row: str, outcome: str, reason: str = "", **facts: Any) -> None:
+    def end(self, row: str, outcome: RowOutcome, reason: str = "", **facts: Any) -> None:
         """A row is finished; what failed or was missing is tried again by a driver that continues.
 
         Args:
             facts: further attributes of `RowResult`.
         """
-        assert outcome in OUTCOMES, outcome
         self._write("ended", row=row, outcome=outcome, reason=reason, **facts)
 
     def stop(self, reason: str) -> None:

@@ -26,6 +26,7 @@ from llmemf.io import write_text
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import Scenario
 from sweeps.cluster.ray_session import LogWatch, quiet
+from sweeps.core.console import print_resume
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version
@@ -108,8 +109,7 @@ def run_group(
     record = group.folder / f"{group.kind}.yaml"
     with held(group.folder, group.name, record), StopRequest(time_budget) as stop, quiet(group) as watch:
         watch.stop = stop.request
-        run = GroupRun(kind, group, console, stop, watch, backend or GroupBackend())
-        run.retry_failed = retry_failed
+        run = GroupRun(kind, group, console, stop, watch, backend or GroupBackend(), retry_failed)
         try:
             run.open()
             run.run()
@@ -125,7 +125,7 @@ def run_group(
         except (Interrupted, KeyboardInterrupt):
             reason = stop.reason or "interrupted"
             run.close("interrupted", reason)
-            run.print_resume(f"stopped ({reason}); what was saved continues with:")
+            print_resume(console, f"stopped ({reason}); what was saved continues with:", group.resume_command())
             return TIME_SPENT if stop.planned else INTERRUPTED if reason == "interrupted" else NEEDS_USER
         except BaseException as error:
             with suppress(OSError):
@@ -147,18 +147,19 @@ class GroupRun:
         stop: the request to stop.
         watch: the watch over the logs, which listens again after Ray and MLflow have started.
         backend: for tests.
+        retry_failed: see `run_group`.
     """
 
     def __init__(
-        self, kind: Kind, group: Group, console: Console, stop: StopRequest, watch: LogWatch, backend: GroupBackend
-    ) -> None:
+        self, kind: Kind, group: Group, console: Console, stop: StopRequest, watch: LogWatch, backend: GroupBackend,
+        retry_failed: bool,
+    ) -> None:  # fmt: skip
         self.kind, self.group, self.console, self.stop, self.watch = kind, group, console, stop, watch
-        self.backend = backend
+        self.backend, self.retry_failed = backend, retry_failed
         self.state = GroupState(group.folder)
         self.ray = SharedRay()
         self.tracking: GroupTracking | None = None
         self.undelivered: list[str] = []
-        self.retry_failed = False
 
     def open(self) -> None:
         """Load the scenario, take the group over, and say what it is.
@@ -354,7 +355,9 @@ class GroupRun:
                 evaluation.save_ranks(path, tested.ranks)
                 if seed not in result.seeds:
                     trained = round(seconds[record.number], 3)
-                    of_seed = SeedResult(tested.metrics, record.best_epoch, record.epoch, trained)
+                    of_seed = SeedResult(
+                        metrics=tested.metrics, best_epoch=record.best_epoch, epochs_run=record.epoch, seconds=trained
+                    )
                     facts = {key: getattr(tested, key) for key in ("parameters", "status", "facts")}
                     self.state.tested(row.name, seed, of_seed, **facts)
             found[record.name] = result.seeds[seed].metrics
@@ -372,13 +375,10 @@ class GroupRun:
 
     def _leave_stuck(self, reason: str) -> None:
         self.close("interrupted", reason)
-        self.print_resume(f"{reason}; Ray does not answer. What was saved continues with:")
+        why = f"{reason}; Ray does not answer. What was saved continues with:"
+        print_resume(self.console, why, self.group.resume_command())
         # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
         os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
-
-    def print_resume(self, why: str) -> None:
-        self.console.print(why)
-        self.console.print(f"  {self.group.resume_command()}", style="cyan", soft_wrap=True)
 
     def table(self, *names: str) -> Table:
         """The table of all that is known by now, or of some rows."""

@@ -9,9 +9,10 @@ from rich.text import Text
 
 from llmemf import text_format
 from llmemf.scenarios.scenario import Scenario
-from sweeps.core.summary import browse, print_lines
+from sweeps.core.console import facts_table
+from sweeps.core.summary import browse, describe_scenario, print_lines
 from sweeps.groups.group import Group
-from sweeps.groups.render import Block, Cell, Column, facts_table, rich_table
+from sweeps.groups.render import Block, Cell, Column, rich_table
 from sweeps.groups.results import GroupState
 from sweeps.groups.table import Table
 
@@ -36,9 +37,7 @@ def data_fact(group: Group, scenario: Scenario | None) -> tuple[str, str]:
     """A scenario and its sizes, in one line."""
     if scenario is None:
         return "data", f"{group.scenario} (made when the {group.kind} starts)"
-    sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"
-    sequences = f"{len(scenario.train):,} sequences, {len(scenario.test):,} test cases"
-    return "data", f"{scenario.name} ({scenario.fingerprint[:8]}), {sizes}, {sequences}"
+    return "data", f"{describe_scenario(scenario)}, {len(scenario.test):,} test cases"
 
 
 def set_fact(group: Group) -> list[tuple[str, str]]:

@@ -32,7 +32,9 @@ def make(values, *, reasons=None, winner="", tested=(), missing=(), asked=2):
     for name, own in values.items():
         result = RowResult(name, outcome="missing" if name in missing else "done", reason=(reasons or {}).get(name, ""))
         if name in tested:
-            result.seeds = {s: SeedResult({"test/movie/mrr": v / 2}, 3, 4, 1.0) for s, v in enumerate(own, start=1)}
+            trained = {"best_epoch": 3, "epochs_run": 4, "seconds": 1.0}
+            metrics = {s: {"test/movie/mrr": v / 2} for s, v in enumerate(own, start=1)}
+            result.seeds = {s: SeedResult(metrics=of_seed, **trained) for s, of_seed in metrics.items()}
         results.append(result)
         seeds[name] = {
             seed: TrialRecord(

@@ -38,7 +38,7 @@ def made_ranks(sampled):
 def made_result(model, outcome="done", **more):
     ranks = [made_ranks(of_seed) for of_seed in RANKS.get(model, ())]
     seeds = {
-        seed: SeedResult(summarise(of_seed, DOMAINS, "test"), best_epoch=3, epochs_run=4, seconds=62.0)
+        seed: SeedResult(metrics=summarise(of_seed, DOMAINS, "test"), best_epoch=3, epochs_run=4, seconds=62.0)
         for seed, of_seed in enumerate(ranks, start=1)
     }
     search = (
@@ -194,7 +194,8 @@ def test_a_scenario_of_other_domains_has_no_paper_columns():
     scenario = dataclasses.replace(tiny_scenario(), domains=("toy", "game"))
     assert table_of_domains((FOOD_KITCHEN, MOVIE_BOOK), scenario.domains) is None
     result = made_result("sasrec")
-    result.seeds = {1: SeedResult(summarise(made_ranks([1, 2, 4, 5, 10]), ("toy", "game"), "test"), 1, 1, 0.0)}
+    metrics = summarise(made_ranks([1, 2, 4, 5, 10]), ("toy", "game"), "test")
+    result.seeds = {1: SeedResult(metrics=metrics, best_epoch=1, epochs_run=1, seconds=0.0)}
     table = made_table(scenario, sasrec=result)
     assert (
         "paper" not in comparison.KIND.files(table)["comparison.md"]
