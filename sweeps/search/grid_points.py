@@ -9,7 +9,8 @@ from typing import Any
 
 from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
-from sweeps.search.space import Space, without_points
+from sweeps.search.block import without_points
+from sweeps.search.space import Space
 from sweeps.state.sweep_record import SweepRecord
 
 CHECKED_POINTS = 2000

@@ -3,7 +3,7 @@ import pytest
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps.search.grid_points import check_points, choose_points
-from sweeps.search.space import build_space
+from sweeps.search.space_entries import build_space
 from sweeps.state.sweep_record import SweepRecord
 
 LLM_EMF = model_class("llm_emf").config_class

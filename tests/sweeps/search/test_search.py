@@ -8,7 +8,7 @@ from sweep_fakes import epoch_result, propose
 
 from llmemf.errors import InputError
 from sweeps.search.search import SweepSearch
-from sweeps.search.space import build_space
+from sweeps.search.space_entries import build_space
 from sweeps.state.confirmation import next_repeats
 from sweeps.state.sweep_record import Observation
 from sweeps.state.sweep_state import SweepState

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from llmemf.errors import InputError
-from sweeps.search.space import build_space, random_order
+from sweeps.search.space import random_order
+from sweeps.search.space_entries import build_space
 
 PAPER = {
     "lr": [1e-4, 5e-4, 1e-3, 5e-3, 1e-2],
