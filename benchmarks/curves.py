@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError
-from sweeps.search.space import Block, Space, build_space
+from sweeps.search.block import Block
+from sweeps.search.space import Space
+from sweeps.search.space_entries import build_space
 from sweeps.state.sweep_record import RECORD, SweepRecord
 from sweeps.state.sweep_state import SweepState
 

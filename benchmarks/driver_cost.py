@@ -24,10 +24,10 @@ from sweeps.core.display import Display
 from sweeps.core.interrupt import StopRequest
 from sweeps.search.asha import ResumableASHA
 from sweeps.search.search import SweepSearch
-from sweeps.search.space import build_space
+from sweeps.search.space_entries import build_space
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.mlflow_runs import TrackingTarget
 from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking
 

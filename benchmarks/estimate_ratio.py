@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeps.cluster.resources import machine, slots
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.core.sweep_data import load_data
 from sweeps.costs.estimate import estimate
 from sweeps.state.event_log import EVENT_LOG, EventLog

@@ -76,8 +76,10 @@ def measure(trials: int, epochs: int, seconds: float, fresh_workers: bool) -> di
     from rich.console import Console
     from sweep_fakes import fake_evaluate, tiny_data
 
-    from sweeps.core.plan import Options, plan_sweep
-    from sweeps.core.sweep import TrialBackend, run_sweep
+    from sweeps.core.options import Options
+    from sweeps.core.plan import plan_sweep
+    from sweeps.core.run import run_sweep
+    from sweeps.core.sweep import TrialBackend
     from sweeps.state.sweep_state import SweepState
 
     options = {"scenario": "sample", "name": "s1", "search": "optuna", "scheduler": "none", "concurrency": 1}

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from curves import Between, Curves
 
-from sweeps.core.sweep import make_scheduler
+from sweeps.core.tuning import make_scheduler
 from sweeps.search.grid_points import choose_points
 from sweeps.search.search import PRIOR_TRIALS, Method, SweepSearch
 from sweeps.state.event_log import EventLog

@@ -19,7 +19,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from sweeps.search.space import LOG_RATIO, Space, build_space
+from sweeps.search.block import LOG_RATIO
+from sweeps.search.space import Space
+from sweeps.search.space_entries import build_space
 
 SEARCHED = 4000
 """Random points among which the best true value is looked for, beside steps from the best of them."""

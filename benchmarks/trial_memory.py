@@ -29,7 +29,8 @@ from llmemf.batches import TrialData
 from llmemf.features.cluster import leave_ray
 from llmemf.scenarios.sequences import Sequences
 from sweeps.cluster.ray_session import set_environment
-from sweeps.core.plan import Options, Plan, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import Plan, plan_sweep
 from sweeps.core.sweep_data import load_data
 
 set_environment(None)

@@ -15,7 +15,9 @@ from rich.console import Console
 
 from llmemf.config import read_yaml
 from sweeps.core.console import CommandConsole
-from sweeps.core.plan import Options, plan_extend, plan_resume, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
+from sweeps.core.resume import plan_extend, plan_resume
 from sweeps.core.summary import print_fallback
 from sweeps.groups.plan import GroupOptions, find_group, plan_group
 from sweeps.state import leaderboard
@@ -140,7 +142,7 @@ def run_sweep(
     Raises:
         InputError: what the command line would say with exit code 2.
     """
-    from sweeps.core.sweep import run_sweep as run
+    from sweeps.core.run import run_sweep as run
 
     plan = plan_extend(options, extend) if extend else plan_resume(options) if resume else plan_sweep(options)
     console, record = _console(quiet), plan.record

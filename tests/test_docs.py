@@ -68,7 +68,7 @@ def test_the_example_computes_its_equation(registered):
 
 
 def test_the_example_can_be_listed_and_swept(registered):
-    from sweeps.search.space import build_space
+    from sweeps.search.space_entries import build_space
 
     assert all(row.text for row in settings(registered.FadingMeanConfig, NAME))
     space = build_space(registered.FadingMean.default_space())

@@ -155,9 +155,11 @@ def sweep(
     with console.status("planning"):
         from llmemf.config import REMOVED
         from sweeps.cluster.ray_session import room
-        from sweeps.core.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
+        from sweeps.core.options import Options
+        from sweeps.core.plan import plan_sweep
+        from sweeps.core.resume import plan_continue, plan_extend, plan_resume
+        from sweeps.core.run import run_sweep
         from sweeps.core.summary import print_fallback
-        from sweeps.core.sweep import run_sweep
         from sweeps.core.sweep_data import is_prepared, load_data
         from sweeps.reporting.standing import standing
         from sweeps.state.sweep_record import SweepRecord

@@ -20,7 +20,7 @@ from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import TUNE, SweepRecord, left_out, stored_sweeps
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.addresses import database, one_line
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import RunOwner
 
 

@@ -6,19 +6,17 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmemf import text_format
 from llmemf.command_line import command_line
-from llmemf.config import TrialConfig, build_config, parse_assignment
+from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.scenarios.names import check_name
-from sweeps.cluster.resources import default_gpus
 from sweeps.core.earlier import add_points, read_points, warm_start
+from sweeps.core.options import Options
 from sweeps.core.settings import (
     FILE_OPTIONS,
     IMMUTABLE_SETTINGS,
@@ -30,100 +28,15 @@ from sweeps.core.settings import (
     drop_absent_modalities,
     find_settings,
     merged_space,
-    space_keys,
 )
-from sweeps.core.takeover import take_over
 from sweeps.search.grid_points import PointCheck, check_points, choose_points
 from sweeps.search.rungs import rungs
-from sweeps.search.space import Space, build_space
+from sweeps.search.space import Space
+from sweeps.search.space_entries import build_space
 from sweeps.state.confirmation import next_repeats
-from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, find_sweep, group_of
+from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
-from sweeps.tracking.addresses import absolute_uri
-
-IMMUTABLE_OPTIONS = (
-    "model",
-    "search",
-    "trials",
-    "grid_points",
-    "epochs",
-    "scheduler",
-    "grace_period",
-    "reduction_factor",
-    "seed",
-    "warm_start",
-)
-"""Options that a stored sweep has once and for all."""
-FLAGS = {"from_sweep": "--from", "assignments": "--set"}
-"""Options whose flag is not their own name."""
-
-
-@dataclass
-class Options:
-    """The command line of a sweep; None means that the scenario file decides."""
-
-    scenario: str | None = None
-    model: str | None = None
-    search: str | None = None
-    trials: int | None = None
-    grid_points: int | None = None
-    epochs: int | None = None
-    scheduler: str | None = None
-    grace_period: int | None = None
-    reduction_factor: float | None = None
-    concurrency: int | None = None
-    cpus_per_trial: float | None = None
-    gpus_per_trial: float | None = None
-    confirm: float | None = None
-    seed: int | None = None
-    warm_start: str | None = None
-    points: Path | None = None
-    like: str | None = None
-    name: str | None = None
-    data_root: Path | None = None
-    tracking_uri: str | None = None
-    storage: Path = Path("mlruns")
-    ray_address: str | None = None
-    keep: int | None = None
-    fresh_workers: bool | None = None
-    retry_failed: bool = False
-    assignments: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Paths may be given as texts, with `~`."""
-        for key in ("points", "data_root", "storage"):
-            if getattr(self, key) is not None:
-                path = Path(getattr(self, key))
-                with suppress(RuntimeError):  # the home of a user who does not exist: a folder may be called so
-                    path = path.expanduser()
-                setattr(self, key, path)
-
-    @property
-    def root(self) -> Path:
-        """The folder of the prepared scenarios, absolute."""
-        return (self.data_root or Path("data")).resolve()
-
-    def places(self, now: datetime.datetime) -> dict[str, Any]:
-        """Fields of a new record: what was asked for, where it goes, on which resources, and when it was planned."""
-        storage = self.storage.resolve()
-        return {
-            "requested": self.scenario,
-            "data_root": str(self.root),
-            "storage": str(storage),
-            "tracking_uri": absolute_uri(self.tracking_uri, storage),
-            "cpus_per_trial": 1 if self.cpus_per_trial is None else self.cpus_per_trial,
-            "gpus_per_trial": default_gpus() if self.gpus_per_trial is None else self.gpus_per_trial,
-            "concurrency": self.concurrency,
-            "ray_address": self.ray_address,
-            "fresh_workers": bool(self.fresh_workers),
-            "created": now.isoformat(timespec="microseconds"),
-        }
-
-
-def flag(key: str) -> str:
-    """An option as it is typed."""
-    return FLAGS.get(key, f"--{key.replace('_', '-')}")
 
 
 @dataclass
@@ -302,120 +215,6 @@ def _like(options: Options) -> tuple[Options, dict[str, Any]]:
     inherited["scenario"] = options.scenario or earlier.requested
     inherited["data_root"] = options.data_root or Path(earlier.data_root)
     return dataclasses.replace(options, **inherited), earlier.model_dump(include=set(SweepSettings.model_fields))
-
-
-def plan_resume(options: Options) -> Plan:
-    """Plan the continuation of a stored sweep: everything but resources comes from its record.
-
-    Raises:
-        InputError: there is no such sweep, or an option would change it.
-    """
-    if options.assignments:
-        raise InputError("--resume continues a sweep as it was started: leave out --set, or give --extend")
-    record, notices = _stored_record(options, "--resume")
-    known = [item.config for item in SweepState.load(record).searched]
-    plan = build_plan(record, known=known)
-    if options.points is not None:
-        named = read_points(options.points, plan.space, plan.check)
-        added = add_points(record, named, plan.space, known)
-        notices.append(f"--points: {added} of {text_format.plural(len(named), 'point')} added, the others were there")
-        record.trials += added
-        plan, extended = build_plan(record, known=known), bool(added)
-        plan.extended = extended
-    plan.retry_failed = options.retry_failed
-    return _resumed(plan, notices)
-
-
-def plan_extend(options: Options, more: int) -> Plan:
-    """Plan further trials of a stored sweep, in its own space or, with `--set`, in another one.
-
-    All that was learned counts: the study of the extended sweep holds the earlier trials, successive halving its rungs.
-    Trials that were interrupted are finished first.
-
-    Args:
-        more: number of further trials.
-
-    Raises:
-        InputError: there is no such sweep, an option would make its trials incomparable, or no grid point is left.
-    """
-    record, notices = _stored_record(options, "--extend")
-    earlier = [item.config for item in SweepState.load(record).searched]
-    if not earlier:
-        raise InputError(f"--extend: sweep {record.name!r} has no trial yet: continue it with --resume")
-    before = build_plan(record, known=earlier)
-    assigned = {parse_assignment(text)[0] for text in options.assignments}
-    if immutable := sorted(assigned & set(IMMUTABLE_SETTINGS)):
-        raise InputError(f"--extend: {immutable[0]} must be the same in all trials of a sweep: start a new one")
-    settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
-    overrides = apply_assignments(settings, options.assignments)
-    # What was fixed and is given now belongs to the space: earlier trials have another value of it.
-    overrides |= {key: [settings.fixed.pop(key)] for key in sorted(assigned & set(settings.fixed))}
-    record.fixed, record.space = settings.fixed, merged_space(settings.space, overrides)
-    record.trials = max(record.trials, len(earlier)) + more
-    new = [key for key in space_keys(record.space) if key not in space_keys(settings.space)]
-    shared = {key: before.configs[0].to_dict()[key] for key in new}
-    plan = build_plan(record, known=[{**shared, **choice} for choice in earlier])
-    plan.extended, plan.before = True, shared
-    if plan.trials <= len(earlier):
-        raise InputError(f"--extend {more}: no grid point is left; widen the grid with --set KEY=VALUE,VALUE")
-    return _resumed(plan, notices)
-
-
-def _resumed(plan: Plan, notices: list[str]) -> Plan:
-    """A plan that continues a stored sweep; one of a group is not tested: the group tests what its policy says, once."""
-    plan.resumed, plan.notices = True, notices + plan.notices
-    plan.tested_by = group_of(Path(plan.record.storage), plan.record.name)
-    if plan.tested_by:
-        plan.notices.append(
-            f"it belongs to a group, which alone tests it: continue that one ({plan.tested_by}) afterwards"
-        )
-    return plan
-
-
-def plan_continue(options: Options) -> Plan:
-    """Plan the named sweep: a new one, or the continuation where it exists; what a scheduler runs again and again."""
-    if options.name is None:
-        raise InputError("--continue needs --name: the sweep that is started, or continued where it exists")
-    folder = options.storage.resolve() / "sweeps" / options.name
-    if not (folder / RECORD).exists():
-        return plan_sweep(options)
-    # The scheduler's line has the options of a new sweep, too.
-    first: dict[str, Any] = {**dict.fromkeys(IMMUTABLE_OPTIONS), "scenario": None, "like": None, "assignments": []}
-    plan = plan_resume(dataclasses.replace(options, **first))
-    if changed := _changed(options, SweepRecord.load(folder)):
-        plan.notices.append(f"{', '.join(changed)} without effect: the sweep was started with something else")
-    return plan
-
-
-def _changed(options: Options, record: SweepRecord) -> list[str]:
-    """Options of a command line that the stored sweep was not started with."""
-    settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
-    overrides = apply_assignments(settings, options.assignments, options.epochs)
-    settings.space = merged_space(settings.space, overrides)
-    stored = {key: getattr(record, key) for key in IMMUTABLE_OPTIONS if key != "epochs"}
-    if record.search == "grid":
-        stored["trials"] = options.trials  # A small grid has fewer than were asked for.
-    changed = [key for key, value in stored.items() if getattr(options, key) not in (None, value)]
-    if options.scenario not in (None, record.requested, record.scenario):
-        changed.append("scenario")
-    flags = [*map(flag, changed)]
-    same = settings.model_dump_json(include={"fixed", "space"}) == record.model_dump_json(include={"fixed", "space"})
-    return flags if same else [*flags, "--epochs or --set"]
-
-
-def _stored_record(options: Options, command: str) -> tuple[SweepRecord, list[str]]:
-    """The record of the sweep that is meant, with the resources and places of this command line, and what to say of it."""
-    changed = [flag(key) for key in IMMUTABLE_OPTIONS if getattr(options, key) is not None]
-    if changed:
-        raise InputError(f"{command} continues a sweep as it was started: leave out {', '.join(changed)}")
-    record = SweepRecord.load(
-        find_sweep(options.storage.resolve(), command, name=options.name, scenario=options.scenario)
-    )
-    for key in (*RESOURCES, "keep", "confirm"):
-        if getattr(options, key) is not None:
-            setattr(record, key, getattr(options, key))
-    said = take_over(record, command, options.tracking_uri, options.data_root, named=options.name is not None)
-    return record, [said] if said else []
 
 
 def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()) -> Plan:

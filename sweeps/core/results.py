@@ -19,8 +19,9 @@ from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.io import write_text
 from sweeps.cluster.ray_session import ROOT
+from sweeps.core.caveats import caveats
 from sweeps.core.plan import Plan
-from sweeps.core.summary import caveats, failed_trials
+from sweeps.core.summary import failed_trials
 from sweeps.core.sweep_data import SweepData
 from sweeps.state import leaderboard
 from sweeps.state.confirmation import confirmed, sentence_of
@@ -29,7 +30,7 @@ from sweeps.state.references import References
 from sweeps.state.trial_records import TrialRecord
 from sweeps.tracking.addresses import database
 from sweeps.tracking.mlflow_private import move_artifacts
-from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.mlflow_runs import TrackingTarget
 from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking
 

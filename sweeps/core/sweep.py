@@ -7,7 +7,6 @@ import platform
 import shutil
 import socket
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +14,22 @@ from typing import Any
 
 from rich.console import Console
 
-from llmemf.errors import InputError, StorageError, storage_fault
+from llmemf.errors import InputError
 from sweeps.cluster.hardware import describe_machine
 from sweeps.cluster.node_probe import versions
-from sweeps.cluster.ray_session import ClusterWatch, quiet, start_ray, stop_ray
+from sweeps.cluster.ray_session import ClusterWatch
 from sweeps.core.console import print_resume
+from sweeps.core.descriptions import describe_resources
 from sweeps.core.display import Display
-from sweeps.core.interrupt import Interrupted, StopRequest
+from sweeps.core.interrupt import StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version, connect_tracking, describe_run, make_references, write_results
-from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
-from sweeps.core.summary import describe_resources, print_end, print_places, print_start
-from sweeps.core.sweep_data import SweepData, is_prepared, load_data
+from sweeps.core.summary import print_end
+from sweeps.core.sweep_data import SweepData
+from sweeps.core.tuning import run_trials
 from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
 from sweeps.state.confirmation import confirmed, sentence_of
-from sweeps.state.sweep_record import RECORD, TUNE
-from sweeps.state.sweep_state import SweepState
+from sweeps.state.sweep_record import TUNE
 from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.runs import Tracking
 
@@ -186,55 +185,10 @@ class Sweep:
         try:
             stop.check()
             with self.display, ClusterWatch(lambda: self.leave_stuck(stop.reason or CLUSTER_LOST)):
-                self._tune(callback, parallel)
+                run_trials(self, callback, parallel)
         finally:
             stop.on_stuck = None
             shutil.rmtree(self.folder / TUNE, ignore_errors=True)
-
-    def _tune(self, callback: Any, parallel: int) -> None:
-        """Hand the trials to Ray Tune, which knows nothing of earlier drivers: the search hands out unfinished trials first."""
-        from ray import tune
-
-        from sweeps.core.callback import trial_dirname
-        from sweeps.core.trial import train_trial
-        from sweeps.core.worker import TrialWorker
-
-        record = self.plan.record
-        worker = tune.with_parameters(
-            TrialWorker,
-            run_trial=self.backend.trainable or train_trial,
-            data=self.data.trial_data,
-            folder=str(self.folder),
-            checkpoint_epochs=self.plan.rungs,
-        )
-        try:
-            tune.run(
-                worker,
-                name=TUNE,
-                storage_path=str(self.folder),
-                config=self.plan.fixed,
-                metric="objective",
-                mode="max",
-                # The search says when nothing is left; a trial that was lost counts for Tune as one more.
-                num_samples=-1,
-                search_alg=self.search,
-                scheduler=make_scheduler(self.plan, self.state),
-                max_concurrent_trials=parallel,
-                resources_per_trial={
-                    "cpu": record.cpus_per_trial,
-                    "gpu": record.gpus_per_trial,
-                },
-                reuse_actors=not record.fresh_workers,
-                callbacks=[callback],
-                trial_dirname_creator=trial_dirname,
-                raise_on_failed_trial=False,
-                verbose=0,
-            )
-        except Exception as error:
-            # Tune wraps what a callback raises, also where the event log could not be written.
-            if (number := storage_fault(traceback.format_exc())) is not None:
-                raise StorageError.of(self.folder, OSError(number, os.strerror(number))) from error
-            raise
 
     def leave_stuck(self, reason: str) -> None:
         """End a sweep whose Ray no longer answers; called from threads beside the one that waits for Ray."""
@@ -357,80 +311,3 @@ class Sweep:
             test = evaluate(best_folder, self.data.scenario, self.data.features, split="test")
         self.state.tested(best, test)
         return test
-
-
-def run_sweep(
-    plan: Plan, console: Console, *, time_budget: float | None = None, backend: TrialBackend | None = None
-) -> Result:
-    """Run or continue a sweep to its end.
-
-    Args:
-        plan: what to run.
-        console: where to show it.
-        time_budget: seconds after which it stops in order; `--resume` continues it.
-        backend: for tests.
-
-    Raises:
-        InputError: something the user can mend: data, storage, tracking, resources, a full disk.
-    """
-    record, backend = plan.record, backend or TrialBackend()
-    check_reachable(record)
-    print_places(record, console)
-    console.print()
-    with (
-        held(record.folder, record.name, record.folder / RECORD),
-        StopRequest(time_budget) as stop,
-        quiet(record) as watch,
-    ):
-        watch.stop = stop.request
-        try:
-            sweep = Sweep(plan, console, backend)
-            data = backend.data
-            if data is None:
-                with console.status(f"loading {record.scenario}" + ("" if is_prepared(plan) else " (made once)")):
-                    data = load_data(plan)
-            stop.check()
-            parallel = 0
-            if sweep.search.has_work():
-                with console.status("starting Ray"):
-                    parallel, notices = start_ray(plan.record, data.shared_bytes())
-                    plan.notices += notices
-            # Ray and MLflow set their own handlers for signals and logs when they start.
-            stop.listen()
-            watch.listen()
-            stop.check()
-            print_start(plan, data, parallel, console, sweep.state, sweep.search.outside)
-            sweep.open(data, parallel)
-            watch.listen()
-            try:
-                if parallel:
-                    sweep.train(parallel, stop)
-                    stop_ray()
-                return sweep.finish(stop)
-            except BaseException as error:
-                sweep.leave(stop.reason or type(error).__name__)
-                raise
-        except (Interrupted, KeyboardInterrupt):
-            print_resume(console, "stopped; what was saved continues with:", plan.resume_command())
-            return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
-        except OSError as error:
-            if is_storage_fault(error):
-                raise stopped_by_storage(error, plan.resume_command()) from error
-            raise
-        finally:
-            stop_ray()
-
-
-def make_scheduler(plan: Plan, state: SweepState) -> Any:
-    """ASHA over the epochs of a trial, or None."""
-    from sweeps.search.asha import ResumableASHA
-
-    if plan.record.scheduler == "none":
-        return None
-    return ResumableASHA(
-        state.records.values(),
-        is_repeat=lambda number: bool(state.records[number].repeats),
-        max_t=plan.epochs,
-        grace_period=min(plan.record.grace_period, plan.epochs),
-        reduction_factor=plan.record.reduction_factor,
-    )

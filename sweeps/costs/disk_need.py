@@ -12,7 +12,7 @@ from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps.core.plan import Plan
-from sweeps.search.space import Block
+from sweeps.search.block import Block
 from sweeps.state import checkpoints
 
 METRIC_BYTES = 150

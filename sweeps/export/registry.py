@@ -21,7 +21,7 @@ from llmemf.export.folder import CARD, ExportedModel
 from sweeps.export.chosen import Chosen
 from sweeps.state.home import is_elsewhere
 from sweeps.tracking.addresses import one_line
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import RunOwner
 
 REQUIREMENTS = ("torch", "numpy", "pandas", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy")

@@ -15,12 +15,14 @@ from llmemf.command_line import command_line
 from llmemf.errors import InputError, nearest
 from llmemf.models.llm_emf_config import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.core.settings import checked_settings, load_ablations, scenario_files, used_scenario
 from sweeps.groups.ablation_rows import MODEL, SECTIONS, STANDARD, ablation_rows, full_row
+from sweeps.groups.columns import ALL_METRICS, CSV_CELLS, SAMPLED_AND_MRR, Field, paper_cell, paper_heading
 from sweeps.groups.encoders import Encoders, find_encoders
 from sweeps.groups.group import Group, Row
-from sweeps.groups.kind import ALL_METRICS, CSV_CELLS, SAMPLED_AND_MRR, Field, Kind, paper_cell, paper_heading
+from sweeps.groups.kind import Kind
 from sweeps.groups.notes import sampled_note
 from sweeps.groups.paper_numbers import ABLATION as TABLE_4
 from sweeps.groups.plan import GroupOptions, named_sweep, new_group, of_best_trial

@@ -16,7 +16,7 @@ from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
 from sweeps.core.settings import merged_space, space_keys
 from sweeps.groups.encoders import Encoders
 from sweeps.groups.group import Group, Row
-from sweeps.groups.plan import plan_new_search
+from sweeps.groups.row_sweeps import plan_new_search
 
 MODEL = "llm_emf"
 SECTIONS = {

@@ -19,16 +19,18 @@ from llmemf.scenarios.scenario import Scenario
 from sweeps.cluster.ray_session import room
 from sweeps.core import settings
 from sweeps.core.console import facts_table
+from sweeps.core.descriptions import describe_resources
 from sweeps.core.plan import Plan
 from sweeps.core.settings import IMMUTABLE_SETTINGS, SHARED_SETTINGS, space_keys
-from sweeps.core.summary import describe_resources
 from sweeps.core.sweep_data import load_data
+from sweeps.groups.columns import CSV_CELLS, paper_heading
 from sweeps.groups.group import BEST, Group, Row
-from sweeps.groups.kind import CSV_CELLS, Kind, paper_heading
+from sweeps.groups.kind import Kind
 from sweeps.groups.notes import protocol_notes, row_notes
 from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, OWN_PAPER, in_table_order, shown_name
-from sweeps.groups.plan import GroupOptions, new_group, of_scenario, plan_search
+from sweeps.groups.plan import GroupOptions, new_group, of_scenario
 from sweeps.groups.render import Block, Cell, Column, rich_table, tex
+from sweeps.groups.row_sweeps import plan_search
 from sweeps.groups.table import Table, TableRow
 from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import SweepSettings

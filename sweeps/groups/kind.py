@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import datetime
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -21,6 +20,19 @@ from llmemf import text_format
 from llmemf.pages.charts import Interval, IntervalRow
 from llmemf.scenarios.scenario import Scenario
 from sweeps.groups import terminal
+from sweeps.groups.columns import (
+    ALL_METRICS,
+    CSV_CELLS,
+    HEADINGS,
+    SAMPLED,
+    SAMPLED_AND_MRR,
+    SHORT,
+    Field,
+    csv_lines,
+    metric_fields,
+    paper_cell,
+    paper_heading,
+)
 from sweeps.groups.group import Group
 from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable
 from sweeps.groups.plan import GroupOptions
@@ -39,33 +51,8 @@ from sweeps.groups.render import (
     tex,
 )
 from sweeps.groups.significance import Test
-from sweeps.groups.table import OBJECTIVE, RANKINGS, Table, TableRow
+from sweeps.groups.table import OBJECTIVE, Table, TableRow
 from sweeps.reporting.tables import Section, tables_page
-
-HEADINGS = {"mrr": "MRR", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
-SHORT = {"mrr": "MRR", "ndcg_5": "N@5", "ndcg_10": "N@10"}
-AMONG = {"test": "sampled", "test_full": "all items"}
-ALL_METRICS = [(ranking, metric) for ranking in RANKINGS for metric in PAPER_METRICS]
-SAMPLED = [("test", metric) for metric in PAPER_METRICS]
-SAMPLED_AND_MRR = [*SAMPLED, ("test_full", "mrr")]
-CSV_CELLS = ("domain", "ranked_among", "metric", "mean", "spread", "seeds", "values")
-
-
-@dataclass(frozen=True)
-class Field:
-    """A column of the table in one domain: its heading on the page, in LaTeX and in the terminal, empty where it is not shown.
-
-    Attributes:
-        over: what stands above its heading in LaTeX, None where that of an earlier column spans this one.
-        metric: ranking and metric, of a test metric.
-    """
-
-    cell: Callable[[TableRow], Cell]
-    page: str = ""
-    latex: str = ""
-    terminal: Column | None = None
-    over: str | None = ""
-    metric: tuple[str, str] | None = None
 
 
 class Kind(ABC):
@@ -176,7 +163,7 @@ class Kind(ABC):
 
     def fields(self, table: Table, domain: str) -> list[Field]:
         """All columns of the table in one domain."""
-        return [*_metric_fields(table, domain), *self.beside(table, domain)]
+        return [*metric_fields(table, domain), *self.beside(table, domain)]
 
     def beside(self, table: Table, domain: str) -> list[Field]:
         """The paper's numbers, where it has any, and the test against the best other row or the reference."""
@@ -228,7 +215,7 @@ class Kind(ABC):
         """The tables that are written into the group's folder, by file name; Markdown comes first."""
         group = table.group
         page = [*(self.block(table, domain, "page") for domain in table.domains), self.last_block(table)]
-        lines = [line for row in table.rows for line in _csv_lines(table, row, self.csv_facts(table, row))]
+        lines = [line for row in table.rows for line in csv_lines(table, row, self.csv_facts(table, row))]
         fields = [field for field in self.fields(table, table.domains[0]) if field.latex]
         over = ["", *(field.over for field in fields if field.over is not None)]
         names = [group.noun.capitalize(), *(field.latex for field in fields)]
@@ -310,60 +297,6 @@ def section_of(table: Table, block: Block, metric: str = "", digits: int = 2) ->
     return Section(block.title, [column.heading for column in block.columns], lines, remark, intervals=chart)
 
 
-def paper_heading(table: Table, metric: str = "") -> str:
-    """What stands over the paper's numbers."""
-    return f"paper{metric}" + ("" if table.same_data else " (other data)")
-
-
-def paper_cell(row: TableRow, domain: str, metric: str) -> Cell:
-    """The paper's number beside a row."""
-    value = row.paper.get(f"test/{domain}/{metric}")
-    return Cell("-" if value is None else f"{value:.2f}")
-
-
 def settings_of(row: TableRow) -> str:
     """The settings that make a row, and those that its search chose."""
     return text_format.settings({**row.row.shown, **row.result.chosen})
-
-
-def _metric_fields(table: Table, domain: str) -> list[Field]:
-    fields = []
-    for ranking, among in AMONG.items():
-        spans = [rf"\multicolumn{{3}}{{c}}{{{among}}}", None, None]
-        for (metric, heading), over in zip(HEADINGS.items(), spans, strict=True):
-            page = heading if ranking == "test" else f"{heading}, {among}"
-            cell = partial(_metric_cell, table, f"{ranking}/{domain}/{metric}")
-            column = Column(f"{among if over else ''}\n{heading}")
-            fields.append(Field(cell, page, heading, column, over, (ranking, metric)))
-    return fields
-
-
-def _metric_cell(table: Table, metric: str, row: TableRow) -> Cell:
-    """A test metric: the best and second best are marked, in an ablation the full model."""
-    if table.group.kind == "ablation":
-        style = "full" if row.name == table.group.reference else ""
-    else:
-        style = {1: "best", 2: "second"}.get(table.place(row, metric), "")
-    return Cell(number(row.cells.get(metric)), style)
-
-
-def _csv_lines(table: Table, row: TableRow, shared: dict[str, object]) -> list[dict[str, object]]:
-    """One line per domain, ranking and metric, unrounded and in percent; a row without numbers has one line."""
-    lines = []
-    for name, cell in row.cells.items():
-        ranking, _, rest = name.partition("/")
-        if ranking not in RANKINGS:
-            continue
-        domain, metric = rest.split("/")
-        among = "stored candidates" if ranking == "test" else "all items"
-        values = ";".join(repr(100 * value) for value in row.values[name].values())
-        line = dict(zip(CSV_CELLS, (domain, among, metric, cell.mean, cell.deviation, cell.count, values), strict=True))
-        if name in row.paper:
-            line |= {"paper": row.paper[name], "paper_data": "same" if table.same_data else "other"}
-        if test := row.case_tests.get(name):
-            line |= {"p": test.p, "p_holm": test.adjusted, "against": test.against, "difference": 100 * test.difference}
-            line |= dict(zip(("low", "high"), (100 * bound for bound in test.interval or ())))
-        if test := row.seed_tests.get(name):
-            line |= {"p_seeds": test.p, "p_seeds_holm": test.adjusted}
-        lines.append(shared | line)
-    return lines or [shared]

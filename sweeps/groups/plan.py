@@ -12,9 +12,10 @@ from typing import Any
 from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, parse_assignment
 from llmemf.errors import InputError, nearest
-from llmemf.models import model_class
 from llmemf.scenarios.names import check_name
-from sweeps.core.plan import Options, Plan, build_plan, flag, plan_resume
+from sweeps.core.options import Options, flag
+from sweeps.core.plan import Plan
+from sweeps.core.resume import plan_resume
 from sweeps.core.settings import (
     RESOURCES,
     SHARED_SETTINGS,
@@ -25,8 +26,7 @@ from sweeps.core.settings import (
 )
 from sweeps.core.takeover import take_over
 from sweeps.groups.group import Group, Row, root_of
-from sweeps.state.home import is_elsewhere
-from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, readable
+from sweeps.state.sweep_record import RECORD, SweepRecord, readable
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
@@ -270,72 +270,3 @@ def assigned(config_class: type[TrialConfig], options: GroupOptions) -> dict[str
     if "seed" in given:
         raise InputError("--set seed: give --seed; the seeds after it are trained")
     return checked_settings(config_class, given, "--set")
-
-
-def plan_search(group: Group, row: Row) -> Plan:
-    """The search of a row: a new sweep, or the stored one.
-
-    Raises:
-        InputError: the row cannot run.
-    """
-    return _stored_plan(group, row, "search") or plan_new_search(group, row)
-
-
-def plan_new_search(group: Group, row: Row) -> Plan:
-    """The search of a row, whether one is stored or not."""
-    same = ("trials", "constraints", "search", "scheduler", "grace_period", "reduction_factor", "seed")
-    shared = {key: getattr(group, key) for key in same}
-    # Each row's configuration runs over the group's own seeds.
-    settings = SweepSettings(model=row.model, fixed=group.config_of(row), space=row.space, confirm=0, **shared)
-    return build_plan(_sweep_record(group, settings, row, "search", keep=1))
-
-
-def plan_seeds(group: Group, row: Row, config: dict[str, Any]) -> Plan:
-    """A configuration over all seeds, none of them stopped by a scheduler; a closed form has use for one only.
-
-    Args:
-        config: its settings, without `model` and `seed`.
-
-    Raises:
-        InputError: the row cannot run.
-    """
-    if stored := _stored_plan(group, row, "seeds"):
-        return stored
-    seeds = group.seeds[:1] if model_class(row.model).closed_form else group.seeds
-    settings = SweepSettings(
-        model=row.model, search="grid", trials=len(seeds), scheduler="none", seed=group.seed, fixed=config,
-        space={"seed": seeds}, confirm=0,
-    )  # fmt: skip
-    return build_plan(_sweep_record(group, settings, row, "seeds", keep=len(seeds)), whole_grid=True)
-
-
-def _sweep_record(group: Group, settings: SweepSettings, row: Row, step: str, keep: int) -> SweepRecord:
-    shared = ("requested", "scenario", "data_root", "storage", "tracking_uri", *RESOURCES)
-    return SweepRecord(
-        **settings.model_dump(),
-        **{key: getattr(group, key) for key in shared},
-        name=group.sweep_name(row.name, step),
-        keep=keep,
-        created=datetime.datetime.now().isoformat(timespec="microseconds"),
-    )
-
-
-def is_level(group: Group, row: Row, step: str) -> bool:
-    """Whether a stored sweep of a row lies and tracks where its group does, and MLflow has all of it."""
-    folder = group.sweep_folder(row.name, step)
-    if not (folder / RECORD).exists():
-        return True
-    record = SweepRecord.load(folder)
-    same = record.tracking_uri == group.tracking_uri and not is_elsewhere(record)
-    return same and not SweepState(folder).undelivered
-
-
-def _stored_plan(group: Group, row: Row, step: str) -> Plan | None:
-    """The stored sweep of a row that can run, with the resources of this command line."""
-    if row.problem:
-        raise InputError(row.problem)
-    if not (group.sweep_folder(row.name, step) / RECORD).exists():
-        return None
-    resources = {key: getattr(group, key) for key in (*RESOURCES, "tracking_uri")}
-    name, storage, root = group.sweep_name(row.name, step), Path(group.storage), Path(group.data_root)
-    return plan_resume(Options(name=name, storage=storage, data_root=root, **resources))

@@ -80,7 +80,7 @@ class Study(Kind):
             shared["fixed"] = fixed | assigned(config_class, options)
             shared["origin"] = f"the defaults of {model} with what all systems share on {shared['scenario']}"
         settings = SweepSettings(model=model, fixed=shared["fixed"])
-        varied = dict(parse_assignment(text) for text in options.vary or [])
+        varied = dict(parse_assignment(text, flag="--vary") for text in options.vary or [])
         notices = drop_absent_modalities(settings, varied, options.root / shared["scenario"])
         rows = _rows(model, settings.fixed, options.vary or [])
         return new_group(self.name, options, now, **shared | {"fixed": settings.fixed}, rows=rows, notices=notices)

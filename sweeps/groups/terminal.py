@@ -10,7 +10,8 @@ from rich.text import Text
 from llmemf import text_format
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.console import facts_table
-from sweeps.core.summary import browse, describe_scenario, print_lines
+from sweeps.core.descriptions import describe_scenario
+from sweeps.core.summary import browse, print_lines
 from sweeps.groups.group import Group
 from sweeps.groups.render import Block, Cell, Column, rich_table
 from sweeps.groups.results import GroupState

@@ -12,7 +12,8 @@ from llmemf.errors import InputError
 from sweeps.core.results import artifact_location, code_version
 from sweeps.groups.group import Group
 from sweeps.tracking.addresses import unusable
-from sweeps.tracking.mlflow_writer import MlflowWriter, Operation, TrackingTarget
+from sweeps.tracking.mlflow_runs import Operation, TrackingTarget
+from sweeps.tracking.mlflow_writer import MlflowWriter
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
 from sweeps.tracking.runs import STATUS, finite
 

@@ -14,7 +14,7 @@ from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.parameters import searched_parameters
-from sweeps.search.space import build_space
+from sweeps.search.space_entries import build_space
 from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 

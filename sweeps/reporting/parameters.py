@@ -8,7 +8,8 @@ from typing import Any
 
 from llmemf import text_format
 from llmemf.pages.charts import Axis, linear_axis, log_axis, text_axis
-from sweeps.search.space import LOG_RATIO, Space
+from sweeps.search.block import LOG_RATIO
+from sweeps.search.space import Space
 from sweeps.state.trial_records import TrialRecord
 
 NOT_SEARCHED = ("seed",)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.tracking.addresses import database, one_line
-from sweeps.tracking.mlflow_writer import mlflow_client, runs_page
+from sweeps.tracking.mlflow_runs import mlflow_client, runs_page
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from llmemf.errors import InputError
 from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
 from sweeps.tracking.addresses import absolute_uri, database, unusable
-from sweeps.tracking.mlflow_writer import mlflow_client, runs_page
+from sweeps.tracking.mlflow_runs import mlflow_client, runs_page
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 START_SECONDS = 120.0

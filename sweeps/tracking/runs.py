@@ -18,7 +18,8 @@ from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, trial_name
 from sweeps.tracking.addresses import unusable
-from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget
+from sweeps.tracking.mlflow_runs import INCOMPLETE, TrackingTarget
+from sweeps.tracking.mlflow_writer import MlflowWriter
 from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT
 
 SYSTEM = ("seconds_train", "seconds_valid", "sequences_per_second", "cpu_percent", "memory_gb", "gpu_mem_gb")

@@ -19,7 +19,7 @@ from outcomes import Outcome, correlations, landscape, mean_difference
 from replay import Choices, Course, draw_seeds, epoch_result, replay_grid, replay_sweep, replay_top
 
 from llmemf.errors import InputError
-from sweeps.search.space import build_space
+from sweeps.search.space_entries import build_space
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 
@@ -310,8 +310,10 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
     from rich.console import Console
     from sweep_fakes import fake_evaluate, fast_trial, objective, tiny_data
 
-    from sweeps.core.plan import Options, plan_sweep
-    from sweeps.core.sweep import TrialBackend, run_sweep
+    from sweeps.core.options import Options
+    from sweeps.core.plan import plan_sweep
+    from sweeps.core.run import run_sweep
+    from sweeps.core.sweep import TrialBackend
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)

@@ -39,13 +39,17 @@ from llmemf.errors import InputError
 from llmemf.io import read_records
 from llmemf.models.bprmf import BPRMFConfig
 from sweeps.core import results, sweep, trial
-from sweeps.core.plan import Options, Plan, plan_continue
-from sweeps.core.sweep import TrialBackend, run_sweep
+from sweeps.core import run as sweep_run
+from sweeps.core.options import Options
+from sweeps.core.plan import Plan
+from sweeps.core.resume import plan_continue
+from sweeps.core.run import run_sweep
+from sweeps.core.sweep import TrialBackend
 from sweeps.core.trial import run_epochs
 from sweeps.state import checkpoints
 from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking import mlflow_writer
+from sweeps.tracking import mlflow_writer, owned_runs
 
 NAME = "s"
 GRID = {"search": "grid", "scheduler": "none", "epochs": 3, "assignments": ["lr=1e-3,3e-3", "l2=0", "user_mode=auto"]}
@@ -379,7 +383,7 @@ def point_of(record: Any) -> str:
 
 def run_point(run: dict[str, Any]) -> str:
     """Whose run it is: numbers of trials depend on nothing, but names of runs must not matter either."""
-    return "parent" if run["tags"]["trial"] == mlflow_writer.PARENT else json.dumps(run["params"], sort_keys=True)
+    return "parent" if run["tags"]["trial"] == owned_runs.PARENT else json.dumps(run["params"], sort_keys=True)
 
 
 def run_facts(run: dict[str, Any]) -> dict[str, Any]:
@@ -457,7 +461,7 @@ def _stand_ins(subject: SmallSweep, disturb: Callable[[int], None]) -> Iterator[
             (sweep, "describe_machine", lambda: "a machine"),
             (sweep, "versions", dict),
             (sweep, "Display", _NoDisplay),
-            (sweep, "print_start", lambda *_, **__: None),
+            (sweep_run, "print_start", lambda *_, **__: None),
             (sweep, "print_end", lambda *_, **__: None),
             (references, "reference_metrics", _reference_metrics),
             (trial, "CHECKPOINT_SECONDS", 0.0),

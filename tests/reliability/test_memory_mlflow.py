@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from memory_mlflow import MemoryMlflow
 
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 
 
 def story(client: Any, artifact: Any) -> list[Any]:

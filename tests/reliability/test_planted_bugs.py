@@ -19,7 +19,7 @@ from test_sweep_crashes import grid_crashes, tpe_crashes
 from verdicts import Verdict, verdict
 
 from llmemf.errors import InputError
-from sweeps.core.sweep import run_sweep
+from sweeps.core.run import run_sweep
 
 APPENDED, IN_PLACE = ("journal.jsonl",), (".lock", "ray.log", "mlruns/sweeps/s")
 

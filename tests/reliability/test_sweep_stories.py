@@ -32,12 +32,12 @@ from sweeps.core.callback import SweepCallback
 from sweeps.core.interrupt import StopRequest
 from sweeps.core.storage import locked
 from sweeps.search.search import SweepSearch
-from sweeps.search.space import build_space
+from sweeps.search.space_entries import build_space
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking import mlflow_writer
-from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.mlflow_runs import TrackingTarget
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 from sweeps.tracking.runs import Tracking
 

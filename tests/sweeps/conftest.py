@@ -36,7 +36,7 @@ def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of MLflow, which takes seconds to make: once for all processes of the tests, which work on copies."""
-    from sweeps.tracking.mlflow_writer import mlflow_client
+    from sweeps.tracking.mlflow_runs import mlflow_client
 
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root

@@ -11,8 +11,11 @@ sys.path.append(str(Path(__file__).resolve().parent))
 from rich.console import Console
 from sweep_fakes import fake_evaluate, slow_trial, tiny_data
 
-from sweeps.core.plan import Options, plan_resume, plan_sweep
-from sweeps.core.sweep import TrialBackend, run_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
+from sweeps.core.resume import plan_resume
+from sweeps.core.run import run_sweep
+from sweeps.core.sweep import TrialBackend
 
 
 def main(name: str, resume: bool) -> int:

@@ -17,7 +17,7 @@ from sweeps.state import checkpoints
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import TrackingTarget
+from sweeps.tracking.mlflow_runs import TrackingTarget
 from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking
 

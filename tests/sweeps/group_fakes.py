@@ -13,11 +13,13 @@ from rich.console import Console
 from sweep_fakes import FakeTrainer, epoch_result, grow, tiny_data
 
 from llmemf.ranking import summarise
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.groups import ablation, comparison, rerun, study
 from sweeps.groups.evaluation import TestEvaluation
 from sweeps.groups.plan import GroupOptions, plan_group
-from sweeps.groups.run import GroupBackend, run_group
+from sweeps.groups.row_run import GroupBackend
+from sweeps.groups.run import run_group
 from sweeps.state import checkpoints
 from sweeps.state.sweep_state import SweepState
 

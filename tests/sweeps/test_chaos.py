@@ -28,12 +28,14 @@ import pytest
 
 from llmemf.checkpoint import evaluate_checkpoint
 from llmemf.scenarios.scenario import Scenario
-from sweeps.core.plan import Options, plan_resume
+from sweeps.core.options import Options
+from sweeps.core.resume import plan_resume
 from sweeps.search.asha import ResumableASHA
 from sweeps.search.search import SweepSearch
 from sweeps.state.checkpoints import stored
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
+from sweeps.tracking.owned_runs import PARENT
 
 pytestmark = pytest.mark.chaos
 

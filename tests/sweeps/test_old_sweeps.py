@@ -13,7 +13,8 @@ import pytest
 
 from llmemf.checkpoint import read_checkpoint
 from llmemf.errors import InputError
-from sweeps.core.plan import Options, plan_extend, plan_resume
+from sweeps.core.options import Options
+from sweeps.core.resume import plan_extend, plan_resume
 from sweeps.search.search import SweepSearch
 from sweeps.state import leaderboard
 from sweeps.state.checkpoint_retention import CheckpointRetention

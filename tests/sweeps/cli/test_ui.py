@@ -17,7 +17,7 @@ import sweeps
 from llmemf.errors import InputError
 from sweeps.cli.main import run_script
 from sweeps.tracking import pages
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 
 COMMAND = Path(sweeps.__file__).with_name("ui.py")
 

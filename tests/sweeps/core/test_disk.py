@@ -7,10 +7,11 @@ from typer.testing import CliRunner
 from llmemf.errors import InputError
 from sweeps.cli.main import single
 from sweeps.core import disk
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.core.storage import locked
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import RunOwner
 
 

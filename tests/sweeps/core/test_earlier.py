@@ -4,7 +4,9 @@ import pytest
 from sweep_fakes import epoch_result, tiny_scenario
 
 from llmemf.errors import InputError
-from sweeps.core.plan import Options, build_plan, plan_continue, plan_resume, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import build_plan, plan_sweep
+from sweeps.core.resume import plan_continue, plan_resume
 from sweeps.search.search import SweepSearch
 from sweeps.state.sweep_record import SweepRecord
 

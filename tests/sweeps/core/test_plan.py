@@ -10,7 +10,9 @@ from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
 from sweeps.cluster.resources import slots
 from sweeps.core import settings
-from sweeps.core.plan import Options, build_plan, plan_continue, plan_extend, plan_resume, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import build_plan, plan_sweep
+from sweeps.core.resume import plan_continue, plan_extend, plan_resume
 from sweeps.core.settings import checked_space, load_settings, scenario_files
 from sweeps.core.sweep_data import load_data
 from sweeps.search.grid_points import choose_points

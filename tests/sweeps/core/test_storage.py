@@ -10,7 +10,8 @@ from sweep_fakes import tiny_data
 
 from llmemf.errors import InputError, StorageError
 from sweeps.core import storage, sweep
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.core.storage import check_database, check_reachable, held, locked, stopped_by_storage
 
 

@@ -23,17 +23,20 @@ from sweep_fakes import FakeTrainer, FlakyClient, epoch_result, fake_evaluate, f
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from sweeps.cluster.ray_session import LogWatch
-from sweeps.core import sweep
 from sweeps.core.interrupt import StopRequest
-from sweeps.core.plan import Options, plan_extend, plan_resume, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.core.results import code_version
-from sweeps.core.sweep import TrialBackend, run_sweep
+from sweeps.core.resume import plan_extend, plan_resume
+from sweeps.core.run import run_sweep
+from sweeps.core.sweep import TrialBackend
 from sweeps.search.asha import ResumableASHA
 from sweeps.search.search import SweepSearch
 from sweeps.state import checkpoints
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking import mlflow_writer
-from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
+from sweeps.tracking.owned_runs import PARENT
 
 HERE = Path(__file__).resolve().parent.parent
 
@@ -98,7 +101,7 @@ def no_ray(monkeypatch):
     def start(*args):
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr(sweep, "start_ray", start)
+    monkeypatch.setattr("sweeps.core.run.start_ray", start)
 
 
 @pytest.mark.slow
@@ -264,7 +267,7 @@ class Budget(StopRequest):
 @pytest.mark.slow
 def test_a_spent_time_budget_leaves_a_sweep_that_can_be_extended(database, workers_find_fakes, monkeypatch):
     """Its time is spent after the third trial has started; then two more trials in a wider space, and all are finished."""
-    monkeypatch.setattr(sweep, "StopRequest", Budget)
+    monkeypatch.setattr("sweeps.core.run.StopRequest", Budget)
     plan = plan_sweep(
         Options(scenario="sample", name="s1", trials=4, epochs=4, concurrency=1, assignments=["lr=1e-3,3e-3"])
     )
@@ -398,7 +401,7 @@ def test_a_refused_extension_changes_nothing(project_folder, monkeypatch):
     def refused(*args):
         raise InputError("one trial asks for 99 CPUs")
 
-    monkeypatch.setattr(sweep, "start_ray", refused)
+    monkeypatch.setattr("sweeps.core.run.start_ray", refused)
     for _ in range(2):
         extended = plan_extend(Options(name="s1", assignments=["lr=1e-5,1e-4,1e-3,3e-3", "heads=1,2"]), 4)
         assert extended.trials == 7
@@ -408,7 +411,7 @@ def test_a_refused_extension_changes_nothing(project_folder, monkeypatch):
 
 
 def test_time_that_is_spent_before_the_trials_start(project_folder, monkeypatch):
-    monkeypatch.setattr(sweep, "start_ray", lambda *args: time.sleep(0.3) or (1, []))
+    monkeypatch.setattr("sweeps.core.run.start_ray", lambda *args: time.sleep(0.3) or (1, []))
     plan = plan_sweep(Options(scenario="sample", name="s1"))
     out = io.StringIO()
     result = run_sweep(plan, Console(file=out, width=200), time_budget=0.05, backend=TrialBackend(data=tiny_data()))

@@ -5,7 +5,8 @@ import pytest
 from sweep_fakes import tiny_scenario
 
 from llmemf.errors import InputError
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.core.sweep_data import load_data
 
 

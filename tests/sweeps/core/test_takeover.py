@@ -12,12 +12,15 @@ from sweep_fakes import FakeTrainer, fake_evaluate, grow, tiny_data
 
 from llmemf.errors import InputError
 from sweeps.core import disk, sweep
-from sweeps.core.plan import Options, plan_continue, plan_extend, plan_resume, plan_sweep
-from sweeps.core.sweep import TrialBackend, run_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
+from sweeps.core.resume import plan_continue, plan_extend, plan_resume
+from sweeps.core.run import run_sweep
+from sweeps.core.sweep import TrialBackend
 from sweeps.state import checkpoints
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import WEIGHTS_HASH, mlflow_client
+from sweeps.tracking.mlflow_runs import WEIGHTS_HASH, mlflow_client
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
 
 

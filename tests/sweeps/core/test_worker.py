@@ -19,9 +19,12 @@ from sweep_fakes import fake_evaluate, tiny_data
 
 from llmemf import memory
 from sweeps.core import process_state
-from sweeps.core.plan import Options, plan_resume, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.core.process_state import ProcessState
-from sweeps.core.sweep import TrialBackend, run_sweep
+from sweeps.core.resume import plan_resume
+from sweeps.core.run import run_sweep
+from sweeps.core.sweep import TrialBackend
 from sweeps.core.worker import StaleWorker, TrialWorker
 from sweeps.state.sweep_state import SweepState
 

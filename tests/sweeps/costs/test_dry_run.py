@@ -15,7 +15,9 @@ from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.models.recommender import num_parameters
 from llmemf.training import Trainer
-from sweeps.core.plan import Options, plan_resume, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
+from sweeps.core.resume import plan_resume
 from sweeps.core.sweep_data import SweepData
 from sweeps.costs import disk_need as needs
 from sweeps.costs.dry_run import print_dry_run

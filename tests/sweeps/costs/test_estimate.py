@@ -15,7 +15,9 @@ from llmemf import batches, training
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
 from llmemf.scenarios.sequences import Sequences
-from sweeps.core.plan import Options, plan_resume, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
+from sweeps.core.resume import plan_resume
 from sweeps.costs import estimate
 from sweeps.costs.estimate import gpu_share, num_left, sampled_configs, scale
 from sweeps.costs.halving import expected_epochs

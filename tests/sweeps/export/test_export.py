@@ -23,7 +23,7 @@ from sweeps.export.chosen import choose
 from sweeps.export.registry import REQUIREMENTS, example, register
 from sweeps.export.write import write_model
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 
 HISTORY = ["i3", "i40", "i7"]
 

@@ -18,7 +18,8 @@ from sweeps.groups.evaluation import load_ranks, ranks_path
 from sweeps.groups.group import Group
 from sweeps.groups.results import GroupState
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
+from sweeps.tracking.owned_runs import PARENT
 
 ROWS = ["ids", "text", "text_llm", "text_image", "no_merged", "one_layer"]
 OFFLINE = Encoders(text="offline", image="offline", problems={"llm": "no LLM text"})

@@ -13,7 +13,7 @@ from sweeps.core.settings import load_ablations, load_settings, scenario_files
 from sweeps.groups.ablation_rows import STANDARD, ablation_rows, effective_config, full_row
 from sweeps.groups.encoders import Encoders, find_encoders
 from sweeps.groups.group import Group, Row
-from sweeps.groups.plan import plan_search
+from sweeps.groups.row_sweeps import plan_search
 
 ALL = Encoders(text="clip-title", llm="clip-title+llm", image="clip")
 OFFLINE = Encoders(text="offline", image="offline", problems={"llm": "no LLM text"})

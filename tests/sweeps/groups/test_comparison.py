@@ -26,7 +26,8 @@ from sweeps.groups.evaluation import load_ranks, ranks_path
 from sweeps.groups.results import GroupState
 from sweeps.groups.shared_ray import SharedRay
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
+from sweeps.tracking.owned_runs import PARENT
 
 ROOT = Path(__file__).resolve().parents[3]
 MODELS = ["popularity", "gru4rec", "sasrec"]

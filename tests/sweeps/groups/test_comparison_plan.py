@@ -15,7 +15,8 @@ from llmemf.models import MODELS, model_class
 from sweeps.cli.main import single
 from sweeps.core.settings import SHARED_SETTINGS, load_settings, scenario_files
 from sweeps.groups.group import Group
-from sweeps.groups.plan import GroupOptions, plan_group, plan_search, plan_seeds
+from sweeps.groups.plan import GroupOptions, plan_group
+from sweeps.groups.row_sweeps import plan_search, plan_seeds
 from sweeps.state.sweep_state import SweepState
 
 

@@ -12,12 +12,14 @@ from sweep_fakes import grow, tiny_data
 from typer.testing import CliRunner
 
 from llmemf.errors import InputError
-from sweeps.core.plan import Options, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
 from sweeps.groups.group import Group
 from sweeps.groups.results import GroupState
 from sweeps.state.sweep_record import find_sweep
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import PARENT, mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
+from sweeps.tracking.owned_runs import PARENT
 
 SCORES = {0.003: 0.5, 0.004: 0.9, 0.005: 0.8, 0.006: 0.1}
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 from sweep_fakes import tiny_scenario
 
-from sweeps.groups import rerun
+from sweeps.groups import rerun, rerun_table
 from sweeps.groups.group import Group, Row
 from sweeps.groups.results import RowResult, SeedResult
 from sweeps.groups.table import OBJECTIVE, build_table
@@ -92,7 +92,7 @@ def test_holm_counts_the_others():
 def test_one_seed_is_warned_of():
     table = make({"t10": [0.05], "t12": [0.04]})
     assert table.winner == "t10" and "One seed says nothing" in table.warnings[0]
-    assert rerun.cells(table.rows[0])[1:4] == ["0.0500", "-", "-"]
+    assert rerun_table.cells(table.rows[0])[1:4] == ["0.0500", "-", "-"]
 
 
 def test_one_of_which_a_seed_failed_does_not_win():

@@ -8,7 +8,9 @@ import typer.main
 from report_fakes import make_sweep, rising, trial
 
 from sweeps.cli.main import single
-from sweeps.core.plan import Options, plan_extend, plan_sweep
+from sweeps.core.options import Options
+from sweeps.core.plan import plan_sweep
+from sweeps.core.resume import plan_extend
 from sweeps.reporting import commands
 from sweeps.state.sweep_record import SweepRecord
 

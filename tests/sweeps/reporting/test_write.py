@@ -12,7 +12,7 @@ from sweeps.cli.main import run_script
 from sweeps.core.storage import locked
 from sweeps.reporting.tracked import find_runs, log_report
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking, TrackingTarget
 

@@ -35,7 +35,7 @@ def test_what_is_no_address_is_named(tmp_path, uri):
 
 OPEN = """
 import sys
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 print(len(mlflow_client(sys.argv[1]).search_experiments()))
 """
 

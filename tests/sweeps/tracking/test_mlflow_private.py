@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 
 from sweeps.tracking.mlflow_private import ADDRESSES, move_artifacts
-from sweeps.tracking.mlflow_writer import mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 
 
 def test_the_private_columns_are_there(empty_database):

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 from mlflow.exceptions import MlflowException
 
-from sweeps.tracking import mlflow_writer
-from sweeps.tracking.mlflow_writer import INCOMPLETE, MlflowWriter, TrackingTarget
+from sweeps.tracking import mlflow_runs, mlflow_writer
+from sweeps.tracking.mlflow_runs import INCOMPLETE, TrackingTarget
+from sweeps.tracking.mlflow_writer import MlflowWriter
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 
 
@@ -132,7 +133,7 @@ def test_all_arrives_in_order():
     assert tags["mlflow.parentRunId"] == run_of(memory, PARENT).info.run_id
     assert (tags["sweep"], tags["scenario"], tags["outcome"]) == ("s1", "sample", "completed")
     assert tags[INCOMPLETE] == "false"
-    assert memory.tags_of_experiment == mlflow_writer.EXPERIMENT_TAGS
+    assert memory.tags_of_experiment == mlflow_runs.EXPERIMENT_TAGS
 
 
 def test_closing_delivers_all_that_waits():

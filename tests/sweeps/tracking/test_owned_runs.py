@@ -6,7 +6,7 @@ import pytest
 
 from llmemf.errors import InputError
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_writer import TrackingTarget, mlflow_client
+from sweeps.tracking.mlflow_runs import TrackingTarget, mlflow_client
 from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT, RunOwner
 from sweeps.tracking.runs import Tracking
 

@@ -9,7 +9,7 @@ from sweep_fakes import FlakyClient, epoch_result
 from llmemf.errors import InputError
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking import mlflow_writer
-from sweeps.tracking.mlflow_writer import INCOMPLETE, TrackingTarget, mlflow_client
+from sweeps.tracking.mlflow_runs import INCOMPLETE, TrackingTarget, mlflow_client
 from sweeps.tracking.owned_runs import PARENT, RunOwner
 from sweeps.tracking.runs import STATUS, Tracking, finite
 

@@ -1,0 +1,77 @@
+"""Run a planned sweep as a command: the data, Ray, MLflow, and what is said when it stops."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from sweeps.cluster.ray_session import quiet, start_ray, stop_ray
+from sweeps.core.console import print_resume
+from sweeps.core.interrupt import Interrupted, StopRequest
+from sweeps.core.plan import Plan
+from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
+from sweeps.core.summary import print_places, print_start
+from sweeps.core.sweep import INTERRUPTED, TIME_SPENT, Result, Sweep, TrialBackend
+from sweeps.core.sweep_data import is_prepared, load_data
+from sweeps.state.sweep_record import RECORD
+
+
+def run_sweep(
+    plan: Plan, console: Console, *, time_budget: float | None = None, backend: TrialBackend | None = None
+) -> Result:
+    """Run or continue a sweep to its end.
+
+    Args:
+        plan: what to run.
+        console: where to show it.
+        time_budget: seconds after which it stops in order; `--resume` continues it.
+        backend: for tests.
+
+    Raises:
+        InputError: something the user can mend: data, storage, tracking, resources, a full disk.
+    """
+    record, backend = plan.record, backend or TrialBackend()
+    check_reachable(record)
+    print_places(record, console)
+    console.print()
+    with (
+        held(record.folder, record.name, record.folder / RECORD),
+        StopRequest(time_budget) as stop,
+        quiet(record) as watch,
+    ):
+        watch.stop = stop.request
+        try:
+            sweep = Sweep(plan, console, backend)
+            data = backend.data
+            if data is None:
+                with console.status(f"loading {record.scenario}" + ("" if is_prepared(plan) else " (made once)")):
+                    data = load_data(plan)
+            stop.check()
+            parallel = 0
+            if sweep.search.has_work():
+                with console.status("starting Ray"):
+                    parallel, notices = start_ray(plan.record, data.shared_bytes())
+                    plan.notices += notices
+            # Ray and MLflow set their own handlers for signals and logs when they start.
+            stop.listen()
+            watch.listen()
+            stop.check()
+            print_start(plan, data, parallel, console, sweep.state, sweep.search.outside)
+            sweep.open(data, parallel)
+            watch.listen()
+            try:
+                if parallel:
+                    sweep.train(parallel, stop)
+                    stop_ray()
+                return sweep.finish(stop)
+            except BaseException as error:
+                sweep.leave(stop.reason or type(error).__name__)
+                raise
+        except (Interrupted, KeyboardInterrupt):
+            print_resume(console, "stopped; what was saved continues with:", plan.resume_command())
+            return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
+        except OSError as error:
+            if is_storage_fault(error):
+                raise stopped_by_storage(error, plan.resume_command()) from error
+            raise
+        finally:
+            stop_ray()
