@@ -9,10 +9,12 @@ from rich.console import Console
 from sweep_fakes import tiny_data
 
 from llmemf.errors import InputError, StorageError
-from sweeps.core import storage, sweep
+from sweeps.core import storage
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
+from sweeps.core.run import run_sweep
 from sweeps.core.storage import check_database, check_reachable, held, locked, stopped_by_storage
+from sweeps.core.sweep import TrialBackend
 
 
 def test_servers_that_are_down_are_told_before_anything_starts(project_folder):
@@ -100,9 +102,9 @@ def test_a_storage_that_fails_is_one_sentence_with_the_way_on(project_folder, mo
     def fails(*args, **kwargs):
         raise StorageError.of(project_folder / "x", OSError(number, os.strerror(number)))
 
-    monkeypatch.setattr(sweep, "start_ray", fails)
+    monkeypatch.setattr("sweeps.core.run.start_ray", fails)
     plan = plan_sweep(Options(scenario="sample", name="s1"))
     with pytest.raises(StorageError, match=f"{meaning}.* --resume --name s1") as refused:
-        sweep.run_sweep(plan, Console(file=io.StringIO()), backend=sweep.TrialBackend(data=tiny_data()))
+        run_sweep(plan, Console(file=io.StringIO()), backend=TrialBackend(data=tiny_data()))
     assert refused.value.errno == number and os.strerror(number) in str(refused.value)
     assert "--resume" in str(stopped_by_storage(OSError(number, "x"), "do --resume"))

@@ -11,7 +11,7 @@ from rich.console import Console
 from sweep_fakes import FakeTrainer, fake_evaluate, grow, tiny_data
 
 from llmemf.errors import InputError
-from sweeps.core import disk, sweep
+from sweeps.core import disk
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
 from sweeps.core.resume import plan_continue, plan_extend, plan_resume
@@ -27,7 +27,7 @@ from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
 @pytest.fixture(autouse=True)
 def no_ray(monkeypatch):
     """All trials of these sweeps have ended."""
-    monkeypatch.setattr(sweep, "start_ray", lambda *args: pytest.fail("Ray was started"))
+    monkeypatch.setattr("sweeps.core.run.start_ray", lambda *args: pytest.fail("Ray was started"))
 
 
 def store(name="s1", storage="m1", tracking_uri=None):
