@@ -26,6 +26,8 @@ class Outline(HTMLParser):
         assert len(ids) == len(set(ids))
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag == "link" and dict(attributes)["href"] == "data:,":
+            return  # the empty icon, so that no browser asks a server for one
         self.elements.append((tag, dict(attributes)))
         if tag not in VOID:
             self.open.append(tag)
