@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -79,16 +79,6 @@ def write_text(path: Path, text: str) -> None:
     """
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def write_with(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write(temporary)` make a file that then takes the place of `path`.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    with atomic_file(path) as temporary:
-        write(temporary)
 
 
 def make_folder(folder: Path) -> None:

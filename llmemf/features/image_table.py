@@ -15,7 +15,7 @@ import pandas as pd
 
 from llmemf.errors import StorageError
 from llmemf.features.image_content import ImageFacts
-from llmemf.io import AppendOnlyLog, write_with
+from llmemf.io import AppendOnlyLog, atomic_file
 from llmemf.scenarios.scenario import Scenario
 
 TABLE, LOG, FOLDER = "images.parquet", "images_log.jsonl", "images"
@@ -57,7 +57,8 @@ class ImageStore:
         path = path or f"{FOLDER}/{items[0]:06d}{facts.suffix}"
         target = self.folder / path
         if not target.is_file() or target.read_bytes() != data:
-            write_with(target, lambda temporary: temporary.write_bytes(data))
+            with atomic_file(target) as temporary:
+                temporary.write_bytes(data)
         self.note(items, address, OK, path=path, bytes=len(data), width=facts.width, height=facts.height)
 
     def note(
@@ -79,13 +80,15 @@ class ImageStore:
         Returns:
             the table: one row per item.
         """
-        rows = []
-        for item, address in enumerate(addresses):
-            nothing: dict[str, Any] = {"path": "", "status": NOT_FETCHED if address else no_address, "address": address}
-            record = self.outcomes.get(item, nothing)
-            rows.append((item, record["path"], record["status"], record["address"]))
+        rows = [
+            {"path": "", "status": NOT_FETCHED if address else no_address, "address": address}
+            | self.outcomes.get(item, {})
+            | {"item": item}
+            for item, address in enumerate(addresses)
+        ]
         table = pd.DataFrame(rows, columns=["item", "path", "status", "address"])
-        write_with(self.folder / TABLE, lambda path: table.to_parquet(path, index=False))
+        with atomic_file(self.folder / TABLE) as temporary:
+            table.to_parquet(temporary, index=False)
         return table
 
     def __enter__(self) -> Self:

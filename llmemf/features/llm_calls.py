@@ -59,10 +59,11 @@ class Progress:
     pause: float = 0.0
 
 
+@dataclass
 class Caller:
     """Asks one endpoint and keeps what came back.
 
-    Args:
+    Attributes:
         client, endpoint: whom to ask.
         cache, budget: where answers are kept, what they may cost.
         concurrency: calls at once, at most.
@@ -72,25 +73,19 @@ class Caller:
         backoff: the first pause after a failure takes up to so many seconds, every further one up to twice as many.
     """
 
-    def __init__(
-        self,
-        client: openai.AsyncOpenAI,
-        endpoint: Endpoint,
-        cache: AnswerCache,
-        budget: Budget,
-        concurrency: int,
-        *,
-        stop: Stop,
-        progress: Progress,
-        on_message: Callable[[str], None],
-        backoff: float,
-    ) -> None:
-        self._client, self._endpoint = client, endpoint
-        self._cache, self._budget = cache, budget
-        self._stop, self._progress = stop, progress
-        self._on_message = on_message
-        self.limit = RequestLimit(concurrency)
-        self._retries = Retries(self.limit, Transient, backoff, stop.event)
+    client: openai.AsyncOpenAI
+    endpoint: Endpoint
+    cache: AnswerCache
+    budget: Budget
+    concurrency: int
+    stop: Stop
+    progress: Progress
+    on_message: Callable[[str], None]
+    backoff: float
+
+    def __post_init__(self) -> None:
+        self.limit = RequestLimit(self.concurrency)
+        self._retries = Retries(self.limit, Transient, self.backoff, self.stop.event)
         self._warned = False
 
     async def answer(self, question: Question, text: str) -> str:
@@ -107,48 +102,48 @@ class Caller:
         def is_last(failure: Transient) -> bool:
             kind = "limited" if failure.limited else "billed" if failure.billed else "failed"
             failures[kind] += 1
-            self._progress.retried += 1
+            self.progress.retried += 1
             if failure.wait and failure.wait > LONGEST_WAIT:
                 hours = f"{failure.wait / 3600:.1f} h"
-                self._stop.request("endpoint", f"{self._endpoint.host} asks to wait {hours} before the next call")
+                self.stop.request("endpoint", f"{self.endpoint.host} asks to wait {hours} before the next call")
             return failures[kind] >= LIMITS[kind]
 
         return await self._retries.run(partial(self._call, question, text), is_last)
 
     async def _call(self, question: Question, text: str) -> str:
         """One call, when there is a place and money for it; raises what `answer` raises."""
-        bound, usd = self._budget.bound(text, self._endpoint.max_tokens), 0.0
-        async with self.limit.place(self._stop.event):
-            if not await self._budget.reserve(bound):
-                self._stop.request("budget")
+        bound, usd = self.budget.bound(text, self.endpoint.max_tokens), 0.0
+        async with self.limit.place(self.stop.event):
+            if not await self.budget.reserve(bound):
+                self.stop.request("budget")
                 raise Stopped
             try:
-                if self._stop:
+                if self.stop:
                     raise Stopped
-                self._progress.calls += 1
-                reply = await self._endpoint.ask(self._client, text)
+                self.progress.calls += 1
+                reply = await self.endpoint.ask(self.client, text)
                 record = self._record(question, text, reply, bound)
                 usd = record["usd"]
-                self._cache.add([record])
+                self.cache.add([record])
                 self.limit.answered()
                 return record["status"]
             except Filtered:
-                self._cache.add([question.record("filtered")])
+                self.cache.add([question.record("filtered")])
                 return "filtered"
             except Transient as failure:
                 if failure.limited:
                     self.limit.refused()
                 if failure.billed:
                     usd = bound
-                    self._cache.add([question.record(f"failed: {failure}", usd=bound, uncertain=True)])
+                    self.cache.add([question.record(f"failed: {failure}", usd=bound, uncertain=True)])
                 raise
             except asyncio.CancelledError:
                 usd = bound
-                self._cache.add([question.record("failed: interrupted", usd=bound, uncertain=True)])
+                self.cache.add([question.record("failed: interrupted", usd=bound, uncertain=True)])
                 raise
             finally:
-                self._progress.usd += usd
-                self._budget.settle(bound, usd)
+                self.progress.usd += usd
+                self.budget.settle(bound, usd)
 
     def _record(self, question: Question, text: str, reply: Reply, bound: float) -> dict:
         """A reply as the cache keeps it; where the endpoint did not count its tokens, it costs the most it can."""
@@ -163,15 +158,15 @@ class Caller:
             approximate_tokens(SYSTEM + text),
             approximate_tokens((reply.content or "") + reply.reasoning),
         )
-        self._progress.prompt_tokens += prompt_tokens
-        self._progress.completion_tokens += completion_tokens
-        usd = self._budget.prices.usd(prompt_tokens, completion_tokens)
+        self.progress.prompt_tokens += prompt_tokens
+        self.progress.completion_tokens += completion_tokens
+        usd = self.budget.prices.usd(prompt_tokens, completion_tokens)
         facts = {"text": answer, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
         if reply.tokens:
             return question.record(verdict, **facts, usd=usd)
         if not self._warned:
             self._warned = True
-            self._on_message(
-                f"note: {self._endpoint.host} does not say how many tokens an answer took; each counts at the most it can cost"
+            self.on_message(
+                f"note: {self.endpoint.host} does not say how many tokens an answer took; each counts at the most it can cost"
             )
         return question.record(verdict, **facts, usd=max(usd, bound), uncertain=True)

@@ -19,7 +19,7 @@ from llmemf.features.answers import USABLE
 from llmemf.features.llm_cache import AnswerCache
 from llmemf.features.llm_plan import Plan
 from llmemf.features.prompts import WORDING
-from llmemf.io import text_hash, write_with
+from llmemf.io import atomic_file, text_hash
 from llmemf.io import write_text as write_file
 
 NAME = "llm_text"
@@ -114,7 +114,8 @@ def save_table(
         "usd_of_the_whole_cache": round(cache.usd, 6),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_with(path, lambda temporary: table.to_parquet(temporary, index=False))
+    with atomic_file(path) as temporary:
+        table.to_parquet(temporary, index=False)
     write_file(path.with_suffix(".yaml"), yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
 
 

@@ -175,12 +175,11 @@ class FeatureMatrix:
         return target
 
     @classmethod
-    def load(cls, folder: str | Path, *, mmap: bool = True, verify: bool = False) -> FeatureMatrix:
-        """Read a matrix; rows are memory-mapped unless `mmap` is off.
+    def load(cls, folder: str | Path, *, verify: bool = False) -> FeatureMatrix:
+        """Read a matrix; its rows stay on the disk until they are used.
 
         Args:
             folder: where it was saved.
-            mmap: leave the rows on disk until they are used.
             verify: read all of it and compare with the hash in the manifest.
 
         Raises:
@@ -191,7 +190,7 @@ class FeatureMatrix:
         matrix = cls(
             kind=manifest.kind,
             encoder=manifest.encoder,
-            rows=read_array(folder / "rows.npy", REMEDY, mapped=mmap),
+            rows=read_array(folder / "rows.npy", REMEDY, mapped=True),
             has=read_array(folder / "has.npy", REMEDY),
             items_hash=manifest.items_hash,
             details=manifest.details,

@@ -20,6 +20,8 @@ EQUAL = 1e-5
 """Cosines closer than this are equal: rounding, which differs between processors, stays below it."""
 TWIN_COSINE = 1 - 1e-6
 MANY_TWINS = 0.2
+TOP = 10
+"""A text finds its own image if it is among so many nearest ones."""
 WORD = re.compile(r"[^\W\d_]{3,}")
 COMMON_WORDS = frozenset(
     re.findall(
@@ -44,8 +46,8 @@ class Space:
         agreement: share of items whose nearest neighbour of the domain has the same category, or shares a title word.
         chance: the same share for random items of the domain.
         compared: items that `agreement` was computed from.
-        own_image: for text and images of one CLIP model: how often the text's item is among the `own_image_top` images
-            nearest to the text, out of `own_image_among`; None elsewhere.
+        own_image: for text and images of one CLIP model: how often the text's item is among the `TOP` images nearest to
+            the text, out of `own_image_among`; None elsewhere.
         warnings: sentences.
     """
 
@@ -59,13 +61,17 @@ class Space:
     chance: float | None
     compared: int
     own_image: float | None = None
-    own_image_top: int = 0
     own_image_among: int = 0
     warnings: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.matrix.name
+
+    @property
+    def own_image_chance(self) -> float:
+        """What `own_image` is by chance."""
+        return TOP / max(1, self.own_image_among)
 
 
 def measure(scenario: Scenario, matrix: FeatureMatrix, images: FeatureMatrix | None = None, *, seed: int = 0) -> Space:
@@ -106,8 +112,7 @@ def measure(scenario: Scenario, matrix: FeatureMatrix, images: FeatureMatrix | N
         chance=float(np.mean(chances)) if hits else None,
         compared=len(hits),
         own_image=own[0] if own else None,
-        own_image_top=own[1] if own else 0,
-        own_image_among=own[2] if own else 0,
+        own_image_among=own[1] if own else 0,
     )
     space.warnings.extend(_warnings(space))
     return space
@@ -171,19 +176,17 @@ def nearest_items(
     return items, cosines
 
 
-def own_image(
-    text: FeatureMatrix, images: FeatureMatrix, rng: np.random.Generator, top: int = 10
-) -> tuple[float, int, int] | None:
-    """How often an item's own image is among the `top` nearest to its text, the `top`, and out of how many images."""
+def own_image(text: FeatureMatrix, images: FeatureMatrix, rng: np.random.Generator) -> tuple[float, int] | None:
+    """How often an item's own image is among the `TOP` nearest to its text, and out of how many images."""
     both = np.flatnonzero(text.has & images.has)
-    if text.width != images.width or len(both) < 2 * top:
+    if text.width != images.width or len(both) < 2 * TOP:
         return None
     sample = rng.choice(both, min(SAMPLE, len(both)), replace=False)
     scores = _unit_rows(text, sample) @ _unit_rows(images, sample).T
     lead = scores - np.diagonal(scores)[:, None]
     # Equal scores share the mean rank: a constant space finds nothing.
     ranks = (lead > EQUAL).sum(axis=1) + ((abs(lead) <= EQUAL).sum(axis=1) - 1) / 2
-    return float((ranks < top).mean()), top, len(sample)
+    return float((ranks < TOP).mean()), len(sample)
 
 
 def item_labels(scenario: Scenario) -> tuple[str, list[frozenset[str]]]:
@@ -243,10 +246,10 @@ def _warnings(space: Space) -> list[str]:
                 f"({space.agreement:.1%}, by chance {space.chance:.1%})"
             )
     if space.own_image is not None:
-        chance = space.own_image_top / space.own_image_among
+        chance = space.own_image_chance
         if space.own_image <= chance + 2 * np.sqrt(chance * (1 - chance) / space.own_image_among):
             told.append(
-                f"texts find their own image no better than by chance (top {space.own_image_top} of "
+                f"texts find their own image no better than by chance (top {TOP} of "
                 f"{space.own_image_among}: {space.own_image:.1%}, by chance {chance:.1%}): wrong weights?"
             )
     return told

@@ -141,14 +141,13 @@ def prompts_for(
     *,
     language: str = "English",
     words: int = 120,
-    input_chars: int = 1500,
 ) -> tuple[Prompt, Prompt]:
     """The prompts of both domains: special templates by name, the general one otherwise, or the user's files.
 
     Args:
         domains: names of X and Y.
         files: each "FILE" (both domains) or "DOMAIN=FILE".
-        language, words, input_chars: see `Prompt`.
+        language, words: see `Prompt`.
 
     Raises:
         InputError: a file cannot be read, names an unknown domain or placeholder, or lacks {title}.
@@ -159,7 +158,7 @@ def prompts_for(
         special = _special(domain)
         general = GENERAL.replace("{attributes}", ATTRIBUTES.get(special, ANY_ATTRIBUTES))
         name, template = own.get(domain) or (special or "general", general)
-        return Prompt(name, template, domain, other_domain, language, words, input_chars)
+        return Prompt(name, template, domain, other_domain, language, words)
 
     x, y = domains
     return prompt(x, y), prompt(y, x)

@@ -25,7 +25,7 @@ import numpy as np
 
 from llmemf.errors import InputError, StorageError
 from llmemf.features.item_sources import Source
-from llmemf.io import bytes_hash, json_hash, write_with
+from llmemf.io import atomic_file, bytes_hash, json_hash
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class ShardStore:
         arrays = {"rows": shard.rows, "has": shard.has, "digests": shard.digests}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_with(self.path(number), lambda path: save_file(arrays, path, metadata=facts))
+            with atomic_file(self.path(number)) as temporary:
+                save_file(arrays, temporary, metadata=facts)
         except SafetensorError as error:
             raise StorageError.of(self.path(number), error) from error
 

@@ -37,7 +37,6 @@ def next_item_nll(
     *,
     num_x: int,
     exact: Tensor,
-    bias: Tensor | None = None,
 ) -> Tensor:
     """Mean negative log-probability of the next items under a softmax over inner products, a scalar.
 
@@ -47,15 +46,11 @@ def next_item_nll(
         table: (N, D) item vectors.
         num_x: items of domain X; the first ones.
         exact: item ids that a sampled normaliser counts exactly (the inputs of the batch).
-        bias: (N,) added to the scores.
     """
-    if bias is not None:
-        states = torch.cat([states, states.new_ones(len(states), 1)], 1)
     ranges = [(0, num_x), (num_x, len(table))] if config.softmax_scope == "domain" else [(0, len(table))]
     parts = [(low, high, ((targets >= low) & (targets < high)).nonzero()[:, 0]) for low, high in ranges]
     parts = [part for part in parts if len(part[2])]
     if config.objective == "full":
-        table = table if bias is None else torch.cat([table, bias[:, None]], 1)
         terms = [
             mixture_nll([states[rows]], [table[low:high]], targets[rows] - low, **_plain_softmax(states[rows]))
             for low, high, rows in parts
@@ -64,9 +59,7 @@ def next_item_nll(
         columns = [sampled_columns(low, high, config.sampled_negatives, exact) for low, high, _ in parts]
         # One look-up for all: each further one would be a further gradient of the table's size.
         ids = torch.cat([targets, *(drawn.ids for drawn in columns)])
-        read = F.embedding(ids, table)
-        read = read if bias is None else torch.cat([read, F.embedding(ids, bias[:, None])], 1)
-        own, *vectors = read.split([len(targets), *(len(drawn.ids) for drawn in columns)])
+        own, *vectors = F.embedding(ids, table).split([len(targets), *(len(drawn.ids) for drawn in columns)])
         terms = [
             mixture_nll(
                 [states[rows]], [drawn_vectors], targets[rows],

@@ -137,8 +137,6 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
-        for path in folder.glob(".*.tmp"):  # what a killed holder was about to write
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
         try:
             yield
         finally:

@@ -12,16 +12,15 @@ def make(rows=9, seed=0):
     generator = torch.Generator().manual_seed(seed)
     states = torch.randn(rows, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
     table = torch.randn(NUM_ITEMS, WIDTH, generator=generator, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(NUM_ITEMS, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(0, NUM_ITEMS, (rows,), generator=generator)
-    return states, table, bias, targets
+    return states, table, targets
 
 
-def by_hand(states, table, bias, targets, scope):
+def by_hand(states, table, targets, scope):
     """Row by row in NumPy."""
     total = 0.0
     for h, y in zip(states.detach().numpy(), targets.numpy()):
-        logits = table.detach().numpy() @ h + bias.detach().numpy()
+        logits = table.detach().numpy() @ h
         low, high = (0, NUM_ITEMS) if scope == "all" else (0, NUM_X) if y < NUM_X else (NUM_X, NUM_ITEMS)
         total -= logits[y] - np.log(np.exp(logits[low:high]).sum())
     return total / len(targets)
@@ -29,27 +28,27 @@ def by_hand(states, table, bias, targets, scope):
 
 @pytest.mark.parametrize("scope", ["domain", "all"])
 def test_equals_a_softmax_by_hand(scope):
-    states, table, bias, targets = make()
+    states, table, targets = make()
     config = build_config(NextItemConfig, {"softmax_scope": scope})
-    loss = next_item_nll(config, states, targets, table, num_x=NUM_X, exact=targets, bias=bias)
-    assert float(loss) == pytest.approx(by_hand(states, table, bias, targets, scope), rel=1e-12)
+    loss = next_item_nll(config, states, targets, table, num_x=NUM_X, exact=targets)
+    assert float(loss) == pytest.approx(by_hand(states, table, targets, scope), rel=1e-12)
 
 
 def test_gradients_are_those_of_the_softmax():
-    states, table, bias, targets = make(4)
+    states, table, targets = make(4)
     config = build_config(NextItemConfig, {})
     assert torch.autograd.gradcheck(
-        lambda s, t, b: next_item_nll(config, s, targets, t, num_x=NUM_X, exact=targets, bias=b), (states, table, bias)
+        lambda s, t: next_item_nll(config, s, targets, t, num_x=NUM_X, exact=targets), (states, table)
     )
 
 
 def test_the_sampled_objective_is_exact_where_all_items_are_counted_exactly():
-    states, table, bias, targets = make()
+    states, table, targets = make()
     everything = torch.arange(NUM_ITEMS)
     losses = [
         next_item_nll(
             build_config(NextItemConfig, {"objective": objective, "sampled_negatives": 4}),
-            states, targets, table, num_x=NUM_X, exact=everything, bias=bias,
+            states, targets, table, num_x=NUM_X, exact=everything,
         )
         for objective in ("full", "sampled")
     ]  # fmt: skip
@@ -57,17 +56,18 @@ def test_the_sampled_objective_is_exact_where_all_items_are_counted_exactly():
 
 
 def test_no_row_of_a_domain_and_no_row_at_all():
-    states, table, bias, _ = make()
+    states, table, _ = make()
     config = build_config(NextItemConfig, {})
     only_x = torch.zeros(len(states), dtype=torch.long)
-    assert torch.isfinite(next_item_nll(config, states, only_x, table, num_x=NUM_X, exact=only_x, bias=bias))
+    assert torch.isfinite(next_item_nll(config, states, only_x, table, num_x=NUM_X, exact=only_x))
     assert float(next_item_nll(config, states[:0], only_x[:0], table, num_x=NUM_X, exact=only_x)) == 0
 
 
 def test_scores_of_a_domain():
-    states, table, bias, _ = make()
+    states, table, _ = make()
+    bias = torch.arange(NUM_ITEMS, dtype=torch.float64)
     for domain, low, high in ((0, 0, NUM_X), (1, NUM_X, NUM_ITEMS)):
-        expected = states.detach().numpy() @ table.detach().numpy()[low:high].T + bias.detach().numpy()[low:high]
+        expected = states.detach().numpy() @ table.detach().numpy()[low:high].T + bias.numpy()[low:high]
         scores = score_items(states, table, domain, num_x=NUM_X, bias=bias)
         np.testing.assert_allclose(scores.detach().numpy(), expected, rtol=1e-12)
         assert domain_items(domain, NUM_X, NUM_ITEMS) == slice(low, high)
