@@ -90,7 +90,7 @@ def make_folder(folder: Path) -> None:
 
 
 def writable_folder(folder: Path) -> None:
-    """Make a folder where there is none, write into it once, and remove what killed processes were about to write there.
+    """Make a folder where there is none, and write into it once.
 
     Raises:
         StorageError: it cannot be written.
@@ -100,6 +100,17 @@ def writable_folder(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 65536)
             file.flush()
+    except OSError as error:
+        raise StorageError.of(folder, error) from error
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes were about to write into a folder; call it where no other machine writes there.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    try:
         for path in folder.glob(".*.tmp"):
             owner = path.name.split(".")[-2]
             if owner.isdecimal() and not is_alive(int(owner)):

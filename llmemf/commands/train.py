@@ -103,7 +103,7 @@ def _features(settings: TrialConfig, scenario: Scenario) -> dict[str, FeatureMat
 def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, data_root: Path) -> None:
     from llmemf.batches import TrialData
     from llmemf.checkpoint import is_checkpoint
-    from llmemf.io import writable_folder
+    from llmemf.io import remove_abandoned, writable_folder
     from llmemf.models.recommender import num_parameters
     from llmemf.scenarios.scenario import find_scenario
     from llmemf.training import NonFiniteLoss, Trainer
@@ -113,6 +113,7 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
     features = _features(settings, scenario)
     if output is not None:
         writable_folder(output)
+        remove_abandoned(output)
     trainer = Trainer(settings, TrialData.build(scenario, **features))
     if output is not None:
         if resume and is_checkpoint(output):

@@ -14,7 +14,7 @@ from typing import TypeGuard
 from urllib.parse import urlsplit
 
 from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
-from llmemf.io import writable_folder
+from llmemf.io import remove_abandoned, writable_folder
 from sweeps.cluster.resources import HasAddresses
 from sweeps.state.event_log import EVENT_LOG
 from sweeps.tracking.addresses import database
@@ -137,6 +137,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
+        remove_abandoned(folder)
         try:
             yield
         finally:

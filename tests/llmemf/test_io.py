@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 from pydantic import BaseModel
 
 from llmemf.errors import InputError
-from llmemf.io import read_array, read_json_model
+from llmemf.io import read_array, read_json_model, remove_abandoned
 
 
 class Counts(BaseModel):
@@ -58,3 +60,11 @@ def test_what_is_no_array_of_plain_values_is_refused_without_advice_to_load_it(t
     message = str(told.value)
     assert str(path) in message and "make it again" in message
     assert "unsafe" not in message and "allow_pickle" not in message
+
+
+def test_only_what_dead_processes_began_is_removed(tmp_path):
+    dead, alive, other = (tmp_path / name for name in (".a.99999999.tmp", f".b.{os.getpid()}.tmp", ".c.tmp"))
+    dead.mkdir()
+    (dead / "half").touch(), alive.touch(), other.touch()
+    remove_abandoned(tmp_path)
+    assert {*tmp_path.iterdir()} == {alive, other}
