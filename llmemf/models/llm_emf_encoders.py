@@ -21,13 +21,6 @@ from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
 from llmemf.models.mixture import MixtureHead, StepRows, Term
 
-SCORE_ELEMENTS = 2**24
-"""Logits held at once in scoring (64 MiB in fp32), as long as they are of `SCORE_ROWS` cases: products of hundreds of rows run
-several times faster on a CPU than those of few."""
-GPU_SCORE_ELEMENTS = 2**27
-"""The same on a GPU."""
-SCORE_ROWS = 32
-"""Cases scored at once at least: fewer read the tables so often that reading decides."""
 ROW_MULTIPLE = 128
 """The number of rows of a padded step is a multiple of this, so that shapes repeat from epoch to epoch."""
 
@@ -267,24 +260,15 @@ class LLMEMFEncoders(nn.Module):
             present = ~missing[own].unsqueeze(1)
             queries = {own: [whole + q * present for whole, q in zip(queries["xy"], queries[own])]}
             weights, missing = {own: 1.0}, {own: missing["xy"]}
-        elements = SCORE_ELEMENTS if empty.device.type == "cpu" else GPU_SCORE_ELEMENTS
-        count = wanted.stop - wanted.start
-        step = max(SCORE_ROWS, elements // (count * len(weights)))
-        score = torch.zeros(len(batch), count, dtype=self.head.scoring_type(), device=empty.device)
-        for start in range(0, len(batch), step):
-            part = slice(start, start + step)
-            terms = {
-                s: Term(
-                    [q[part] for q in queries[s]],
-                    self._normaliser(s, domain, wanted),
-                    (~missing[s][part]).to(score.dtype) * weight,
-                )
-                for s, weight in weights.items()
-            }
-            if self.config.merged_softmax == "renormalise" and "xy" in terms:
-                self._add_renormalised(score[part], terms.pop("xy"), wanted)
-            if terms:
-                self.head.add_probabilities(score[part], list(terms.values()), wanted)
+        score = torch.zeros(len(batch), wanted.stop - wanted.start, dtype=self.head.scoring_type(), device=empty.device)
+        terms = {
+            s: Term(queries[s], self._normaliser(s, domain, wanted), (~missing[s]).to(score.dtype) * weight)
+            for s, weight in weights.items()
+        }
+        if self.config.merged_softmax == "renormalise" and "xy" in terms:
+            self._add_renormalised(score, terms.pop("xy"), wanted)
+        if terms:
+            self.head.add_probabilities(score, list(terms.values()), wanted)
         if self.back_off is not None:
             self.back_off.add_to(score, batch, domain)
         return score.log_()

@@ -22,8 +22,17 @@ FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32. Above it the
 products stay in fp32; what follows them is fp64."""
 
-BLOCK = 16384
-"""Rows of a half-precision table that are brought to single precision at a time."""
+SCORE_ELEMENTS = 2**24
+"""Exponentials held at once in scoring (64 MiB in fp32), as long as they are of `SCORE_ROWS` cases: products of hundreds of rows
+run several times faster on a CPU than those of few."""
+GPU_SCORE_ELEMENTS = 2**27
+"""The same on a GPU."""
+SCORE_ROWS = 32
+"""Cases scored at once at least: fewer read the tables so often that reading decides."""
+BLOCK = 4096
+"""Items scored at once: what they give fits the cache of a processor."""
+GPU_BLOCK = 16384
+"""The same on a GPU, where only the copies of half-precision tables in single precision count."""
 
 
 @dataclass(frozen=True)
@@ -211,6 +220,7 @@ class MixtureHead(nn.Module):
         elements = self.settings.chunk_elements
         return lambda tables, scales: HalfPass(halves, scales, present=present, chunk_elements=elements)
 
+    @torch.no_grad()
     def add_probabilities(self, total: Tensor, terms: Sequence[Term], wanted: slice) -> None:
         """Add to `total` the sum over terms of factor * P, for the items `wanted`.
 
@@ -221,31 +231,43 @@ class MixtureHead(nn.Module):
             total: (B, n), of the type of `scoring_type()`.
             wanted: a range of item ids, inside the range of every term.
         """
+        on_cpu, columns = total.device.type == "cpu", total.shape[1] * len(terms)
+        step = max(SCORE_ROWS, (SCORE_ELEMENTS if on_cpu else GPU_SCORE_ELEMENTS) // columns)
+        # One room for all of it: the system takes longer to give new memory than the processor to fill it.
+        room = total.new_empty(0 if self.settings.mixture == "logit" else min(step, len(total)) * columns)
+        for start in range(0, len(total), step):
+            part = slice(start, start + step)
+            own = [Term([query[part] for query in term.queries], term.normaliser, term.factor[part]) for term in terms]
+            if self.settings.mixture == "logit":
+                for term in own:
+                    self._add_logit_mixture(total[part], term, wanted)
+            else:
+                self._add_mixture(total[part], own, wanted, room, BLOCK if on_cpu else GPU_BLOCK)
+
+    def _add_mixture(self, total: Tensor, terms: Sequence[Term], wanted: slice, room: Tensor, block: int) -> None:
+        """`add_probabilities` of a few cases, a block of items at a time, so that each stays in the processor's cache."""
         rows, weights, present, scales = self._scoring_tables()
-        if self.settings.mixture == "logit":
-            for term in terms:
-                self._add_logit_mixture(total, term, wanted)
-            return
+        cases, count = len(total), wanted.stop - wanted.start
         # Items stand in the rows: a table times few columns runs twice as fast on a CPU as few rows times its transpose.
-        every = total.new_zeros(wanted.stop - wanted.start, len(total))
+        kept = room[: count * cases * len(terms)].view(count, -1)
+        factors = torch.cat([term.factor for term in terms])
         for m, table in enumerate(rows):
             # |cos| <= 1: the scale itself bounds the logits, no maximum is needed.
             queries = [F.normalize(term.queries[m], dim=1).float() * scales[m].float() for term in terms]
-            together = _exponentials(table[wanted], torch.cat(queries), total.dtype)
-            found = [together[:, start : start + len(total)] for start in range(0, together.shape[1], len(total))]
-            shares = []
-            for term, query, own in zip(terms, queries, found):
-                mass = _mass(own, present[m], wanted)
+            together, masses = torch.cat(queries), torch.zeros_like(factors)
+            for items in _blocks(wanted.start, wanted.stop, block):
+                found = kept[items.start - wanted.start : items.stop - wanted.start]
+                masses += _mass(_exponentials(table[items], together, found), present[m], items)
+            for term, query, mass in zip(terms, queries, masses.split(cases)):
                 for low, high in ((term.normaliser.start, wanted.start), (wanted.stop, term.normaliser.stop)):
-                    if low < high:
-                        others = slice(low, high)
-                        mass = mass + _mass(_exponentials(table[others], query, total.dtype), present[m], others)
-                shares.append(torch.where(mass > 0, term.factor / mass, 0))
-            mixed = found[0].mul_(shares[0])
-            for own, share in zip(found[1:], shares[1:]):
-                mixed.addcmul_(own, share)
-            every.addcmul_(mixed, weights[wanted, m : m + 1])
-        total += every.T
+                    for others in _blocks(low, high, block):
+                        found = total.new_empty(others.stop - others.start, cases)
+                        mass += _mass(_exponentials(table[others], query, found), present[m], others)
+            shares = torch.where(masses > 0, factors / masses, 0)
+            for items in _blocks(wanted.start, wanted.stop, block):
+                place = slice(items.start - wanted.start, items.stop - wanted.start)
+                mixed = kept[place].mul_(shares).view(-1, len(terms), cases).sum(1)
+                total[:, place] += mixed.mul_(weights[items, m : m + 1]).T
 
     def _add_logit_mixture(self, total: Tensor, term: Term, wanted: slice) -> None:
         rows, weights, _, scales = self._scoring_tables()
@@ -289,11 +311,16 @@ def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:
     return torch.ones(len(weights), dtype=torch.bool, device=weights.device) if mask is None else mask
 
 
-def _exponentials(rows: Tensor, query: Tensor, kind: torch.dtype) -> Tensor:
-    """(n, B) exp(rows query^T), the products in fp32; rows in half precision are brought to it a block at a time."""
-    if rows.dtype == query.dtype:
-        return (rows @ query.T).to(kind).exp_()
-    return torch.cat([block.to(query.dtype) @ query.T for block in rows.split(BLOCK)]).to(kind).exp_()
+def _blocks(low: int, high: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, high)) for start in range(low, high, size)]
+
+
+def _exponentials(rows: Tensor, query: Tensor, found: Tensor) -> Tensor:
+    """(n, B) exp(rows query^T), written to `found`; the products are in fp32, the rest in the type of `found`."""
+    rows = rows.to(query.dtype)
+    if found.dtype == query.dtype:
+        return torch.mm(rows, query.T, out=found).exp_()
+    return found.copy_(rows @ query.T).exp_()
 
 
 def _mass(exponentials: Tensor, present: Tensor | None, items: slice) -> Tensor:

@@ -23,7 +23,7 @@ from tiny import (
 from llmemf.batches import TrialData
 from llmemf.config import build_config
 from llmemf.errors import InputError
-from llmemf.models import MODELS, llm_emf_encoders, model_class
+from llmemf.models import MODELS, mixture, model_class
 from llmemf.models.llm_emf import LLMEMF
 from llmemf.models.llm_emf_config import LITERAL, LLMEMFConfig
 from llmemf.models.llm_emf_encoders import ROW_MULTIPLE
@@ -174,14 +174,14 @@ def test_scores_and_loss_equal_the_plain_formulas(data, options):
 
 
 @pytest.mark.parametrize("options", [{}, {"scale": "fixed", "scale_init": 80.0}], ids=name_of)
-def test_the_first_items_are_those_of_the_plain_formulas_however_many_cases_are_scored_at_once(
+def test_the_first_items_are_those_of_the_plain_formulas_however_many_cases_and_items_are_scored_at_once(
     data, monkeypatch, options
 ):
     model = make_model(data, **options)
     reference, cases = Reference(model, data), rows_of(data.valid)[:SCORED_ROWS]
     whole_scores = scores_of(model, data)
-    monkeypatch.setattr(llm_emf_encoders, "SCORE_ELEMENTS", 1)
-    monkeypatch.setattr(llm_emf_encoders, "SCORE_ROWS", 4)
+    for name, value in {"SCORE_ELEMENTS": 1, "SCORE_ROWS": 4, "BLOCK": 7}.items():
+        monkeypatch.setattr(mixture, name, value)
     for domain, scores in enumerate(scores_of(model, data)):
         np.testing.assert_allclose(scores, whole_scores[domain], rtol=1e-5, atol=1e-5)
         expected = np.stack([reference.score(row[:-1], domain) for row in cases])
