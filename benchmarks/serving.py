@@ -1,16 +1,20 @@
 """How long does one call take that asks for many users at once?
 
-    python benchmarks/serving.py [--items 100000] [--users 5000] [--models llm_emf,sasrec] [--threads 2] [--json out.json]
+    python benchmarks/serving.py [--items 100000] [--users 5000] [--models llm_emf,sasrec] [--modalities id,text --width 256]
+        [--threads 2] [--json out.json]
 
 The call is what MLflow's server hands to an exported model: a history of 6 to 15 items per user, half of the users asking for
 each domain, ten items each. The model has its paper's or default settings and weights as they are drawn; neither changes
-the time. Data is made up, with random features 512 wide.
+the time. Data is made up, with random features; memory comes in large pages, as `llmemf serve` has it.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import numpy as np
 import pandas as pd
@@ -24,11 +28,12 @@ from llmemf.export.recommendation import Recommendations
 from llmemf.models import model_class
 
 
-def served(name: str, items: int, users: int) -> tuple[Recommendations, list[dict]]:
+def served(name: str, items: int, users: int, width: int, modalities: str) -> tuple[Recommendations, list[dict]]:
     """A model as it is served, and the requests of a call."""
     kind = model_class(name)
-    config = build_config(kind.config_class, {"model": name, "device": "cpu"})
-    data = made_up(items, max(users, 1000))
+    own = {"modalities": modalities.split(",")} if "modalities" in kind.config_class.model_fields else {}
+    config = build_config(kind.config_class, {"model": name, "device": "cpu", **own})
+    data = made_up(items, max(users, 1000), width=width)
     weights = {f"joint/{key}": tensor for key, tensor in kind(config, data).state_dict().items()}
     models = build_models(config, data, ["joint"], weights, torch.device("cpu"))
     ids = [f"i{number}" for number in range(items)]
@@ -44,13 +49,14 @@ def served(name: str, items: int, users: int) -> tuple[Recommendations, list[dic
 
 
 def main() -> None:
-    options = parser(__doc__ or "", items=100_000, users=5_000, threads=2)
+    options = parser(__doc__ or "", items=100_000, users=5_000, threads=2, width=512)
+    options.add_argument("--modalities", default="id,image,text")
     options.add_argument("--models", default="llm_emf,sasrec,item_knn")
     chosen = options.parse_args()
     torch.set_num_threads(chosen.threads)
     found: dict[str, float | str] = {"machine": machine()}
     for name in chosen.models.split(","):
-        service, requests = served(name, chosen.items, chosen.users)
+        service, requests = served(name, chosen.items, chosen.users, chosen.width, chosen.modalities)
         service.answers(requests[:2])
         found[f"{name}: one user, seconds"] = timed(lambda: service.answers(requests[:1]))  # noqa: B023  called at once
         before = time.process_time()

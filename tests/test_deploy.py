@@ -5,6 +5,7 @@ What no test here can know: whether a cloud has the image, the machines and the 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -18,11 +19,13 @@ import pytest
 import typer.main
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 RAY_UP = ["ray_cluster.yaml", "deploy/on_premise.yaml"]
 KUBERAY = "deploy/kuberay.yaml"
-FILES = [*RAY_UP, KUBERAY, "deploy/Dockerfile"]
+SERVED = "deploy/Dockerfile.serve"
+FILES = [*RAY_UP, KUBERAY, "deploy/Dockerfile", SERVED]
 PAGES = ["README.md", "docs/cluster.md"]
 IMAGE = f"rayproject/ray:{version('ray')}-py311-gpu"
 
@@ -252,7 +255,33 @@ def test_every_placeholder_is_listed_at_the_top(name):
     head = text[: re.search(r"^[^#\n]", text, flags=re.MULTILINE).start()]
     rest = "\n".join(line for line in text[len(head) :].splitlines() if not line.startswith("#"))
     used, listed = (set(re.findall(r"<[A-Z_0-9]+>", part)) for part in (rest, head))
-    assert used <= listed and (used or name == "deploy/Dockerfile")
+    assert used <= listed and (used or "Dockerfile" in name)
+
+
+def test_the_image_that_serves_has_what_answering_needs_and_starts_the_server():
+    from sweeps.cli.export import SERVE_PORT
+    from sweeps.cli.main import app
+    from sweeps.export.registry import REQUIREMENTS
+
+    lines = read(SERVED).replace("\\\n", " ").splitlines()
+    steps = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    words = [word for step, rest in steps if step == "RUN" for word in shlex.split(rest)]
+    installed = [
+        Requirement(word) for word in words if word[0].isalpha() and not word.startswith(("pip", "install", "http"))
+    ]
+    project = [Requirement(line) for line in tomllib.loads(read("pyproject.toml"))["project"]["dependencies"]]
+    own = {canonicalize_name(found.name): found.specifier for found in project}
+    assert {canonicalize_name(found.name): found.specifier for found in installed}.items() <= own.items()
+    needed = {*map(canonicalize_name, REQUIREMENTS), "mlflow", "typer", "rich"}
+    assert {canonicalize_name(found.name) for found in installed} == needed
+    copied = [name for step, rest in steps if step == "COPY" for name in rest.split()[:-1]]
+    assert {"llmemf", "sweeps", "pyproject.toml"} <= set(copied) and all((ROOT / name).exists() for name in copied)
+    (command,) = [json.loads(rest) for step, rest in steps if step == "CMD"]
+    program, name, *options = command
+    assert (program, name) == ("llmemf", "serve")
+    parsed = typer.main.get_command(app).commands[name].make_context(name, options).params
+    assert (parsed["model"], parsed["host"], parsed["port"]) == ("/model", "0.0.0.0", SERVE_PORT)
+    assert ["EXPOSE", str(SERVE_PORT)] in steps
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
+from llmemf.command_line import command_line
 from sweeps.core.console import CommandConsole
 
 if TYPE_CHECKING:
@@ -88,8 +89,6 @@ def export(
 
 def _print_commands(console: Console, model: ExportedModel, folder: Path, served: str, uri: str) -> None:
     """What to do with it, as it can be typed here."""
-    import json
-
     from sweeps.export.registry import example
 
     request = example(model)
@@ -97,17 +96,24 @@ def _print_commands(console: Console, model: ExportedModel, folder: Path, served
     llmemf = (shutil.which("llmemf") and "llmemf") or str(binaries / "llmemf")
     history = ",".join(request["history"])
     words = [llmemf, "recommend", "--model", str(folder), "--history", history, "--domain", request["domain"]]
-    lines = {"recommend": shlex.join(words)}
+    lines = {"recommend": shlex.join(words), "serve": command_line("serve", folder)}
     if served:
         # MLflow starts its server by name: where the environment is not active, its folder has to be named.
         path = "" if shutil.which("uvicorn") else f'PATH={shlex.quote(str(binaries))}:"$PATH" '
-        lines["serve"] = (
+        lines["or"] = (
             f"{path}MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow models serve -m {served} --env-manager local "
             f"--port {SERVE_PORT}"
         )
-        body = json.dumps({"inputs": [request]})
-        lines["ask"] = (
-            f"curl -s http://127.0.0.1:{SERVE_PORT}/invocations -H 'Content-Type: application/json' -d {shlex.quote(body)}"
-        )
+    lines["ask"] = curl_line(model, f"http://127.0.0.1:{SERVE_PORT}")
     for name, line in lines.items():
         console.print(Text(f"{name:<10}", style="dim").append(line, style="cyan"), soft_wrap=True)
+
+
+def curl_line(model: ExportedModel, address: str) -> str:
+    """A command that asks a server of the model for an answer."""
+    import json
+
+    from sweeps.export.registry import example
+
+    body = shlex.quote(json.dumps({"inputs": [example(model)]}))
+    return f"curl -s {address}/invocations -H 'Content-Type: application/json' -d {body}"

@@ -3,7 +3,7 @@
 llmemf sweep --scenario movie_book        search the hyperparameters of a model
 llmemf compare, ablation, rerun, study    groups of sweeps: rows over seeds in one table
 llmemf sweeps, live                       how sweeps stand, and a page that follows one
-llmemf report, ui, export, clean          what came out, MLflow's pages, the best model, disk space
+llmemf report, ui, export, serve, clean   what came out, MLflow's pages, the best model and its server, disk space
 llmemf data, features                     prepare scenarios and their items' features
 llmemf train, evaluate, recommend         one model on one scenario
 """
@@ -19,7 +19,7 @@ import llmemf
 from llmemf.command_line import DOORS
 from llmemf.commands import add_commands
 from llmemf.commands.boundary import App, run_app
-from sweeps.cli import clean, export, group, live, new_scenario, report, standing, sweep, ui
+from sweeps.cli import clean, export, group, live, new_scenario, report, serve, standing, sweep, ui
 
 app = App(
     no_args_is_help=True,
@@ -34,6 +34,7 @@ app.command("sweeps")(standing.sweeps)
 app.command("live")(live.live)
 app.command("report")(report.report)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("ui")(ui.ui)
 app.command("clean")(clean.clean)
 app.command("new-scenario")(new_scenario.new_scenario)

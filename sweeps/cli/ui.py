@@ -7,7 +7,6 @@ python sweeps/ui.py --storage /mnt/shared/mlruns
 
 from __future__ import annotations
 
-import signal
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -43,9 +42,7 @@ def ui(
         return
     pages.check_port(port)
     address = f"http://127.0.0.1:{port}"
-    # However this process is asked to end (Ctrl-C, kill, a closed terminal), the server ends with it.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    pages.end_on_signals()
     try:
         console.print(f"starting MLflow's server on {uri}", soft_wrap=True)
         with pages.pages(uri, storage, port) as process:

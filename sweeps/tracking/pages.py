@@ -1,7 +1,8 @@
-"""MLflow's own pages on the database of a storage folder: which database, at which address, and the server behind it."""
+"""MLflow's servers: its own pages on the database of a storage folder (which one, at which address), and how a server is run."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -59,15 +60,25 @@ def newest_sweeps(storage: Path) -> list[SweepRecord]:
     return sorted(records, key=lambda record: record.created, reverse=True)
 
 
-def check_port(port: int) -> None:
-    """Raise InputError where another program listens on the port already."""
+def check_port(port: int, host: str = "127.0.0.1") -> None:
+    """Raise InputError where another program listens on the port already, or the host is none of this machine's."""
     with socket.socket() as probe:
         # As servers do it: a port that was left a moment ago is free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
+        except socket.gaierror as error:
+            raise InputError(f"--host {host}: {error.strerror}") from None
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                raise InputError(f"--host {host}: no address of this machine ({error.strerror})") from None
             raise InputError(f"port {port} is taken ({error.strerror}): give another one with --port") from None
+
+
+def end_on_signals() -> None:
+    """However this process is asked to end (Ctrl-C, kill, a closed terminal), let a server end with it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager
@@ -81,41 +92,53 @@ def pages(uri: str, storage: Path, port: int) -> Iterator[subprocess.Popen]:
     Raises:
         InputError: it does not start.
     """
-    environment = {
-        **os.environ,
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        # Its workers for language model evaluation; there is nothing here for them to do.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-    }
+    # Its workers for language model evaluation; there is nothing here for them to do.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     words = ["--backend-store-uri", uri, "--artifacts-destination", (storage / "artifacts").as_uri()]
     words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    log = storage / "ui.log"
     # The server's processes open the database all at once; what they cannot open they tell themselves.
     with suppress(Exception):
         mlflow_client(uri)
+    with server(["server", *words], f"http://127.0.0.1:{port}", storage / "ui.log", environment) as process:
+        yield process
+
+
+@contextmanager
+def server(words: list[str], address: str, log: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen]:
+    """A server that a command of MLflow starts, ready to answer; ended with the block, and all its processes with it.
+
+    Args:
+        words: after `mlflow`.
+        address: where it answers.
+        log: where its words go.
+        environment: variables beside those of this process.
+
+    Raises:
+        InputError: it does not start.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", *words],
-            env=environment,
+            [sys.executable, "-m", "mlflow", *words],
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             process_group=0,
         )
     try:
-        _wait(process, port, log)
+        _wait(process, address, log)
         yield process
     finally:
         _end(process)
 
 
-def _wait(process: subprocess.Popen, port: int, log: Path) -> None:
+def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         if process.poll() is not None:
             break
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
+            with urllib.request.urlopen(f"{address}/health", timeout=5):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
@@ -124,18 +147,26 @@ def _wait(process: subprocess.Popen, port: int, log: Path) -> None:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End the server and its workers; it is given a moment to do so itself."""
+    """End the server and its workers; they are given a moment to do so themselves."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        except ProcessLookupError:
+        end = time.monotonic() + STOP_SECONDS
+        while not (gone := _is_gone(process.pid)) and time.monotonic() < end:
+            time.sleep(0.05)
+        if gone:
             break
-        try:
-            process.wait(timeout=STOP_SECONDS)
-            break
-        except subprocess.TimeoutExpired:
-            continue
     process.wait()
+
+
+def _is_gone(group: int) -> bool:
+    """Whether no process of a group runs any more; one that ended and that nobody has waited for does not count."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            state, _, own_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(own_group) == group and state != "Z":
+                return False
+    return True
 
 
 def links(uri: str, storage: Path, address: str) -> dict[str, str]:
