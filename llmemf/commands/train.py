@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from llmemf.command_line import command_line
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint
 from llmemf.errors import InputError
 from llmemf.ranking_names import RANKINGS
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from llmemf.features.matrix import FeatureMatrix
     from llmemf.scenarios.scenario import Scenario
 
-DEFAULT_ROOT = Path("data")
 SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
@@ -35,15 +34,11 @@ class Split(StrEnum):
     test = "test"
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
-DataRoot = Annotated[
-    Path, typer.Option("--data-root", envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.")
-]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")]
 
 
 def train(
-    name: Name,
+    name: Existing,
     model: Annotated[
         str | None, typer.Option("--model", help="The system, see `llmemf models`.  [default: llm_emf]")
     ] = None,
@@ -145,9 +140,8 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
     except NonFiniteLoss as error:
         raise InputError(f"{error}; lower the learning rate or clip the gradient (clip_norm)") from None
     if output:
-        where = [] if data_root == DEFAULT_ROOT else ["--data-root", data_root]
-        hint = command_line("evaluate", output, name, "--split", "test", *where)
-        console.print(f"checkpoint: {output}   score it once: {hint}", soft_wrap=True)
+        command = hint(data_root, "evaluate", str(output), name, "--split", "test")
+        console.print(f"checkpoint: {output}   score it once: {command}", soft_wrap=True)
 
 
 def evaluate(
@@ -155,7 +149,7 @@ def evaluate(
         Path,
         typer.Argument(metavar="FOLDER", help="A checkpoint (best.safetensors, config.yaml), or an exported model."),
     ],
-    name: Name,
+    name: Existing,
     split: Annotated[Split, typer.Option("--split", help="Which held-out split.")] = Split.test,
     data_root: DataRoot = DEFAULT_ROOT,
     device: Device = "auto",
