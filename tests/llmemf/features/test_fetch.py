@@ -1,165 +1,28 @@
-"""Images from a real HTTP server with every failure a shop's image server has, and from a folder."""
+"""Images from a real HTTP server with every failure that a shop's image server has."""
 
 import asyncio
 import dataclasses
 import datetime
-import io
 import json
 import re
 import signal
 import ssl
-import struct
 import subprocess
 import sys
-import threading
 import time
 import zlib
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import command_calls
 import httpcore2
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from image_server import FakeImages, after, bomb, drip, hang_up, logged, picture, redirect, send, slow
 
-from llmemf.features.addresses import GuardedBackend, is_public
+from llmemf.features.addresses import GuardedBackend
 from llmemf.features.fetch import FetchSettings, ImageFetch
-from llmemf.features.image_content import NoImage, check_image
+from llmemf.features.image_content import NoImage
 from llmemf.io import AppendOnlyLog
-from llmemf.scenarios.scenario import find_scenario
-
-
-def picture(kind="JPEG", size=(40, 30), seed=0):
-    """Bytes of a noisy image."""
-    pixels = np.random.default_rng(seed).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-def bomb(side):
-    """A small PNG file that announces side x side pixels."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
-    )
-
-
-class FakeImages:
-    """An image server; `routes` maps a path to a function from (handler, how often it was asked) to nothing."""
-
-    def __init__(self, routes):
-        self.routes = routes
-        self.calls = Counter()
-        self.at_once = self.most_at_once = 0
-        self.hosts = []
-
-    def __enter__(self):
-        fake, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def do_GET(self):
-                with lock:
-                    before = fake.calls[self.path]
-                    fake.calls[self.path] += 1
-                    fake.hosts.append(self.headers["Host"])
-                    fake.at_once += 1
-                    fake.most_at_once = max(fake.most_at_once, fake.at_once)
-                try:
-                    fake.routes[self.path](self, before)
-                except (BrokenPipeError, ConnectionResetError):
-                    self.close_connection = True
-                finally:
-                    with lock:
-                        fake.at_once -= 1
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.port = self.server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-def send(data, status=200, kind="image/jpeg", length=None, **headers):
-    """A route that answers with these bytes; `length` announces another length."""
-
-    def answer(handler, before):
-        handler.send_response(status)
-        handler.send_header("Content-Type", kind)
-        handler.send_header("Content-Length", str(len(data) if length is None else length))
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(data)
-        handler.close_connection = length is not None
-
-    return answer
-
-
-def after(times, failing, then):
-    """Fail so many times, then answer."""
-    return lambda handler, before: (failing if before < times else then)(handler, before)
-
-
-def hang_up(handler, before):
-    handler.close_connection = True
-
-
-def slow(seconds, then):
-    def answer(handler, before):
-        time.sleep(seconds)
-        then(handler, before)
-
-    return answer
-
-
-def drip(handler, before):
-    """A body that never ends: chunk by chunk without a length."""
-    handler.send_response(200)
-    handler.send_header("Transfer-Encoding", "chunked")
-    handler.end_headers()
-    for _ in range(10_000):
-        handler.wfile.write(b"2000\r\n" + b"\xff" * 0x2000 + b"\r\n")
-
-
-def redirect(location, status=302):
-    return send(b"", status=status, Location=location)
-
-
-@pytest.fixture
-def shop(tmp_path, monkeypatch, tiny_scenario):
-    """Function from image cells to a scenario of seven items (or as many as there are cells)."""
-    monkeypatch.setenv("LLMEMF_DATA_ROOT", str(tmp_path / "data"))
-    base = tiny_scenario(tmp_path / "data")
-
-    def make(cells):
-        count = max(len(cells), base.num_items)
-        cells = [*cells, *[""] * (count - len(cells))]
-        items = pd.DataFrame(
-            {"external_id": [f"i{number}" for number in range(count)], "title": "t", "description": ""}
-        )
-        scenario = dataclasses.replace(base, items=items.assign(image=cells))
-        scenario.save(tmp_path / "data", overwrite=True)
-        return find_scenario("tiny", tmp_path / "data")
-
-    return make
-
 
 SETTINGS = FetchSettings(allow_private=True, backoff=0.01, timeout=20.0, tries=3, concurrency=8)
 
@@ -211,10 +74,10 @@ def path_of(name):
     return "/" + name.replace(" ", "%20")
 
 
-def test_every_kind_of_server(shop):
+def test_every_kind_of_server(photo_shop):
     settings = dataclasses.replace(SETTINGS, timeout=20.0, max_bytes=200_000, max_pixels=1_000_000)
     with FakeImages({path_of(name): route for name, (route, _, _) in ROUTES.items()}) as server:
-        scenario = shop([server.url + path_of(name) for name in ROUTES])
+        scenario = photo_shop([server.url + path_of(name) for name in ROUTES])
         table, run = fetch(scenario, settings)
         expected = {name: status for name, (_, status, _) in ROUTES.items()}
         assert dict(zip(ROUTES, table.status)) == expected
@@ -245,7 +108,7 @@ def test_every_kind_of_server(shop):
     assert run.stop.reason == ""
 
 
-def test_a_server_that_takes_too_long(shop):
+def test_a_server_that_takes_too_long(photo_shop):
     def trickle(handler, before):
         """Bytes keep coming, but too slowly: a limit between two reads alone would never end."""
         handler.send_response(200)
@@ -256,14 +119,14 @@ def test_a_server_that_takes_too_long(shop):
             time.sleep(0.05)
 
     with FakeImages({"/silent": slow(1.0, send(picture())), "/trickle": trickle}) as server:
-        scenario = shop([f"{server.url}/silent", f"{server.url}/trickle"])
+        scenario = photo_shop([f"{server.url}/silent", f"{server.url}/trickle"])
         table, _ = fetch(scenario, dataclasses.replace(SETTINGS, timeout=0.3, tries=2))
     assert table.status[:2].tolist() == ["timeout", "timeout"]
     assert server.calls == {"/silent": 2, "/trickle": 2}
 
 
-def test_cells_that_are_no_addresses(shop):
-    scenario = shop(
+def test_cells_that_are_no_addresses(photo_shop):
+    scenario = photo_shop(
         ["ftp://host/a.jpg", "http://", "images/mine.png", "../../x.jpg", "images/none.jpg", "data:image/png,x", ""]
     )
     (scenario.folder / "images").mkdir()
@@ -283,56 +146,15 @@ def test_cells_that_are_no_addresses(shop):
     assert table.path[2] == "images/mine.png"
 
 
-def test_one_address_is_fetched_once_for_all_its_items(shop):
+def test_one_address_is_fetched_once_for_all_its_items(photo_shop):
     with FakeImages({"/a": send(picture())}) as server:
-        scenario = shop([f"{server.url}/a"] * 5)
+        scenario = photo_shop([f"{server.url}/a"] * 5)
         table, _ = fetch(scenario)
         assert server.calls["/a"] == 1 and set(table.path[:5]) == {"images/000000.jpg"}
         (scenario.folder / "images/000000.jpg").write_bytes(b"cut")
         fetch(scenario)
         assert server.calls["/a"] == 2, "a file that is not as it was written is fetched again"
         assert (scenario.folder / "images/000000.jpg").read_bytes() == picture()
-
-
-# Private address ranges.
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "10.1.2.3",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "0.0.0.0",
-        "100.64.0.1",
-        "224.0.0.1",
-        "::1",
-        "fe80::1%eth0",
-        "fd00::1",
-        "::ffff:127.0.0.1",
-        "::ffff:a00:1",
-        "64:ff9b::7f00:1",
-        "2002:7f00:1::",
-        "ff02::1",
-        "::",
-        "255.255.255.255",
-        "240.0.0.1",
-        "192.0.2.1",
-        "2001:db8::1",
-        "::127.0.0.1",
-    ],
-)
-def test_not_public(address):
-    assert not is_public(address)
-
-
-@pytest.mark.parametrize(
-    "address", ["93.184.216.34", "8.8.8.8", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"]
-)
-def test_public(address):
-    assert is_public(address)
 
 
 class Detour(httpcore2.AsyncNetworkBackend):
@@ -360,7 +182,7 @@ def guarded(port, names):
     return GuardedBackend(resolver=resolver, inner=detour), detour
 
 
-def test_the_first_address_and_redirects_must_be_public(shop):
+def test_the_first_address_and_redirects_must_be_public(photo_shop):
     routes = {
         "/ok": send(picture()),
         "/inside": redirect("http://inside.test/ok"),
@@ -384,7 +206,7 @@ def test_the_first_address_and_redirects_must_be_public(shop):
             "mixed.test/ok",
         ]
         table, _ = fetch(
-            shop([f"http://{host}" for host in hosts]),
+            photo_shop([f"http://{host}" for host in hosts]),
             dataclasses.replace(SETTINGS, allow_private=False),
             backend=backend,
         )
@@ -395,9 +217,9 @@ def test_the_first_address_and_redirects_must_be_public(shop):
     assert set(server.hosts) == {"shop.test", "rebound.test", "mixed.test"}, "servers see the name that was asked for"
 
 
-def test_private_addresses_are_refused_by_default(shop):
+def test_private_addresses_are_refused_by_default(photo_shop):
     with FakeImages({"/ok": send(picture())}) as server:
-        shop([f"{server.url}/ok", f"http://localhost:{server.port}/ok", f"http://[::ffff:127.0.0.1]:{server.port}/ok", f"http://2130706433:{server.port}/ok", f"http://0x7f.1:{server.port}/ok"])  # fmt: skip
+        photo_shop([f"{server.url}/ok", f"http://localhost:{server.port}/ok", f"http://[::ffff:127.0.0.1]:{server.port}/ok", f"http://2130706433:{server.port}/ok", f"http://0x7f.1:{server.port}/ok"])  # fmt: skip
         printed = call("tiny")
         assert not server.calls
         assert "private address" in printed
@@ -405,12 +227,12 @@ def test_private_addresses_are_refused_by_default(shop):
         assert server.calls["/ok"] >= 2
 
 
-def test_a_machine_that_is_offline_stops_early_and_tries_all_of_them_again(shop):
+def test_a_machine_that_is_offline_stops_early_and_tries_all_of_them_again(photo_shop):
     async def nobody(host, port):
         raise NoImage("unknown host", transient=True)
 
     backend = GuardedBackend(resolver=nobody)
-    scenario = shop([f"http://h{number}.test/a.jpg" for number in range(80)])
+    scenario = photo_shop([f"http://h{number}.test/a.jpg" for number in range(80)])
     table, run = fetch(scenario, dataclasses.replace(SETTINGS, tries=1), backend=backend)
     assert run.stop.reason == "endpoint" and "is this machine online?" in run.stop.message
     counts = table.status.value_counts()
@@ -420,7 +242,7 @@ def test_a_machine_that_is_offline_stops_early_and_tries_all_of_them_again(shop)
         assert (fetch(scenario, backend=guarded(server.port, names)[0])[0].status == "ok").all()
 
 
-def test_a_certificate_must_be_trusted_and_name_the_host(shop, tmp_path, monkeypatch):
+def test_a_certificate_must_be_trusted_and_name_the_host(photo_shop, tmp_path, monkeypatch):
     """Though the connection goes to an IP address, the certificate is compared with the name in the address."""
     x509 = pytest.importorskip("cryptography.x509")
     from cryptography.hazmat.primitives import hashes, serialization
@@ -441,7 +263,7 @@ def test_a_certificate_must_be_trusted_and_name_the_host(shop, tmp_path, monkeyp
         context.load_cert_chain(tmp_path / "c.pem")
         server.server.socket = context.wrap_socket(server.server.socket, server_side=True)
         names = {"shop.test": [["8.8.8.8"]], "other.test": [["8.8.8.8"]]}
-        scenario = shop(["https://shop.test/ok", "https://other.test/ok"])
+        scenario = photo_shop(["https://shop.test/ok", "https://other.test/ok"])
         table, _ = fetch(scenario, backend=guarded(server.port, names)[0])
         assert table.status[:2].tolist() == ["bad certificate"] * 2
         trusting = ssl.create_default_context(cadata=pem.decode())
@@ -454,21 +276,21 @@ def test_a_certificate_must_be_trusted_and_name_the_host(shop, tmp_path, monkeyp
 # Politeness.
 
 
-def test_a_server_that_refuses_gets_fewer_requests_at_once(shop):
+def test_a_server_that_refuses_gets_fewer_requests_at_once(photo_shop):
     """test_request_limit.py says how many; here two refusals, and two answers that give one place back at most."""
 
     def busy_at_first(handler, before):
         (send(picture()) if before else send(b"", 429))(handler, before)
 
     with FakeImages({"/a": busy_at_first, "/b": busy_at_first}) as server:
-        scenario = shop([f"{server.url}/a", f"{server.url}/b"])
+        scenario = photo_shop([f"{server.url}/a", f"{server.url}/b"])
         table, run = fetch(scenario)
     assert (table.status[:2] == "ok").all()
     (host,) = run._hosts.values()
     assert host.places in (6, 7)
 
 
-def test_a_pause_that_a_server_asks_for_holds_all_its_requests(shop):
+def test_a_pause_that_a_server_asks_for_holds_all_its_requests(photo_shop):
     asked = {}
 
     def note(handler, before):
@@ -477,7 +299,7 @@ def test_a_pause_that_a_server_asks_for_holds_all_its_requests(shop):
         (send(b"", 429, Retry_After="0.6") if refuse else send(picture()))(handler, before)
 
     with FakeImages(dict.fromkeys(("/first", "/second"), note)) as server:
-        scenario = shop([f"{server.url}/first", f"{server.url}/second"])
+        scenario = photo_shop([f"{server.url}/first", f"{server.url}/second"])
         table, _ = fetch(scenario, dataclasses.replace(SETTINGS, concurrency=1))
     assert (table.status[:2] == "ok").all()
     refused, again = asked["/first"]
@@ -499,17 +321,12 @@ def wait_for(condition, seconds=20.0):
         time.sleep(0.005)
 
 
-def logged(scenario):
-    path = scenario.folder / "images_log.jsonl"
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_run_goes_on_where_it_was(shop, number):
+def test_a_stopped_run_goes_on_where_it_was(photo_shop, number):
     paths = [f"/{index}" for index in range(24)]
     with FakeImages({path: slow(0.05, send(picture(seed=index))) for index, path in enumerate(paths)}) as server:
-        scenario = shop([server.url + path for path in paths])
+        scenario = photo_shop([server.url + path for path in paths])
         process = child()
         wait_for(lambda: logged(scenario) >= 6)
         process.send_signal(number)
@@ -534,20 +351,20 @@ def test_a_stopped_run_goes_on_where_it_was(shop, number):
     ]
 
 
-def test_two_runs_on_one_scenario_are_refused(shop, capsys):
-    scenario = shop(["http://127.0.0.1:9/x"])
+def test_two_runs_on_one_scenario_are_refused(photo_shop, capsys):
+    scenario = photo_shop(["http://127.0.0.1:9/x"])
     with AppendOnlyLog(scenario.folder / "images_log.jsonl", lock=True):
         assert "in use by another process" in refuse(capsys, "tiny")
 
 
-def test_no_addresses_at_all(shop, capsys):
-    shop([])
+def test_no_addresses_at_all(photo_shop, capsys):
+    photo_shop([])
     assert "no item of scenario 'tiny' names an image" in refuse(capsys, "tiny")
 
 
-def test_the_summary_counts_by_domain_and_reason(shop):
+def test_the_summary_counts_by_domain_and_reason(photo_shop):
     with FakeImages({"/ok": send(picture()), "/gone": send(b"", 404)}) as server:
-        shop([f"{server.url}/ok", f"{server.url}/gone", "", f"{server.url}/gone"])
+        photo_shop([f"{server.url}/ok", f"{server.url}/gone", "", f"{server.url}/gone"])
         printed = call("tiny", "--allow-private")
     lines = [line.strip() for line in printed.splitlines() if re.search(r"\d+ +\d+ *$", line)]
     rows = {line.split("  ")[0]: line.split()[-2:] for line in lines}
@@ -555,81 +372,9 @@ def test_the_summary_counts_by_domain_and_reason(shop):
     assert "2 of 2 images" in printed and "features encode tiny --kind image" in printed
 
 
-# A local folder.
-
-
-def test_a_local_folder_by_external_id(shop, tmp_path):
-    scenario = shop([""] * 7)
-    source = tmp_path / "photos"
-    (source / "deep").mkdir(parents=True)
-    (source / "i0.JPG").write_bytes(picture(seed=0))
-    (source / "deep" / "i4.jpeg").write_bytes(picture("PNG", seed=4))
-    (source / "i2.png").write_bytes(b"broken")
-    (source / "unknown.jpg").write_bytes(picture())
-    printed = call("tiny", "--folder", source)
-    table = pd.read_parquet(scenario.folder / "images.parquet")
-    assert table.status.tolist() == ["ok", "no file", "not an image", "no file", "ok", "no file", "no file"]
-    assert table.path[4] == "images/000004.png", "the suffix is that of the content"
-    assert table.address[4] == "deep/i4.jpeg"
-    assert (scenario.folder / table.path[4]).read_bytes() == picture("PNG", seed=4)
-    assert "no file" in printed
-    call("tiny", "--folder", source)
-    assert logged(scenario) == 3, "a second run notes nothing new"
-
-
-def test_a_folder_per_domain_keeps_equal_ids_apart(shop, tmp_path):
-    scenario = shop([""] * 7)
-    for domain, name in (("film", "i0"), ("book", "i3"), ("book", "i0")):
-        (tmp_path / "photos" / domain).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "photos" / domain / f"{name}.png").write_bytes(picture("PNG"))
-    call("tiny", "--folder", tmp_path / "photos")
-    table = pd.read_parquet(scenario.folder / "images.parquet")
-    assert table.address[[0, 3]].tolist() == ["film/i0.png", "book/i3.png"]
-
-
-def test_mistakes_with_a_folder(shop, tmp_path, capsys):
-    shop([""] * 7)
-    assert "no such folder" in refuse(capsys, "tiny", "--folder", tmp_path / "none")
-    (tmp_path / "photos").mkdir()
-    assert "named by an external id" in refuse(capsys, "tiny", "--folder", tmp_path / "photos")
-    for suffix in ("png", "jpg"):
-        (tmp_path / "photos" / f"i1.{suffix}").write_bytes(picture())
-    assert "item 'i1' has several images" in refuse(capsys, "tiny", "--folder", tmp_path / "photos")
-
-
-# Content.
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
-def test_kinds_and_limits(kind):
-    facts = check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=20)
-    assert (facts.width, facts.height) == (50, 20)
-    with pytest.raises(NoImage, match="too many pixels"):
-        check_image(picture(kind, (50, 20)), max_pixels=999, min_side=20)
-    with pytest.raises(NoImage, match="too small"):
-        check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=21)
-
-
-def test_damage_anywhere_is_a_reason_and_never_a_crash():
-    rng = np.random.default_rng(0)
-    verdicts = Counter()
-    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
-        whole = picture(kind)
-        for _ in range(30):
-            damaged = bytearray(whole)
-            for place in rng.integers(0, len(whole), 8):
-                damaged[place] = rng.integers(256)
-            try:
-                check_image(bytes(damaged[: rng.integers(1, len(whole))]), max_pixels=10_000, min_side=1)
-                verdicts["ok"] += 1
-            except NoImage as error:
-                verdicts[str(error)] += 1
-    assert sum(verdicts.values()) == 150 and verdicts["broken image"] > 50
-
-
-def test_the_log_holds_one_line_per_outcome(shop):
+def test_the_log_holds_one_line_per_outcome(photo_shop):
     with FakeImages({"/ok": send(picture())}) as server:
-        scenario = shop([f"{server.url}/ok"])
+        scenario = photo_shop([f"{server.url}/ok"])
         fetch(scenario)
     record = json.loads((scenario.folder / "images_log.jsonl").read_text())
     assert (record["item"], record["status"], record["width"], record["height"]) == (0, "ok", 40, 30)

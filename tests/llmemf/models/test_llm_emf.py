@@ -443,17 +443,6 @@ def test_scores_of_the_training_mode_are_not_kept_over_a_step(data):
     torch.testing.assert_close(after, expected)
 
 
-def test_candidate_scores_are_those_of_the_whole_domain(data):
-    model = make_model(data)
-    batch = whole(make_sequences(data, "valid"))
-    candidates = torch.randint(NUM_X, NUM_ITEMS, (len(batch), 5))
-    with torch.inference_mode():
-        actual, everything = model.score(batch, candidates, 1), model.score_all(batch, 1)
-    for case in range(len(batch)):
-        for column in range(5):
-            assert actual[case, column] == everything[case, candidates[case, column] - NUM_X]
-
-
 @pytest.mark.parametrize("lambda1", [0.3, 20.0])
 def test_a_domain_without_any_image_trains_and_scores(lambda1):
     scenario = make_scenario()

@@ -1,0 +1,36 @@
+"""What counts as an image."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from image_server import picture
+
+from llmemf.features.image_content import NoImage, check_image
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_kinds_and_limits(kind):
+    facts = check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=20)
+    assert (facts.width, facts.height) == (50, 20)
+    with pytest.raises(NoImage, match="too many pixels"):
+        check_image(picture(kind, (50, 20)), max_pixels=999, min_side=20)
+    with pytest.raises(NoImage, match="too small"):
+        check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=21)
+
+
+def test_damage_anywhere_is_a_reason_and_never_a_crash():
+    rng = np.random.default_rng(0)
+    verdicts = Counter()
+    for kind in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
+        whole = picture(kind)
+        for _ in range(30):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, len(whole), 8):
+                damaged[place] = rng.integers(256)
+            try:
+                check_image(bytes(damaged[: rng.integers(1, len(whole))]), max_pixels=10_000, min_side=1)
+                verdicts["ok"] += 1
+            except NoImage as error:
+                verdicts[str(error)] += 1
+    assert sum(verdicts.values()) == 150 and verdicts["broken image"] > 50
