@@ -29,7 +29,7 @@ CHUNK_ELEMENTS = 2**23
 """Logits held at once for one modality (32 MiB in fp32)."""
 
 UNSHIFTED_SCALE = 60.0
-"""Up to this scale exp(scale cos) and its sums are normal numbers of fp32, so that no row needs its maximum."""
+"""Logits up to this size have exponentials and sums that are normal numbers of fp32, so that no row needs its maximum."""
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,24 @@ class ExactPass:
         self.sampled, self.chunk_elements = sampled, chunk_elements
         self.counts = [_column_counts(mask, sampled, tables[0]) for mask in present]
         self.counted = [e if count is None else e * count[:, None] for e, count in zip(tables, self.counts)]
-        # A host that reads the scales from a GPU would wait for it in every call.
-        self.shifted = scales.device.type != "cpu" or float(scales.max()) > UNSHIFTED_SCALE
+        self.longest = (
+            [table.norm(dim=1).amax() if len(table) else 0.0 for table in tables]
+            if scales.device.type == "cpu"
+            else None
+        )
 
     def rows_at_once(self, rows: int) -> int:
         return max(1, min(rows, self.chunk_elements // max(len(self.tables[0]), 1)))
+
+    def _may_overflow(self, m: int, query: Tensor, own_logit: Tensor) -> bool:
+        """Whether exponentials of logits could leave the range of fp32; lengths bound them.
+
+        A host that reads lengths from a GPU would wait for it in every call: there the answer is always yes.
+        """
+        if self.longest is None:
+            return True
+        bound = query.norm(dim=1).amax() * self.longest[m] * self.scales[m]
+        return float(torch.maximum(bound, own_logit.abs().amax())) > UNSHIFTED_SCALE
 
     def softmax_stats(self, m: int, part: slice, query: Tensor, y: Tensor, keep: bool) -> SoftmaxStats:
         table, scale, count = self.tables[m], self.scales[m], self.counts[m]
@@ -194,7 +207,7 @@ class ExactPass:
         own_logit = (query * vector).sum(1) * scale
         exponentials = torch.mm(query * scale, table.T)
         top = torch.zeros_like(own_logit)
-        if self.shifted:
+        if self._may_overflow(m, query, own_logit):
             if count is not None:
                 exponentials.masked_fill_(count == 0, -torch.inf)
             if hits is not None:

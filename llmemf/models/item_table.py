@@ -25,13 +25,14 @@ class IdTable(nn.Module):
         num_items: N; ids from N on are padding and give a zero row.
         width: q.
         tied: one matrix for both sides.
+        unit: whether candidates have unit length.
     """
 
     has = None
 
-    def __init__(self, num_items: int, width: int, *, tied: bool = True) -> None:
+    def __init__(self, num_items: int, width: int, *, tied: bool = True, unit: bool = True) -> None:
         super().__init__()
-        self.num_items, self.width = num_items, width
+        self.num_items, self.width, self.unit = num_items, width, unit
         self.input = nn.Parameter(torch.empty(num_items, width).normal_(0, 0.02))
         self.output = None if tied else nn.Parameter(torch.empty(num_items, width).normal_(0, 0.02))
 
@@ -40,16 +41,19 @@ class IdTable(nn.Module):
         return embed_items(ids, self.input)
 
     def output_rows(self, ids: Tensor | None = None) -> Tensor:
-        """(n, D) unit vectors of the given items, or of all."""
+        """(n, D) vectors of the given items, or of all, as candidates."""
         table = self.input if self.output is None else self.output
-        return F.normalize(table if ids is None else F.embedding(ids, table), dim=-1)
+        return self._as_candidates(table if ids is None else F.embedding(ids, table))
 
     held_rows = output_rows
 
     def step_rows(self, ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """(U, D) vectors as inputs and as outputs of the given items, or of all: what one training step reads."""
         inputs = self.input if ids is None else F.embedding(ids, self.input)
-        return inputs, F.normalize(inputs, dim=-1) if self.output is None else self.output_rows(ids)
+        return inputs, self._as_candidates(inputs) if self.output is None else self.output_rows(ids)
+
+    def _as_candidates(self, rows: Tensor) -> Tensor:
+        return F.normalize(rows, dim=-1) if self.unit else rows
 
     def half_rows(self, outputs: Tensor) -> HalfTable:
         """16-bit copies of `outputs`, the (N, D) unit vectors of this step."""

@@ -68,6 +68,9 @@ class LLMEMFConfig(BackOffConfig):
     """Weight 1 in the score goes to the target's domain, or always to X (the letter of eq. 11)."""
     scale: Literal["learned", "shared", "fixed"] = "learned"
     """Inverse temperature of the cosine: learned per modality, one learned for all, or fixed (1.0 is eq. 3's letter)."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """Logits of the id: the scaled cosine (eq. 3), or, as ABXI and SASRec have it, the inner product over 0.75. An item's length
+    then says how common it is, and with a strong decay (`l2_mode: adamw`) rare items stay short. No scale is learned for it."""
     scale_init: float = Field(1 / 0.07, gt=0, le=100)
     """Initial or fixed inverse temperature."""
     scale_max: float = Field(100.0, gt=0, le=300)
@@ -158,9 +161,10 @@ class LLMEMFConfig(BackOffConfig):
             raise ValueError(
                 f"scale_init = {self.scale_init:g} is above scale_max = {self.scale_max:g}: raise the latter"
             )
-        if self.objective_precision == "fp16" and not half_fits(self.mixture_settings()):
+        bounded = self.similarity == "cosine" and half_fits(self.mixture_settings())
+        if self.objective_precision == "fp16" and not bounded:
             raise ValueError(
-                f"objective_precision = fp16 needs objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
+                f"objective_precision = fp16 needs similarity = cosine, objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
                 "(scale_max, or scale_init where scale = fixed): set fp32"
             )
         if self.fusion == "states":

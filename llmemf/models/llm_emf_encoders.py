@@ -59,7 +59,7 @@ class LLMEMFEncoders(nn.Module):
     def _table(self, modality: str, data: TrialData) -> IdTable | FrozenTable:
         config = self.config
         if modality == "id":
-            return IdTable(self.num_items, config.id_dim, tied=config.tied_ids)
+            return IdTable(self.num_items, config.id_dim, tied=config.tied_ids, unit=config.similarity == "cosine")
         return FrozenTable(
             self._features(modality, data),
             self.num_x,

@@ -29,6 +29,8 @@ GPU_SCORE_ELEMENTS = 2**27
 """The same on a GPU."""
 SCORE_ROWS = 32
 """Cases scored at once at least: fewer read the tables so often that reading decides."""
+DOT_SCALE = 4 / 3
+"""What inner products are multiplied by: ABXI's temperature of 0.75."""
 BLOCK = 4096
 """Items scored at once: what they give fits the cache of a processor."""
 GPU_BLOCK = 16384
@@ -57,7 +59,7 @@ class StepRows:
 
     Attributes:
         inputs: per modality (U, D_m) vectors as the encoders read them.
-        outputs: per modality (U, D_m) unit vectors.
+        outputs: per modality (U, D_m) vectors as candidates, of unit length but for ids under `similarity = dot`.
         place: (N + 1,) row of every item that is read; None where all items stand in their order.
         draws: per range of items (low, high) the (K,) item ids drawn out of it.
         halves: per modality 16-bit copies of `outputs`; None where the objective computes in fp32.
@@ -92,7 +94,7 @@ class Term(NamedTuple):
 
 
 class MixtureHead(nn.Module):
-    """P(i | h_1 .. h_M) = sum_m w_m(i) softmax_i(s_m cos(h_m, E_m[i])).
+    """P(i | h_1 .. h_M) = sum_m w_m(i) softmax_i(s_m cos(h_m, E_m[i])), or s_m h_m . E_m[i] where the table is not `unit`.
 
     An item that lacks a modality stands outside that modality's softmax, and the weights of the others are renormalised for
     it; then the mixture is no longer exactly a distribution over items (its sum may exceed 1).
@@ -115,7 +117,8 @@ class MixtureHead(nn.Module):
         log_weights = torch.tensor([math.log(max(weights[m], 1e-6)) for m in tables])
         log_scale = torch.full((1 if settings.scale == "shared" else len(tables),), math.log(settings.scale_init))
         self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
-        self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed")
+        self.unit = [getattr(table, "unit", True) for table in tables.values()]
+        self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed" and any(self.unit))
         self._cache: tuple[list[Tensor], Tensor, list[Tensor | None], Tensor] | None = None
 
     def train(self, mode: bool = True) -> MixtureHead:
@@ -127,7 +130,13 @@ class MixtureHead(nn.Module):
         if self.settings.scale != "fixed":
             with torch.no_grad():
                 self.log_scale.clamp_(max=math.log(self.settings.scale_max))
-        return self.log_scale.exp().expand(len(self.tables))
+        scales = self.log_scale.exp().expand(len(self.tables))
+        if all(self.unit):
+            return scales
+        return torch.stack([s if unit else torch.full_like(s, DOT_SCALE) for s, unit in zip(scales, self.unit)])
+
+    def _directions(self, queries: Sequence[Tensor]) -> list[Tensor]:
+        return [F.normalize(query, dim=1) if unit else query for query, unit in zip(queries, self.unit)]
 
     def item_log_weights(self) -> Tensor:
         """(N, M) log mixture weights per item, -inf where it lacks the modality, renormalised over the others."""
@@ -183,7 +192,7 @@ class MixtureHead(nn.Module):
             return torch.stack([q.sum() for q in queries]).sum() * 0
         tables = list(self.tables.values())
         log_weights, scales = self.item_log_weights(), self.scales()
-        queries = [F.normalize(q, dim=1) for q in queries]
+        queries = self._directions(queries)
         if step.place is not None:
             sampled = columns_of_draws(low, high, step.draws[low, high], exact)
             ids = sampled.ids
@@ -250,19 +259,24 @@ class MixtureHead(nn.Module):
         cases, count = len(total), wanted.stop - wanted.start
         # Items stand in the rows: a table times few columns runs twice as fast on a CPU as few rows times its transpose.
         kept = room[: count * cases * len(terms)].view(count, -1)
-        factors = torch.cat([term.factor for term in terms])
+        factors, pointing = (
+            torch.cat([term.factor for term in terms]),
+            [self._directions(term.queries) for term in terms],
+        )
         for m, table in enumerate(rows):
-            # |cos| <= 1: the scale itself bounds the logits, no maximum is needed.
-            queries = [F.normalize(term.queries[m], dim=1).float() * scales[m].float() for term in terms]
+            queries = [directions[m].float() * scales[m].float() for directions in pointing]
             together, masses = torch.cat(queries), torch.zeros_like(factors)
+            # |cos| <= 1: the scale itself bounds the logits, no maximum is needed. Lengths bound inner products.
+            shift = None if self.unit[m] else together.norm(dim=1) * _longest(table)
             for items in _blocks(wanted.start, wanted.stop, block):
                 found = kept[items.start - wanted.start : items.stop - wanted.start]
-                masses += _mass(_exponentials(table[items], together, found), present[m], items)
-            for term, query, mass in zip(terms, queries, masses.split(cases)):
+                masses += _mass(_exponentials(table[items], together, found, shift), present[m], items)
+            shifts = [None] * len(terms) if shift is None else shift.split(cases)
+            for term, query, own_shift, mass in zip(terms, queries, shifts, masses.split(cases)):
                 for low, high in ((term.normaliser.start, wanted.start), (wanted.stop, term.normaliser.stop)):
                     for others in _blocks(low, high, block):
                         found = total.new_empty(others.stop - others.start, cases)
-                        mass += _mass(_exponentials(table[others], query, found), present[m], others)
+                        mass += _mass(_exponentials(table[others], query, found, own_shift), present[m], others)
             shares = torch.where(masses > 0, factors / masses, 0)
             for items in _blocks(wanted.start, wanted.stop, block):
                 place = slice(items.start - wanted.start, items.stop - wanted.start)
@@ -272,14 +286,14 @@ class MixtureHead(nn.Module):
     def _add_logit_mixture(self, total: Tensor, term: Term, wanted: slice) -> None:
         rows, weights, _, scales = self._scoring_tables()
         joined = _concatenate_rows([table[term.normaliser].to(total.dtype) for table in rows], weights[term.normaliser])
-        queries = [F.normalize(q, dim=1).to(total.dtype) for q in term.queries]
+        queries = [q.to(total.dtype) for q in self._directions(term.queries)]
         logits = _concatenate_queries(queries, scales) @ joined.T
         logits.masked_fill_(weights[term.normaliser].amax(1) == 0, -torch.inf)
         inner = slice(wanted.start - term.normaliser.start, wanted.stop - term.normaliser.start)
         total.addcmul_(logits.softmax(1)[:, inner], term.factor[:, None])
 
     def scoring_type(self) -> torch.dtype:
-        """fp32, or fp64 where the scale is so large that probabilities would leave the range of fp32."""
+        """fp32, or fp64 where logits are so large, or not bounded, that probabilities would leave the range of fp32."""
         return self._scoring_tables()[3].dtype
 
     def scoring_rows(self) -> list[Tensor]:
@@ -291,7 +305,8 @@ class MixtureHead(nn.Module):
         if self._cache is not None:
             return self._cache
         scales = self.scales()
-        kind = torch.float64 if float(scales.detach().max()) > FP32_SCALE else torch.float32
+        wide = not all(self.unit) or float(scales.detach().max()) > FP32_SCALE
+        kind = torch.float64 if wide else torch.float32
         present = [None if table.has is None else table.has.to(kind) for table in self.tables.values()]
         held = [table.held_rows() for table in self.tables.values()]
         rows = [table if table.dtype == torch.float16 else table.float() for table in held]
@@ -315,12 +330,17 @@ def _blocks(low: int, high: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, high)) for start in range(low, high, size)]
 
 
-def _exponentials(rows: Tensor, query: Tensor, found: Tensor) -> Tensor:
-    """(n, B) exp(rows query^T), written to `found`; the products are in fp32, the rest in the type of `found`."""
+def _longest(table: Tensor) -> Tensor:
+    return table.norm(dim=1).amax()
+
+
+def _exponentials(rows: Tensor, query: Tensor, found: Tensor, shift: Tensor | None) -> Tensor:
+    """(n, B) exp(rows query^T - shift), written to `found`; the products are in fp32, the rest in the type of `found`."""
     rows = rows.to(query.dtype)
     if found.dtype == query.dtype:
         return torch.mm(rows, query.T, out=found).exp_()
-    return found.copy_(rows @ query.T).exp_()
+    found.copy_(rows @ query.T)
+    return (found if shift is None else found.sub_(shift)).exp_()
 
 
 def _mass(exponentials: Tensor, present: Tensor | None, items: slice) -> Tensor:

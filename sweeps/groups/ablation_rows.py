@@ -206,6 +206,8 @@ def effective_config(config: TrialConfig) -> dict[str, Any]:
         dropped |= {"item_projection", "projection_dim", "missing"}
     if config.item_projection == "none":
         dropped.add("projection_dim")
+    if config.similarity == "dot" and used == ["id"]:
+        dropped |= {"scale", "scale_init", "scale_max"}
     if config.scale == "fixed":
         dropped.add("scale_max")
     if config.objective == "full":

@@ -59,13 +59,15 @@ class Reference:
         self.weights = np.exp(log_weights) / np.exp(log_weights).sum()
         scales = np.minimum(np.exp(self.p["head.log_scale"]), self.config.scale_max)
         self.scales = np.broadcast_to(scales, len(self.modalities))
+        self.unit = [m != "id" or self.config.similarity == "cosine" for m in self.modalities]
+        self.scales = np.where(self.unit, self.scales, 1 / 0.75)
         self.inputs, self.outputs, self.has = [], [], []
         for modality in self.modalities:
             if modality == "id":
                 table = self.p["head.tables.id.input"]
                 output = self.p.get("head.tables.id.output", table)
                 self.inputs.append(table)
-                self.outputs.append(unit(output))
+                self.outputs.append(unit(output) if self.config.similarity == "cosine" else output)
                 self.has.append(np.ones(NUM_ITEMS, dtype=bool))
             else:
                 rows, has = self._frozen(self._features(data, modality), f"head.tables.{modality}")
@@ -120,7 +122,8 @@ class Reference:
         """(N,) P(i) of eqs. 3 and 5-8 with the softmax over the items low .. high - 1; 0 elsewhere."""
         items = np.arange(low, high)
         has, weights = self.has[items], self.item_weights[items]
-        cosines = np.stack([self.outputs[m][items] @ unit(v) for m, v in enumerate(vectors)], 1)
+        vectors = [unit(v) if known else v for v, known in zip(vectors, self.unit)]
+        cosines = np.stack([self.outputs[m][items] @ v for m, v in enumerate(vectors)], 1)
         probability = np.zeros(NUM_ITEMS)
         if self.config.mixture == "logit":
             possible = has.any(1)

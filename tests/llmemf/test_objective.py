@@ -47,6 +47,22 @@ def test_fewer_modalities(modalities):
     compare(make_problem(widths=WIDTHS[:modalities], weights=(0.7, 0.3)[:modalities]), 1e-11, chunk_elements=2000)
 
 
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32])
+def test_long_vectors_have_finite_losses(kind):
+    problem = make_problem(kind)
+    for name in ("queries", "tables"):
+        problem[name] = [(5 * one.detach()).requires_grad_() for one in problem[name]]
+    logits = problem["scales"][0] * problem["queries"][0] @ problem["tables"][0].T
+    assert logits.max() > 100
+    exact = {
+        name: value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+        for name, value in problem.items()
+    }
+    exact |= {name: [one.detach().double().requires_grad_() for one in problem[name]] for name in ("queries", "tables")}
+    exact |= {name: problem[name].detach().double().requires_grad_() for name in ("log_weights", "scales")}
+    compare(problem, 1e-11 if kind == torch.float64 else 1e-4, exact)
+
+
 def test_duplicate_targets_add_up():
     problem = make_problem()
     problem["targets"] = problem["targets"] % 3

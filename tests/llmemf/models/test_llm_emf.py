@@ -100,6 +100,10 @@ OPTIONS = [
         "text_decay": 0.5,
         "text_trust": 1.0,
     },
+    {"similarity": "dot"},
+    {"similarity": "dot", "modalities": ["id"], "cross_softmax": "all_items"},
+    {"similarity": "dot", "mixture": "logit", "tied_ids": False},
+    {"similarity": "dot", "fusion": "states", "scale": "shared"},
     {"objective_precision": "fp32"},
     {"objective_precision": "fp16"},
     {"objective_precision": "fp16", "chunk_elements": 300, "scale_init": 70.0},
@@ -131,6 +135,7 @@ SAMPLED = (
     {"missing": "learned", **PROJECTED},
     {"empty_sequence": "learned"},
     {"fusion": "states"},
+    {"similarity": "dot"},
 )
 """Options that the sampled objective meets in code of its own."""
 
@@ -173,7 +178,7 @@ def test_scores_and_loss_equal_the_plain_formulas(data, options):
     assert touched == {name for name, p in model.named_parameters() if p.requires_grad} - idle(model)
 
 
-@pytest.mark.parametrize("options", [{}, {"scale": "fixed", "scale_init": 80.0}], ids=name_of)
+@pytest.mark.parametrize("options", [{}, {"scale": "fixed", "scale_init": 80.0}, {"similarity": "dot"}], ids=name_of)
 def test_the_first_items_are_those_of_the_plain_formulas_however_many_cases_and_items_are_scored_at_once(
     data, monkeypatch, options
 ):
