@@ -4,9 +4,8 @@
     python benchmarks/gpu.py --dry                  tiny sizes on a CPU, to see that every setting runs
 
 The base is fp32 with TF32 products, the default. Against it stand `precision=bf16` (encoders), `objective_precision=fp16`,
-both, and both with `compile=true`. Of each: seconds of the first epoch (compiling is in it), of the median of the further
-ones, of the validation of 7,644 cases, the memory that torch reserved, and the ratio base / setting. Data is made up:
-58,515 histories, 100,782 items, widths 256, 512 and 512. A setting that does not run here is shown with its reason.
+and both. Of each: seconds of the first epoch, of the median of the further ones, of the validation of 7,644 cases, the memory
+that torch reserved, and the ratio base / setting. Data is made up: 58,515 histories, 100,782 items, widths 256, 512 and 512. A setting that does not run here is shown with its reason.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ SETTINGS = {
     "precision=bf16": {"precision": "bf16"},
     "objective_precision=fp16": {"objective_precision": "fp16"},
     "both": HALF,
-    "both, compile=true": {**HALF, "compile": True},
 }
 BASE = "fp32 + TF32"
 REAL = {"items": 100_782, "sequences": 58_515, "cases": 7_644, "candidates": 999, "width": 512}

@@ -30,7 +30,7 @@ from llmemf.ranking import rank_cases, summarise
 from llmemf.scenarios.scenario import Scenario
 
 STATE, BEST, CONFIG = "state.pt", "best.safetensors", "config.yaml"
-RESUME_IGNORED_KEYS = {"epochs", "device", "patience", "chunk_elements", "compile"}
+RESUME_IGNORED_KEYS = {"epochs", "device", "patience", "chunk_elements"}
 """Settings in which a run may differ from the checkpoint that it resumes: they change no result beyond its rounding."""
 
 

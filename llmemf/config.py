@@ -73,9 +73,6 @@ class TrialConfig(BaseModel):
     """Rank among equal scores: the mean rank, before all of them (literal C2DSR), or after all of them."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Arithmetic of encoders during training on a GPU; fp32 there has TF32 products. Ranking and a CPU always use full fp32."""
-    compile: bool = False
-    """Compile the training loss with torch.compile: minutes at the start, then faster steps; results differ by rounding alone.
-    Needs a C++ compiler (g++)."""
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
 
@@ -161,7 +158,8 @@ class Removed(NamedTuple):
 
 
 REMOVED = {
-    "cuda_graphs": Removed((False, "auto", "no"), "leave it out; compile = true is the option in its place"),
+    "cuda_graphs": Removed((False, "auto", "no"), "leave it out: a step is not recorded"),
+    "compile": Removed((False, True), "leave it out: it took minutes and made a step no faster"),
     "group_encoders": Removed((False, "auto", "no"), "leave it out: encoders are computed one by one"),
     "objective_kernel": Removed(
         (False, "auto", "plain"), "leave it out; objective_precision = fp16 is what is left of it"

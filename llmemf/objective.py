@@ -161,7 +161,7 @@ def mixture_nll(
 
     else:
         assert sampled is None, "half-precision passes read whole tables"
-    return _apply(targets, row_weights, make_pass, log_weights, scales, *queries, *tables, *own_rows)
+    return _MixtureNLL.apply(targets, row_weights, make_pass, log_weights, scales, *queries, *tables, *own_rows)
 
 
 class ExactPass:
@@ -318,12 +318,3 @@ class _MixtureNLL(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         gradients = (None if g is None else g * upstream for g in ctx.gradients)
         return (None, None, None, *gradients)
-
-
-_apply = _MixtureNLL.apply
-
-
-def exclude_from_compilation() -> None:
-    """Let torch.compile leave the objective as it is, in this process: it is products of matrices, with gradients of its own."""
-    global _apply
-    _apply = torch.compiler.disable(_MixtureNLL.apply)

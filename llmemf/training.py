@@ -3,8 +3,7 @@
 It knows nothing of sweeps. The state of every random choice is a function of (seed, epoch), so a run that is resumed at
 an epoch's end draws what the uninterrupted run draws.
 
-On a GPU training has fp32 with TF32 products (`training_precision`); `precision`, `objective_precision` and `compile` are
-options, each off.
+On a GPU training has fp32 with TF32 products (`training_precision`); `precision` and `objective_precision` are options.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ from llmemf.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
-from llmemf.compilation import compiled_loss
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.io import make_folder
@@ -66,7 +64,6 @@ class Trainer:
         self.valid_cases = chosen_cases(config, data)
         self.optimizer = make_optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._half and config.precision == "fp16")
-        self._compiled = compiled_loss(self.model, self.device) if config.compile else None
         self.epoch = 0
         self.best: dict[str, dict[str, Any]] = {}
         self.stopped = False
@@ -190,7 +187,7 @@ class Trainer:
         config, batch = self.config, self.train_sequences.batch(index)
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, _DTYPES[config.precision], enabled=self._half):
-            loss = (self._compiled or self.model.training_loss)(batch)
+            loss = self.model.training_loss(batch)
         if config.l2_mode == "embedding_rows" and (rows := self.model.batch_rows(batch)) is not None:
             loss = loss + config.l2 * rows.square().sum() / len(batch)
         self.scaler.scale(loss).backward()

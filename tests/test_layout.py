@@ -16,7 +16,7 @@ LEVELS = {
         {"scenarios"},
         {"features"},
         {"batches", "models", "objective", "objective_half", "ranking"},
-        {"checkpoint", "training", "optimizer", "compilation", "references"},
+        {"checkpoint", "training", "optimizer", "references"},
         {"export"},
         {"commands"},
     ],

@@ -197,7 +197,7 @@ def effective_config(config: TrialConfig) -> dict[str, Any]:
         "eval_lambda1",
         "eval_lambda2",
     }
-    dropped |= {"loss_roles", "score_roles", "chunk_elements", "compile"}
+    dropped |= {"loss_roles", "score_roles", "chunk_elements"}
     for modality in {"text", "image"} - set(used):
         dropped |= {f"{modality}_encoder", f"{modality}_content"}
     if "id" not in used:

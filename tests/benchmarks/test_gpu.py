@@ -9,7 +9,6 @@ import torch
 
 
 def test_every_setting_runs_at_tiny_sizes(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(gpu, "SETTINGS", {name: s for name, s in gpu.SETTINGS.items() if "compile" not in s})
     monkeypatch.setitem(gpu.SETTINGS, "broken", {"encoder_layers": -1})
     monkeypatch.setattr(sys, "argv", ["gpu.py", "--dry", "--rounds", "1", "--json", str(tmp_path / "out.json")])
     gpu.main()

@@ -204,6 +204,6 @@ def test_a_setting_keeps_the_values_that_it_still_has():
 
 
 def test_a_removed_setting_that_is_given_is_refused_with_what_to_do():
-    with pytest.raises(InputError, match="--set: cuda_graphs was removed: .*compile"):
+    with pytest.raises(InputError, match="--set: cuda_graphs was removed"):
         build_config(LLMEMFConfig, {"cuda_graphs": False}, where="--set")
     assert not REMOVED.keys() & LLMEMFConfig.model_fields.keys()
