@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 # Tests compute little, and threads of several processes on two cores wait for one another. Read once, when torch is
 # imported; processes that tests start have it from here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hundreds of processes read these packages: the first one compiles them for all, also where the environment forbids it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

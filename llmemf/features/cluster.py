@@ -199,7 +199,8 @@ def leave_ray() -> None:
     """
     import ray
 
-    gc.collect()
+    if ray.is_initialized():
+        gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,12 @@ def render(package: str, template: str, values: Mapping[str, Any]) -> str:
     Whatever a value contains is text in an `.html` template, never markup. Filters: `percent` (a length in a style, 25.0%),
     `whole` (25%), `digits` (0.2500), `md` (a text in a Markdown template).
     """
+    return _environment(package).get_template(template).render(values)
+
+
+@functools.cache
+def _environment(package: str) -> Environment:
+    """One per package: it keeps its compiled templates."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("llmemf.pages")]),
         autoescape=select_autoescape(["html"], default=False),
@@ -29,7 +36,7 @@ def render(package: str, template: str, values: Mapping[str, Any]) -> str:
         "md": markdown_text,
     }
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def markdown_text(content: object) -> str:

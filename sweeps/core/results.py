@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import json
 import sqlite3
@@ -167,8 +168,9 @@ def artifact_location(record: Stored) -> str | None:
     return (storage / "artifacts" / record.scenario).as_uri()
 
 
+@functools.cache
 def code_version() -> str:
-    """Git commit of this checkout (with -dirty for changed files), or the package's version."""
+    """Git commit of this checkout when it is first asked for (with -dirty for changed files), or the package's version."""
     import llmemf
 
     command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]

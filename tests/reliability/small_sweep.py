@@ -25,7 +25,6 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import yaml
 from durable_events import Event, Recorder, Tree, read_tree, write_tree
 from fake_tune import FakeTune, Stuck
 from memory_mlflow import MemoryMlflow
@@ -38,6 +37,7 @@ from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.io import read_records
 from llmemf.models.bprmf import BPRMFConfig
+from llmemf.scenarios.scenario import Scenario
 from sweeps.core import results, sweep, trial
 from sweeps.core import run as sweep_run
 from sweeps.core.options import Options
@@ -195,6 +195,14 @@ def one_per_site(crashes: list[Crash]) -> list[Crash]:
     return list({crash.site: crash for crash in reversed(crashes)}.values())
 
 
+def of_each_site(crashes: list[Crash]) -> list[Crash]:
+    """Of the crashes of a site the first, one from the middle, and the last: other trials, other epochs."""
+    sites: dict[tuple[str, str], list[Crash]] = {}
+    for crash in crashes:
+        sites.setdefault(crash.site, []).append(crash)
+    return [found[place] for found in sites.values() for place in sorted({0, len(found) // 2, len(found) - 1})]
+
+
 class SmallSweep:
     """Starts drivers in a folder, one after the other.
 
@@ -250,7 +258,7 @@ class SmallSweep:
             backend = self.backend(world, call, answered)
             try:
                 plan_now = (plan or self.plan)()
-                code = run_sweep(plan_now, Console(file=io.StringIO(), width=120), backend=backend).exit_code
+                code = run_sweep(plan_now, _Screen(file=io.StringIO(), width=120), backend=backend).exit_code
             except Stuck as found:
                 stuck, error = True, str(found)
             except Exception as found:  # noqa: BLE001  the verdict tells it
@@ -341,7 +349,7 @@ class SmallSweep:
             ],
             "numbers of runs": Counter(run["tags"]["trial"] for run in world.server.runs.values()),
             "runs": {run_point(run): run_facts(run) for run in runs.values()},
-            "record": yaml.safe_load(self._text("sweep.yaml"))["status"],
+            "record": re.findall(r"^status: (\w+)", self._text("sweep.yaml"), re.MULTILINE),
             "leaderboard": leaderboard(self._text("leaderboard.csv")),
             "best.yaml": self._text("best.yaml").partition("\n")[2],
             "test": [test["metrics"] for test in state.tests],
@@ -375,6 +383,7 @@ class SmallSweep:
 
 
 DATA = tiny_data()
+HASHES = DATA.scenario.hashes()
 
 
 def point_of(record: Any) -> str:
@@ -464,6 +473,7 @@ def _stand_ins(subject: SmallSweep, disturb: Callable[[int], None]) -> Iterator[
             (sweep_run, "print_start", lambda *_, **__: None),
             (sweep, "print_end", lambda *_, **__: None),
             (references, "reference_metrics", _reference_metrics),
+            (Scenario, "hashes", lambda scenario: HASHES),
             (trial, "CHECKPOINT_SECONDS", 0.0),
             (trial, "CHECKPOINT_SHARE", float("inf")),
             (checkpoints, "save", save),
@@ -482,6 +492,13 @@ def _known_references() -> dict[str, dict[str, float]]:
 def _reference_metrics(config: Any, data: Any) -> dict[str, dict[str, float]]:
     """What simple systems reach is the same for all sweeps here."""
     return _known_references()
+
+
+class _Screen(Console):
+    """A console that shows no spinner, which would be a thread."""
+
+    def status(self, *_: Any, **__: Any) -> Any:
+        return nullcontext()
 
 
 class _NoDisplay:

@@ -1,7 +1,8 @@
 """A sweep dies at every durable event, in every way that a disk may lose what was not flushed, and is continued.
 
 The worlds that a crash can leave are collected in one run: before each event, the disk as it is (a killed process), and as it
-would be after a power failure. Every different one is then continued with `--continue`, as a scheduler would do it.
+would be after a power failure. For each line of the product and each kind of loss the first, a middle and the last of them is
+continued with `--continue`, as a scheduler would do it; the default tests take the first.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from durable_events import KINDS, Event, memory_folder, read_tree
-from small_sweep import CONFIRMED, GRID, STALE, TPE, Crash, SmallSweep, World, one_per_site
+from small_sweep import CONFIRMED, GRID, STALE, TPE, Crash, SmallSweep, World, distinct, of_each_site, one_per_site
 from verdicts import Facts, Verdict, verdict
 
-PARTS = 12
+PARTS = 4
 
 
 @functools.cache
@@ -48,21 +49,22 @@ def broken(subject: SmallSweep, expected: Facts, crashes: list[Crash]) -> list[s
     return found
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_a_grid_that_dies_at_any_place_of_the_code_comes_to_the_same(quick_folder, part):
     """One crash per line of the product and kind of loss."""
     expected, crashes = grid_crashes()
     chosen = one_per_site(crashes)
     assert {crash.kind for crash in chosen} == set(KINDS) and len(chosen) > 40
-    assert broken(SmallSweep(quick_folder), expected, chosen[part::4]) == []
+    assert broken(SmallSweep(quick_folder), expected, chosen[part::2]) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_grid_that_dies_anywhere_comes_to_the_same(quick_folder, part):
     expected, crashes = grid_crashes()
-    assert len(crashes) > 200
-    assert broken(SmallSweep(quick_folder), expected, crashes[part::PARTS]) == []
+    chosen = of_each_site(crashes)
+    assert len(chosen) > 150
+    assert broken(SmallSweep(quick_folder), expected, chosen[part::PARTS]) == []
 
 
 @pytest.mark.slow
@@ -71,25 +73,16 @@ def test_a_confirmation_that_dies_anywhere_comes_to_the_same(quick_folder, part)
     """Crashes from the last epoch of the search on: rounds, winner, test and results are made anew from the event log."""
     expected, crashes = confirmed_crashes()
     assert expected.results["number of trials"] == 4
-    late = crashes[len(crashes) // 3 :]
+    late = of_each_site(crashes[len(crashes) // 3 :])
     assert broken(SmallSweep(quick_folder, CONFIRMED), expected, late[part::PARTS]) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_a_search_that_dies_at_any_place_of_the_code_comes_to_the_same(quick_folder, part):
-    """Optuna and successive halving, one crash per line of the product and kind of loss."""
-    expected, crashes = tpe_crashes()
-    chosen = one_per_site(crashes)
-    assert len(chosen) > 40
-    assert broken(SmallSweep(quick_folder, TPE), expected, chosen[part::4]) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_search_that_dies_anywhere_comes_to_the_same(quick_folder, part):
+    """Optuna and successive halving."""
     expected, crashes = tpe_crashes()
-    assert broken(SmallSweep(quick_folder, TPE), expected, crashes[part::PARTS]) == []
+    assert broken(SmallSweep(quick_folder, TPE), expected, of_each_site(crashes)[part::PARTS]) == []
 
 
 def interrupted(subject: SmallSweep, expected: Facts, numbers: set[int]) -> list[str]:
@@ -115,26 +108,26 @@ def interrupted(subject: SmallSweep, expected: Facts, numbers: set[int]) -> list
     return found
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_a_grid_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder, part):
     expected, crashes = grid_crashes()
     numbers = {crash.event.number for crash in one_per_site(crashes) if crash.event}
-    assert interrupted(SmallSweep(quick_folder), expected, set(sorted(numbers)[part::4])) == []
+    assert interrupted(SmallSweep(quick_folder), expected, set(sorted(numbers)[part::2])) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", range(2))
 def test_a_confirmation_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder, part):
     expected, crashes = confirmed_crashes()
-    numbers = {crash.event.number for crash in crashes[len(crashes) // 3 :] if crash.event}
-    assert interrupted(SmallSweep(quick_folder, CONFIRMED), expected, set(sorted(numbers)[part::12])) == []
+    numbers = {crash.event.number for crash in one_per_site(crashes[len(crashes) // 3 :]) if crash.event}
+    assert interrupted(SmallSweep(quick_folder, CONFIRMED), expected, set(sorted(numbers)[part::2])) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
 def test_a_search_that_is_asked_to_stop_anywhere_saves_and_continues(quick_folder, part):
     expected, crashes = tpe_crashes()
-    numbers = {crash.event.number for crash in crashes if crash.event}
+    numbers = {crash.event.number for crash in of_each_site(crashes) if crash.event}
     assert interrupted(SmallSweep(quick_folder, TPE), expected, set(sorted(numbers)[part::PARTS])) == []
 
 
@@ -152,13 +145,13 @@ def test_a_crash_of_the_continued_sweep_changes_nothing(quick_folder, place):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
-def test_a_second_crash_at_any_of_the_first_events_changes_nothing(quick_folder, part):
+def test_a_second_crash_at_any_place_of_the_code_changes_nothing(quick_folder, part):
+    """Crashes that are spread over the sweep; after each, a part of the places where the continued sweep can die."""
     subject = SmallSweep(quick_folder)
     expected, crashes = grid_crashes()
-    for crash in one_per_site(crashes)[part :: 3 * PARTS]:
+    for crash in crashes[len(crashes) // 8 * (part + 1) :: len(crashes) // 2]:
         _, moments = subject.moments(crash.world)
-        second = [Crash(moment.event, kind, world) for moment in moments[:40] for kind, world in moment.worlds.items()]
-        assert broken(subject, expected, second) == [], str(crash)
+        assert broken(subject, expected, one_per_site(distinct(moments))[part % 2 :: 2]) == [], str(crash)
 
 
 @pytest.mark.parametrize("options", [GRID, CONFIRMED], ids=["grid", "confirmed"])

@@ -6,10 +6,12 @@ all that follow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from durable_events import ERRORS, Event, fails_at
-from small_sweep import GRID, TPE, SmallSweep, World, one_per_site
-from test_sweep_crashes import PARTS, grid_crashes, tpe_crashes
+from small_sweep import GRID, TPE, Crash, SmallSweep, World, of_each_site, one_per_site
+from test_sweep_crashes import grid_crashes, tpe_crashes
 from verdicts import Verdict, verdict
 
 from llmemf.errors import InputError
@@ -17,11 +19,12 @@ from llmemf.errors import InputError
 SUBJECTS = {"grid": (GRID, grid_crashes), "search": (TPE, tpe_crashes)}
 
 
-def numbers_of(subject: str, *, every: bool) -> list[int]:
-    """Events of the disk: all, or one for each line of the product."""
+def numbers_of(subject: str, choose: Callable[[list[Crash]], list[Crash]] = one_per_site) -> list[int]:
+    """Events of the disk, chosen by the line of the product."""
     _, crashes = SUBJECTS[subject][1]()
-    chosen = crashes if every else one_per_site(crashes)
-    return sorted({crash.event.number for crash in chosen if crash.event and not crash.event.kind.startswith("mlflow")})
+    return sorted(
+        {crash.event.number for crash in choose(crashes) if crash.event and not crash.event.kind.startswith("mlflow")}
+    )
 
 
 def after_errors(root, subject: str, numbers: list[int], code: int, for_ever: bool) -> list[str]:
@@ -46,21 +49,18 @@ def after_errors(root, subject: str, numbers: list[int], code: int, for_ever: bo
     return found
 
 
-@pytest.mark.parametrize("part", range(3))
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
-def test_a_grid_whose_disk_is_full_at_any_place_of_the_code(quick_folder, for_ever, part):
-    assert (
-        after_errors(quick_folder, "grid", numbers_of("grid", every=False)[part::3], ERRORS["ENOSPC"], for_ever) == []
-    )
+def test_a_grid_whose_disk_is_full_at_any_place_of_the_code(quick_folder, for_ever):
+    assert after_errors(quick_folder, "grid", numbers_of("grid"), ERRORS["ENOSPC"], for_ever) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
 @pytest.mark.parametrize("code", ERRORS)
 @pytest.mark.parametrize("subject", SUBJECTS)
-def test_a_sweep_whose_disk_fails_anywhere(quick_folder, subject, code, for_ever, part):
-    numbers = numbers_of(subject, every=subject == "grid")[part::PARTS]
+def test_a_sweep_whose_disk_fails_anywhere(quick_folder, subject, code, for_ever):
+    """Codes are alike to the driver: each takes its part of the events."""
+    numbers = numbers_of(subject, of_each_site)[list(ERRORS).index(code) :: len(ERRORS)]
     assert after_errors(quick_folder, subject, numbers, ERRORS[code], for_ever) == []
 
 
@@ -92,12 +92,14 @@ def failing_server(numbers, fault: Exception):
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
-def test_a_server_that_fails_at_any_call_loses_nothing(quick_folder, for_ever, fault):
+@pytest.mark.parametrize("first_way", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["once", "for ever"])
+def test_a_server_that_fails_at_any_call_loses_nothing(quick_folder, first_way, fault):
+    """Once and for ever in turn: what the default tests have once, the slow ones have for ever."""
     expected, _ = grid_crashes()
     subject, count, found = SmallSweep(quick_folder), calls_of_the_server(quick_folder), []
     # Kinds of faults are alike to the writer: each takes its part of the calls.
-    for number in range(1 + list(FAULTS).index(fault), count + 1, len(FAULTS)):
+    for turn, number in enumerate(range(1 + list(FAULTS).index(fault), count + 1, len(FAULTS))):
+        for_ever = first_way ^ bool(turn % 2)
         world = World()
         fails = (lambda n, number=number: n >= number) if for_ever else (lambda n, number=number: n == number)
         first, _ = subject.drive(world, client=failing_server(fails, FAULTS[fault]))

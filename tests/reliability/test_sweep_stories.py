@@ -323,4 +323,4 @@ def test_no_story_differs_from_the_model():
 
 @pytest.mark.slow
 def test_no_long_story_differs_from_the_model():
-    run_state_machine_as_test(Stories, settings=settings(max_examples=600, stateful_step_count=60, **SETTINGS))
+    run_state_machine_as_test(Stories, settings=settings(max_examples=150, stateful_step_count=60, **SETTINGS))

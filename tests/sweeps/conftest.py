@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,12 +12,20 @@ import pytest
 
 # Ray reads this once, when it is imported; a sweep sets it before, and tests import Ray earlier than any sweep.
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Tests put other databases under a name that MLflow has open.
+os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
 HERE = str(Path(__file__).resolve().parent)
 # At the end: the commands put the project into the first place when they are imported.
 sys.path.append(HERE)
 sys.path.append(str(Path(HERE).parent / "llmemf"))
 
 from finished_sweep import Made, make_finished
+
+
+@pytest.fixture(autouse=True)
+def _no_power_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for a disk; what a crash leaves is tested in `tests/reliability`."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 @pytest.fixture
@@ -48,6 +57,27 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
             mlflow_client(f"sqlite:///{made}").search_experiments()
             made.rename(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with the sample and its features, made once; nobody writes into it."""
+    from llmemf.scenarios.sample import prepare_sample
+
+    root = tmp_path_factory.mktemp("sample")
+    prepare_sample(root)
+    return root
+
+
+@pytest.fixture
+def sweep_folder(empty_database: Path, sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which a command finds the sample and MLflow's database, which it would spend most of its time to make."""
+    monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)
+    (tmp_path / "mlruns").mkdir()
+    shutil.copyfile(empty_database, tmp_path / "mlruns" / "mlflow.db")
+    (tmp_path / "data").symlink_to(sample_root)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

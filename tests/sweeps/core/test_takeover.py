@@ -61,15 +61,35 @@ def resume(storage, **options):
     return plan_resume(Options(name="s1", storage=Path(storage), **options))
 
 
-@pytest.fixture
-def m1(project_folder, empty_database):
-    """A storage folder with a completed sweep and a database of its own."""
-    storage = project_folder / "m 1"
-    storage.mkdir()
+@pytest.fixture(scope="module")
+def snapshot(empty_database, tmp_path_factory):
+    """A storage folder `m 1` with a completed sweep and a database of its own, to be copied to where it was made."""
+    home = tmp_path_factory.mktemp("takeover")
+    storage = home / "home" / "m 1"
+    storage.mkdir(parents=True)
     shutil.copy(empty_database, storage / "mlflow.db")
-    store(storage=storage)
-    run(resume(storage))
-    return storage
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(storage.parent)
+        patch.setattr(sweep, "start_ray", lambda *args: pytest.fail("Ray was started"))
+        store(storage=storage)
+        run(resume(storage))
+    return Path(shutil.move(home / "home", home / "snapshot"))
+
+
+@pytest.fixture
+def project_folder(snapshot, project_folder, monkeypatch):
+    """The same path for all tests of this file: MLflow then checks the database's tables once."""
+    home = snapshot.with_name("home")
+    home.mkdir()
+    monkeypatch.chdir(home)
+    yield home
+    monkeypatch.chdir(snapshot)
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def m1(snapshot, project_folder):
+    return shutil.copytree(snapshot / "m 1", project_folder / "m 1")
 
 
 def runs(record):
