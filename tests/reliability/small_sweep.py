@@ -461,10 +461,10 @@ def _stand_ins(subject: SmallSweep, disturb: Callable[[int], None]) -> Iterator[
         for place, name, value in (
             (tune, "run", fake.run),
             (tune, "with_parameters", fake.with_parameters),
-            (sweep, "start_ray", lambda record, shared: (subject.parallel, [])),
-            (sweep, "stop_ray", lambda: None),
+            (sweep_run, "start_ray", lambda record, shared: (subject.parallel, [])),
+            (sweep_run, "stop_ray", lambda: None),
             (sweep, "ClusterWatch", lambda lost: nullcontext()),
-            (sweep, "quiet", lambda record: nullcontext(watch)),
+            (sweep_run, "quiet", lambda record: nullcontext(watch)),
             (sweep, "code_version", lambda: "c0de"),
             (results, "code_version", lambda: "c0de"),
             (sweep, "describe_machine", lambda: "a machine"),

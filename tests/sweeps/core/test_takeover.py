@@ -70,7 +70,7 @@ def snapshot(empty_database, tmp_path_factory):
     shutil.copy(empty_database, storage / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(storage.parent)
-        patch.setattr(sweep, "start_ray", lambda *args: pytest.fail("Ray was started"))
+        patch.setattr("sweeps.core.run.start_ray", lambda *args: pytest.fail("Ray was started"))
         store(storage=storage)
         run(resume(storage))
     return Path(shutil.move(home / "home", home / "snapshot"))
