@@ -1,8 +1,8 @@
 """Sweeps that are broken on purpose, again and again, and lose nothing.
 
 A real cluster of several Ray nodes on this machine, a real MLflow server over HTTP, the real command with a real model on
-a small generated scenario. A seed draws what is killed and when: the driver, a node, the process of a trial, the head with
-all that runs on it, the tracking server. Every driver that died is started again with `--resume`. In the end the sweep must
+a small generated scenario. A seed draws when each is killed: the driver, a node, the process of a trial, the head with all
+that runs on it, the tracking server. Every driver that died is started again with `--resume`. In the end the sweep must
 look like one that was never disturbed.
 """
 
@@ -40,8 +40,8 @@ from sweeps.tracking.owned_runs import PARENT
 pytestmark = pytest.mark.chaos
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIALS, EPOCHS = 8, 5
-GRID = ["lr=1e-3,3e-3,1e-2,3e-2", "dropout=0.1,0.3", "modalities=id", "alpha=1", "beta=0", "lambda1=0.3", "lambda2=0.3"]
+TRIALS, EPOCHS = 6, 5
+GRID = ["lr=1e-3,3e-3,1e-2", "dropout=0.1,0.3", "modalities=id", "alpha=1", "beta=0", "lambda1=0.3", "lambda2=0.3"]
 SMALL = ["id_dim=16", "encoder_layers=1", "batch_size=64", "l2=1e-5", "max_length=12", "item_projection=linear",
          "projection_dim=16"]  # fmt: skip
 SESSIONS: list[int] = []
@@ -187,35 +187,26 @@ def start_options(server: Server | None, machines: Machines | None, method: str 
     return options + (["--ray-address", machines.cluster.address] if machines else [])
 
 
-def test_storms(folder: Path, server: Server, machines: Machines, capsys: pytest.CaptureFixture) -> None:
+def test_storms(folder: Path, server: Server, machines: Machines) -> None:
     """Two storms and a calm sweep: all end with the same trials, values, runs and points."""
     calm = Driver(folder, "calm", *start_options(server, machines))
     assert calm.end() == 0, calm.tail()
     expected = {choice(record): record for record in SweepState(folder / "mlruns/sweeps/calm").records.values()}
     assert len(expected) == TRIALS
     assert_whole(folder, "calm", server, expected)
-    for seed in (1, 2):
-        done = storm(folder, f"storm{seed}", server, machines, random.Random(seed))
-        with capsys.disabled():
-            print(f"\nstorm {seed}: {sum(done.values())} blows ({', '.join(f'{n} {k}' for k, n in done.items())})")
+    for seed, blows in enumerate((["driver", "trial", "head"], ["driver", "node", "server"]), start=1):
+        storm(folder, f"storm{seed}", server, machines, blows, random.Random(seed))
         assert_whole(folder, f"storm{seed}", server, expected)
 
 
-def storm(folder: Path, name: str, server: Server, machines: Machines, draw: random.Random) -> Counter:
-    """Run a sweep to its end through random blows; counts them by kind."""
-    done: Counter = Counter()
-    kills = draw.randint(4, 6)
+def storm(folder: Path, name: str, server: Server, machines: Machines, blows: list[str], draw: random.Random) -> None:
+    """Run a sweep to its end through these blows, each at a random moment."""
     arguments = start_options(server, machines)
-    for _ in range(40):
+    for _ in range(10):
         driver = Driver(folder, name, *arguments)
         arguments = ["--resume", "--ray-address", machines.cluster.address]
-        while driver.wait_for(driver.happened() + draw.randint(1, 9), draw.choice([0, 0, 0.01, 0.3])):
-            blow = draw.choice(
-                ["driver", "driver", "trial", "node", "server", "head"] if done["driver"] < kills else ["trial"]
-            )
-            if blow != "driver" and done[blow] >= 2:
-                continue
-            done[blow] += 1
+        while blows and driver.wait_for(driver.happened() + draw.randint(1, 5), draw.choice([0, 0.01, 0.3])):
+            blow = blows.pop(0)
             if blow in ("driver", "head"):
                 driver.kill()
             if blow == "head":
@@ -224,11 +215,7 @@ def storm(folder: Path, name: str, server: Server, machines: Machines, draw: ran
                 arguments[-1] = machines.cluster.address
             if blow == "server":
                 server.kill()
-                if draw.random() < 0.5:
-                    driver.kill()
-                    done["driver"] += 1
-                else:
-                    time.sleep(draw.uniform(1, 6))
+                time.sleep(draw.uniform(1, 4))
                 server.start()
                 server.wait()
             if blow == "node":
@@ -237,9 +224,10 @@ def storm(folder: Path, name: str, server: Server, machines: Machines, draw: ran
                 kill_a_trial(draw)
         code = driver.end()
         if code == 0:
-            return done
+            assert len(blows) < 2, f"{name} was over before {blows}"
+            return
         assert code == -signal.SIGKILL, f"exit code {code}\n{driver.tail()}"
-    raise AssertionError(f"{name} does not end: {done}")
+    raise AssertionError(f"{name} does not end")
 
 
 def assert_whole(folder: Path, name: str, server: Server, expected: dict) -> None:
@@ -335,8 +323,7 @@ def test_a_driver_notices_that_its_cluster_is_lost(folder: Path, server: Server,
     assert len(SweepState(folder / "mlruns/sweeps/lost").records) == TRIALS
 
 
-@pytest.mark.parametrize("seed", [11, 12])
-def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happened(folder: Path, seed: int) -> None:
+def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happened(folder: Path) -> None:
     """One trial at a time and a local Ray: not only the set, the whole sequence of proposals is the same."""
 
     def settings(name):
@@ -346,12 +333,11 @@ def test_killed_at_any_event_a_search_by_optuna_goes_on_as_if_nothing_had_happen
     options = [*start_options(None, None, "optuna"), "--trials", "6", "--grid-points", "2", "--concurrency", "1"]
     options += ["--warm-start", "none"]  # the second sweep would learn from the first
     options += ["--set", "lr=1e-3,1e-2", "--set", "dropout=0.1,0.3", "--set", "l2=1e-6,1e-4"]
-    if not (folder / "mlruns/sweeps/alone").exists():
-        alone = Driver(folder, "alone", *options)
-        assert alone.end() == 0, alone.tail()
-    draw, name, kills = random.Random(seed), f"killed{seed}", 0
+    alone = Driver(folder, "alone", *options)
+    assert alone.end() == 0, alone.tail()
+    draw, name, kills = random.Random(11), "killed", 0
     driver = Driver(folder, name, *options)
-    while kills < 4 and driver.wait_for(draw.randint(2, 12), draw.choice([0, 0.005])):
+    while kills < 3 and driver.wait_for(draw.randint(2, 12), draw.choice([0, 0.005])):
         driver.kill()
         kills += 1
         own = [driver.process.pid]
@@ -387,7 +373,7 @@ def test_a_scheduler_that_ends_the_whole_process_group(folder: Path) -> None:
 
 def test_no_process_outlives_the_drivers_above() -> None:
     """All that they started has ended; Ray's agents take about a minute to see that their raylet was killed."""
-    assert len(SESSIONS) > 10
+    assert len(SESSIONS) > 5
     until(lambda: not left_of(SESSIONS), 120, "processes are left behind", lambda: left_of(SESSIONS))
 
 
