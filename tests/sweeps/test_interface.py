@@ -57,7 +57,7 @@ def test_the_options_are_those_of_the_command_line():
 
 
 @pytest.mark.slow
-def test_the_notebook_runs(project_folder):
+def test_the_notebook_runs(sweep_folder):
     import matplotlib as mpl
     import matplotlib.pyplot as plt
 

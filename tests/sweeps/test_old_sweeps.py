@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -116,7 +117,15 @@ def values(path: Path) -> dict[str, dict[str, str]]:
     }
 
 
+@pytest.fixture
+def with_data(old, sample_root, empty_database):
+    """The sample and MLflow's tables are there."""
+    (old.parent / "data").symlink_to(sample_root)
+    shutil.copyfile(empty_database, old / "mlflow.db")
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("with_data")
 def test_an_interrupted_sweep_ends_as_if_nothing_had_happened(old):
     """It has the settings and the seed of the finished one."""
     run(old, "sweep", "--resume", "--name", "interrupted")
@@ -124,6 +133,7 @@ def test_an_interrupted_sweep_ends_as_if_nothing_had_happened(old):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("with_data")
 def test_a_finished_sweep_is_resumed_reported_and_exported(old, tmp_path):
     before = values(folder(old, "finished") / "leaderboard.csv")
     run(old, "sweep", "--resume", "--name", "finished")

@@ -21,12 +21,10 @@ pytestmark = pytest.mark.slow
 def environment(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.delenv("LLMEMF_DATA_ROOT", raising=False)
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_sweep_in_a_terminal_ends_without_a_traceback(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_sweep_in_a_terminal_ends_without_a_traceback(sweep_folder):
     process, terminal = pty.fork()
     if not process:
         os.execv(SWEEP[0], SWEEP)
@@ -45,11 +43,11 @@ def test_a_sweep_in_a_terminal_ends_without_a_traceback(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_sweep_whose_reader_goes_away_comes_to_its_end(tmp_path):
-    with (tmp_path / "errors").open("w") as errors:
-        sweep = subprocess.Popen(SWEEP, cwd=tmp_path, stdout=subprocess.PIPE, stderr=errors)
+def test_a_sweep_whose_reader_goes_away_comes_to_its_end(sweep_folder):
+    with (sweep_folder / "errors").open("w") as errors:
+        sweep = subprocess.Popen(SWEEP, cwd=sweep_folder, stdout=subprocess.PIPE, stderr=errors)
         sweep.stdout.readline()
         sweep.stdout.close()
         assert sweep.wait(timeout=300) == 0
-    assert (tmp_path / "errors").read_text() == ""
-    assert "status: completed" in (tmp_path / "mlruns" / "sweeps" / "s1" / "sweep.yaml").read_text()
+    assert (sweep_folder / "errors").read_text() == ""
+    assert "status: completed" in (sweep_folder / "mlruns" / "sweeps" / "s1" / "sweep.yaml").read_text()

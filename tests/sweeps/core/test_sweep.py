@@ -206,7 +206,7 @@ def drive(folder, *arguments, stop_at=None, number=signal.SIGINT):
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_resumes_whole(project_folder):
+def test_an_interrupted_sweep_resumes_whole(project_folder, database):
     code, text = drive(project_folder, "s1", stop_at=" completed after epoch 6")
     assert code == 130, text
     assert " sweep --resume --name s1" in text and "Traceback" not in text
