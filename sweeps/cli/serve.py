@@ -34,7 +34,7 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = SERVE_PORT,
     storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
 ) -> None:
-    """Answer histories over HTTP with an exported model, until Ctrl-C."""
+    """Answer histories over HTTP with a model, until Ctrl-C."""
     from llmemf.export.folder import ExportedModel, is_exported
     from sweeps.export.registry import save_for_mlflow
     from sweeps.tracking import pages
