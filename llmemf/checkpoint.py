@@ -26,7 +26,7 @@ from llmemf.features.matrix import FeatureMatrix
 from llmemf.io import atomic_file, file_hash, write_text
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
-from llmemf.ranking import rank_cases, summarise
+from llmemf.ranking import rank_cases, side_metrics, summarise
 from llmemf.scenarios.scenario import Scenario
 
 STATE, BEST, CONFIG = "state.pt", "best.safetensors", "config.yaml"
@@ -206,7 +206,15 @@ def evaluate_checkpoint(
         FloatingPointError: a score is NaN.
     """
     _, ranks = rank_checkpoint(folder, scenario, TrialData.build(scenario, **features), split, device=device)
-    return summarise(ranks, scenario.domains, split)
+    return all_metrics(ranks, scenario, split)
+
+
+def all_metrics(ranks: dict[str, np.ndarray], scenario: Scenario, split: str) -> dict[str, float]:
+    """The metrics of a split, on test with those beside accuracy, of what `rank_checkpoint` gave."""
+    found = summarise(ranks, scenario.domains, split)
+    if "top" in ranks:
+        found |= side_metrics(ranks, scenario.domains, (scenario.num_x, scenario.num_y), split)
+    return found
 
 
 def rank_checkpoint(
@@ -252,6 +260,7 @@ def rank_checkpoint(
                 batch_size=config.eval_batch_size,
                 ties=config.ties,
                 cases=cases,
+                lists=split == "test",
             )
         )
     return model, {key: np.concatenate([part[key] for part in found]) for key in found[0]}

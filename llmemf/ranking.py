@@ -18,6 +18,8 @@ from llmemf.models.recommender import Recommender
 from llmemf.ranking_names import RANKINGS
 
 Ties = Literal["mean", "optimistic", "pessimistic"]
+SHOWN_ITEMS = 10
+"""Length of the lists whose variety `side_metrics` counts."""
 METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
@@ -66,6 +68,7 @@ def rank_cases(
     batch_size: int,
     ties: Ties = "mean",
     cases: np.ndarray | None = None,
+    lists: bool = False,
 ) -> dict[str, np.ndarray]:
     """Rank the target of every case, on its stored candidates and on all items of its domain.
 
@@ -75,10 +78,12 @@ def rank_cases(
         candidates: (cases, C) int32 global ids, -1 padded.
         batch_size: cases scored at once.
         cases: indices of the cases to rank; all of them by default.
+        lists: whether to keep the first items of every case.
 
     Returns:
         Arrays by case, sorted by domain: `case`, `domain` (0 or 1), `sampled`, `full` and `unseen` (ranks), `nll` (negative
-        log-softmax of the target among its domain; uniform where all scores of a case are -inf).
+        log-softmax of the target among its domain; uniform where all scores of a case are -inf); with `lists` also `target`
+        and `top`, (cases, 10) global ids of the first items that the history lacks, best first, -1 where there are fewer.
 
     Raises:
         FloatingPointError: a score is NaN.
@@ -88,6 +93,8 @@ def rank_cases(
     cases = np.arange(len(targets)) if cases is None else np.asarray(cases)
     kinds = {"case": np.int64, "domain": np.int64, **dict.fromkeys((*RANKINGS, "nll"), np.float64)}
     found: dict[str, list[np.ndarray]] = {name: [np.zeros(0, kind)] for name, kind in kinds.items()}
+    if lists:
+        found |= {"target": [np.zeros(0, np.int64)], "top": [np.zeros((0, SHOWN_ITEMS), np.int64)]}
     was_training = model.training
     model.eval()
     try:
@@ -96,7 +103,7 @@ def rank_cases(
                 of_domain = cases[(targets[cases] >= model.num_x) == bool(domain)]
                 for start in range(0, len(of_domain), batch_size):
                     index = of_domain[start : start + batch_size]
-                    ranks = _rank_batch(model, sequences, candidates[index], index, domain, ties)
+                    ranks = _rank_batch(model, sequences, candidates[index], index, domain, ties, lists)
                     for name, values in zip(found, (index, np.full(len(index), domain), *ranks)):
                         found[name].append(values)
     finally:
@@ -105,9 +112,15 @@ def rank_cases(
 
 
 def _rank_batch(
-    model: Recommender, sequences: DeviceSequences, candidates: np.ndarray, index: np.ndarray, domain: int, ties: Ties
+    model: Recommender,
+    sequences: DeviceSequences,
+    candidates: np.ndarray,
+    index: np.ndarray,
+    domain: int,
+    ties: Ties,
+    lists: bool,
 ) -> tuple[np.ndarray, ...]:
-    """(B,) ranks in the order of `RANKINGS`, and negative log-probability of the cases at `index` (B,)."""
+    """(B,) ranks in the order of `RANKINGS`, and negative log-probability of the cases at `index` (B,); target and first items."""
     batch = sequences.batch(torch.from_numpy(index).to(sequences.device))
     scores = model.score_all(batch, domain)
     offset = model.num_x if domain else 0
@@ -128,7 +141,16 @@ def _rank_batch(
     unseen = full - (target_ranks(target_scores, own_history, counted, ties=ties) - 1)
     total = scores.float().logsumexp(1)
     nll = torch.where(total > -torch.inf, total - target_scores, math.log(scores.shape[1]))
-    return tuple(value.double().cpu().numpy() for value in (sampled, full, unseen, nll))
+    ranks = tuple(value.double().cpu().numpy() for value in (sampled, full, unseen, nll))
+    if not lists:
+        return ranks
+    inside = (history >= 0) & (history < scores.shape[1])
+    met = torch.where(inside, -torch.inf, torch.inf).to(scores.dtype)
+    left = scores.scatter_reduce(1, history.clamp(0, scores.shape[1] - 1), met, "amin")
+    best, items = left.topk(min(SHOWN_ITEMS, scores.shape[1]), 1)
+    top = torch.full((len(index), SHOWN_ITEMS), -1, dtype=torch.int64)
+    top[:, : items.shape[1]] = torch.where(best > -torch.inf, items + offset, -1)
+    return (*ranks, batch.targets.cpu().numpy(), top.numpy())
 
 
 def summarise(ranks: dict[str, np.ndarray], domains: tuple[str, str], prefix: str) -> dict[str, float]:
@@ -153,4 +175,31 @@ def summarise(ranks: dict[str, np.ndarray], domains: tuple[str, str], prefix: st
             means.append(metrics["mrr"])
         result[f"{name}/mrr"] = float(np.mean(means))
     result[f"{prefix}/loss"] = float(np.mean(ranks["nll"][ranks["nll"] < np.inf]))
+    return result
+
+
+def side_metrics(
+    ranks: dict[str, np.ndarray], domains: tuple[str, str], items: tuple[int, int], prefix: str
+) -> dict[str, float]:
+    """What a mean over cases hides: whether a model is good for common items alone, and whether it shows any others.
+
+    Args:
+        ranks: as `rank_cases` gives them with `lists`.
+        items: number of items of each domain.
+
+    Returns:
+        `{prefix}/{domain}/mrr_per_item`: the MRR on stored candidates in which every target item counts alike, however many
+        cases have it (the mean over items of the mean of its cases); `{prefix}/{domain}/coverage_10`: share of the domain's
+        items that stand in the first ten of any case.
+    """
+    result: dict[str, float] = {}
+    for code, domain in enumerate(domains):
+        of_domain = ranks["domain"] == code
+        if not of_domain.any():
+            continue
+        _, item, count = np.unique(ranks["target"][of_domain], return_inverse=True, return_counts=True)
+        per_item = np.bincount(item, weights=1 / ranks["sampled"][of_domain]) / count
+        top = ranks["top"][of_domain]
+        result[f"{prefix}/{domain}/mrr_per_item"] = float(per_item.mean())
+        result[f"{prefix}/{domain}/coverage_10"] = len(np.unique(top[top >= 0])) / items[code]
     return result

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmemf.batches import device_sequences
+from llmemf.checkpoint import all_metrics
 from llmemf.errors import InputError
 from llmemf.export.folder import ExportedModel
-from llmemf.ranking import rank_cases, summarise
+from llmemf.ranking import rank_cases
 from llmemf.ranking_names import RANKINGS
 from llmemf.scenarios.scenario import Scenario
 
@@ -46,11 +47,12 @@ def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test
             batch_size=model.config.eval_batch_size,
             ties=model.config.ties,
             cases=np.flatnonzero(in_y == bool(domain)),
+            lists=split == "test",
         )
         for domain in (0, 1)
     ]
     ranks = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
-    return summarise(ranks, scenario.domains, split)
+    return all_metrics(ranks, scenario, split)
 
 
 @dataclass(frozen=True)

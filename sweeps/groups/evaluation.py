@@ -49,12 +49,11 @@ def evaluate_on_test(folder: Path, data: SweepData) -> TestEvaluation:
         InputError: the checkpoint belongs to other data, or cannot be read.
         FloatingPointError: a score is NaN.
     """
-    from llmemf.checkpoint import rank_checkpoint
+    from llmemf.checkpoint import all_metrics, rank_checkpoint
     from llmemf.models.recommender import num_parameters
-    from llmemf.ranking import summarise
 
     model, ranks = rank_checkpoint(folder, data.scenario, data.trial_data)
-    metrics = summarise(ranks, data.scenario.domains, "test")
+    metrics = all_metrics(ranks, data.scenario, "test")
     return TestEvaluation(
         {key: ranks[key] for key in ARRAYS}, metrics, num_parameters(model), model.status, model.facts()
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llmemf import text_format
 from llmemf.models import model_class
 from llmemf.scenarios.audit import domain_facts
@@ -22,6 +24,7 @@ def protocol_notes(table: Table, protocol: str) -> list[str]:
     if len(group.seeds) > 1 and any(len(row.result.seeds) == 1 and not row.result.reason for row in done):
         protocol += " A closed form, in which nothing is drawn, has one."
     notes = [protocol, f"{sampled_note(table)} Equal scores share their mean rank.", cold_note(table.scenario)]
+    notes += [text] if (text := side_note(table)) else []
     if len(done) > 1:
         named = group.reference != BEST
         against = f"{group.row(group.reference).title}, named beforehand" if named else f"the best other {group.noun}"
@@ -59,6 +62,29 @@ def cold_note(scenario: Scenario) -> str:
         if (count := found.targets["test"])
     ]
     return f"Never seen in training: {' and '.join(shares)}."
+
+
+def side_note(table: Table) -> str:
+    """MRR per item and coverage of all tested rows, best first, "" where no row has them."""
+    parts = []
+    for domain in table.domains:
+        found = []
+        for row in table.done:
+            means = [_mean(row.result.values(f"test/{domain}/{name}")) for name in ("mrr_per_item", "coverage_10")]
+            if None not in means:
+                found.append((*means, row.row.title))
+        listed = [f"{title} {100 * mrr:.2f} / {100 * share:.1f}" for mrr, share, title in sorted(found, reverse=True)]
+        parts += [f"{domain}: {', '.join(listed)}"] if listed else []
+    if not parts:
+        return ""
+    return (
+        "MRR in which every target item counts alike, however popular (sampled), and share of the catalogue in the first ten "
+        f"of any case, both in percent. {'; '.join(parts)}."
+    )
+
+
+def _mean(values: Mapping[int, float]) -> float | None:
+    return sum(values.values()) / len(values) if values else None
 
 
 def not_converged(row: TableRow) -> str:

@@ -9,7 +9,7 @@ from tiny import NUM_ITEMS, NUM_USERS, NUM_X, NUM_Y, make_data, make_model, make
 
 from llmemf.batches import DeviceSequences
 from llmemf.models.recommender import Recommender
-from llmemf.ranking import METRICS, rank_cases, rank_metrics, summarise, target_ranks
+from llmemf.ranking import METRICS, SHOWN_ITEMS, rank_cases, rank_metrics, side_metrics, summarise, target_ranks
 from llmemf.scenarios.sequences import Sequences
 
 
@@ -254,3 +254,30 @@ def test_held_out_target_does_not_touch_the_scores():
     with torch.inference_mode():
         for domain in (0, 1):
             assert torch.equal(*(model.score_all(batch, domain) for batch in batches))
+
+
+def test_first_items_are_those_that_the_history_lacks():
+    scenario = make_scenario()
+    scores = torch.rand(scenario.num_items, generator=torch.Generator().manual_seed(3))
+    ranks = ranks_of(scores, scenario=scenario, lists=True)
+    for place, case in enumerate(ranks["case"]):
+        row = scenario.valid.row(case).tolist()
+        domain = range(NUM_X) if row[-1] < NUM_X else range(NUM_X, NUM_ITEMS)
+        order = sorted((i for i in domain if i not in row[:-1]), key=lambda i: -scores[i])[:SHOWN_ITEMS]
+        expected = order + [-1] * (SHOWN_ITEMS - len(order))
+        assert ranks["top"][place].tolist() == expected and ranks["target"][place] == row[-1]
+
+
+def test_metrics_beside_accuracy_by_hand():
+    ranks = {
+        "domain": np.array([0, 0, 0, 1]),
+        "target": np.array([4, 4, 2, 9]),
+        "sampled": np.array([1.0, 2.0, 4.0, 5.0]),
+        "top": np.array([[1, 2, -1], [2, 3, 1], [1, 4, 2], [9, -1, -1]]),
+    }
+    assert side_metrics(ranks, ("film", "book"), (8, 2), "test") == {
+        "test/film/mrr_per_item": pytest.approx((0.75 + 0.25) / 2),
+        "test/film/coverage_10": 4 / 8,
+        "test/book/mrr_per_item": pytest.approx(0.2),
+        "test/book/coverage_10": 1 / 2,
+    }
