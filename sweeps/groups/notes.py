@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from llmemf import text_format
 from llmemf.models import model_class
 from llmemf.scenarios.audit import domain_facts
@@ -68,12 +66,14 @@ def side_note(table: Table) -> str:
     """MRR per item and coverage of all tested rows, best first, "" where no row has them."""
     parts = []
     for domain in table.domains:
+        names = [f"test/{domain}/{name}" for name in ("mrr_per_item", "coverage_10")]
         found = []
         for row in table.done:
-            means = [_mean(row.result.values(f"test/{domain}/{name}")) for name in ("mrr_per_item", "coverage_10")]
-            if None not in means:
-                found.append((*means, row.row.title))
-        listed = [f"{title} {100 * mrr:.2f} / {100 * share:.1f}" for mrr, share, title in sorted(found, reverse=True)]
+            values = [row.result.values(name) for name in names]
+            if all(values):
+                mrr, share = (100 * sum(one.values()) / len(one) for one in values)
+                found.append((mrr, share, row.row.title))
+        listed = [f"{title} {mrr:.2f} / {share:.1f}" for mrr, share, title in sorted(found, reverse=True)]
         parts += [f"{domain}: {', '.join(listed)}"] if listed else []
     if not parts:
         return ""
@@ -81,10 +81,6 @@ def side_note(table: Table) -> str:
         "MRR in which every target item counts alike, however popular (sampled), and share of the catalogue in the first ten "
         f"of any case, both in percent. {'; '.join(parts)}."
     )
-
-
-def _mean(values: Mapping[int, float]) -> float | None:
-    return sum(values.values()) / len(values) if values else None
 
 
 def not_converged(row: TableRow) -> str:
