@@ -1,11 +1,11 @@
 """How fast every system trains: sequences per second, with SASRec as the unit.
 
-    python benchmarks/models.py [--models sasrec,gru4rec] [--scenario movie_book_windows --data-root data]
+    python benchmarks/models.py [--models sasrec,abxi+negative_sampling=per_position] [--scenario movie_book_windows --data-root data]
                                 [--rounds 5] [--steps 4] [--batch-size 256] [--dim 64] [--threads 1] [--device cpu]
 
 One run is a few training steps (loss, gradients, Adam) of one system. Runs are interleaved: every round visits all
 systems, so that what else happens on the machine meets all of them; the medians over the rounds are shown. A system that
-lacks its features is shown as such. Widths are equal where a system has one width to set; everything else is its default.
+lacks its features is shown as such; settings of its own stand behind its name, each after a `+`. Widths are equal where a system has one width to set; everything else is its default.
 Systems in closed form take no step: what counts is the time to build them, once, over all sequences.
 
 Without --scenario a made-up catalogue is used: histories of 6 to 15 items over two domains, features drawn at random.
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llmemf.batches import TrialData
-from llmemf.config import build_config
+from llmemf.config import build_config, parse_assignment
 from llmemf.errors import InputError
 from llmemf.features.matrix import KINDS, find_features
 from llmemf.models import MODELS, model_class
@@ -49,14 +49,14 @@ def prepared(name: str, data_root: Path) -> TrialData:
     return TrialData.build(scenario, **features)
 
 
-def configuration(name: str, arguments: argparse.Namespace):
+def configuration(variant: str, arguments: argparse.Namespace):
+    """The configuration of a system, `NAME` or `NAME+KEY=VALUE+...`."""
+    name, *own = variant.split("+")
     fields = model_class(name).config_class.model_fields
     wanted = {"device": arguments.device, "batch_size": arguments.batch_size, "objective": arguments.objective}
-    wanted |= dict.fromkeys(WIDTHS, arguments.dim)
-    return build_config(
-        model_class(name).config_class,
-        {"model": name, **{key: value for key, value in wanted.items() if key in fields}},
-    )
+    wanted |= {"max_length": arguments.max_length, **dict.fromkeys(WIDTHS, arguments.dim)}
+    wanted = {key: value for key, value in wanted.items() if key in fields} | dict(map(parse_assignment, own))
+    return build_config(model_class(name).config_class, {"model": name, **wanted})
 
 
 def runner(trainer: Trainer, steps: int) -> Callable[[], float]:
@@ -93,7 +93,9 @@ def measure(names: list[str], data: TrialData, arguments: argparse.Namespace) ->
     runs: dict[str, Callable[[], float]] = {}
     for name in names:
         config = configuration(name, arguments)
-        missing = [kind for kind in sorted(model_class(name).needs(config)) if getattr(data, kind, None) is None]
+        missing = [
+            kind for kind in sorted(model_class(config.model).needs(config)) if getattr(data, kind, None) is None
+        ]
         if missing:
             found[name] = {"note": f"no {' and '.join(missing)} features here"}
             continue
@@ -139,6 +141,7 @@ def main() -> None:
     parser.add_argument("--rounds", default=5, type=int)
     parser.add_argument("--steps", default=4, type=int, help="training steps of one run")
     parser.add_argument("--batch-size", default=256, type=int)
+    parser.add_argument("--max-length", default=15, type=int, help="latest items of a history")
     parser.add_argument("--dim", default=64, type=int)
     parser.add_argument("--objective", default="sampled", choices=("sampled", "full"), help="where a system has both")
     parser.add_argument("--threads", default=1, type=int)
@@ -147,8 +150,6 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     try:
         names = arguments.models.split(",") if arguments.models else list(MODELS)
-        for name in names:
-            model_class(name)
         names = list(dict.fromkeys([UNIT, *names]))
         if arguments.scenario:
             data = prepared(arguments.scenario, arguments.data_root)
