@@ -14,6 +14,7 @@ from llmemf.ranking import summarise
 from sweeps.groups import comparison
 from sweeps.groups import table as tables
 from sweeps.groups.group import Group, Row
+from sweeps.groups.notes import side_note
 from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, shown_name, table_of_domains
 from sweeps.groups.render import rich_table
 from sweeps.groups.results import RowResult, SeedResult
@@ -225,3 +226,13 @@ def test_the_papers_numbers():
 def test_table_order():
     assert in_table_order(["llm_emf", "my_own", "sasrec", "item_knn"]) == ["item_knn", "sasrec", "my_own", "llm_emf"]
     assert set(MODELS) <= set(NAMES), "a system lacks its name in tables"
+
+
+def test_metrics_beside_accuracy_are_listed_best_first():
+    systems = {name: made_result(name) for name in ("sasrec", "gru4rec", "popularity")}
+    assert not side_note(made_table(**systems)), "of a former version"
+    for name, (per_item, share) in {"sasrec": (0.1, 0.25), "gru4rec": (0.2, 0.5)}.items():
+        for seed, found in systems[name].seeds.items():
+            found.metrics |= {"test/movie/mrr_per_item": per_item + seed / 100, "test/movie/coverage_10": share}
+    table = made_table(**systems)
+    assert "movie: GRU4Rec 21.50 / 50.0, SASRec 11.50 / 25.0." in side_note(table) and side_note(table) in table.notes
