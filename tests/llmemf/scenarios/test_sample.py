@@ -303,6 +303,7 @@ def test_every_source_tells_something_and_none_is_enough(prepared, traits, kind)
         assert margin(full - without) > 3, f"nothing is lost without {name}: {without.mean():.4f} of {full.mean():.4f}"
 
 
+@pytest.mark.slow
 def test_even_the_true_mood_does_not_tell_the_target(prepared, traits, windows):
     """The generator's own probabilities bound every scorer from above: well above the oracles, far below 1."""
     rows = np.flatnonzero(windows.slot == TEST_SLOT)

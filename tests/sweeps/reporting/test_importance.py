@@ -19,6 +19,7 @@ def found(history):
     return importances(history.valued, history.parameters)
 
 
+@pytest.mark.slow
 def test_shares_are_optunas(history, found):
     study = optuna.create_study(direction="maximize")
     axes = {parameter.key: parameter.axis for parameter in history.parameters}
@@ -50,7 +51,7 @@ def test_pure_noise_is_rarely_taken_for_importance(tmp_path):
     assert len(clear) <= 1
 
 
-@pytest.mark.parametrize("count", [0, 1, FEWEST - 1, FEWEST, 29])
+@pytest.mark.parametrize("count", [0, FEWEST - 1, FEWEST])
 def test_too_few_trials_are_said_so(tmp_path, count):
     history = gather(make_sweep(tmp_path, [trial(rising(0.05 + 0.001 * n)) for n in range(count)]))
     found = importances(history.valued, history.parameters)
