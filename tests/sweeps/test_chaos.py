@@ -201,10 +201,11 @@ def test_storms(folder: Path, server: Server, machines: Machines) -> None:
 
 def storm(folder: Path, name: str, server: Server, machines: Machines, blows: list[str], draw: random.Random) -> None:
     """Run a sweep to its end through these blows, each at a random moment."""
-    arguments = start_options(server, machines)
+    record = folder / "mlruns" / "sweeps" / name / "sweep.yaml"
     for _ in range(10):
-        driver = Driver(folder, name, *arguments)
-        arguments = ["--resume", "--ray-address", machines.cluster.address]
+        # Before the sweep has a record there is nothing to resume: the same command starts it.
+        resumed = ["--resume", "--ray-address", machines.cluster.address]
+        driver = Driver(folder, name, *(resumed if record.exists() else start_options(server, machines)))
         while blows and driver.wait_for(driver.happened() + draw.randint(1, 5), draw.choice([0, 0.01, 0.3])):
             blow = blows.pop(0)
             if blow in ("driver", "head"):
@@ -212,7 +213,6 @@ def storm(folder: Path, name: str, server: Server, machines: Machines, blows: li
             if blow == "head":
                 machines.shutdown()
                 machines.start()
-                arguments[-1] = machines.cluster.address
             if blow == "server":
                 server.kill()
                 time.sleep(draw.uniform(1, 4))
