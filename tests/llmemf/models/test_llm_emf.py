@@ -123,7 +123,7 @@ def data():
 LOSS_ROWS = 9
 """Training sequences whose loss is compared; four of them lie in one domain alone."""
 SCORED_ROWS = 6
-"""Validation cases whose scores are compared, likewise."""
+"""Validation cases whose scores are compared."""
 SAMPLED = (
     {},
     {"mixture": "logit"},
