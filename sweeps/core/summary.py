@@ -202,7 +202,7 @@ def print_places(record: SweepRecord, console: Console) -> None:
     """The first lines of a sweep: its name, and where it can be looked at from now on."""
     lines: list[tuple[str, str | Text]] = [
         ("sweep", Text(record.name, style="bold")),
-        ("folder", f"{record.folder} (report.html appears there)"),
+        ("folder", str(record.folder)),
     ]
     live = command_line("live", record.name, storage=record.storage)
     print_lines(console, lines, {"live": live, **places(record)})
