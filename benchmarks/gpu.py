@@ -5,7 +5,8 @@
 
 The base is fp32 with TF32 products, the default. Against it stand `precision=bf16` (encoders), `objective_precision=fp16`,
 and both. Of each: seconds of the first epoch, of the median of the further ones, of the validation of 7,644 cases, the memory
-that torch reserved, and the ratio base / setting. Data is made up: 58,515 histories, 100,782 items, widths 256, 512 and 512. A setting that does not run here is shown with its reason.
+that torch reserved, and the ratio base / setting. Data is made up: 58,515 histories, 100,782 items, widths 256, 512 and 512.
+A setting that does not run here is shown with its reason.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """How fast every system trains: sequences per second, with SASRec as the unit.
 
-    python benchmarks/models.py [--models sasrec,abxi+negative_sampling=per_position] [--scenario movie_book_windows --data-root data]
-                                [--rounds 5] [--steps 4] [--batch-size 256] [--dim 64] [--threads 1] [--device cpu]
+    python benchmarks/models.py [--models sasrec,abxi+negative_sampling=per_position] [--max-length 15]
+                                [--scenario movie_book_windows --data-root data] [--rounds 5] [--steps 4]
+                                [--batch-size 256] [--dim 64] [--threads 1] [--device cpu]
 
 One run is a few training steps (loss, gradients, Adam) of one system. Runs are interleaved: every round visits all
 systems, so that what else happens on the machine meets all of them; the medians over the rounds are shown. A system that
-lacks its features is shown as such; settings of its own stand behind its name, each after a `+`. Widths are equal where a system has one width to set; everything else is its default.
+lacks its features is shown as such. Widths are equal where a system has one width to set; settings of its own stand behind its
+name, each after a `+`; everything else is its default.
 Systems in closed form take no step: what counts is the time to build them, once, over all sequences.
 
 Without --scenario a made-up catalogue is used: histories of 6 to 15 items over two domains, features drawn at random.
@@ -150,6 +152,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     try:
         names = arguments.models.split(",") if arguments.models else list(MODELS)
+        for name in names:
+            configuration(name, arguments)
         names = list(dict.fromkeys([UNIT, *names]))
         if arguments.scenario:
             data = prepared(arguments.scenario, arguments.data_root)

@@ -75,6 +75,8 @@ class FrozenTable(nn.Module):
     rows: Tensor
     present: Tensor
 
+    unit = True
+
     def __init__(
         self, features: FeatureMatrix, num_x: int, *, projection: Projection, width: int, missing: Missing
     ) -> None:

@@ -22,6 +22,9 @@ FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32. Above it the
 products stay in fp32; what follows them is fp64."""
 
+DOT_SCALE = 4 / 3
+"""What inner products are multiplied by: ABXI's temperature of 0.75."""
+
 SCORE_ELEMENTS = 2**24
 """Exponentials held at once in scoring (64 MiB in fp32), as long as they are of `SCORE_ROWS` cases: products of hundreds of rows
 run several times faster on a CPU than those of few."""
@@ -29,8 +32,6 @@ GPU_SCORE_ELEMENTS = 2**27
 """The same on a GPU."""
 SCORE_ROWS = 32
 """Cases scored at once at least: fewer read the tables so often that reading decides."""
-DOT_SCALE = 4 / 3
-"""What inner products are multiplied by: ABXI's temperature of 0.75."""
 BLOCK = 4096
 """Items scored at once: what they give fits the cache of a processor."""
 GPU_BLOCK = 16384
@@ -117,7 +118,7 @@ class MixtureHead(nn.Module):
         log_weights = torch.tensor([math.log(max(weights[m], 1e-6)) for m in tables])
         log_scale = torch.full((1 if settings.scale == "shared" else len(tables),), math.log(settings.scale_init))
         self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
-        self.unit = [getattr(table, "unit", True) for table in tables.values()]
+        self.unit = [table.unit for table in tables.values()]
         self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed" and any(self.unit))
         self._cache: tuple[list[Tensor], Tensor, list[Tensor | None], Tensor] | None = None
 
@@ -259,10 +260,8 @@ class MixtureHead(nn.Module):
         cases, count = len(total), wanted.stop - wanted.start
         # Items stand in the rows: a table times few columns runs twice as fast on a CPU as few rows times its transpose.
         kept = room[: count * cases * len(terms)].view(count, -1)
-        factors, pointing = (
-            torch.cat([term.factor for term in terms]),
-            [self._directions(term.queries) for term in terms],
-        )
+        factors = torch.cat([term.factor for term in terms])
+        pointing = [self._directions(term.queries) for term in terms]
         for m, table in enumerate(rows):
             queries = [directions[m].float() * scales[m].float() for directions in pointing]
             together, masses = torch.cat(queries), torch.zeros_like(factors)
