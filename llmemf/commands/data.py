@@ -22,22 +22,11 @@ from rich.console import Console
 from llmemf.command_line import command_line
 from llmemf.commands import prepare
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import (
-    DEFAULT_ROOT,
-    Candidates,
-    CandidateSeed,
-    DataRoot,
-    DrawOfCandidates,
-    Existing,
-    Name,
-    hint,
-    pair,
-    say,
-)
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, Name, hint, pair, say
 from llmemf.commands.new_scenario import Target
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
-from llmemf.scenarios.choices import HistoryRepeats, PublishedSplit, TieBreak
+from llmemf.scenarios.reader_options import HistoryOptions, WindowOptions
 from llmemf.text_format import json_text
 
 if TYPE_CHECKING:
@@ -50,27 +39,13 @@ app.add_typer(prepare.app, name="prepare")
 
 
 @import_app.command("windows")
-@shared_options(target=Target)
+@shared_options(options=WindowOptions, target=Target)
 def import_windows(
     folder: Annotated[Path, typer.Argument(help="Folder with the published files.")],
     name: Name,
     domains: Annotated[str, typer.Option("--domains", help="Names of X and Y, for example movie,book.")],
     target: Target,
-    split: Annotated[
-        PublishedSplit,
-        typer.Option("--split", help="Take the three files as they are, or cut every user's latest window."),
-    ] = "published",
-    tie_break: Annotated[
-        TieBreak,
-        typer.Option(
-            "--tie-break",
-            help="Items of the same time: in the file's order, shuffled, or leave out the cases that they decide.",
-        ),
-    ] = "file",
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --tie-break random.")] = 0,
-    candidates: Candidates = 999,
-    candidate_seed: CandidateSeed = 0,
-    candidate_draw: DrawOfCandidates = "c2dsr",
+    options: WindowOptions,
 ) -> None:
     """Import published windows.
 
@@ -80,12 +55,12 @@ def import_windows(
 
     names = pair(domains, "--domains")
     target.check(name)
-    scenario = read_windows(folder, name, names, split, tie_break, seed, candidates, candidate_seed, candidate_draw)
+    scenario = read_windows(folder, name, names, options)
     _finish_import(scenario, target, folder)
 
 
 @import_app.command("histories")
-@shared_options(target=Target)
+@shared_options(options=HistoryOptions, target=Target)
 def import_histories(
     file: Annotated[Path, typer.Argument(help="One user per line: USER, then the items, oldest first.")],
     items: Annotated[
@@ -94,6 +69,7 @@ def import_histories(
     ],
     name: Name,
     target: Target,
+    options: HistoryOptions,
     domains: Annotated[
         str | None,
         typer.Option("--domains", help="Names of X and Y, for example toy,game.  [default: the item table's]"),
@@ -104,14 +80,6 @@ def import_histories(
             "--labels", help="What the item table calls X and Y where that is not their names.  [default: their names]"
         ),
     ] = None,
-    repeats: Annotated[
-        HistoryRepeats,
-        typer.Option("--repeats", help="Of an item that a history repeats, keep all, the last, or the first."),
-    ] = "keep",
-    min_length: Annotated[int, typer.Option("--min-length", min=2, help="Skip users with fewer items.")] = 4,
-    candidates: Candidates = 999,
-    candidate_seed: CandidateSeed = 0,
-    candidate_draw: DrawOfCandidates = "c2dsr",
 ) -> None:
     """Import plain histories, split leave-last-out."""
     from llmemf.scenarios.histories import read_histories
@@ -119,9 +87,7 @@ def import_histories(
     names = None if domains is None else pair(domains, "--domains")
     found = None if labels is None else pair(labels, "--labels")
     target.check(name)
-    scenario = read_histories(
-        file, items, name, names, found, repeats, min_length, candidates, candidate_seed, candidate_draw
-    )
+    scenario = read_histories(file, items, name, names, found, options)
     _finish_import(scenario, target, items.parent)
 
 

@@ -9,7 +9,6 @@ import typer
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
-from llmemf.scenarios.choices import CandidateDraw
 
 DEFAULT_ROOT = Path("data")
 
@@ -20,16 +19,6 @@ DataRoot = Annotated[
 ]
 Existing = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the new scenario: a folder below the data root.")]
-Candidates = Annotated[int, typer.Option("--candidates", min=1, help="Stored negatives per evaluation case.")]
-DrawOfCandidates = Annotated[
-    CandidateDraw,
-    typer.Option(
-        "--candidate-draw",
-        help="c2dsr: with replacement, the user's own items included, as published; distinct_unseen: distinct items that the "
-        "user has not met, as ABXI has it.",
-    ),
-]
-CandidateSeed = Annotated[int, typer.Option("--candidate-seed", min=0, help="Seed of the stored negatives.")]
 
 
 def pair(text: str, option: str) -> tuple[str, str]:

@@ -17,11 +17,10 @@ import typer
 from rich.console import Console
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint
-from llmemf.commands.encode_progress import EncodeProgress
 from llmemf.commands.feature_options import EncodedKind, Kind, Overwrite
 from llmemf.commands.long_run import INTERRUPTED
+from llmemf.commands.progress import ProgressLine
 from llmemf.errors import InputError
-from llmemf.text_format import duration
 
 if TYPE_CHECKING:
     from llmemf.features.clip import Clip
@@ -156,14 +155,20 @@ def _encode(job: Job, clip: Clip, pool: Pool | None, overwrite: bool) -> Feature
         pending = job.store.pending(job.source)
         if len(pending) < job.store.count:
             typer.echo(f"{job.name}: {job.store.count - len(pending)} of {job.store.count} shards are there already")
-        progress = EncodeProgress(job.name, job.with_content(pending))
+        total, done = job.with_content(pending), 0
+
+        def count(items: int) -> None:
+            nonlocal done
+            done += items
+            line.show(done, total)
+
         try:
-            with progress:
+            with ProgressLine(f"items of {job.name}") as line:
                 if pool is None:
-                    for _ in encode_shards(job, clip, pending, progress):
+                    for _ in encode_shards(job, clip, pending, count):
                         pass
                 else:
-                    encode_on_cluster(job, clip.settings, pool, pending, progress)
+                    encode_on_cluster(job, clip.settings, pool, pending, count)
         except KeyboardInterrupt:
             kept = job.store.count - len(job.store.pending(job.source))
             typer.echo(
@@ -171,12 +176,7 @@ def _encode(job: Job, clip: Clip, pool: Pool | None, overwrite: bool) -> Feature
                 err=True,
             )
             raise typer.Exit(INTERRUPTED) from None
-        matrix = job.finish(overwrite=overwrite)
-    typer.echo(
-        f"{job.name}: {int(matrix.has.sum()):,} of {len(matrix.has):,} items in {duration(progress.seconds)}, "
-        f"{progress.rate:,.1f} items/s"
-    )
-    return matrix
+        return job.finish(overwrite=overwrite)
 
 
 def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:

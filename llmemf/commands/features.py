@@ -79,37 +79,24 @@ def import_(
     image: Annotated[
         Path | None, typer.Option("--image", help="Matrix of image features (.npy), rows by item.  [default: none]")
     ] = None,
-    text_mask: Annotated[
-        Path | None,
-        typer.Option("--text-mask", help="Which items have a text row (.npy of bool).  [default: all rows]"),
-    ] = None,
-    image_mask: Annotated[
-        Path | None,
-        typer.Option("--image-mask", help="Which items have an image row (.npy of bool).  [default: all rows]"),
-    ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="Name of what made them.")] = "imported",
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
     """Import ready matrices, one row per item.
 
-    All items of the first domain, then those of the second.
+    All items of the first domain, then those of the second. A row of zeros stands for an item without the feature.
     """
     from llmemf.commands.feature_table import feature_table
     from llmemf.features.imported import import_matrix
     from llmemf.features.matrix import save_all
     from llmemf.scenarios.scenario import find_scenario
 
-    given = [("text", text, text_mask), ("image", image, image_mask)]
-    for kind, path, mask in given:
-        if mask is not None and path is None:
-            raise InputError(f"--{kind}-mask {mask} without --{kind}: give the matrix that it belongs to")
     if text is None and image is None:
         raise InputError("nothing to import: give --text text_feat.npy, --image image_feat.npy, or both")
     scenario = find_scenario(name, data_root)
-    matrices = [
-        import_matrix(scenario, kind, path, mask, encoder=encoder) for kind, path, mask in given if path is not None
-    ]
+    given = {"text": text, "image": image}
+    matrices = [import_matrix(scenario, kind, path, encoder=encoder) for kind, path in given.items() if path]
     save_all(matrices, scenario, overwrite=overwrite)
     Console(markup=False).print(feature_table(scenario, matrices))
     say(f"next: {hint(data_root, 'sweep', '--scenario', name)}")

@@ -14,107 +14,23 @@ import typer
 from rich.console import Console
 
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import Candidates, CandidateSeed, DrawOfCandidates, Name, pair, say
+from llmemf.commands.data_options import Name, pair, say
 from llmemf.commands.new_scenario import Target
+from llmemf.commands.progress import ProgressLine
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
-from llmemf.scenarios.choices import Filter, Repeats, TieBreak, WindowSplit
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.preparation_options import PreparationOptions, WindowLimits
+from llmemf.scenarios.reader_options import PreparationOptions
 
 if TYPE_CHECKING:
-    from llmemf.commands.reading_progress import ReadingProgress
     from llmemf.scenarios.preparation import PreparationReport
     from llmemf.scenarios.scenario import Scenario
 
 app = App(no_args_is_help=True, help="Filter raw data, cut windows, split by time.")
-USUAL = PreparationOptions()
-
-
-def _options(
-    min_user: Annotated[
-        int, typer.Option("--min-user", min=1, help="Interactions a user needs, both domains together.")
-    ] = USUAL.min_user,
-    min_item: Annotated[
-        int, typer.Option("--min-item", min=1, help="Interactions an item needs, of users of both domains.")
-    ] = USUAL.min_item,
-    kind: Annotated[
-        Filter,
-        typer.Option("--filter", help="Repeat the filter until both hold for what is left, or count once."),
-    ] = USUAL.filter,
-    repeats: Annotated[
-        Repeats, typer.Option("--repeats", help="Of a user's interactions with the same item, which one counts.")
-    ] = USUAL.repeats,
-    min_per_domain: Annotated[
-        int, typer.Option("--min-per-domain", min=0, help="Items of each domain in a window.")
-    ] = USUAL.limits.min_per_domain,
-    min_length: Annotated[
-        int, typer.Option("--min-length", min=2, help="Items in a window, at least.")
-    ] = USUAL.limits.min_length,
-    max_length: Annotated[
-        int, typer.Option("--max-length", min=2, help="Items in a window, at most.")
-    ] = USUAL.limits.max_length,
-    max_days: Annotated[
-        float,
-        typer.Option(
-            "--max-days",
-            min=0,
-            help="Days from a window's first item to its last, 0 for no limit (published: Movie-Book 30, Food-Kitchen "
-            "365).",
-        ),
-    ] = USUAL.limits.max_days or 0,
-    split: Annotated[
-        WindowSplit,
-        typer.Option(
-            "--split",
-            help="latest: every user's latest window is for validation or test, as published; timeline: the latest "
-            "windows of all users are.",
-        ),
-    ] = USUAL.split,
-    eval_share: Annotated[
-        float,
-        typer.Option("--eval-share", help="Of --split timeline: share of the windows for validation, and for test."),
-    ] = USUAL.eval_share,
-    tie_break: Annotated[
-        TieBreak,
-        typer.Option(
-            "--tie-break",
-            help="Items of the same time (a day before 2023): shuffled, X before Y as published, or that without the "
-            "cases that it decides.",
-        ),
-    ] = USUAL.tie_break,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of ties and of the split.")] = USUAL.seed,
-    candidates: Candidates = USUAL.candidates,
-    candidate_seed: CandidateSeed = USUAL.candidate_seed,
-    candidate_draw: DrawOfCandidates = USUAL.candidate_draw,
-    max_bad_lines: Annotated[
-        float, typer.Option("--max-bad-lines", help="Share of a file's lines that may be unusable.")
-    ] = USUAL.max_bad_lines,
-    hash_seed: Annotated[
-        int, typer.Option("--hash-seed", min=0, help="Another hash of names, should two ever collide.")
-    ] = USUAL.hash_seed,
-) -> PreparationOptions:
-    """The options that both commands share."""
-    return PreparationOptions(
-        min_user=min_user,
-        min_item=min_item,
-        filter=kind,
-        repeats=repeats,
-        limits=WindowLimits(min_per_domain, min_length, max_length, max_days or None),
-        split=split,
-        eval_share=eval_share,
-        tie_break=tie_break,
-        seed=seed,
-        candidates=candidates,
-        candidate_seed=candidate_seed,
-        candidate_draw=candidate_draw,
-        max_bad_lines=max_bad_lines,
-        hash_seed=hash_seed,
-    )
 
 
 @app.command("amazon")
-@shared_options(options=_options, target=Target)
+@shared_options(options=PreparationOptions, target=Target)
 def prepare_amazon(
     folder: Annotated[Path, typer.Argument(help="Folder with the downloaded review and metadata files.")] = Path(),
     *,
@@ -160,13 +76,13 @@ def prepare_amazon(
                 "images",
                 error=True,
             )
-    with _progress() as progress:
-        scenario, report = read_amazon(*files, name, names, options, progress, target.data_root)
+    with ProgressLine() as line:
+        scenario, report = read_amazon(*files, name, names, options, line.show_file, target.data_root)
     _finish(scenario, report, target, folder)
 
 
 @app.command("table")
-@shared_options(options=_options, target=Target)
+@shared_options(options=PreparationOptions, target=Target)
 def prepare_table(
     interactions: Annotated[Path, typer.Argument(help="Table of user, item, time, domain: CSV or Parquet.")],
     name: Name,
@@ -204,17 +120,11 @@ def prepare_table(
     found = None if labels is None else pair(labels, "--labels")
     check_names(name, names or ("x", "y"))
     target.check(name)
-    with _progress() as progress:
+    with ProgressLine() as line:
         scenario, report = read_table(
-            interactions, items, name, names, found, _assignments(columns), options, progress, target.data_root
+            interactions, items, name, names, found, _assignments(columns), options, line.show_file, target.data_root
         )
     _finish(scenario, report, target, items.parent if items is not None else Path())
-
-
-def _progress() -> ReadingProgress:
-    from llmemf.commands.reading_progress import ReadingProgress
-
-    return ReadingProgress(Console(markup=False))
 
 
 def _assignments(text: str | None) -> dict[str, str]:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Self
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from llmemf.text_format import duration
+
 PLAIN_SECONDS = 10.0
+MEGABYTE = 10**6
 
 
 class ProgressLine:
@@ -21,7 +25,7 @@ class ProgressLine:
         seconds: between two plain lines.
     """
 
-    def __init__(self, unit: str, seconds: float = PLAIN_SECONDS) -> None:
+    def __init__(self, unit: str = "", seconds: float = PLAIN_SECONDS) -> None:
         self._unit = unit
         self._seconds = seconds
         self._start = time.monotonic()
@@ -50,9 +54,9 @@ class ProgressLine:
             return
         elapsed = time.monotonic() - self._start
         rate = done / elapsed if elapsed > 0 else 0.0
-        left = f"{clock((total - done) / rate)} left" if 0 < done < total and rate else ""
+        left = f"{duration((total - done) / rate)} left" if 0 < done < total and rate else ""
         counted = f"{done:,} of {total:,} {self._unit}"
-        parts = [counted, f"{rate:.1f}/s" if done else "", *facts, clock(elapsed), left]
+        parts = [counted, f"{rate:.1f}/s" if done else "", *facts, duration(elapsed), left]
         line = "  ".join(part for part in parts if part)
         if self._live:
             self._live.update(self._task, description=line, completed=done, total=total)
@@ -63,16 +67,18 @@ class ProgressLine:
             return
         self._latest = line
 
+    def show_file(self, path: Path, done: int, size: int) -> None:
+        """Show how much of a file is read, in bytes; with another file another count begins."""
+        unit = f"MB of {path.name}"
+        if unit != self._unit:
+            if self._latest:
+                self.say(self._latest)
+            self._unit, self._start, self._latest = unit, time.monotonic(), ""
+        self.show(done // MEGABYTE, size // MEGABYTE)
+
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""
         if self._live:
             self._live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             typer.echo(text)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    whole = int(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

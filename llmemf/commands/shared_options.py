@@ -6,7 +6,11 @@ import functools
 import inspect
 from collections.abc import Callable
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any, get_args
+
+import typer
+
+from llmemf.scenarios.reader_options import Option
 
 Command = Callable[..., None]
 
@@ -15,7 +19,7 @@ def shared_options(**groups: Callable[..., Any]) -> Callable[[Command], Command]
     """Give a command the options of other functions or dataclasses behind its own.
 
     `@shared_options(target=Target)` declares all fields of `Target` as options of the command, which receives one
-    `Target` as its parameter `target`.
+    `Target` as its parameter `target`. A field with a `reader_options.Option` brings its help and limits with it.
 
     Args:
         groups: parameter of the command -> what makes its value out of the options.
@@ -23,7 +27,7 @@ def shared_options(**groups: Callable[..., Any]) -> Callable[[Command], Command]
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters.values()
-        shared = {name: inspect.signature(make, eval_str=True).parameters for name, make in groups.items()}
+        shared = {name: _options_of(make) for name, make in groups.items()}
         parameters = [
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for parameter in chain(own, *(options.values() for options in shared.values()))
@@ -41,3 +45,13 @@ def shared_options(**groups: Callable[..., Any]) -> Callable[[Command], Command]
         return run
 
     return decorate
+
+
+def _options_of(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    options = dict(inspect.signature(make, eval_str=True).parameters)
+    for name, parameter in options.items():
+        kind, *told = get_args(parameter.annotation)
+        if told and isinstance(told[0], Option):
+            told = [typer.Option(help=told[0].text, min=told[0].least, max=told[0].most)]
+            options[name] = parameter.replace(annotation=Annotated[kind, *told])
+    return options

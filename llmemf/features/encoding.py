@@ -19,12 +19,12 @@ import torch
 from llmemf.errors import InputError
 from llmemf.features.clip import PADDING_MULTIPLE, Clip
 from llmemf.features.encode_job import Job, identity
-from llmemf.features.image_decoding import PREFETCH, decode, split_transform
+from llmemf.features.image_decoding import PREFETCH, decode
 from llmemf.features.item_sources import DIGEST
 from llmemf.features.shards import Shard
 from llmemf.features.text_pieces import PieceTokenizer, padded
 
-DECODED_GROUP = 32
+DECODED_GROUP = 8
 """Images that a worker process decodes and hands over at once."""
 
 Progress = Callable[[int], None]
@@ -119,12 +119,11 @@ def _mean_rows(
 
 
 def _encode_images(job: Job, clip: Clip, numbers: Sequence[int], progress: Progress) -> Iterator[tuple[int, Shard]]:
-    transform, finish = split_transform(clip.preprocess)
     size = min(DECODED_GROUP, job.batch_size)
     named = [[item for item in job.store.items(number) if job.source.contents[item]] for number in numbers]
     groups = [[items[at : at + size] for at in range(0, len(items), size)] for items in named]
     paths = [[job.source.contents[item] for item in group] for some in groups for group in some]
-    decoded = decode(paths, transform, _fitting_workers(job.workers, size, clip))
+    decoded = decode(paths, clip.preprocess, _fitting_workers(job.workers, size, clip))
     for number, some in zip(numbers, groups):
         items = job.store.items(number)
         digests, readable = np.zeros((len(items), DIGEST), np.uint8), []
@@ -138,11 +137,11 @@ def _encode_images(job: Job, clip: Clip, numbers: Sequence[int], progress: Progr
             waiting += [part.pixels] if len(part.places) else []
             while sum(map(len, waiting)) >= job.batch_size:
                 pixels = torch.cat(waiting)
-                vectors.append(_encode_batch(clip, finish, pixels[: job.batch_size]))
+                vectors.append(_encode_batch(clip, pixels[: job.batch_size]))
                 waiting = [rest] if len(rest := pixels[job.batch_size :]) else []
             progress(len(group))
         if waiting:
-            vectors.append(_encode_batch(clip, finish, torch.cat(waiting)))
+            vectors.append(_encode_batch(clip, torch.cat(waiting)))
         has = np.zeros(len(items), bool)
         has[np.array(readable, np.int64) - items.start] = True
         found = torch.cat(vectors).cpu().numpy() if vectors else np.zeros((0, 0), np.float32)
@@ -151,11 +150,11 @@ def _encode_images(job: Job, clip: Clip, numbers: Sequence[int], progress: Progr
         yield number, Shard(rows, has, digests, problems)
 
 
-def _encode_batch(clip: Clip, finish: Callable, pixels: torch.Tensor) -> torch.Tensor:
+def _encode_batch(clip: Clip, pixels: torch.Tensor) -> torch.Tensor:
     if torch.device(clip.settings.device).type == "cuda":
         # From pinned memory the copy runs beside the decoding of the next images.
         pixels = pixels.pin_memory().to(clip.settings.device, non_blocking=True)
-    return clip.encode_image(finish(pixels))
+    return clip.encode_image(pixels)
 
 
 def _fitting_workers(workers: int, group: int, clip: Clip) -> int:
@@ -165,4 +164,4 @@ def _fitting_workers(workers: int, group: int, clip: Clip) -> int:
     shared = Path("/dev/shm")
     if not workers or not shared.exists():
         return workers
-    return min(workers, shutil.disk_usage(shared).free // (2 * (PREFETCH + 1) * group * pixels * 3))
+    return min(workers, shutil.disk_usage(shared).free // (2 * (PREFETCH + 1) * group * pixels * 3 * 4))

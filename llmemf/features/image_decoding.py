@@ -1,8 +1,4 @@
-"""Image files to pixels as open_clip wants them, in worker processes.
-
-The part of open_clip's transform that makes an image of the right size runs in the workers; turning bytes into
-normalised floats is left to the process that runs the model. So a quarter of the bytes travels between processes.
-"""
+"""Image files to pixels as open_clip wants them, in worker processes."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +25,7 @@ class Decoded:
 
     Attributes:
         places: (B,) which of the group's images were readable, as indices into the group.
-        pixels: (B, H, W, 3) uint8, or (B, 3, H, W) float32 ready for the model where the transform cannot be split.
+        pixels: (B, 3, H, W) float32.
         digests: (G, 32) uint8 SHA-256 of every file of the group, zeros where there is none.
         problems: index into the group -> why the image is not readable.
     """
@@ -41,53 +36,12 @@ class Decoded:
     problems: dict[int, str]
 
 
-def split_transform(preprocess: Callable) -> tuple[Callable, Callable[[torch.Tensor], torch.Tensor]]:
-    """Split open_clip's inference transform into what workers do and what the model's process does.
-
-    Returns:
-        a function of a PIL image, and a function of the stacked results that gives (B, 3, H, W) float32. Both in a row
-        give the bits of `preprocess`; a transform that does not end in ToTensor and Normalize stays whole.
-    """
-    from torchvision.transforms import Normalize, ToTensor
-
-    steps = list(getattr(preprocess, "transforms", []))
-    splits = (
-        len(steps) >= 2
-        and isinstance(steps[-2], ToTensor)
-        and isinstance(steps[-1], Normalize)
-        and steps[-1].mean is not None
-    )
-    if not splits:
-        return preprocess, lambda images: images
-    mean, std = (
-        torch.as_tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (steps[-1].mean, steps[-1].std)
-    )
-
-    def finish(pixels: torch.Tensor) -> torch.Tensor:
-        images = pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
-        return images.sub_(mean.to(images.device)).div_(std.to(images.device))
-
-    return _Steps(steps[:-2]), finish
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """Transforms one after the other, then an array; a class, so that workers can be started in any way."""
-
-    steps: Sequence[Callable]
-
-    def __call__(self, image: Any) -> torch.Tensor:
-        for step in self.steps:
-            image = step(image)
-        return torch.from_numpy(np.array(image, dtype=np.uint8))
-
-
 class ImageGroups(torch.utils.data.Dataset):
     """Groups of image files, decoded one group at a time.
 
     Args:
         groups: paths of the image files of each group; "" where an item has none.
-        transform: PIL image to a tensor.
+        transform: PIL image to (3, H, W) float32.
     """
 
     def __init__(self, groups: Sequence[Sequence[str]], transform: Callable) -> None:

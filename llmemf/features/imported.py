@@ -16,16 +16,13 @@ from llmemf.scenarios.scenario import Scenario
 RESERVED = ("auto", "offline")
 
 
-def import_matrix(
-    scenario: Scenario, kind: str, path: str | Path, mask: str | Path | None = None, *, encoder: str = "imported"
-) -> FeatureMatrix:
-    """Read a ready matrix; rows that are all zero, or that the mask leaves out, count as missing.
+def import_matrix(scenario: Scenario, kind: str, path: str | Path, *, encoder: str = "imported") -> FeatureMatrix:
+    """Read a ready matrix; rows that are all zero count as missing.
 
     Args:
         scenario: the scenario whose items the rows belong to, X first, then Y.
         kind: "text" or "image".
         path: .npy file, (num_items, width), floating point; float64 is stored as float32. Rows are kept as they are.
-        mask: .npy file, (num_items,) bool; rows that are False may hold anything and become zero.
         encoder: the name under which the features are shown and found.
 
     Raises:
@@ -40,30 +37,19 @@ def import_matrix(
         raise InputError(f"{path}: shape {source.shape} does not fit {_expected(scenario, source)}")
     if not np.issubdtype(source.dtype, np.floating):
         raise InputError(f"{path}: values of type {source.dtype}; floating point numbers are needed")
-    has = np.ones(scenario.num_items, dtype=bool) if mask is None else _load_mask(scenario, mask)
     rows = np.zeros(source.shape, dtype=np.float16 if source.dtype == np.float16 else np.float32)
     for start in range(0, len(source), BLOCK):
-        part = slice(start, start + BLOCK)
-        keep = start + np.flatnonzero(has[part])
-        rows[keep] = _checked(scenario, path, keep, source[keep], rows.dtype)
-        has[keep] = rows[keep].any(axis=1)
+        rows[start : start + BLOCK] = _checked(scenario, path, start, source[start : start + BLOCK], rows.dtype)
+    has = np.asarray(rows.any(axis=1))
     if not has.any():
         raise InputError(f"{path}: no row holds any value but zero; leave the modality out with --set modalities=...")
-    return FeatureMatrix(
-        kind=kind,
-        encoder=encoder,
-        rows=rows,
-        has=has,
-        items_hash=scenario.items_hash(),
-        details={
-            "method": "imported matrix",
-            "file": Path(path).name,
-            "sha256": file_hash(Path(path)),
-            "mask": None if mask is None else Path(mask).name,
-            "mask_sha256": None if mask is None else file_hash(Path(mask)),
-            "items_without_feature": int((~has).sum()),
-        },
-    )
+    details = {
+        "method": "imported matrix",
+        "file": Path(path).name,
+        "sha256": file_hash(Path(path)),
+        "items_without_feature": int((~has).sum()),
+    }
+    return FeatureMatrix(kind, encoder, rows, has, scenario.items_hash(), details)
 
 
 def check_encoder(name: str) -> None:
@@ -79,16 +65,6 @@ def check_encoder(name: str) -> None:
 def load_npy(path: str | Path) -> np.ndarray:
     """Open a .npy file, memory-mapped; see `read_array`."""
     return read_array(Path(path), "save one matrix of numbers with numpy.save", mapped=True)
-
-
-def _load_mask(scenario: Scenario, path: str | Path) -> np.ndarray:
-    mask = load_npy(path)
-    if mask.dtype != bool or mask.shape != (scenario.num_items,):
-        raise InputError(
-            f"{path}: {mask.dtype} of shape {mask.shape}; a mask is bool of shape ({scenario.num_items},), True where "
-            "the item has the feature"
-        )
-    return np.array(mask)
 
 
 def _expected(scenario: Scenario, source: np.ndarray) -> str:
@@ -108,10 +84,8 @@ def _expected(scenario: Scenario, source: np.ndarray) -> str:
     return f"{needed} ({hints[len(source)]})" if len(source) in hints else needed
 
 
-def _checked(
-    scenario: Scenario, path: str | Path, items: np.ndarray, source: np.ndarray, dtype: np.dtype
-) -> np.ndarray:
-    """These rows in the type in which they are stored.
+def _checked(scenario: Scenario, path: str | Path, first: int, source: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The rows from number `first` on in the type in which they are stored.
 
     Raises:
         InputError: a row holds NaN or infinity, or its length does not fit the type.
@@ -126,9 +100,9 @@ def _checked(
         ((lengths == 0) & (source != 0).any(axis=1), f"holds values too small for {dtype} and nothing else"),
     ):
         if broken.any():
-            item = int(items[broken.argmax()])
+            item = first + int(broken.argmax())
             raise InputError(
-                f"{path}: row {item} (item {scenario.items.external_id[item]!r}) {why}; repair it, or give a mask that "
-                "leaves the row out"
+                f"{path}: row {item} (item {scenario.items.external_id[item]!r}) {why}; repair it, or set the whole row "
+                "to zero: the item then counts as missing"
             )
     return rows

@@ -15,20 +15,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from llmemf.errors import InputError
 from llmemf.features.answers import BAD, USABLE
 from llmemf.io import AppendOnlyLog, json_hash, read_records
 
 NAME = "llm_cache.jsonl"
-OLD_BATCHES = "llm_batch.json"
-"""Earlier versions kept the batches here that they had sent and not fetched yet."""
 KEPT_OF_BAD = 500
 """Characters of a bad answer that are kept to look at."""
 TRIES = 2
@@ -91,9 +87,8 @@ class AnswerCache:
         """Open the cache of a scenario to write.
 
         Raises:
-            InputError: another process writes it, a line is damaged, or an earlier version left batches behind.
+            InputError: another process writes it, or a line is damaged.
         """
-        _refuse_old_batches(folder / OLD_BATCHES)
         log = AppendOnlyLog(folder / NAME, lock=True)
         return cls(log.read(), log)
 
@@ -138,21 +133,3 @@ class AnswerCache:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _refuse_old_batches(path: Path) -> None:
-    """Do not ask while batches of an earlier version may still bring answers that were paid for.
-
-    Raises:
-        InputError: there is such a file.
-    """
-    if not path.exists():
-        return
-    try:
-        names = ", ".join(part["id"] or "(no id)" for part in json.loads(path.read_text())["parts"])
-    except (OSError, ValueError, KeyError, TypeError):
-        names = "not readable"
-    raise InputError(
-        f"{path} names batches that an earlier version sent and did not fetch ({names}); the Batch API is gone from this "
-        "version: cancel them on the provider's page, or fetch them with the earlier version, then delete the file"
-    )

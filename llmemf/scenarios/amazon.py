@@ -29,7 +29,7 @@ from llmemf.scenarios.line_blocks import Progress
 from llmemf.scenarios.metadata_files import read_metadata
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.preparation import PreparationReport, prepare
-from llmemf.scenarios.preparation_options import PreparationOptions
+from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.review_files import read_reviews
 from llmemf.scenarios.scenario import Scenario
 

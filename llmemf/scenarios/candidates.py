@@ -7,18 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from llmemf.errors import InputError
-from llmemf.scenarios.choices import CandidateDraw, check_choice
 from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.reader_options import CandidateOptions
 from llmemf.scenarios.sequences import Sequences, distinct_items
 
 
 def stored_candidates(
-    splits: Mapping[str, Sequences],
-    num_x: int,
-    num_items: int,
-    draw: CandidateDraw = "c2dsr",
-    count: int = 999,
-    seed: int = 0,
+    splits: Mapping[str, Sequences], num_x: int, num_items: int, options: CandidateOptions
 ) -> dict[str, np.ndarray]:
     """Draw the negatives of all validation and test cases.
 
@@ -26,25 +21,22 @@ def stored_candidates(
         splits: train, valid and test.
         num_x: number of items of domain X.
         num_items: number of items of both domains.
-        draw: `c2dsr`, with replacement out of all items of the target's domain but the target, the user's own included
-            (`negatives.draw_candidates`); `distinct_unseen`, distinct ones that no split holds for the user (ABXI).
-        count: negatives per case; where fewer items are left, all of them.
-        seed: seed of the draw.
+        options: how many (where fewer items are left, all of them), the seed, and the way: `c2dsr`, with replacement out
+            of all items of the target's domain but the target, the user's own included (`negatives.draw_candidates`);
+            `distinct_unseen`, distinct ones that no split holds for the user (ABXI).
 
     Returns:
         for "valid" and "test" (cases, C) int32 global ids, rows with fewer than C end in -1.
 
     Raises:
-        InputError: `count` is below 1, or a case has nothing to be ranked against.
+        InputError: a case has nothing to be ranked against.
     """
-    check_choice(draw, CandidateDraw, "--candidate-draw")
-    if draw == "c2dsr":
+    count, seed = options.candidates, options.candidate_seed
+    if options.candidate_draw == "c2dsr":
         return {
             part: draw_candidates(splits[part].targets, num_x, num_items, count, seed, part)
             for part in ("valid", "test")
         }
-    if count < 1:
-        raise InputError(f"{count} candidates per case were asked for; at least 1 is needed (--candidates)")
     users = np.concatenate([part.users_by_item for part in splits.values()])
     items = np.concatenate([part.items for part in splits.values()])
     met = distinct_items(users, items, int(users.max()) + 1, num_items)

@@ -6,6 +6,7 @@ items.tsv    ID <TAB> DOMAIN <TAB> EXTERNAL_ID [<TAB> TITLE <TAB> DESCRIPTION <T
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -15,12 +16,12 @@ import pandas as pd
 from llmemf.errors import InputError, nearest
 from llmemf.io import file_hash
 from llmemf.scenarios.candidates import stored_candidates
-from llmemf.scenarios.choices import CandidateDraw, HistoryRepeats, check_choice
 from llmemf.scenarios.item_table import ItemTable, read_item_table
 from llmemf.scenarios.leave_last_out import leave_last_out
 from llmemf.scenarios.lines import numbered_lines, quoted
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.scenario import ITEM_COLUMNS, Scenario
+from llmemf.scenarios.reader_options import HistoryOptions
+from llmemf.scenarios.scenario import ITEM_COLUMNS, SPLITS, Scenario
 from llmemf.scenarios.sequences import Sequences
 
 SEPARATOR = re.compile(r"\s*,\s*|\s+")
@@ -32,11 +33,7 @@ def read_histories(
     name: str,
     domains: tuple[str, str] | None = None,
     labels: tuple[str, str] | None = None,
-    repeats: HistoryRepeats = "keep",
-    min_length: int = 4,
-    candidates: int = 999,
-    candidate_seed: int = 0,
-    candidate_draw: CandidateDraw = "c2dsr",
+    options: HistoryOptions | None = None,
 ) -> Scenario:
     """Read plain histories and split them leave-last-out.
 
@@ -49,19 +46,12 @@ def read_histories(
         name: name of the new scenario.
         domains: names of X and Y; by default the item table's labels in lower case, X being the first one there.
         labels: what the item table calls X and Y, where that is not their names (upper and lower case are the same).
-        repeats: of an item that a history holds several times, `keep` all, or only the `last` or the `first`.
-        min_length: skip the users with fewer items (after `repeats`); 4 leaves everybody two training items.
-        candidates: negatives per case.
-        candidate_seed: seed of the negatives.
-        candidate_draw: how they are drawn, see `candidates.stored_candidates`.
+        options: `repeats` counts before `min_length`, of which 4 leaves everybody two training items.
 
     Raises:
         InputError: a file is missing or broken, with file and line where there is one.
     """
-    path, items = Path(path), Path(items)
-    check_choice(repeats, HistoryRepeats, "--repeats")
-    if min_length < 2:
-        raise InputError(f"minimum length {min_length}: a history needs at least 2 items (--min-length)")
+    path, items, options = Path(path), Path(items), options or HistoryOptions()
     table = read_item_table(items)
     domains, labels = _domains(table, domains, labels)
     check_names(name, domains)
@@ -70,11 +60,13 @@ def read_histories(
     frame = table.frame.iloc[order].reset_index(drop=True)
     global_id = {item: index for index, item in enumerate(frame["id"])}
 
-    users, rows, facts = _read_rows(path, items, global_id, repeats, min_length)
+    users, rows, facts = _read_rows(path, items, global_id, options)
     if not rows:
-        raise InputError(f"{path}: no history has {min_length} items or more; lower --min-length or check the file")
-    train, valid, test = leave_last_out(Sequences.from_rows(np.arange(len(rows)), rows))
-    for part, sequences in (("train", train), ("valid", valid)):
+        raise InputError(
+            f"{path}: no history has {options.min_length} items or more; lower --min-length or check the file"
+        )
+    splits = dict(zip(SPLITS, leave_last_out(Sequences.from_rows(np.arange(len(rows)), rows))))
+    for part, sequences in splits.items():
         if len(sequences) == 0:
             raise InputError(f"{path}: no history is long enough for {part}; 4 items are needed for all three splits")
     num_x = int(in_x.sum())
@@ -84,34 +76,21 @@ def read_histories(
         num_x=num_x,
         items=pd.DataFrame(frame[list(ITEM_COLUMNS)]),
         user_ids=np.asarray(users, dtype=object),
-        train=train,
-        valid=valid,
-        test=test,
-        candidates=stored_candidates(
-            {"train": train, "valid": valid, "test": test},
-            num_x,
-            len(frame),
-            candidate_draw,
-            candidates,
-            candidate_seed,
-        ),
+        candidates=stored_candidates(splits, num_x, len(frame), options),
         source={
             "reader": "histories",
             "files": {str(file): file_hash(file) for file in (path, items)},
             "split": "leave_last_out",
             "labels": list(labels),
-            "repeats": repeats,
-            "min_length": min_length,
-            "candidates": candidates,
-            "candidate_seed": candidate_seed,
-            "candidate_draw": candidate_draw,
+            **dataclasses.asdict(options),
             **facts,
         },
+        **splits,
     )
 
 
 def _read_rows(
-    path: Path, items: Path, global_id: dict[str, int], repeats: str, min_length: int
+    path: Path, items: Path, global_id: dict[str, int], options: HistoryOptions
 ) -> tuple[list[str], list[list[int]], dict[str, int]]:
     """Users, their global item ids, and counts of what was read, repeated and skipped."""
     users: list[str] = []
@@ -133,11 +112,11 @@ def _read_rows(
         interactions += len(row)
         distinct = list(dict.fromkeys(row))
         repeated += len(row) - len(distinct)
-        if repeats == "first":
+        if options.repeats == "first":
             row = distinct
-        elif repeats == "last":
+        elif options.repeats == "last":
             row = list(dict.fromkeys(reversed(row)))[::-1]
-        if len(row) >= min_length:
+        if len(row) >= options.min_length:
             users.append(user)
             rows.append(row)
     facts = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from llmemf.errors import InputError
-from llmemf.scenarios.choices import Filter, Repeats
 from llmemf.scenarios.interactions import Interactions
+from llmemf.scenarios.reader_options import Filter, Repeats
 
 
 def drop_repeats(interactions: Interactions, keep: Repeats = "first") -> tuple[Interactions, np.ndarray, np.ndarray]:

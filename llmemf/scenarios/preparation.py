@@ -20,7 +20,7 @@ from llmemf.scenarios.interaction_filter import drop_repeats, enough_interaction
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
 from llmemf.scenarios.leave_last_out import shorten
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.preparation_options import PreparationOptions
+from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.sequences import Sequences
 from llmemf.scenarios.window_cutter import cut_windows
@@ -127,21 +127,15 @@ def prepare(
     items.insert(0, "external_id", external)
     for column in ("title", "description", "image"):
         report.facts[f"items_without_{column}"] = int((items[column] == "").sum())
-    settings = dataclasses.asdict(options)
-    limits = settings.pop("limits")
     return Scenario(
         name=name,
         domains=domains,
         num_x=num_x,
         items=items,
         user_ids=kept.user_names,
-        candidates=stored_candidates(
-            split, num_x, len(items), options.candidate_draw, options.candidates, options.candidate_seed
-        ),
-        source={"reader": reader, **settings, **limits, **report.source()},
-        train=split["train"],
-        valid=split["valid"],
-        test=split["test"],
+        candidates=stored_candidates(split, num_x, len(items), options),
+        source={"reader": reader, **dataclasses.asdict(options), **report.source()},
+        **split,
     )
 
 
@@ -160,13 +154,12 @@ def _in_order(interactions: Interactions, options: PreparationOptions) -> Intera
 def _windows(interactions: Interactions, options: PreparationOptions) -> tuple[Sequences, Interactions]:
     """The windows as sequences, and their interactions, both in ids without gaps."""
     in_y = interactions.items >= interactions.num_x
-    starts, ends = cut_windows(interactions.users, in_y, interactions.times, options.limits)
+    starts, ends = cut_windows(interactions.users, in_y, interactions.times, options)
     if not len(starts):
-        limits = options.limits
         raise InputError(
             f"{len(interactions):,} interactions of {len(interactions.user_names):,} users hold no window of "
-            f"{limits.min_length} to {limits.max_length} items with {limits.min_per_domain} of each domain within "
-            f"{limits.max_days or 'any number of'} days: raise --max-days or lower --min-per-domain"
+            f"{options.min_length} to {options.max_length} items with {options.min_per_domain} of each domain within "
+            f"{options.max_days or 'any number of'} days: raise --max-days or lower --min-per-domain"
         )
     lengths = ends - starts
     offsets = np.concatenate([[0], np.cumsum(lengths)])

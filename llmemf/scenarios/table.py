@@ -30,7 +30,7 @@ from llmemf.scenarios.line_blocks import Progress
 from llmemf.scenarios.loose_records import identifier
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.preparation import PreparationReport, prepare
-from llmemf.scenarios.preparation_options import PreparationOptions
+from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.review_files import seconds
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.table_rows import ROLES, TableRows

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from llmemf.scenarios.preparation_options import WindowLimits
+from llmemf.scenarios.reader_options import WindowLimits
 
 SECONDS_PER_DAY = 86400
 

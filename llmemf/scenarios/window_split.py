@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmemf.errors import InputError
-from llmemf.scenarios.choices import WindowSplit
+from llmemf.scenarios.reader_options import WindowSplit
 
 TRAIN, VALID, TEST = 0, 1, 2
 

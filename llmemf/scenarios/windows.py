@@ -7,6 +7,7 @@ see `tie_break`.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ import numpy as np
 from llmemf.errors import InputError
 from llmemf.io import file_hash
 from llmemf.scenarios.candidates import stored_candidates
-from llmemf.scenarios.choices import CandidateDraw, PublishedSplit, TieBreak, check_choice
 from llmemf.scenarios.leave_last_out import leave_last_out, shorten
 from llmemf.scenarios.names import check_names
-from llmemf.scenarios.scenario import Scenario
+from llmemf.scenarios.reader_options import WindowOptions
+from llmemf.scenarios.scenario import SPLITS, Scenario
 from llmemf.scenarios.sequences import Sequences
 from llmemf.scenarios.window_files import describe_items, find_files, read_item_list, read_sequence_file, read_user_list
 
@@ -26,38 +27,30 @@ def read_windows(
     folder: str | Path,
     name: str,
     domains: tuple[str, str] = ("x", "y"),
-    split: PublishedSplit = "published",
-    tie_break: TieBreak = "file",
-    seed: int = 0,
-    candidates: int = 999,
-    candidate_seed: int = 0,
-    candidate_draw: CandidateDraw = "c2dsr",
+    options: WindowOptions | None = None,
 ) -> Scenario:
     """Read a folder of published windows.
+
+    `split`: `published` takes the three files as they are. `leave_last_out` takes the windows of all files that exist
+    and cuts every user's latest one: its last item is the test target, the one before it the validation target; what
+    precedes these two, and the user's earlier windows, are training.
+
+    `tie_break`, of items of the same time: `file` keeps the order of the file (the literal protocol), `random` shuffles
+    them, `drop` keeps the order of the file but leaves out the cases whose target shares its time with an item of the
+    other domain, because there the file's layout alone decides the target's domain.
 
     Args:
         folder: where the files are.
         name: name of the new scenario.
         domains: names of X and Y.
-        split: `published` takes the three files as they are. `leave_last_out` takes the windows of all files that
-            exist and cuts every user's latest one: its last item is the test target, the one before it the validation
-            target; what precedes these two, and the user's earlier windows, are training.
-        tie_break: order of items of the same time. `file` keeps the order of the file (the literal protocol), `random`
-            shuffles them, `drop` keeps the order of the file but leaves out the cases whose target shares its time
-            with an item of the other domain, because there the file's layout alone decides the target's domain.
-        seed: seed of `random`.
-        candidates: negatives per case.
-        candidate_seed: seed of the negatives.
-        candidate_draw: how they are drawn, see `candidates.stored_candidates`.
+        options: see there.
 
     Raises:
         InputError: a file is missing or broken, with file and line where there is one.
     """
-    folder = Path(folder)
+    folder, options = Path(folder), options or WindowOptions()
     check_names(name, domains)
-    check_choice(split, PublishedSplit, "--split")
-    check_choice(tie_break, TieBreak, "--tie-break")
-    paths = find_files(folder, split)
+    paths = find_files(folder, options.split)
     external = [read_item_list(paths[key], domain) for key, domain in zip(("x", "y"), domains)]
     num_x, num_items = len(external[0]), len(external[0]) + len(external[1])
     items = describe_items(external[0] + external[1], paths.get("items"))
@@ -75,45 +68,37 @@ def read_windows(
             for part, sequences in raw.items()
         }
         user_ids = numbers.astype(str).astype(object)
-    generator = np.random.default_rng(seed) if tie_break == "random" else None
+    generator = np.random.default_rng(options.seed) if options.tie_break == "random" else None
     ordered = {part: in_time_order(sequences, generator) for part, sequences in raw.items()}
     counts = {"windows": sum(map(len, ordered.values())), "interactions": sum(len(s.items) for s in ordered.values())}
 
-    if split == "published":
-        parts, dropped = _published(ordered, num_x, tie_break == "drop")
+    drop_ties = options.tie_break == "drop"
+    if options.split == "published":
+        parts, dropped = _published(ordered, num_x, drop_ties)
     else:
-        parts, dropped = _leave_last_out(_join(list(ordered.values())), num_x, tie_break == "drop")
-    for part, sequences in zip(("train", "valid", "test"), parts):
+        parts, dropped = _leave_last_out(_join(list(ordered.values())), num_x, drop_ties)
+    splits = dict(zip(SPLITS, parts))
+    for part, sequences in splits.items():
         if len(sequences) == 0:
             raise InputError(
                 f"{folder}: no window is left for {part} ({_in_words(dropped)}); check the files and --split"
             )
-    train, valid, test = parts
     return Scenario(
         name=name,
         domains=domains,
         num_x=num_x,
         items=items,
         user_ids=user_ids,
-        train=train,
-        valid=valid,
-        test=test,
-        candidates=stored_candidates(
-            {"train": train, "valid": valid, "test": test}, num_x, num_items, candidate_draw, candidates, candidate_seed
-        ),
+        candidates=stored_candidates(splits, num_x, num_items, options),
         source={
             "reader": "windows",
             "folder": str(folder),
             "files": {path.name: file_hash(path) for path in paths.values()},
-            "split": split,
-            "tie_break": tie_break,
-            "seed": seed,
-            "candidates": candidates,
-            "candidate_seed": candidate_seed,
-            "candidate_draw": candidate_draw,
+            **dataclasses.asdict(options),
             **counts,
             "dropped": dropped,
         },
+        **splits,
     )
 
 

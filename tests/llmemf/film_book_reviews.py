@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llmemf.scenarios.audit import audit
-from llmemf.scenarios.preparation_options import PreparationOptions, WindowLimits
+from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario
 
 DAY = 86400
@@ -48,7 +48,10 @@ BOOKS = [
 OPTIONS = PreparationOptions(
     min_user=4,
     min_item=2,
-    limits=WindowLimits(min_per_domain=1, min_length=3, max_length=4, max_days=10),
+    min_per_domain=1,
+    min_length=3,
+    max_length=4,
+    max_days=10,
     split="timeline",
     eval_share=0.2,
     max_bad_lines=0.4,

@@ -15,7 +15,6 @@ from small_clip import PHOTOS, photos, write_llm_text, write_scenario, write_sma
 from typer.testing import CliRunner
 
 from llmemf.__main__ import app
-from llmemf.commands.encode_progress import EncodeProgress
 from llmemf.errors import InputError
 from llmemf.features import encoding
 from llmemf.features.cluster import Pool
@@ -53,9 +52,8 @@ def folders(root):
 def test_both_kinds(root, small):
     printed = call("encode", "shop", "--model", small, "--workers", 0)
     assert "on cpu in fp32" in printed
-    assert "text.clip-small-title+llm: 10 of 10 items in 0:0" in printed
-    assert "image.clip-small: 9 of 10 items in 0:0" in printed
-    assert "4 of 5 (80%)" in printed and "items/s" in printed
+    assert "10 of 10 items of text.clip-small-title+llm" in printed
+    assert "10 of 10 items of image.clip-small" in printed and "4 of 5 (80%)" in printed
     assert "1 item(s) have no LLM text and are encoded from the rest alone" in printed
     assert "first: item 3 (i3), images/3.png: no image file that PIL knows" in printed
     assert "all of them are listed in" in printed and "--set text_encoder=clip-small-title+llm" in printed
@@ -68,7 +66,7 @@ def test_three_texts_at_once(root, small):
     sources = ["--text", "title", "--text", "llm", "--text", "title+llm"]
     printed = call("encode", "shop", "--model", small, "--kind", "text", "--workers", 0, *sources)
     assert folders(root) == [f"text.clip-small-{source}" for source in ("llm", "title", "title+llm")]
-    assert "text.clip-small-llm: 9 of 10 items" in printed
+    assert "9 of 9 items of text.clip-small-llm" in printed
     assert "--set text_encoder=clip-small-title (or clip-small-llm, clip-small-title+llm)" in printed
 
 
@@ -246,18 +244,6 @@ def test_a_cluster_is_shared_fairly():
     assert Pool.of(resources, "cpu", 3) == Pool(workers=3, cpus=10, gpus=0)
     with pytest.raises(InputError, match="--ray-workers 5: the cluster has 4 GPU"):
         Pool.of(resources, "cuda", 5)
-
-
-def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
-    with EncodeProgress("text.clip", 100, line_seconds=0) as progress:
-        progress(0)
-        progress(40)
-        progress(60)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("text.clip: 40 of 100 (40%), ") and lines[0].endswith(" left")
-    with EncodeProgress("text.clip", 100) as progress:
-        progress(40)
-    assert capsys.readouterr().out == "", "not more often than every few seconds"
 
 
 def test_help_and_errors_come_without_the_model_libraries(root):

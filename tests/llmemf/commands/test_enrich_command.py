@@ -212,18 +212,6 @@ def test_line_separators_inside_an_answer_stay_inside_it(shop):
     assert set(table(scenario).text) == {text} and set(fake.paid.values()) == {1}
 
 
-def test_batches_of_an_earlier_version_are_not_paid_for_twice(shop, capsys):
-    scenario = shop(["A", "B", "C", "D"])
-    path = scenario.folder / "llm_batch.json"
-    path.write_text('{"parts": [{"id": "batch-7", "mark": "x"}]}')
-    with FakeOpenAI() as fake:
-        line = refuse(capsys, "shop", "--base-url", fake.url, "--model", "m")
-        assert str(path) in line and "batch-7" in line and not fake.calls
-        path.unlink()
-        call("--base-url", fake.url, "--model", "m")
-    assert (table(scenario).status == "ok").all()
-
-
 def test_a_second_process_on_one_cache_is_refused(shop, capsys):
     scenario = shop(["A", "B", "C", "D"])
     with FakeOpenAI() as fake, AnswerCache.open(scenario.folder):

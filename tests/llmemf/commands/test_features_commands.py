@@ -81,11 +81,9 @@ def test_import_and_show(root, tmp_path):
     image[0] = 0
     np.save(tmp_path / "text_feat.npy", text)
     np.save(tmp_path / "image_feat.npy", image)
-    np.save(tmp_path / "mask.npy", np.arange(7) < 5)
-    given = ("--text", "text_feat.npy", "--image", "image_feat.npy", "--text-mask", "mask.npy", "--encoder", "clip")
-    call("import", "tiny", *given)
+    call("import", "tiny", "--text", "text_feat.npy", "--image", "image_feat.npy", "--encoder", "clip")
     scenario = find_scenario("tiny", root)
-    assert np.array_equal(find_features(scenario, "text", "clip").rows[:5], text[:5])
+    assert np.array_equal(find_features(scenario, "text", "clip").rows, text)
     assert find_features(scenario, "image", "clip").has.tolist() == [False] + [True] * 6
     call("offline", "tiny")
     shown = call("show", "tiny")
@@ -104,7 +102,6 @@ def test_a_bad_second_matrix_keeps_the_first_from_being_written(root, tmp_path, 
 
 def test_import_needs_something(root, tmp_path, capsys):
     assert "nothing to import" in refuse(capsys, "import", "tiny")
-    assert "without --image" in refuse(capsys, "import", "tiny", "--image-mask", "mask.npy")
 
 
 def test_show_without_features_names_the_next_command(root):

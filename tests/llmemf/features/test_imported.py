@@ -45,23 +45,13 @@ def test_rows_arrive_unchanged(scenario, save, dtype, stored):
     assert find_features(scenario, "text", "clip-b32").hash() == matrix.hash()
 
 
-def test_a_mask_leaves_rows_out_whatever_they_hold(scenario, save):
-    rows = rows_of()
-    rows[2] = np.nan
-    mask = np.arange(7) > 2
-    matrix = import_matrix(scenario, "image", save(rows), save(mask, "mask.npy"))
-    assert np.array_equal(matrix.has, mask) and not matrix.rows[:3].any()
-    assert np.array_equal(matrix.rows[3:], rows[3:])
-    assert matrix.encoder == "imported" and matrix.details["mask"] == "mask.npy"
-
-
 def test_chunks_do_not_matter(scenario, save, monkeypatch):
     rows = rows_of()
     rows[[1, 4]] = 0
-    path, mask = save(rows), save(np.arange(7) != 6, "mask.npy")
-    whole = import_matrix(scenario, "text", path, mask)
+    path = save(rows)
+    whole = import_matrix(scenario, "text", path)
     monkeypatch.setattr(imported, "BLOCK", 2)
-    assert import_matrix(scenario, "text", path, mask).hash() == whole.hash()
+    assert import_matrix(scenario, "text", path).hash() == whole.hash()
 
 
 def test_values_that_do_not_fit_are_named(scenario, save):
@@ -117,11 +107,8 @@ def test_files_that_are_no_matrix_are_named(scenario, save, tmp_path):
             import_matrix(scenario, "text", tmp_path / name)
 
 
-def test_wrong_masks_kinds_and_names(scenario, save):
+def test_wrong_kinds_and_names(scenario, save):
     path = save(rows_of())
-    for mask in (np.ones(6, bool), np.ones(7), np.ones((7, 1), bool)):
-        with pytest.raises(InputError, match=r"a mask is bool of shape \(7,\)"):
-            import_matrix(scenario, "text", path, save(mask, "mask.npy"))
     for encoder in ("offline", "auto", "", "../x", "a b", ".hidden", "a.b"):
         with pytest.raises(InputError, match="encoder name"):
             import_matrix(scenario, "text", path, encoder=encoder)

@@ -54,12 +54,3 @@ def test_one_writer_and_any_number_of_readers(tmp_path):
             AnswerCache.open(tmp_path)
         assert AnswerCache.peek(tmp_path).entry("k").text == "a"
     AnswerCache.open(tmp_path).close()
-
-
-@pytest.mark.parametrize(("content", "named"), [('{"parts": [{"id": "b-7"}, {"id": ""}]}', "b-7, (no id)"), ("{", "")])
-def test_batches_of_an_earlier_version_forbid_new_calls(tmp_path, content, named):
-    (tmp_path / "llm_batch.json").write_text(content)
-    with pytest.raises(InputError) as error:
-        AnswerCache.open(tmp_path)
-    assert str(tmp_path / "llm_batch.json") in str(error.value) and named in str(error.value)
-    AnswerCache.peek(tmp_path)

@@ -31,7 +31,7 @@ from film_book_reviews import (
 
 from llmemf.errors import InputError
 from llmemf.scenarios.amazon import CategoryFiles, domain_name, find_category, read_amazon
-from llmemf.scenarios.preparation_options import PreparationOptions
+from llmemf.scenarios.reader_options import PreparationOptions
 
 RNG = np.random.default_rng(0)
 

@@ -9,6 +9,7 @@ import pytest
 
 from llmemf.errors import InputError
 from llmemf.scenarios.histories import read_histories
+from llmemf.scenarios.reader_options import HistoryOptions
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.sequences import Sequences
 
@@ -20,7 +21,9 @@ def read(folder: Path, histories: str = HISTORIES, items: str = ITEMS, **options
     folder.mkdir(exist_ok=True)
     (folder / "mix.txt").write_text(histories)
     (folder / "items.tsv").write_text(items)
-    return read_histories(folder / "mix.txt", folder / "items.tsv", **({"name": "tiny"} | options))
+    names = {key: options.pop(key) for key in ("domains", "labels") if key in options}
+    name = options.pop("name", "tiny")
+    return read_histories(folder / "mix.txt", folder / "items.tsv", name, **names, options=HistoryOptions(**options))
 
 
 def external(scenario: Scenario, sequences: Sequences) -> list[list[str]]:
@@ -129,8 +132,8 @@ def test_long_histories_stay_whole(tmp_path):
         ({"items": "1\tToy\tA1\n"}, r"two different domains are needed.*\['Toy'\] only"),
         ({"domains": ("toi", "game")}, r"items.tsv:1: domain 'Toy' is none of toi,game: did you mean 'toi'\?"),
         ({"repeats": "all"}, r"repeats 'all': choose one of keep, last, first"),
-        ({"min_length": 1}, r"minimum length 1"),
-        ({"candidates": 0}, r"0 candidates per case"),
+        ({"min_length": 1}, r"--min-length 1"),
+        ({"candidates": 0}, r"--candidates 0"),
         ({"name": "a/b"}, r"scenario name 'a/b'"),
     ],
 )

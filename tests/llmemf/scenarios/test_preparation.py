@@ -14,7 +14,7 @@ from llmemf.scenarios.audit import audit
 from llmemf.scenarios.interaction_filter import drop_repeats, enough_interactions
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
 from llmemf.scenarios.preparation import PreparationReport, prepare
-from llmemf.scenarios.preparation_options import PreparationOptions, WindowLimits
+from llmemf.scenarios.reader_options import PreparationOptions, WindowLimits
 from llmemf.scenarios.window_split import TEST, TRAIN, VALID, split_windows
 
 DAY = 86400
@@ -65,8 +65,8 @@ def prepared(interactions: Interactions, **options):
         {"tie_break": "drop"},
         {"repeats": "last"},
         {"filter": "once"},
-        {"limits": WindowLimits(1, 3, 30, None), "split": "timeline", "eval_share": 0.25},
-        {"limits": WindowLimits(0, 2, 5, 7)},
+        vars(WindowLimits(1, 3, 30, None)) | {"split": "timeline", "eval_share": 0.25},
+        vars(WindowLimits(0, 2, 5, 7)),
     ],
     ids=str,
 )
@@ -191,4 +191,4 @@ def test_wrong_options_are_told(options, part):
 
 def test_no_window_is_told():
     with pytest.raises(InputError, match="hold no window of 90 to 99 items with 45 of each domain within 1 days"):
-        prepared(generated(0), limits=WindowLimits(45, 90, 99, 1))
+        prepared(generated(0), **vars(WindowLimits(45, 90, 99, 1)))

@@ -12,7 +12,7 @@ from film_book_reviews import ANN, B1, BOB, BOOKS, CID, DROPPED, FILMS, M1, M3, 
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import BadLine
-from llmemf.scenarios.preparation_options import PreparationOptions
+from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.table import read_table, time_of
 

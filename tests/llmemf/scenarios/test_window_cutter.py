@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from llmemf.errors import InputError
-from llmemf.scenarios.window_cutter import SECONDS_PER_DAY, WindowLimits, cut_windows
+from llmemf.scenarios.reader_options import WindowLimits
+from llmemf.scenarios.window_cutter import SECONDS_PER_DAY, cut_windows
 from llmemf.scenarios.windows import in_time_order, read_sequence_file
 
 PUBLISHED = WindowLimits()
@@ -90,9 +91,9 @@ def test_no_interaction_no_window():
     [
         ((3, 6, 5, 30), "cannot hold 6"),
         ((4, 2, 7, 30), "cannot hold 8"),
-        ((0, 1, 5, 30), "at least 2"),
+        ((0, 1, 5, 30), "--min-length 1"),
         ((-1, 2, 5, 30), "--min-per-domain"),
-        ((1, 2, 5, -1.0), "-1.0 days"),
+        ((1, 2, 5, -1.0), "--max-days -1.0"),
     ],
 )
 def test_impossible_limits_are_told(limits, part):

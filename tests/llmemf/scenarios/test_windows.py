@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 
 from llmemf.errors import InputError
+from llmemf.scenarios import windows
+from llmemf.scenarios.reader_options import WindowOptions
 from llmemf.scenarios.sequences import Sequences
-from llmemf.scenarios.windows import in_time_order, read_sequence_file, read_windows, tied_across_domains
+from llmemf.scenarios.windows import in_time_order, read_sequence_file, tied_across_domains
 
 NUM_X, NUM_Y = 4, 5
+
+
+def read_windows(folder, name, domains=("x", "y"), **options):
+    return windows.read_windows(folder, name, domains, WindowOptions(**options))
+
+
 DAY = 86400
 
 # (user, window, items of the prefix, last X, last Y); an item is (id, day). X is 0..3, Y is 4..8.
@@ -242,7 +250,7 @@ def test_windows_line_ends_and_a_byte_order_mark_do_no_harm(tmp_path):
         ({"x": None}, {}, "no item list of domain X: expected Alist.txt or items_x.txt or items_a.txt"),
         ({}, {"split": "random"}, "split 'random': choose one of published, leave_last_out"),
         ({}, {"tie_break": "first"}, "--tie-break 'first': choose one of file, random, drop"),
-        ({}, {"candidates": 0}, "0 candidates per case"),
+        ({}, {"candidates": 0}, "--candidates 0"),
         ({}, {"domains": ("movie", "movie")}, "two different domain names"),
         ({}, {"domains": ("Movie", "book")}, "domain name 'Movie': use lower-case"),
         ({}, {"name": "../elsewhere"}, "scenario name '../elsewhere'"),

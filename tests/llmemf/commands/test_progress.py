@@ -1,0 +1,27 @@
+"""Progress of a long run without a terminal: a line now and then, and the last state at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmemf.commands.progress import ProgressLine
+
+
+def test_lines_come_now_and_then_and_once_at_the_end(capsys):
+    with ProgressLine("texts") as line:
+        for done in (1, 2, 3, 8):
+            line.show(done, 8, "9 tokens", "")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("1 of 8 texts  ") and first.endswith(" left") and "9 tokens" in first
+    assert last.startswith("8 of 8 texts  ") and "left" not in last
+
+
+def test_every_file_has_a_count_of_its_own(capsys):
+    with ProgressLine() as line:
+        for name, done in (("a/Books.json.gz", 5), ("a/Books.json.gz", 80), ("a/meta_Books.json.gz", 80)):
+            line.show_file(Path(name), done * 10**6, 80 * 10**6)
+    assert [text.split("  ")[0] for text in capsys.readouterr().out.splitlines()] == [
+        "5 of 80 MB of Books.json.gz",
+        "80 of 80 MB of Books.json.gz",
+        "80 of 80 MB of meta_Books.json.gz",
+    ]
