@@ -1,4 +1,4 @@
-"""Commands of this project as they can be typed where the user stands: for hints, error messages and reports."""
+"""Commands as they can be typed where the user stands, for hints and messages; options that are told and checked once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from llmemf.errors import InputError
 
 DOORS = {
     "sweep": "grid.py",
@@ -58,3 +61,29 @@ def _python() -> str:
 def shortest(path: Path) -> str:
     """The path as seen from here, where it lies below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+class Option(NamedTuple):
+    """What a field is for, and the smallest and the largest number that it takes."""
+
+    text: str
+    least: float | None = None
+    most: float | None = None
+
+
+class Checked:
+    """A dataclass of annotated options that refuses what none of them takes.
+
+    Raises:
+        InputError: a value is none of a field's choices, or out of its limits.
+    """
+
+    def __post_init__(self) -> None:
+        for field, hint in get_type_hints(type(self), include_extras=True).items():
+            kind, (_, least, most) = get_args(hint)
+            value, name = getattr(self, field), f"--{field.replace('_', '-')}"
+            choices = get_args(kind) if get_origin(kind) is Literal else ()
+            if choices and value not in choices:
+                raise InputError(f"{name} {value!r}: choose one of {', '.join(choices)}")
+            if value is not None and ((least is not None and value < least) or (most is not None and value > most)):
+                raise InputError(f"{name} {value}: give {least} {f'to {most}' if most is not None else 'or more'}")

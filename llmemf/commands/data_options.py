@@ -1,9 +1,9 @@
-"""Arguments that the commands of `llmemf data` share."""
+"""Arguments and helpers that the commands of `llmemf data` and `llmemf features` share."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,6 +18,8 @@ DataRoot = Annotated[
     typer.Option("--data-root", envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios."),
 ]
 Existing = Annotated[str, typer.Argument(metavar="NAME", help="A prepared scenario, see `llmemf data list`.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace features of the same kind and encoder.")]
+EncodedKind = Annotated[Literal["text", "image", "both"], typer.Option("--kind", help="What to encode.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the new scenario: a folder below the data root.")]
 
 
@@ -41,3 +43,8 @@ def hint(data_root: Path, *words: str) -> str:
 def say(text: str, error: bool = False) -> None:
     """Print a line as it is: neither wrapped nor coloured, so that paths and commands can be copied."""
     typer.echo(text, err=error)
+
+
+def kinds_of(kind: str) -> tuple[str, ...]:
+    """The kinds of features that `--kind` names."""
+    return ("text", "image") if kind == "both" else (kind,)

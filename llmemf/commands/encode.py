@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint
-from llmemf.commands.feature_options import EncodedKind, Kind, Overwrite
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, EncodedKind, Existing, Overwrite, hint, kinds_of
 from llmemf.commands.long_run import INTERRUPTED
 from llmemf.commands.progress import ProgressLine
 from llmemf.errors import InputError
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
 def encode(
     name: Existing,
-    kind: EncodedKind = Kind.both,
+    kind: EncodedKind = "both",
     model: Annotated[
         str, typer.Option("--model", help="Model of open_clip, or local-dir:FOLDER, or hf-hub:OWNER/NAME.")
     ] = "ViT-B-32",
@@ -88,8 +87,7 @@ def encode(
     if ray_workers is not None and ray_address is None:
         raise InputError(f"--ray-workers {ray_workers} without --ray-address: name the cluster, or `local`")
     scenario = find_scenario(name, data_root)
-    kinds = ("text", "image") if kind is Kind.both else (kind.value,)
-    sources, absent = find_sources(scenario, kinds, text or ["title+llm"])
+    sources, absent = find_sources(scenario, kinds_of(kind), text or ["title+llm"])
     for content in absent:
         typer.echo(f"note: no item of scenario {name!r} has {content}; only the rest is encoded")
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
     from llmemf.features.llm_endpoint import Endpoint
     from llmemf.features.llm_plan import Plan
     from llmemf.features.stopping import Stop
-
-
-class TokenParameter(StrEnum):
-    """How an endpoint calls the limit of an answer's tokens."""
-
-    max_tokens = "max_tokens"
-    max_completion_tokens = "max_completion_tokens"
 
 
 def enrich(
@@ -83,8 +75,9 @@ def enrich(
         int, typer.Option("--max-tokens", min=0, help="Completion tokens of a call, reasoning included; 0: no limit.")
     ] = 4000,
     token_parameter: Annotated[
-        TokenParameter, typer.Option("--token-parameter", help="What the endpoint calls that limit.")
-    ] = TokenParameter.max_tokens,
+        Literal["max_tokens", "max_completion_tokens"],
+        typer.Option("--token-parameter", help="What the endpoint calls that limit."),
+    ] = "max_tokens",
     temperature: Annotated[
         float, typer.Option("--temperature", help="-1 sends none, as some reasoning models want it.")
     ] = 0.0,
@@ -135,7 +128,7 @@ def enrich(
         model=model,
         key_env=key_env,
         max_tokens=max_tokens,
-        token_parameter=token_parameter.value,
+        token_parameter=token_parameter,
         temperature=None if temperature < 0 else temperature,
         timeout=timeout,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from llmemf.commands.data_options import say
-from llmemf.commands.long_run import status_table
+from llmemf.commands.long_run import number_table, status_table
 
 if TYPE_CHECKING:
     from llmemf.features.llm_cost import Prices
@@ -17,13 +17,9 @@ if TYPE_CHECKING:
 
 def estimate_view(expected: Estimate, prices: Prices | None, plan: Plan, default_prices: bool, spent: float) -> None:
     """Print what the open questions will take, and how that was counted."""
-    from rich.table import Table
-
     from llmemf.features.llm_cost import PRICES_OF
 
-    table = Table("", "expected", "at most", box=None, header_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = number_table("expected", "at most")
     table.add_row("prompt tokens", f"{expected.prompt_tokens:,}", f"{expected.most_prompt_tokens:,}")
     most = f"{expected.most_completion_tokens:,}" if expected.most_completion_tokens else "no limit"
     table.add_row("completion tokens", f"{expected.completion_tokens:,}", most)

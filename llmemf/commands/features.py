@@ -19,8 +19,7 @@ from rich.console import Console
 
 from llmemf.commands import encode, enrich, images
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
-from llmemf.commands.feature_options import EncodedKind, Kind, Overwrite
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, EncodedKind, Existing, Overwrite, hint, kinds_of, say
 from llmemf.errors import InputError
 
 Precision = Literal["fp16", "fp32"]
@@ -31,7 +30,7 @@ app = App(no_args_is_help=True, help="Make, import and show the item features of
 @app.command("offline")
 def offline(
     name: Existing,
-    kind: EncodedKind = Kind.both,
+    kind: EncodedKind = "both",
     width: Annotated[int, typer.Option("--width", min=1, help="Numbers per item.")] = 512,
     data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
@@ -41,12 +40,12 @@ def offline(
     Texts by TF-IDF + SVD, images by pixels + PCA.
     """
     from llmemf.commands.feature_table import feature_table, notes
-    from llmemf.features.matrix import KINDS, check_absent
+    from llmemf.features.matrix import check_absent
     from llmemf.features.offline import ENCODER, write_offline
     from llmemf.scenarios.scenario import find_scenario
 
     scenario = find_scenario(name, data_root)
-    kinds = KINDS if kind is Kind.both else (kind.value,)
+    kinds = kinds_of(kind)
     if not overwrite:
         check_absent(scenario, [f"{each}.{ENCODER}" for each in kinds])
     written, absent = [], []
@@ -134,7 +133,7 @@ def profiles(
 @app.command("pack")
 def pack(
     name: Existing,
-    kind: EncodedKind = Kind.both,
+    kind: EncodedKind = "both",
     encoder: Annotated[str, typer.Option("--encoder", help="Which features; auto as in training.")] = "auto",
     precision: Annotated[Precision, typer.Option("--precision", help="fp16 (half the size), or fp32.")] = "fp16",
     data_root: DataRoot = DEFAULT_ROOT,
@@ -144,13 +143,13 @@ def pack(
 
     Trials map them from the disk, and nobody copies them.
     """
-    from llmemf.features.matrix import KINDS, PACKED, find_features
+    from llmemf.features.matrix import PACKED, find_features
     from llmemf.features.packed import pack as pack_matrix
     from llmemf.scenarios.scenario import find_scenario
 
     scenario = find_scenario(name, data_root)
     settings = []
-    for each in KINDS if kind is Kind.both else (kind.value,):
+    for each in kinds_of(kind):
         packed = pack_matrix(find_features(scenario, each, encoder), scenario, precision, overwrite=overwrite)
         change = packed.details[PACKED]["largest_change"]
         say(

@@ -14,6 +14,8 @@ import typer
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
 from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, status_table
+from llmemf.commands.shared_options import shared_options
+from llmemf.features.image_limits import FetchSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,26 +24,14 @@ if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
 
 
+@shared_options(settings=FetchSettings)
 def images(
     name: Existing,
+    settings: FetchSettings,
     folder: Annotated[
         Path | None,
         typer.Option("--folder", help="Take images named by external id from here; fetch nothing.  [default: fetch]"),
     ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=512, help="Requests at once.")] = 16,
-    tries: Annotated[int, typer.Option("--tries", min=1, help="Per address, for failures that may pass.")] = 4,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one try in all.")] = 30.0,
-    max_megabytes: Annotated[float, typer.Option("--max-megabytes", min=0.001, help="Refuse larger files.")] = 10.0,
-    max_megapixels: Annotated[
-        float, typer.Option("--max-megapixels", min=0.001, help="Refuse images of more pixels, undecoded.")
-    ] = 40.0,
-    min_side: Annotated[int, typer.Option("--min-side", min=1, help="Refuse images with a shorter side, pixels.")] = 8,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Fetch from private, loopback and link-local addresses too.")
-    ] = False,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try all failures again, not only those that may pass.")
-    ] = False,
     data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
     """Fetch the items' images, or take them from a folder.
@@ -49,25 +39,16 @@ def images(
     Run again to continue where it stopped.
     """
     from llmemf.commands.progress import ProgressLine
-    from llmemf.features.fetch import FetchSettings, ImageFetch
+    from llmemf.features.fetch import ImageFetch
     from llmemf.features.local_images import take_local_images
     from llmemf.scenarios.scenario import find_scenario
 
     scenario = find_scenario(name, data_root)
-    limits = {"max_bytes": int(max_megabytes * 1e6), "max_pixels": int(max_megapixels * 1e6), "min_side": min_side}
     if folder is not None:
         with ProgressLine("items") as line:
-            table = take_local_images(scenario, folder, **limits, on_progress=line.show)
+            table = take_local_images(scenario, folder, settings, line.show)
         image_summary(scenario, table)
         return
-    settings = FetchSettings(
-        concurrency=concurrency,
-        tries=tries,
-        timeout=timeout,
-        allow_private=allow_private,
-        retry_failed=retry_failed,
-        **limits,
-    )
     with ProgressLine("images") as line:
 
         def show(progress: FetchProgress) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from llmemf.commands.scenario_view import facts_table
 from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.preparation import PreparationReport
 
@@ -16,20 +16,14 @@ def report_view(report: PreparationReport, domains: tuple[str, str]) -> Group:
 
 
 def _files(files: list[LineCounts]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="files", title_justify="left", title_style="bold")
-    table.add_column("", overflow="fold")
-    for column in ("lines", "bad", "mended"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = facts_table("files", ("lines", "bad", "mended"))
     for one in files:
         table.add_row(one.path.name, f"{one.lines:,}", f"{one.num_bad:,}", f"{sum(one.mended.values()):,}")
     return table
 
 
 def _steps(report: PreparationReport, domains: tuple[str, str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, title="interactions", title_justify="left", title_style="bold")
-    table.add_column("", overflow="fold")
-    for domain in domains:
-        table.add_column(domain, justify="right", no_wrap=True)
+    table = facts_table("interactions", domains)
     table.add_row("read", *(f"{count:,}" for count in report.read))
     for reason, counts in report.dropped.items():
         if any(counts):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -107,27 +107,27 @@ def _history(scenario: Scenario, index: int) -> Table:
 
 def audit_view(audit: Audit) -> Group:
     """All facts of an audit as tables, its leak check last."""
-    parts: list[RenderableType] = [
+    features = [f"{name} ({count:,} items)" for name, count in audit.features.items()]
+    return Group(
         _domain_table(audit),
         _split_table(audit),
         _candidate_table(audit),
         _leak_table(audit),
-    ]
-    features = [f"{name} ({count:,} items)" for name, count in audit.features.items()]
-    parts.append(Text(f"features: {', '.join(features) or 'none'}"))
-    return Group(*parts)
+        Text(f"features: {', '.join(features) or 'none'}"),
+    )
 
 
-def _facts_table(title: str, columns: list[str]) -> Table:
+def facts_table(title: str, columns: Iterable[str]) -> Table:
+    """A table with a title, a first column of names, and columns of numbers."""
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
 def _domain_table(audit: Audit) -> Table:
-    table = _facts_table("domains", list(audit.domains))
+    table = facts_table("domains", audit.domains)
     facts = list(audit.domains.values())
     table.add_row("items", *(f"{one.items:,}" for one in facts))
     table.add_row("  in training", *(f"{one.items_in_training:,}" for one in facts))
@@ -141,7 +141,7 @@ def _domain_table(audit: Audit) -> Table:
 
 
 def _split_table(audit: Audit) -> Table:
-    table = _facts_table("splits", list(audit.splits))
+    table = facts_table("splits", audit.splits)
     facts = list(audit.splits.values())
     table.add_row("sequences", *(f"{one.sequences:,}" for one in facts))
     table.add_row("users", *(f"{one.users:,}" for one in facts))
@@ -161,7 +161,7 @@ def _split_table(audit: Audit) -> Table:
 
 
 def _candidate_table(audit: Audit) -> Table:
-    table = _facts_table("candidates per case", list(audit.candidates))
+    table = facts_table("candidates per case", audit.candidates)
     facts = list(audit.candidates.values())
     table.add_row(
         "negatives",
@@ -173,7 +173,7 @@ def _candidate_table(audit: Audit) -> Table:
 
 
 def _leak_table(audit: Audit) -> Table:
-    table = _facts_table("leak check: cases with", list(audit.leak_facts))
+    table = facts_table("leak check: cases with", audit.leak_facts)
     facts = list(audit.leak_facts.values())
     table.add_row("target in the user's training", *(_verdict(one.target_in_training, one) for one in facts))
     table.add_row("target in the user's validation", *(_verdict(one.target_in_validation, one) for one in facts))

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from llmemf.scenarios.reader_options import Option
+from llmemf.command_line import Option
 
 Command = Callable[..., None]
 
@@ -19,7 +19,7 @@ def shared_options(**groups: Callable[..., Any]) -> Callable[[Command], Command]
     """Give a command the options of other functions or dataclasses behind its own.
 
     `@shared_options(target=Target)` declares all fields of `Target` as options of the command, which receives one
-    `Target` as its parameter `target`. A field with a `reader_options.Option` brings its help and limits with it.
+    `Target` as its parameter `target`. A field with an `Option` of `command_line` brings its help and limits with it.
 
     Args:
         groups: parameter of the command -> what makes its value out of the options.
@@ -52,6 +52,7 @@ def _options_of(make: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     for name, parameter in options.items():
         kind, *told = get_args(parameter.annotation)
         if told and isinstance(told[0], Option):
-            told = [typer.Option(help=told[0].text, min=told[0].least, max=told[0].most)]
-            options[name] = parameter.replace(annotation=Annotated[kind, *told])
+            text, least, most = told[0]
+            option = typer.Option(f"--{name.replace('_', '-')}", help=text, min=least, max=most)
+            options[name] = parameter.replace(annotation=Annotated[kind, option])
     return options

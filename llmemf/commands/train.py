@@ -7,9 +7,8 @@ llmemf evaluate runs/first NAME --split test
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -25,13 +24,6 @@ if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
 
 SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
-
-
-class Split(StrEnum):
-    """Which split is scored."""
-
-    valid = "valid"
-    test = "test"
 
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")]
@@ -150,7 +142,7 @@ def evaluate(
         typer.Argument(metavar="FOLDER", help="A checkpoint (best.safetensors, config.yaml), or an exported model."),
     ],
     name: Existing,
-    split: Annotated[Split, typer.Option("--split", help="Which held-out split.")] = Split.test,
+    split: Annotated[Literal["valid", "test"], typer.Option("--split", help="Which held-out split.")] = "test",
     data_root: DataRoot = DEFAULT_ROOT,
     device: Device = "auto",
 ) -> None:
@@ -160,11 +152,11 @@ def evaluate(
 
     scenario = find_scenario(name, data_root)
     score = _score_export if is_exported(folder) else _score_checkpoint
-    metrics, note = score(folder, scenario, split.value, device)
-    table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in SHOWN), title=split.value)
+    metrics, note = score(folder, scenario, split, device)
+    table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in SHOWN), title=split)
     for domain in scenario.domains:
         for ending, label in RANKINGS.values():
-            prefix = split.value + ending
+            prefix = split + ending
             if f"{prefix}/{domain}/mrr" in metrics:
                 table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in SHOWN))
     console = Console(markup=False)

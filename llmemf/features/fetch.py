@@ -18,6 +18,7 @@ from llmemf import __version__
 from llmemf.errors import InputError
 from llmemf.features.addresses import GuardedBackend, GuardedTransport
 from llmemf.features.image_content import ImageFacts, NoImage, check_image
+from llmemf.features.image_limits import FetchSettings
 from llmemf.features.image_request import BAD_ADDRESS, UNREACHABLE, get_image
 from llmemf.features.image_table import OK, ImageStore
 from llmemf.features.request_limit import RequestLimit, Retries
@@ -36,31 +37,6 @@ HEADERS = {
     "Accept": "image/jpeg, image/png, image/webp, image/gif, image/*;q=0.5",
     "Accept-Encoding": "identity",
 }
-
-
-@dataclass(frozen=True)
-class FetchSettings:
-    """Limits of a run.
-
-    Attributes:
-        concurrency: requests at once.
-        tries: per address, for failures that a later try may mend.
-        timeout: seconds for one try, redirects included.
-        max_bytes, max_pixels, min_side: of an image; see `check_image`.
-        allow_private: fetch from private, loopback and link-local addresses too.
-        retry_failed: fetch again what failed in earlier runs for a lasting reason.
-        backoff: the first pause after a failure takes up to so many seconds.
-    """
-
-    concurrency: int = 16
-    tries: int = 4
-    timeout: float = 30.0
-    max_bytes: int = 10_000_000
-    max_pixels: int = 40_000_000
-    min_side: int = 8
-    allow_private: bool = False
-    retry_failed: bool = False
-    backoff: float = 0.5
 
 
 @dataclass
@@ -84,13 +60,15 @@ class ImageFetch:
         on_progress: called after every address and every second.
         on_interrupt: called at the first Ctrl-C with the number of requests that the run still waits for.
         backend: opens connections, None for the guarded one that the settings ask for.
+        backoff: the first pause after a failure takes up to so many seconds.
     """
 
     scenario: Scenario
-    settings: FetchSettings = FetchSettings()
+    settings: FetchSettings
     on_progress: Callable[[FetchProgress], None] = lambda progress: None
     on_interrupt: Callable[[int], None] = lambda under_way: None
     backend: GuardedBackend | None = None
+    backoff: float = 0.5
     stop: Stop = field(default_factory=Stop)
 
     async def run(self) -> pd.DataFrame:
@@ -136,7 +114,7 @@ class ImageFetch:
                 continue
             try:
                 data = self._local(address)
-                self._store.keep([item], address, data, self._check(data), path=address)
+                self._store.keep([item], address, data, check_image(data, self.settings), path=address)
             except NoImage as error:
                 self._store.note([item], address, str(error))
         return missing
@@ -218,7 +196,7 @@ class ImageFetch:
             too_long = (error.wait or 0.0) > LONGEST_WAIT
             return too_long or failures[True] >= REFUSALS or failures[False] >= self.settings.tries
 
-        retries = Retries(host, NoImage, self.settings.backoff, self.stop.event)
+        retries = Retries(host, NoImage, self.backoff, self.stop.event)
         return await retries.run(partial(self._try, host, address), is_last)
 
     async def _try(self, host: RequestLimit, address: str) -> tuple[bytes, ImageFacts]:
@@ -238,10 +216,7 @@ class ImageFetch:
             finally:
                 self._under_way -= 1
             host.answered()
-        return data, await asyncio.get_running_loop().run_in_executor(self._decoders, self._check, data)
-
-    def _check(self, data: bytes) -> ImageFacts:
-        return check_image(data, max_pixels=self.settings.max_pixels, min_side=self.settings.min_side)
+        return data, await asyncio.get_running_loop().run_in_executor(self._decoders, check_image, data, self.settings)
 
     def _check_network(self, reason: str) -> None:
         self._unreached = self._unreached + 1 if reason in UNREACHABLE else 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llmemf.features.image_limits import ImageLimits
 from llmemf.features.request_limit import RequestFailed
 
 if TYPE_CHECKING:
@@ -43,13 +44,8 @@ class ImageFacts:
     height: int
 
 
-def check_image(data: bytes, *, max_pixels: int, min_side: int) -> ImageFacts:
+def check_image(data: bytes, limits: ImageLimits) -> ImageFacts:
     """Read the header, check the size, then decode all of it (a JPEG at reduced scale) to be sure that it is whole.
-
-    Args:
-        data: the file.
-        max_pixels: images of more pixels are refused before any pixel is decoded.
-        min_side: images with a shorter side, in pixels, are refused: shops send one pixel where they have no image.
 
     Raises:
         NoImage: with the reason.
@@ -57,14 +53,14 @@ def check_image(data: bytes, *, max_pixels: int, min_side: int) -> ImageFacts:
     from PIL import Image
 
     with warnings.catch_warnings():
-        # Pillow's own limits are replaced by max_pixels, which is checked before decoding.
+        # Pillow's own limits are replaced by max_megapixels, which is checked before decoding.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(data), formats=[name for name in SUFFIXES if name != "MPO"]) as image:
                 width, height = image.size
-                if width * height > max_pixels:
+                if width * height > limits.max_megapixels * 1e6:
                     raise NoImage("too many pixels")
-                if min(width, height) < min_side:
+                if min(width, height) < limits.min_side:
                     raise NoImage("too small")
                 image.draft("RGB", (256, 256))
                 image.load()

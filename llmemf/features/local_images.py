@@ -10,6 +10,7 @@ import pandas as pd
 
 from llmemf.errors import InputError
 from llmemf.features.image_content import SUFFIXES, NoImage, check_image
+from llmemf.features.image_limits import ImageLimits
 from llmemf.features.image_table import ImageStore
 from llmemf.scenarios.scenario import Scenario
 
@@ -19,10 +20,7 @@ NO_FILE = "no file"
 def take_local_images(
     scenario: Scenario,
     folder: str | Path,
-    *,
-    max_bytes: int,
-    max_pixels: int,
-    min_side: int,
+    limits: ImageLimits,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> pd.DataFrame:
     """Copy the images named by external id from a folder (and its subfolders) into a scenario.
@@ -32,8 +30,7 @@ def take_local_images(
     Args:
         scenario: saved on disk.
         folder: holds `<external id>.jpg`, `.jpeg`, `.png`, `.webp`, `.gif` or `.bmp`, in upper or lower case.
-        max_bytes: larger files are refused.
-        max_pixels, min_side: see `check_image`.
+        limits: of a file; what exceeds them is refused.
         on_progress: called with items done and in all.
 
     Returns:
@@ -49,8 +46,8 @@ def take_local_images(
         for item, address in enumerate(addresses):
             try:
                 if item in found:
-                    data = _read(found[item], max_bytes)
-                    store.keep([item], address, data, check_image(data, max_pixels=max_pixels, min_side=min_side))
+                    data = _read(found[item], limits.max_bytes)
+                    store.keep([item], address, data, check_image(data, limits))
                 elif item in store.outcomes:
                     store.note([item], address, NO_FILE)
             except NoImage as error:

@@ -85,7 +85,9 @@ def read_histories(
             **dataclasses.asdict(options),
             **facts,
         },
-        **splits,
+        train=splits["train"],
+        valid=splits["valid"],
+        test=splits["test"],
     )
 
 

@@ -135,7 +135,9 @@ def prepare(
         user_ids=kept.user_names,
         candidates=stored_candidates(split, num_x, len(items), options),
         source={"reader": reader, **dataclasses.asdict(options), **report.source()},
-        **split,
+        train=split["train"],
+        valid=split["valid"],
+        test=split["test"],
     )
 
 

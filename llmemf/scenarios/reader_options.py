@@ -6,8 +6,9 @@ Commands make their options of the fields; the names in messages are those of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal
 
+from llmemf.command_line import Checked, Option
 from llmemf.errors import InputError
 
 PublishedSplit = Literal["published", "leave_last_out"]
@@ -21,32 +22,6 @@ Repeats = Literal["first", "last"]
 HistoryRepeats = Literal["keep", "last", "first"]
 CandidateDraw = Literal["c2dsr", "distinct_unseen"]
 """See `candidates.stored_candidates`."""
-
-
-class Option(NamedTuple):
-    """What a field is for, and the smallest and the largest number that it takes."""
-
-    text: str
-    least: float | None = None
-    most: float | None = None
-
-
-class Checked:
-    """A dataclass of annotated options that refuses what none of them takes.
-
-    Raises:
-        InputError: a value is none of a field's choices, or out of its limits.
-    """
-
-    def __post_init__(self) -> None:
-        for field, hint in get_type_hints(type(self), include_extras=True).items():
-            kind, (_, least, most) = get_args(hint)
-            value, name = getattr(self, field), f"--{field.replace('_', '-')}"
-            choices = get_args(kind) if get_origin(kind) is Literal else ()
-            if choices and value not in choices:
-                raise InputError(f"{name} {value!r}: choose one of {', '.join(choices)}")
-            if value is not None and ((least is not None and value < least) or (most is not None and value > most)):
-                raise InputError(f"{name} {value}: give {least} {f'to {most}' if most is not None else 'or more'}")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,9 @@ def read_windows(
             **counts,
             "dropped": dropped,
         },
-        **splits,
+        train=splits["train"],
+        valid=splits["valid"],
+        test=splits["test"],
     )
 
 

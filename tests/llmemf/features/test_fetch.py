@@ -20,15 +20,16 @@ import pytest
 from image_server import FakeImages, after, bomb, drip, hang_up, logged, picture, redirect, send, slow
 
 from llmemf.features.addresses import GuardedBackend
-from llmemf.features.fetch import FetchSettings, ImageFetch
+from llmemf.features.fetch import ImageFetch
 from llmemf.features.image_content import NoImage
+from llmemf.features.image_limits import FetchSettings
 from llmemf.io import AppendOnlyLog
 
-SETTINGS = FetchSettings(allow_private=True, backoff=0.01, timeout=20.0, tries=3, concurrency=8)
+SETTINGS = FetchSettings(allow_private=True, timeout=20.0, tries=3, concurrency=8)
 
 
 def fetch(scenario, settings=SETTINGS, **options):
-    run = ImageFetch(scenario, settings, **options)
+    run = ImageFetch(scenario, settings, backoff=0.01, **options)
     return asyncio.run(run.run()), run
 
 
@@ -75,7 +76,7 @@ def path_of(name):
 
 
 def test_every_kind_of_server(photo_shop):
-    settings = dataclasses.replace(SETTINGS, timeout=20.0, max_bytes=200_000, max_pixels=1_000_000)
+    settings = dataclasses.replace(SETTINGS, timeout=20.0, max_megabytes=0.2, max_megapixels=1.0)
     with FakeImages({path_of(name): route for name, (route, _, _) in ROUTES.items()}) as server:
         scenario = photo_shop([server.url + path_of(name) for name in ROUTES])
         table, run = fetch(scenario, settings)

@@ -7,16 +7,17 @@ import pytest
 from image_server import picture
 
 from llmemf.features.image_content import NoImage, check_image
+from llmemf.features.image_limits import ImageLimits
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
 def test_kinds_and_limits(kind):
-    facts = check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=20)
-    assert (facts.width, facts.height) == (50, 20)
+    facts = check_image(picture(kind, (50, 40)), ImageLimits(1, 0.002, 40))
+    assert (facts.width, facts.height) == (50, 40)
     with pytest.raises(NoImage, match="too many pixels"):
-        check_image(picture(kind, (50, 20)), max_pixels=999, min_side=20)
+        check_image(picture(kind, (50, 40)), ImageLimits(1, 0.001999, 40))
     with pytest.raises(NoImage, match="too small"):
-        check_image(picture(kind, (50, 20)), max_pixels=1000, min_side=21)
+        check_image(picture(kind, (50, 40)), ImageLimits(1, 0.002, 41))
 
 
 def test_damage_anywhere_is_a_reason_and_never_a_crash():
@@ -29,7 +30,7 @@ def test_damage_anywhere_is_a_reason_and_never_a_crash():
             for place in rng.integers(0, len(whole), 8):
                 damaged[place] = rng.integers(256)
             try:
-                check_image(bytes(damaged[: rng.integers(1, len(whole))]), max_pixels=10_000, min_side=1)
+                check_image(bytes(damaged[: rng.integers(1, len(whole))]), ImageLimits(1, 0.01, 1))
                 verdicts["ok"] += 1
             except NoImage as error:
                 verdicts[str(error)] += 1
