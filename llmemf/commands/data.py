@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -28,9 +28,6 @@ from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 from llmemf.scenarios.reader_options import HistoryOptions, WindowOptions
 from llmemf.text_format import json_text
-
-if TYPE_CHECKING:
-    from llmemf.scenarios.scenario import Scenario
 
 app = App(no_args_is_help=True, help="Prepare and inspect scenarios.")
 import_app = App(no_args_is_help=True, help="Bring raw data into a scenario.")
@@ -55,8 +52,7 @@ def import_windows(
 
     names = pair(domains, "--domains")
     target.check(name)
-    scenario = read_windows(folder, name, names, options)
-    _finish_import(scenario, target, folder)
+    target.save(read_windows(folder, name, names, options), folder)
 
 
 @import_app.command("histories")
@@ -87,8 +83,7 @@ def import_histories(
     names = None if domains is None else pair(domains, "--domains")
     found = None if labels is None else pair(labels, "--labels")
     target.check(name)
-    scenario = read_histories(file, items, name, names, found, options)
-    _finish_import(scenario, target, items.parent)
+    target.save(read_histories(file, items, name, names, found, options), items.parent)
 
 
 @import_app.command("sample")
@@ -167,9 +162,3 @@ def audit(
     if facts.leaks:
         raise typer.Exit(1)
     say("No leak found.")
-
-
-def _finish_import(scenario: Scenario, target: Target, image_folder: Path) -> None:
-    """Write an imported scenario and say what it is and what may follow."""
-    target.save(scenario, image_folder)
-    target.next_steps(scenario)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, EncodedKind, Existing, Overwrite, hint, kinds_of
 from llmemf.commands.long_run import INTERRUPTED
@@ -179,14 +178,12 @@ def _encode(job: Job, clip: Clip, pool: Pool | None, overwrite: bool) -> Feature
 
 def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
     """What was written, what a user should know of it, and how to use it."""
-    from llmemf.commands.feature_table import feature_table, notes
+    from llmemf.commands.feature_table import print_features
 
     folder = scenario.folder
     assert folder is not None
-    Console(markup=False).print(feature_table(scenario, matrices))
+    print_features(scenario, matrices)
     for matrix in matrices:
-        for note in notes(matrix):
-            typer.echo(f"note: {matrix.name}: {note}")
         if matrix.details.get("items_with_unreadable_image"):
             manifest = folder / "features" / matrix.name / "manifest.json"
             typer.echo(f"note: {matrix.name}: all of them are listed in {manifest}")
@@ -211,7 +208,7 @@ def show(
 
     Writes a page that shows what they are worth.
     """
-    from llmemf.commands.feature_table import feature_table, notes
+    from llmemf.commands.feature_table import print_features
     from llmemf.features.matrix import FeatureMatrix, feature_folders
     from llmemf.scenarios.scenario import find_scenario
 
@@ -224,10 +221,7 @@ def show(
     matrices = [FeatureMatrix.load(folder, verify=True) for folder in folders]
     for matrix in matrices:
         matrix.check(scenario)
-    Console(markup=False).print(feature_table(scenario, matrices))
-    for matrix in matrices:
-        for note in notes(matrix):
-            typer.echo(f"note: {matrix.name}: {note}")
+    print_features(scenario, matrices)
 
     from llmemf.commands.feature_view import write_page
     from llmemf.features.feature_report import measure_features

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import typer
+from rich.console import Console
 from rich.table import Table
 
 from llmemf.features.matrix import FeatureMatrix
@@ -19,6 +21,14 @@ def feature_table(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> Tabl
         coverage = [f"{int(part.sum())} of {len(part)} ({part.mean():.0%})" for part in parts]
         table.add_row(matrix.kind, matrix.encoder, str(matrix.width), *coverage, matrix.hash()[:12])
     return table
+
+
+def print_features(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
+    """Print the table of some matrices, and what a user should know beyond it."""
+    Console(markup=False).print(feature_table(scenario, matrices))
+    for matrix in matrices:
+        for note in notes(matrix):
+            typer.echo(f"note: {matrix.name}: {note}")
 
 
 def notes(matrix: FeatureMatrix) -> list[str]:

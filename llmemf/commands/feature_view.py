@@ -33,7 +33,7 @@ def as_html(report: FeatureReport) -> str:
     shown = [(example.item, LARGE) for example in report.examples]
     for example in report.examples:
         for neighbours in (*example.inside.values(), *example.across.values()):
-            shown += [(near.item, THUMBNAIL) for near in neighbours]
+            shown += [(near, THUMBNAIL) for near, _ in neighbours]
     pictures = {(item, size): _jpeg(report.image_paths[item], size) for item, size in dict.fromkeys(shown)}
     values = {"report": report, "title": report.title_of, "pictures": pictures, "large": LARGE, "thumbnail": THUMBNAIL}
     return render("llmemf.pages", "features.html", values)

@@ -7,6 +7,7 @@ llmemf features images NAME --folder my_photos
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,9 +76,8 @@ def images(
 
 def image_summary(scenario: Scenario, table: pd.DataFrame) -> None:
     """Print what became of the items' images."""
-    from llmemf.features.image_table import counts_by_domain
-
-    status_table(counts_by_domain(scenario, table))
+    parts = (table.status[: scenario.num_x], table.status[scenario.num_x :])
+    status_table(dict(zip(scenario.domains, map(Counter, parts))))
     say(f"written: {scenario.location / 'images.parquet'}")
     if (table.status == "private address").any():
         say("note: addresses of your own network are fetched with --allow-private --retry-failed")

@@ -38,26 +38,21 @@ class Target:
         if not self.overwrite:
             check_free(name, self.data_root)
 
-    def save(self, scenario: Scenario, image_folder: Path) -> None:
-        """Write a scenario with the images that its items name, and show what it is."""
+    def save(self, scenario: Scenario, image_folder: Path, *others: tuple[str, ...]) -> None:
+        """Write a scenario with the images that its items name, show what it is, and name the command that comes next.
+
+        Args:
+            others: the words of commands that may come before it.
+        """
         from llmemf.commands.scenario_view import summary
         from llmemf.scenarios.audit import absent_domains
-        from llmemf.scenarios.images import save_with_images
+        from llmemf.scenarios.images import is_address, save_with_images
 
         folder = save_with_images(scenario, self.data_root, image_folder, overwrite=self.overwrite)
         say(f"{scenario.name} written to {folder} in {time.perf_counter() - self.started:.1f} s")
         Console(markup=False).print(summary(scenario))
         for note in absent_domains(scenario):
             say(f"note: {note}")
-
-    def next_steps(self, scenario: Scenario, *others: tuple[str, ...]) -> None:
-        """Name the command that comes next, last, and others that may come before it.
-
-        Args:
-            others: their words.
-        """
-        from llmemf.scenarios.images import is_address
-
         name, items = scenario.name, scenario.items
         has_text = bool((items[["title", "description"]] != "").any(axis=None))
         has_images = any(image and not is_address(image) for image in items["image"])

@@ -144,10 +144,9 @@ def _finish(scenario: Scenario, report: PreparationReport, target: Target, image
     Console(markup=False).print(report_view(report, scenario.domains))
     for note in notes(report):
         say(note)
-    target.save(scenario, image_folder)
     others = []
     if any(is_address(image) for image in scenario.items["image"]):
         others.append(("features", "images", scenario.name))
     if (scenario.items["title"] != "").any():
         others.append(("features", "enrich", scenario.name))
-    target.next_steps(scenario, *others)
+    target.save(scenario, image_folder, *others)

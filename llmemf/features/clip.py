@@ -55,7 +55,6 @@ class Clip:
     Attributes:
         preprocess: open_clip's inference transform, PIL image to (3, H, W) float32.
         tokenizer: texts to pieces of token ids.
-        weights_sha256: over names, types, shapes and values of all weights, whatever file they came from.
         facts: plain facts for a manifest.
     """
 
@@ -63,7 +62,6 @@ class Clip:
     model: Any
     preprocess: Callable
     tokenizer: PieceTokenizer
-    weights_sha256: str
     facts: dict = field(default_factory=dict)
 
     def encode_text(self, ids_BL: torch.Tensor) -> torch.Tensor:
@@ -179,18 +177,17 @@ def load_clip(settings: ClipSettings, *, device: str | None = None) -> Clip:
             raise InputError(_no_weights(settings, error)) from None
     model.eval().requires_grad_(False)
     context_length = int(getattr(model, "context_length", 0) or getattr(tokenizer, "context_length", 77))
-    weights_sha256 = hash_weights(model)
     facts = {
         "model": _shown(settings.model),
         "pretrained": _shown(settings.pretrained) or None,
-        "weights_sha256": weights_sha256,
+        "weights_sha256": hash_weights(model),
         "quick_gelu": quick_gelu or bool((open_clip.get_model_config(settings.model) or {}).get("quick_gelu")),
         "open_clip": open_clip.__version__,
         "torch": torch.__version__.split("+")[0],
         "context_length": context_length,
         "preprocess": {key: _plain(value) for key, value in sorted(model.visual.preprocess_cfg.items())},
     }
-    return Clip(settings, model, preprocess, PieceTokenizer(tokenizer, context_length), weights_sha256, facts)
+    return Clip(settings, model, preprocess, PieceTokenizer(tokenizer, context_length), facts)
 
 
 def hash_weights(model: torch.nn.Module) -> str:

@@ -19,20 +19,12 @@ NEIGHBOURS = 4
 
 
 @dataclass(frozen=True)
-class Neighbour:
-    """An item near another one."""
-
-    item: int
-    cosine: float
-
-
-@dataclass(frozen=True)
 class Example:
-    """An item, and for each space (by name) its nearest items inside its domain and in the other one."""
+    """An item, and for each space (by name) its nearest items and their cosines, inside its domain and in the other."""
 
     item: int
-    inside: dict[str, list[Neighbour]]
-    across: dict[str, list[Neighbour]]
+    inside: dict[str, list[tuple[int, float]]]
+    across: dict[str, list[tuple[int, float]]]
 
 
 @dataclass(frozen=True)
@@ -123,7 +115,7 @@ def _examples(scenario: Scenario, matrices: Sequence[FeatureMatrix], items: np.n
         for same_domain in (True, False):
             found, cosines = nearest_items(scenario, matrix, items, NEIGHBOURS, same_domain=same_domain)
             for example, row, values in zip(examples, found, cosines):
-                near = [Neighbour(int(item), float(value)) for item, value in zip(row, values) if item >= 0]
+                near = [(int(item), float(value)) for item, value in zip(row, values) if item >= 0]
                 (example.inside if same_domain else example.across)[matrix.name] = near
     return examples
 

@@ -21,7 +21,7 @@ from llmemf.features.image_content import ImageFacts, NoImage, check_image
 from llmemf.features.image_limits import FetchSettings
 from llmemf.features.image_request import BAD_ADDRESS, UNREACHABLE, get_image
 from llmemf.features.image_table import OK, ImageStore
-from llmemf.features.request_limit import RequestLimit, Retries
+from llmemf.features.request_limit import RequestFailed, RequestLimit, Retries
 from llmemf.features.stopping import Stop, workers
 from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
@@ -191,12 +191,12 @@ class ImageFetch:
         host = self._hosts[urlsplit(address).netloc.lower()]
         failures: Counter[bool] = Counter()
 
-        def is_last(error: NoImage) -> bool:
+        def is_last(error: RequestFailed) -> bool:
             failures[error.limited] += 1
             too_long = (error.wait or 0.0) > LONGEST_WAIT
             return too_long or failures[True] >= REFUSALS or failures[False] >= self.settings.tries
 
-        retries = Retries(host, NoImage, self.backoff, self.stop.event)
+        retries = Retries(host, self.backoff, self.stop.event)
         return await retries.run(partial(self._try, host, address), is_last)
 
     async def _try(self, host: RequestLimit, address: str) -> tuple[bytes, ImageFacts]:

@@ -7,7 +7,6 @@ images.parquet        item, path (relative to the scenario's folder, "" where th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -96,9 +95,3 @@ class ImageStore:
 
     def __exit__(self, *_error: object) -> None:
         self._log.close()
-
-
-def counts_by_domain(scenario: Scenario, table: pd.DataFrame) -> dict[str, Counter]:
-    """How many items of each domain have which status."""
-    parts = (slice(0, scenario.num_x), slice(scenario.num_x, None))
-    return {domain: Counter(table.status[part]) for domain, part in zip(scenario.domains, parts)}

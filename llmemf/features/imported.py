@@ -34,7 +34,12 @@ def import_matrix(scenario: Scenario, kind: str, path: str | Path, *, encoder: s
     check_encoder(encoder)
     source = load_npy(path)
     if source.ndim != 2 or len(source) != scenario.num_items or source.shape[1] < 1:
-        raise InputError(f"{path}: shape {source.shape} does not fit {_expected(scenario, source)}")
+        first, second = scenario.domains
+        raise InputError(
+            f"{path}: shape {source.shape} does not fit scenario {scenario.name!r}: one row for each of its "
+            f"{scenario.num_items} items is needed, {scenario.num_x} of {first} first, then {scenario.num_y} of {second}, "
+            "none for padding"
+        )
     if not np.issubdtype(source.dtype, np.floating):
         raise InputError(f"{path}: values of type {source.dtype}; floating point numbers are needed")
     rows = np.zeros(source.shape, dtype=np.float16 if source.dtype == np.float16 else np.float32)
@@ -65,23 +70,6 @@ def check_encoder(name: str) -> None:
 def load_npy(path: str | Path) -> np.ndarray:
     """Open a .npy file, memory-mapped; see `read_array`."""
     return read_array(Path(path), "save one matrix of numbers with numpy.save", mapped=True)
-
-
-def _expected(scenario: Scenario, source: np.ndarray) -> str:
-    """What scenario needs, and a hint where the number of rows tells what went wrong."""
-    first, second = scenario.domains
-    needed = (
-        f"scenario {scenario.name!r}: one row for each of its {scenario.num_items} items is needed, "
-        f"{scenario.num_x} of {first} first, then {scenario.num_y} of {second}"
-    )
-    if source.ndim != 2:
-        return needed
-    hints = {
-        scenario.num_items + 1: "the file seems to hold a row for padding; leave it out",
-        scenario.num_x: f"these seem to be the items of {first} alone; stack both domains",
-        scenario.num_y: f"these seem to be the items of {second} alone; stack both domains",
-    }
-    return f"{needed} ({hints[len(source)]})" if len(source) in hints else needed
 
 
 def _checked(scenario: Scenario, path: str | Path, first: int, source: np.ndarray, dtype: np.dtype) -> np.ndarray:

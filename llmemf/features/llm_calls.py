@@ -15,7 +15,7 @@ from llmemf.features.llm_cost import Budget, approximate_tokens
 from llmemf.features.llm_endpoint import Endpoint, Filtered, Reply, Transient
 from llmemf.features.llm_plan import Question
 from llmemf.features.prompts import SYSTEM
-from llmemf.features.request_limit import RequestLimit, Retries
+from llmemf.features.request_limit import RequestFailed, RequestLimit, Retries
 from llmemf.features.stopping import Stop
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Caller:
 
     def __post_init__(self) -> None:
         self.limit = RequestLimit(self.concurrency)
-        self._retries = Retries(self.limit, Transient, self.backoff, self.stop.event)
+        self._retries = Retries(self.limit, self.backoff, self.stop.event)
         self._warned = False
 
     async def answer(self, question: Question, text: str) -> str:
@@ -99,7 +99,7 @@ class Caller:
         """
         failures: Counter[str] = Counter()
 
-        def is_last(failure: Transient) -> bool:
+        def is_last(failure: RequestFailed) -> bool:
             kind = "limited" if failure.limited else "billed" if failure.billed else "failed"
             failures[kind] += 1
             self.progress.retried += 1

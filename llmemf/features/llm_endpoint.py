@@ -43,15 +43,10 @@ class Filtered(Exception):
 
 
 class Transient(RequestFailed):
-    """The call failed, and the same call may succeed later.
+    """The call failed, and the same call may succeed later."""
 
-    Attributes:
-        billed: the call may have been billed although nothing usable came back.
-    """
-
-    def __init__(self, reason: str, *, limited: bool = False, billed: bool = False, wait: float | None = None) -> None:
-        super().__init__(reason, transient=True, limited=limited, wait=wait)
-        self.billed = billed
+    def __init__(self, reason: str, **facts: Any) -> None:
+        super().__init__(reason, transient=True, **facts)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class Space:
     """
 
     matrix: FeatureMatrix
-    coverage: tuple[tuple[int, int], tuple[int, int]]
+    coverage: tuple[tuple[int, int], ...]
     mean_cosine: float
     effective_rank: float
     twins: float
@@ -103,7 +103,7 @@ def measure(scenario: Scenario, matrix: FeatureMatrix, images: FeatureMatrix | N
     twins = float((cosines[:, 0] > TWIN_COSINE).mean()) if cosines.size else 0.0
     space = Space(
         matrix=matrix,
-        coverage=(_coverage(matrix.has[: scenario.num_x]), _coverage(matrix.has[scenario.num_x :])),
+        coverage=tuple((int(part.sum()), len(part)) for part in np.split(matrix.has, [scenario.num_x])),
         mean_cosine=mean_cosine,
         effective_rank=rank,
         twins=twins,
@@ -253,8 +253,3 @@ def _warnings(space: Space) -> list[str]:
                 f"{space.own_image_among}: {space.own_image:.1%}, by chance {chance:.1%}): wrong weights?"
             )
     return told
-
-
-def _coverage(has: np.ndarray) -> tuple[int, int]:
-    """Items with the feature, and items in all."""
-    return int(has.sum()), len(has)

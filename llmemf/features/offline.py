@@ -32,26 +32,15 @@ LARGEST_WIDTH = 8192
 """More columns cost hours and gigabytes, and no catalogue fills them."""
 
 
-def encode(scenario: Scenario, kind: str, width: int = 512) -> FeatureMatrix | None:
-    """Encode one kind, "text" or "image"; None if no item of the scenario has any content of that kind.
-
-    Raises:
-        InputError: unknown kind, width below 1, or content of which nothing is usable.
-    """
-    if kind not in KINDS:
-        raise InputError(f"feature kind {kind!r}: must be one of {', '.join(KINDS)}")
-    return encode_text(scenario, width) if kind == "text" else encode_images(scenario, width)
-
-
 def write_offline(scenario: Scenario, kind: str, width: int = 512, *, overwrite: bool = False) -> FeatureMatrix | None:
-    """Encode one kind and write it below the scenario's folder; None if there is no content of that kind.
+    """Encode "text" or "image" and write it below the scenario's folder; None if there is no content of that kind.
 
     Raises:
-        InputError: as `encode`; or the features exist and `overwrite` is off (told before the work, not after).
+        InputError: as `encode_text` and `encode_images`; or the features exist and `overwrite` is off.
     """
     if not overwrite:
         check_absent(scenario, [f"{kind}.{ENCODER}"])
-    matrix = encode(scenario, kind, width)
+    matrix = {"text": encode_text, "image": encode_images}[kind](scenario, width)
     if matrix is not None:
         matrix.save(scenario, overwrite=overwrite)
     return matrix

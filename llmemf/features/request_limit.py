@@ -7,7 +7,7 @@ import email.utils
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
@@ -20,17 +20,23 @@ class RequestFailed(Exception):
     Attributes:
         transient: a later try may succeed.
         limited: the server said "too many requests".
+        billed: it may have been billed although nothing usable came back.
         wait: seconds that the server asks to wait, None if it does not say.
     """
 
     def __init__(
-        self, reason: str, *, transient: bool = False, limited: bool = False, wait: float | None = None
+        self,
+        reason: str,
+        *,
+        transient: bool = False,
+        limited: bool = False,
+        billed: bool = False,
+        wait: float | None = None,
     ) -> None:
         super().__init__(reason)
-        self.transient, self.limited, self.wait = transient, limited, wait
+        self.transient, self.limited, self.billed, self.wait = transient, limited, billed, wait
 
 
-Failure = TypeVar("Failure", bound=RequestFailed)
 Answer = TypeVar("Answer")
 
 
@@ -92,32 +98,31 @@ class RequestLimit:
                 self._semaphore.release()
 
 
-class Retries(Generic[Failure]):
+class Retries:
     """Repeats requests to one server: after a pause, or for all of them after the server's own pause.
 
     Args:
         limit: of the server.
-        failure: what a request raises.
         first_pause: the first pause after a failure takes up to so many seconds, every further one up to twice as many.
         stop: no request is repeated once it is set.
     """
 
-    def __init__(self, limit: RequestLimit, failure: type[Failure], first_pause: float, stop: asyncio.Event) -> None:
-        self._limit, self._failure, self._stop = limit, failure, stop
+    def __init__(self, limit: RequestLimit, first_pause: float, stop: asyncio.Event) -> None:
+        self._limit, self._stop = limit, stop
         self._backoff = wait_random_exponential(multiplier=first_pause, max=LONGEST_BACKOFF)
 
-    async def run(self, request: Callable[[], Awaitable[Answer]], is_last: Callable[[Failure], bool]) -> Answer:
+    async def run(self, request: Callable[[], Awaitable[Answer]], is_last: Callable[[RequestFailed], bool]) -> Answer:
         """The answer to a request.
 
         Args:
             is_last: told of every transient failure; says whether the request is given up after it.
 
         Raises:
-            Failure: the last one.
+            RequestFailed: the last one.
         """
         return await AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, self._failure) and error.transient),
-            stop=lambda state: is_last(self._failure_of(state)) or self._stop.is_set(),
+            retry=retry_if_exception(lambda error: isinstance(error, RequestFailed) and error.transient),
+            stop=lambda state: is_last(_failure_of(state)) or self._stop.is_set(),
             wait=self._wait,
             before_sleep=self._hold,
             sleep=lambda seconds: sleep(seconds, self._stop),
@@ -125,19 +130,20 @@ class Retries(Generic[Failure]):
         )(request)
 
     def _wait(self, state: RetryCallState) -> float:
-        failure = self._failure_of(state)
+        failure = _failure_of(state)
         return 0.0 if failure.limited else max(failure.wait or 0.0, self._backoff(state))
 
     def _hold(self, state: RetryCallState) -> None:
         # Only where the request is repeated: after the last try the server's wish must not hold up all others.
-        failure = self._failure_of(state)
+        failure = _failure_of(state)
         if failure.limited:
             self._limit.hold(failure.wait or self._backoff(state))
 
-    def _failure_of(self, state: RetryCallState) -> Failure:
-        failure = state.outcome and state.outcome.exception()
-        assert isinstance(failure, self._failure), "nothing else is repeated"
-        return failure
+
+def _failure_of(state: RetryCallState) -> RequestFailed:
+    failure = state.outcome and state.outcome.exception()
+    assert isinstance(failure, RequestFailed), "nothing else is repeated"
+    return failure
 
 
 async def sleep(seconds: float, stop: asyncio.Event) -> None:

@@ -38,13 +38,8 @@ class Stop:
 
 
 @contextmanager
-def listening(stop: Stop, on_first: Callable[[], None] | None = None) -> Iterator[None]:
-    """Inside the block, the first Ctrl-C or SIGTERM requests a stop, the second one cancels the current task.
-
-    Args:
-        stop: gets the reason "interrupted".
-        on_first: called at the first signal, to tell the user what happens now.
-    """
+def _listening(stop: Stop, on_first: Callable[[], None]) -> Iterator[None]:
+    """Inside the block, the first Ctrl-C or SIGTERM requests a stop, the second one cancels the current task."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     asked = False
 
@@ -56,8 +51,7 @@ def listening(stop: Stop, on_first: Callable[[], None] | None = None) -> Iterato
             return
         asked = True
         stop.request("interrupted")
-        if on_first:
-            on_first()
+        on_first()
 
     heard = []
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -83,9 +77,9 @@ async def workers(
     Args:
         stop: requested by the first Ctrl-C or SIGTERM.
         report: called every `REPORT_SECONDS`.
-        on_first: called at the first signal.
+        on_first: called at the first signal, to tell the user what happens now.
     """
-    with listening(stop, on_first):
+    with _listening(stop, on_first):
         ticker = asyncio.create_task(_tick(report))
         try:
             async with asyncio.TaskGroup() as group:

@@ -110,7 +110,7 @@ def _read_rows(
         try:
             row = [global_id[item] for item in history]
         except KeyError as error:
-            raise InputError(_unknown_item(path, number, error.args[0], items, global_id)) from None
+            raise InputError(f"{path}:{number}: item id {error.args[0]!r} is not in {items}") from None
         interactions += len(row)
         distinct = list(dict.fromkeys(row))
         repeated += len(row) - len(distinct)
@@ -136,16 +136,6 @@ def _tokens(text: str) -> list[str]:
         return SEPARATOR.split(text.strip())
     user, _, rest = text.partition("\t")
     return [user.strip(), *SEPARATOR.split(rest.strip())]
-
-
-def _unknown_item(path: Path, number: int, item: str, items: Path, global_id: dict[str, int]) -> str:
-    """What to say of an id that the item table does not have."""
-    if all(known.isdecimal() for known in global_id):
-        known = [int(known) for known in global_id]
-        return (
-            f"{path}:{number}: item id {item} is out of range {min(known)}..{max(known)} of {items}, or missing there"
-        )
-    return f"{path}:{number}: item id {item!r} is not in {items}"
 
 
 def _domains(

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -50,6 +50,11 @@ ASIN = re.compile(r"[0-9A-Z]{10}")
 SNIFFED_LINES = 200
 
 
+Single = tuple[str, str, int, list[str]]
+"""User, item and time of one review, and what had to be mended in its line."""
+Row = TypeVar("Row")
+
+
 class ReviewColumns(NamedTuple):
     """Some reviews in the order of the file.
 
@@ -71,8 +76,8 @@ class _Layout(Protocol):
     def whole(self, data: bytes) -> ReviewColumns | None:
         """All lines at once, None if any of them is odd."""
 
-    def single(self, line: bytes) -> tuple[str, str, int, list[str]]:
-        """One line: user, item, time, and what had to be mended; raises BadLine."""
+    def single(self, line: bytes) -> Single:
+        """One line; raises BadLine."""
 
 
 def read_reviews(
@@ -125,26 +130,38 @@ def _parquet_reviews(
         whole = None
         if pa.types.is_integer(table[time].type) and all(pa.types.is_string(table[key].type) for key in (user, *items)):
             whole = _checked(table[user], pc.coalesce(*(table[key] for key in items)), table[time])
-        yield whole or _row_by_row(table, first, counts)
+        yield whole or _one_by_one(
+            enumerate(table.to_pylist(), start=first),
+            _fields,
+            lambda record: ", ".join(map(str, record.values())),
+            counts,
+        )
         counts.check_early(max_bad)
     counts.check(max_bad)
     counts.sha256 = file_hash(path)
 
 
-def _row_by_row(table: pa.Table, first: int, counts: LineCounts) -> ReviewColumns:
-    users: list[str] = []
-    items: list[str] = []
-    times: list[int] = []
-    for number, record in enumerate(table.to_pylist(), start=first):
+def _one_by_one(
+    rows: Iterable[tuple[int, Row]], parse: Callable[[Row], Single], shown: Callable[[Row], str], counts: LineCounts
+) -> ReviewColumns:
+    """Numbered lines or records, each parsed alone; the bad ones are counted and left out."""
+    users, items, times = [], [], []
+    for number, row in rows:
         try:
-            user, item = identifier(record, USER_KEYS, "no user"), identifier(record, ITEM_KEYS, "no item")
-            times.append(_time_of(record))
+            user, item, time, mended = parse(row)
         except BadLine as error:
-            counts.add_bad(number, str(error), ", ".join(map(str, record.values())))
+            counts.add_bad(number, str(error), shown(row))
             continue
         users.append(user)
         items.append(item)
+        times.append(time)
+        counts.mended.update(mended)
     return ReviewColumns(pa.array(users, pa.string()), pa.array(items, pa.string()), np.asarray(times, dtype=np.uint32))
+
+
+def _fields(record: dict, mended: list[str] | None = None) -> Single:
+    user, item = identifier(record, USER_KEYS, "no user"), identifier(record, ITEM_KEYS, "no item")
+    return user, item, _time_of(record), mended or []
 
 
 def seconds(time: int) -> int:
@@ -175,21 +192,9 @@ def _parse(block: LineBlock, layout: _Layout, counts: LineCounts) -> Iterator[Re
 
 
 def _line_by_line(data: bytes, first_line: int, layout: _Layout, counts: LineCounts) -> ReviewColumns:
-    users, items, times = [], [], []
-    for number, line in enumerate(data.split(b"\n"), start=first_line):
-        if not line.strip():
-            continue
-        counts.lines += 1
-        try:
-            user, item, time, mended = layout.single(line)
-        except BadLine as error:
-            counts.add_bad(number, str(error), decode(line.strip()[:80])[0])
-            continue
-        users.append(user)
-        items.append(item)
-        times.append(time)
-        counts.mended.update(mended)
-    return ReviewColumns(pa.array(users, pa.string()), pa.array(items, pa.string()), np.asarray(times, dtype=np.uint32))
+    lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=first_line) if line.strip()]
+    counts.lines += len(lines)
+    return _one_by_one(lines, layout.single, lambda line: decode(line.strip()[:80])[0], counts)
 
 
 def _sniff(data: bytes, path: Path) -> tuple[_Layout, int]:
@@ -262,14 +267,12 @@ class RecordLayout:
         except (pa.ArrowInvalid, UnicodeDecodeError):
             return None
 
-    def single(self, line: bytes) -> tuple[str, str, int, list[str]]:
+    def single(self, line: bytes) -> Single:
         if not self.can_halve and (usual := self._usual_literal(line)) is not None:
             return usual
-        record, mended = parse_record(line)
-        user, item = identifier(record, USER_KEYS, "no user"), identifier(record, ITEM_KEYS, "no item")
-        return user, item, _time_of(record), mended
+        return _fields(*parse_record(line))
 
-    def _usual_literal(self, line: bytes) -> tuple[str, str, int, list[str]] | None:
+    def _usual_literal(self, line: bytes) -> Single | None:
         """The fields of a Python literal that is as it should be, None if its parsing should decide."""
         text, wrong_bytes = decode(line)
         values = flat_literal(text)
@@ -306,7 +309,7 @@ class CsvLayout:
         except (pa.ArrowInvalid, UnicodeDecodeError):
             return None
 
-    def single(self, line: bytes) -> tuple[str, str, int, list[str]]:
+    def single(self, line: bytes) -> Single:
         text, wrong_bytes = decode(line)
         try:
             row = next(csv.reader([text.strip()], strict=True))

@@ -162,14 +162,13 @@ def _collect(
         collector.add(domain, pa.array(users, pa.string()), pa.array(items, pa.string()), np.asarray(times, np.uint32))
         waiting[domain] = ([], [], [])
 
-    for number, row in rows.read(counts, options.max_bad_lines, progress):
-        try:
-            user, item = identifier(row, ("user",), "no user"), identifier(row, ("item",), "no item")
-            time = time_of(row["time"])
-            label = identifier(row, ("domain",), "no domain") if item_domains is None else item_domains.get(item)
-        except BadLine as error:
-            counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
-            continue
+    def parse(row: dict[str, Any]) -> tuple[str, str, int, str | None]:
+        user, item = identifier(row, ("user",), "no user"), identifier(row, ("item",), "no item")
+        time = time_of(row["time"])
+        label = identifier(row, ("domain",), "no domain") if item_domains is None else item_domains.get(item)
+        return user, item, time, label
+
+    for number, (user, item, time, label) in rows.read(counts, options.max_bad_lines, parse, progress):
         if label is None and item_domains is not None and _twin(item) in item_domains:
             raise InputError(_other_form(f"{rows.path}:{number}", item, _twin(item)))
         if label is None:
@@ -199,12 +198,11 @@ def _item_domains(
     rows = TableRows(items, ("item", "domain"), (), columns)
     counts = LineCounts(items)
     found: dict[str, str] = {}
-    for number, row in rows.read(counts, options.max_bad_lines):
-        try:
-            item, label = identifier(row, ("item",), "no item"), identifier(row, ("domain",), "no domain")
-        except BadLine as error:
-            counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
-            continue
+
+    def parse(row: dict[str, Any]) -> tuple[str, str]:
+        return identifier(row, ("item",), "no item"), identifier(row, ("domain",), "no domain")
+
+    for number, (item, label) in rows.read(counts, options.max_bad_lines, parse):
         if found.setdefault(item, label).lower() != label.lower():
             raise InputError(
                 f"{items}:{number}: item {item!r} is of domain {label!r} here and of {found[item]!r} before: give the "
@@ -230,12 +228,11 @@ def _described(
     labels = [label.lower() for label in known.found]
     found: dict[tuple[int, str], ItemText] = {}
     twins: dict[str, str] = {}
-    for number, row in rows.read(counts, options.max_bad_lines, progress):
-        try:
-            item = identifier(row, ("item",), "no item")
-        except BadLine as error:
-            counts.add_bad(number, str(error), ", ".join(map(str, row.values())))
-            continue
+
+    def parse(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        return identifier(row, ("item",), "no item"), row
+
+    for number, (item, row) in rows.read(counts, options.max_bad_lines, parse, progress):
         if not any(item in names for names in wanted) and any(_twin(item) in names for names in wanted):
             twins.setdefault(_twin(item), f"{items}:{number}")
         label = row.get("domain")

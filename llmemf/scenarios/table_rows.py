@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from llmemf.errors import InputError
-from llmemf.scenarios.bad_lines import LineCounts
+from llmemf.scenarios.bad_lines import BadLine, LineCounts
 from llmemf.scenarios.line_blocks import LONGEST_LINE, LineFile, Progress
 from llmemf.scenarios.loose_records import decode
 
@@ -31,6 +32,7 @@ ROLES = {
 }
 """Role of a column, and what it is usually called (upper and lower case, and blanks, hyphens and underscores are the same)."""
 BATCH_ROWS = 10_000
+Parsed = TypeVar("Parsed")
 END = "\0end of the table\0"
 """Put behind the last row: where a quote was not closed, it stands inside a cell."""
 
@@ -75,28 +77,36 @@ class TableRows:
         self.present = tuple(self._column_of)
 
     def read(
-        self, counts: LineCounts, max_bad: float, progress: Progress | None = None
-    ) -> Iterator[tuple[int, dict[str, object]]]:
-        """Yield the number of every row (CSV: of its last line, Parquet: from 1) and its cells by role.
+        self,
+        counts: LineCounts,
+        max_bad: float,
+        parse: Callable[[dict[str, object]], Parsed],
+        progress: Progress | None = None,
+    ) -> Iterator[tuple[int, Parsed]]:
+        """Yield the number of every row (CSV: of its last line, Parquet: from 1) and what was made of its cells.
 
         Args:
-            counts: rows are counted here; the caller adds the bad ones, those of a wrong width are added here.
+            counts: rows are counted here, also those of a wrong width or that cannot be parsed.
             max_bad: share of bad rows; checked on the way and at the end.
+            parse: takes a row's cells by role; raises BadLine where they are unusable.
             progress: see `line_blocks`.
 
         Raises:
             InputError: the file cannot be read, or too many rows are bad.
         """
         source = self._parquet_rows(progress) if self._is_parquet else self._csv_rows(counts, max_bad, progress)
+        row: list[str] | dict[str, object]
         for number, row in source:
             counts.lines += 1
-            if isinstance(row, list):
-                if len(row) != self._width:
-                    counts.add_bad(number, f"not {self._width} cells", ", ".join(row))
-                    continue
-                yield number, {role: row[place] for role, place in self._column_of.items()}
-            else:
-                yield number, row
+            try:
+                if isinstance(row, list):
+                    if len(row) != self._width:
+                        raise BadLine(f"not {self._width} cells")
+                    row = {role: row[place] for role, place in self._column_of.items()}
+                yield number, parse(row)
+            except BadLine as error:
+                cells = row if isinstance(row, list) else row.values()
+                counts.add_bad(number, str(error), ", ".join(map(str, cells)))
             if counts.lines % BATCH_ROWS == 0:
                 counts.check_early(max_bad)
         if self._is_parquet:

@@ -64,7 +64,7 @@ def read_windows(
     if user_ids is None:
         numbers = np.unique(np.concatenate([sequences.users for sequences in raw.values()]))
         raw = {
-            part: Sequences(np.searchsorted(numbers, sequences.users).astype(np.int32), *_columns(sequences))
+            part: dataclasses.replace(sequences, users=np.searchsorted(numbers, sequences.users).astype(np.int32))
             for part, sequences in raw.items()
         }
         user_ids = numbers.astype(str).astype(object)
@@ -181,11 +181,6 @@ def _join(parts: list[Sequences]) -> Sequences:
         np.concatenate([part.items for part in parts]),
         np.concatenate([part.times for part in parts]),
     )
-
-
-def _columns(sequences: Sequences) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Everything but the users."""
-    return sequences.offsets, sequences.items, sequences.times
 
 
 def _in_words(dropped: dict[str, int]) -> str:

@@ -12,7 +12,7 @@ from small_clip import write_llm_text, write_scenario
 
 from llmemf.commands.feature_view import as_html, write_page
 from llmemf.errors import InputError
-from llmemf.features.feature_report import Neighbour, measure_features
+from llmemf.features.feature_report import measure_features
 from llmemf.features.matrix import FeatureMatrix
 
 EVIL = "<script>alert('x')</script> & \"tea\""
@@ -58,8 +58,8 @@ def test_what_stands_on_the_page(report):
     assert "no image" in text and "image cannot be read" in text
     assert "3 of 4 (75%)" in text and "and 12 more" in text
     assert "the item has no row here" in text
-    near = report.examples[0].inside["text.hand"][0]
-    assert f"{near.cosine:.3f}" in text
+    _, cosine = report.examples[0].inside["text.hand"][0]
+    assert f"{cosine:.3f}" in text
 
 
 def test_every_picture_is_embedded_once_and_small(report):
@@ -89,7 +89,7 @@ def test_the_page_as_a_whole(report):
     # Numbers of their own, so that no rounding of a measurement is part of the snapshot.
     fixed = {"mean_cosine": 0.25, "effective_rank": 3.5, "twins": 0.125, "agreement": 0.5, "chance": 0.375}
     spaces = [replace(space, **fixed) for space in report.spaces]
-    nearest = [Neighbour(3, 0.75), Neighbour(1, 0.5)]
+    nearest = [(3, 0.75), (1, 0.5)]
     examples = [replace(item, inside={s.name: nearest for s in spaces}, across={s.name: [] for s in spaces})
                 for item in report.examples[:2]]  # fmt: skip
     page = as_html(replace(report, spaces=spaces, examples=examples))

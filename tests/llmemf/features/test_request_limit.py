@@ -79,7 +79,7 @@ def test_a_request_that_is_given_up_holds_up_no_other():
 
     async def run():
         limit, stop = RequestLimit(2), asyncio.Event()
-        retries = Retries(limit, RequestFailed, 0.01, stop)
+        retries = Retries(limit, 0.01, stop)
 
         async def refused():
             raise RequestFailed("limited", transient=True, limited=True, wait=9999.0)

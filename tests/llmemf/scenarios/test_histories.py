@@ -114,7 +114,7 @@ def test_long_histories_stay_whole(tmp_path):
         ({"histories": "ann\t1,2,3,4\nbob\n"}, r"mix.txt:2: expected USER<TAB>ITEM,ITEM,..., got 'bob'"),
         ({"histories": "ann\t1,2,,4\n"}, r"mix.txt:1: expected USER<TAB>ITEM,ITEM,..., got 'ann\\t1,2,,4'"),
         ({"histories": "\t1,2,3,4\n"}, r"mix.txt:1: expected USER"),
-        ({"histories": "ann\t1,2,3,4\n\nbob\t1,2,6,4\n"}, r"mix.txt:3: item id 6 is out of range 1..5 of .*items.tsv"),
+        ({"histories": "ann\t1,2,3,4\n\nbob\t1,2,6,4\n"}, r"mix.txt:3: item id '6' is not in .*items.tsv"),
         ({"histories": "ann\t1,2,3,4\nann\t1,2,3,5\n"}, r"mix.txt:2: user 'ann' stands already on line 1"),
         ({"histories": "ann\t1,2,3\n"}, r"no history has 4 items or more; lower --min-length"),
         ({"histories": "ann\t1,2,3\n", "min_length": 3}, r"no history is long enough for train"),
