@@ -54,7 +54,7 @@ def test_a_folder_and_a_file_hold_the_same_model(small, registered, tmp_path):
         load_clip(ClipSettings(registered, f"{folder_of(small)}/open_clip_model.safetensors")),
         load_clip(ClipSettings(registered, str(tmp_path / "weights.pt"))),
     ]
-    assert len({clip.weights_sha256 for clip in clips}) == 1
+    assert len({clip.facts["weights_sha256"] for clip in clips}) == 1
     for clip in clips:
         assert all(torch.equal(value, weights[name]) for name, value in clip.model.state_dict().items())
         assert not clip.model.training and not any(one.requires_grad for one in clip.model.parameters())
