@@ -60,7 +60,7 @@ def random_clip(model: str, device: str, precision: str) -> Clip:
         "context_length": module.context_length,
         "preprocess": dict(module.visual.preprocess_cfg),
     }
-    return Clip(ClipSettings(model, "random", device, precision), module, preprocess, tokenizer, "random", facts)
+    return Clip(ClipSettings(model, "random", device, precision), module, preprocess, tokenizer, facts)
 
 
 def make_scenario(root: Path, count: int, images: Path | None) -> Scenario:
