@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,8 +31,6 @@ TRIES = 3
 """So many workers may die over one task."""
 CONNECT_SECONDS = 5
 ENVIRONMENT = {
-    # Ray's C++ core warns of how Ray Data starts its actors.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
@@ -141,8 +140,9 @@ def encode_on_cluster(job: Job, settings: ClipSettings, pool: Pool, numbers: Seq
         num_gpus=pool.gpus,
     )
     try:
-        for row in done.iter_rows():
-            progress(job.with_content([row["shard"]]))
+        with _native_messages_off():
+            for row in done.iter_rows():
+                progress(job.with_content([row["shard"]]))
     except ray.exceptions.RayError as error:
         raise _told(error) from None
 
@@ -175,6 +175,20 @@ class ShardEncoder:
         self.clip = self.clip or load_clip(self.settings)
         for number in encode_shards(self.job, self.clip, numbers):
             yield {"shard": [number]}
+
+
+@contextmanager
+def _native_messages_off() -> Iterator[None]:
+    """Ray's C++ core warns of how Ray Data starts its actors, past Python and straight to the standard error."""
+    sys.stderr.flush()
+    before, terminal = sys.stderr, os.dup(2)
+    with Path(os.devnull).open("w") as nowhere, os.fdopen(terminal, "w", buffering=1) as sys.stderr:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            sys.stderr = before
 
 
 def leave_ray() -> None:
