@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sweeps.search.block import Block
@@ -156,15 +156,21 @@ def _same(block: Block, key: str) -> bool:
 
 def random_order(size: int, seed: int) -> Iterator[int]:
     """`0 .. size-1` in a seeded random order; its start does not depend on how much of it is used."""
-    rng = random.Random(seed)
     if size <= SHUFFLED_WHOLE:
-        order = list(range(size))
-        rng.shuffle(order)
-        yield from order
+        yield from _whole_order(size, seed)
         return
+    rng = random.Random(seed)
     seen: set[int] = set()
     while len(seen) < size:
         index = rng.randrange(size)
         if index not in seen:
             seen.add(index)
             yield index
+
+
+@lru_cache(maxsize=4)
+def _whole_order(size: int, seed: int) -> list[int]:
+    """Kept, because every plan goes through it several times."""
+    order = list(range(size))
+    random.Random(seed).shuffle(order)
+    return order

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,30 +43,11 @@ def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database of MLflow, which takes seconds to make: once for all processes of the tests, which work on copies."""
+def empty_database(made_once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """A database of MLflow, which takes seconds to make: tests work on copies."""
     from sweeps.tracking.mlflow_runs import mlflow_client
 
-    root = tmp_path_factory.getbasetemp()
-    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
-    path = root / "empty_mlflow.db"
-    with (root / "empty_mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            made = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-            mlflow_client(f"sqlite:///{made}").search_experiments()
-            made.rename(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the sample and its features, made once; nobody writes into it."""
-    from llmemf.scenarios.sample import prepare_sample
-
-    root = tmp_path_factory.mktemp("sample")
-    prepare_sample(root)
-    return root
+    return made_once("empty_mlflow.db", lambda path: mlflow_client(f"sqlite:///{path}").search_experiments())
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import socket
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -34,6 +33,8 @@ def small(tmp_path_factory):
 @pytest.fixture(scope="module")
 def registered(tmp_path_factory):
     """The same architecture as a model name of open_clip; its weights are given as a file."""
+    import open_clip
+
     folder = tmp_path_factory.mktemp("configs")
     (folder / "Small-Test.json").write_text(json.dumps(CONFIG))
     open_clip.add_model_config(folder / "Small-Test.json")
@@ -72,6 +73,8 @@ def test_the_hash_sees_every_weight(small):
 
 
 def test_short_padding_keeps_the_rows(small):
+    import open_clip
+
     clip = load_clip(ClipSettings(small, ""))
     assert clip.shortens
     pieces = [clip.tokenizer("a red fox " * count)[0] for count in (1, 2, 4, 9)]

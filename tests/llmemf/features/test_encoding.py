@@ -11,7 +11,6 @@ import subprocess
 import sys
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +42,8 @@ def clip(small):
 @pytest.fixture(scope="module")
 def reference(small):
     """Model, transform and tokenizer as open_clip gives them."""
+    import open_clip
+
     model, _, preprocess = open_clip.create_model_and_transforms(small)
     return model.eval(), preprocess, open_clip.get_tokenizer(small)
 

@@ -5,14 +5,20 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
 from llmemf.features.text_pieces import PieceTokenizer, cut, padded
 
-CLIP = open_clip.get_tokenizer("ViT-B-32")
 LONG = " ".join(f"A remarkable, well-made teapot number {number} isn't for everyone!" for number in range(40))
+
+
+@pytest.fixture(scope="module")
+def clip():
+    """The tokenizer of CLIP; open_clip is slow to import, and one process runs these tests."""
+    import open_clip
+
+    return open_clip.get_tokenizer("ViT-B-32")
 
 
 def all_partitions(lengths):
@@ -39,13 +45,13 @@ def test_nothing_to_cut():
     assert cut([], 5) == [] and cut([5], 5) == [slice(0, 1)]
 
 
-def test_a_long_text_loses_no_token_and_no_word_is_cut():
-    tokens = CLIP.encode(LONG)
-    pieces = PieceTokenizer(CLIP, 77)(LONG)
+def test_a_long_text_loses_no_token_and_no_word_is_cut(clip):
+    tokens = clip.encode(LONG)
+    pieces = PieceTokenizer(clip, 77)(LONG)
     assert len(pieces) == -(-len(tokens) // 75) > 5
-    assert all(piece[0] == CLIP.sot_token_id and piece[-1] == CLIP.eot_token_id for piece in pieces)
+    assert all(piece[0] == clip.sot_token_id and piece[-1] == clip.eot_token_id for piece in pieces)
     assert list(itertools.chain(*(piece[1:-1] for piece in pieces))) == tokens
-    assert all(CLIP.decoder[piece[-2]].endswith("</w>") for piece in pieces)
+    assert all(clip.decoder[piece[-2]].endswith("</w>") for piece in pieces)
     sizes = [len(piece) for piece in pieces]
     assert max(sizes) <= 77 and min(sizes) > 60, "no piece is a small rest"
 
@@ -53,21 +59,21 @@ def test_a_long_text_loses_no_token_and_no_word_is_cut():
 @pytest.mark.parametrize(
     "text", ["red fox", "Caf&eacute; \n 5 kg -- 100% h\u00f6chst g\u00fcnstig \U0001f600", "word " * 75]
 )
-def test_a_text_of_one_piece_is_what_open_clip_makes_of_it(text):
-    pieces = PieceTokenizer(CLIP, 77)(text)
-    assert torch.equal(padded(pieces, 77, None), CLIP([text]))
+def test_a_text_of_one_piece_is_what_open_clip_makes_of_it(clip, text):
+    pieces = PieceTokenizer(clip, 77)(text)
+    assert torch.equal(padded(pieces, 77, None), clip([text]))
 
 
-def test_a_word_longer_than_a_piece_is_cut_and_kept():
+def test_a_word_longer_than_a_piece_is_cut_and_kept(clip):
     text = "\u7d05\u8336\u7dd1\u8336" * 60
-    pieces = PieceTokenizer(CLIP, 77)(text)
+    pieces = PieceTokenizer(clip, 77)(text)
     assert len(pieces) > 1 and max(map(len, pieces)) <= 77
-    assert list(itertools.chain(*(piece[1:-1] for piece in pieces))) == CLIP.encode(text)
+    assert list(itertools.chain(*(piece[1:-1] for piece in pieces))) == clip.encode(text)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "&nbsp; \n"])
-def test_no_token_no_piece(text):
-    assert PieceTokenizer(CLIP, 77)(text) == []
+def test_no_token_no_piece(clip, text):
+    assert PieceTokenizer(clip, 77)(text) == []
 
 
 class LettersAsTokens:
@@ -111,6 +117,6 @@ def test_padding():
     assert padded([[1] * 7], 7, 4).shape == (1, 7), "never wider than the context"
 
 
-def test_the_tokenizer_is_told_by_what_it_can_do():
-    assert PieceTokenizer(CLIP, 77)._by_ids
+def test_the_tokenizer_is_told_by_what_it_can_do(clip):
+    assert PieceTokenizer(clip, 77)._by_ids
     assert not PieceTokenizer(SimpleNamespace(tokenizer=None, clean_fn=None), 77)._by_ids

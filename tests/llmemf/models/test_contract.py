@@ -51,8 +51,13 @@ def configuration(name: str, **values):
 
 
 @pytest.fixture(scope="module")
-def data():
-    return make_data(missing=False)
+def scenario():
+    return make_scenario()
+
+
+@pytest.fixture(scope="module")
+def data(scenario):
+    return make_data(scenario, missing=False)
 
 
 @pytest.fixture(params=sorted(MODELS))
@@ -66,14 +71,20 @@ def trained_models():
 
 
 @pytest.fixture
-def trained(name, data, trained_models):
-    """A trainer after its first epoch."""
+def first_epoch(name, data, trained_models, tmp_path_factory):
+    """A trainer after its first epoch, what it reported, and its checkpoint."""
     if name not in trained_models:
-        trainer = Trainer(configuration(name), data)
-        next(trainer.epochs())
+        trainer, folder = Trainer(configuration(name), data), tmp_path_factory.mktemp(name)
+        logged = next(trainer.epochs())
+        trainer.save(folder)
         trainer.model.eval()
-        trained_models[name] = trainer
+        trained_models[name] = trainer, logged, folder
     return trained_models[name]
+
+
+@pytest.fixture
+def trained(first_epoch):
+    return first_epoch[0]
 
 
 def scores(model, batch):
@@ -185,30 +196,22 @@ def test_steps_on_one_batch_lower_its_loss(name, data):
     assert np.mean(losses[-4:]) < np.mean(losses[:4])
 
 
-def test_a_checkpoint_scores_what_was_logged(name, tmp_path):
-    scenario = make_scenario()
-    data = make_data(scenario, missing=False)
-    trainer = Trainer(configuration(name), data)
-    logged = next(trainer.epochs())
-    trainer.save(tmp_path)
+def test_a_checkpoint_scores_what_was_logged(first_epoch, scenario):
+    _, logged, folder = first_epoch
     features = make_features_of_both_kinds(scenario, missing=False)
-    again = evaluate_checkpoint(tmp_path, scenario, features, split="valid", device="cpu")
+    again = evaluate_checkpoint(folder, scenario, features, split="valid", device="cpu")
     for key, value in logged.items():
         if key.startswith(("val/film", "val_full/book")):
             assert again[key.replace("val", "valid", 1)] == pytest.approx(value, abs=1e-6), key
 
 
-def test_a_resumed_trainer_equals_an_uninterrupted_one(name, data, tmp_path):
-    first = Trainer(configuration(name), data)
-    epochs = first.epochs()
-    next(epochs)
-    first.save(tmp_path)
-    straight = list(epochs)
+def test_a_resumed_trainer_equals_an_uninterrupted_one(name, data, first_epoch):
+    straight = list(Trainer(configuration(name), data).epochs())
     second = Trainer(configuration(name), data)
-    second.load(tmp_path)
-    resumed = list(second.epochs())
-    assert len(resumed) == len(straight) == (0 if first.model.closed_form else SMALL["epochs"] - 1)
-    for ours, theirs in zip(resumed, straight):
+    second.load(first_epoch[2])
+    reports = [first_epoch[1], *second.epochs()]
+    assert len(reports) == len(straight) == (1 if second.model.closed_form else SMALL["epochs"])
+    for ours, theirs in zip(reports, straight):
         same = [
             key for key in theirs if key.startswith(("train/", "val")) or key in ("epoch", "objective", "best_epoch")
         ]

@@ -31,8 +31,8 @@ DECAY = 0.75
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    return prepare_sample(tmp_path_factory.mktemp("data"))
+def prepared(sample_root):
+    return Scenario.load(sample_root / "sample")
 
 
 @pytest.fixture(scope="module")
