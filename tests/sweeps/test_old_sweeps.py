@@ -14,6 +14,7 @@ import pytest
 
 from llmemf.checkpoint import read_checkpoint
 from llmemf.errors import InputError
+from sweeps.cli.main import run_script
 from sweeps.core.options import Options
 from sweeps.core.resume import plan_extend, plan_resume
 from sweeps.search.search import SweepSearch
@@ -91,8 +92,8 @@ def test_a_sweep_that_used_what_was_removed_is_refused(old):
         plan_resume(Options(name="finished", storage=old))
 
 
-def run(old: Path, *words: str) -> str:
-    """A command as a user types it, for sweeps of this storage; returns what it prints."""
+def run(old: Path, *words: str) -> None:
+    """A command as a user types it, for sweeps of this storage."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.run(
         [sys.executable, "-m", "sweeps", *words, "--storage", str(old)],
@@ -104,7 +105,6 @@ def run(old: Path, *words: str) -> str:
         timeout=600,
     )
     assert process.returncode == 0, process.stdout + process.stderr
-    return process.stdout
 
 
 def values(path: Path) -> dict[str, dict[str, str]]:
@@ -134,11 +134,18 @@ def test_an_interrupted_sweep_ends_as_if_nothing_had_happened(old):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("with_data")
-def test_a_finished_sweep_is_resumed_reported_and_exported(old, tmp_path):
+def test_a_finished_sweep_is_resumed_reported_and_exported(old, tmp_path, monkeypatch):
+    def here(script: str, *words: str) -> None:
+        monkeypatch.setattr(sys, "argv", [script, *words, "--storage", str(old)])
+        with pytest.raises(SystemExit) as end:
+            run_script(script)
+        assert not end.value.code, words
+
+    monkeypatch.chdir(old.parent)
     before = values(folder(old, "finished") / "leaderboard.csv")
-    run(old, "sweep", "--resume", "--name", "finished")
+    here("grid.py", "--resume", "--name", "finished")
     assert values(folder(old, "finished") / "leaderboard.csv") == before
-    run(old, "report", "finished")
+    here("report.py", "finished")
     assert "t03" in (folder(old, "finished") / "report.md").read_text()
-    run(old, "export", "finished", "--no-register", "--out", str(tmp_path / "model"))
+    here("export.py", "finished", "--no-register", "--out", str(tmp_path / "model"))
     assert (tmp_path / "model").is_dir() and any((tmp_path / "model").iterdir())

@@ -61,26 +61,13 @@ print(json.dumps({{"loaded": loaded}}))
         assert phrase in words, phrase
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--scenario", "movie_bok"], "error: unknown scenario 'movie_bok': did you mean 'movie_book'?"),
         (["--scenario", "movie_book", "--set", "lambda_1=0.3"], "error: --set: unknown key 'lambda_1': did you mean 'lambda1'?"),
-        (["--scenario", "movie_book", "--cpus-per-trial", "999"], "lower --cpus-per-trial"),
+        (["--scenario", "movie_book", "--cpus-per-trial", "999", "--dry-run"], "lower --cpus-per-trial"),
         (["--scenario", "movie_book", "--resume"], "error: --resume: no sweep of scenario 'movie_book'"),
-    ],
-)  # fmt: skip
-def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
-    result = run(*arguments, "--dry-run", folder=tmp_path)
-    assert result.returncode == 2
-    assert message in result.stderr and result.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
         (["--resume"], "error: --resume: no sweep in "),
         (["--extend", "5", "--name", "x"], "error: --extend: there is no sweep 'x'"),
         (["--continue", "--scenario", "sample"], "error: --continue needs --name"),
@@ -98,7 +85,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path, arguments, message):
         (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h or 1h30m"),
     ],
 )  # fmt: skip
-def test_options_that_do_not_go_together(project_folder, monkeypatch, capsys, arguments, message):
+def test_a_mistake_is_one_line_and_exit_code_2(project_folder, monkeypatch, capsys, arguments, message):
     monkeypatch.setattr(sys, "argv", ["grid.py", *arguments])
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(SystemExit) as end:

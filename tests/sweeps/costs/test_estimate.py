@@ -228,11 +228,19 @@ def test_an_estimate_from_end_to_end(project_folder, monkeypatch):
 
 
 @pytest.mark.slow
-def test_processes_report_what_a_trial_says_and_their_own_end(project_folder, monkeypatch):
+def test_processes_report_what_a_trial_says_and_their_own_end(project_folder, tmp_path, monkeypatch):
+    """They find modules where this one does, as where the package is not installed: no PYTHONPATH leads there."""
     monkeypatch.setenv("RAY_worker_niceness", "0")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "only_there.py").write_text("def answer():\n    return 42\n")
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    import only_there
+
     plan = make()
     with TrialProcesses(tiny_data().trial_data, plan.record, 2) as processes:
         assert processes.start_seconds > 0.1 and len(multiprocessing.active_children()) == 2
+        assert processes._pool.submit(only_there.answer).result() == 42
         bad = plan.configs[0].model_copy(update={"modalities": ("id", "text")})
         with pytest.raises(InputError, match="a trial cannot run: .*text"):
             processes.measure([bad], 0.1)
@@ -240,19 +248,6 @@ def test_processes_report_what_a_trial_says_and_their_own_end(project_folder, mo
         multiprocessing.active_children()[0].kill()
         with pytest.raises(InputError, match="ended early"):
             processes.measure([plan.configs[0]] * 2, 0.1)
-
-
-@pytest.mark.slow
-def test_a_process_finds_modules_where_this_one_does(project_folder, tmp_path, monkeypatch):
-    """As where the package is not installed: neither PYTHONPATH nor the working folder leads to it."""
-    monkeypatch.delenv("PYTHONPATH", raising=False)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "only_there.py").write_text("def answer():\n    return 42\n")
-    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
-    import only_there
-
-    with TrialProcesses(tiny_data().trial_data, make().record, 1) as processes:
-        assert processes._pool.submit(only_there.answer).result() == 42
 
 
 def test_a_machine_without_room_is_told(project_folder, monkeypatch):

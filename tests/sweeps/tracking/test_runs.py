@@ -280,9 +280,12 @@ class Dies:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("calls", [*range(3, 15, 2), *range(15, 64, 4)])
+@pytest.mark.parametrize("calls", [*range(3, 15, 3), *range(15, 64, 8)])
 def test_what_a_killed_driver_did_not_deliver_its_successor_does(target, state, calls, monkeypatch):
-    """Killed after every so many requests to MLflow; then a driver that finishes the sweep."""
+    """Killed after so many requests to a real MLflow; then a driver that finishes the sweep.
+
+    Every place where a driver can die, with a server in memory: `tests/reliability/test_sweep_crashes.py`.
+    """
     with monkeypatch.context() as patch:
         patch.setattr(mlflow_writer, "FINAL_SECONDS", 0.0)
         patch.setattr(mlflow_writer, "RETRY_SECONDS", 1000.0)
