@@ -6,13 +6,10 @@ import fcntl
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-
-# Until all tests are collected: imports make objects that stay, and to look for garbage among them takes seconds.
-gc.disable()
 
 # Tests compute little, and threads of several processes on two cores wait for one another. Read once, when torch is
 # imported; processes that tests start have it from here.
@@ -22,9 +19,15 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
-def pytest_collection_finish() -> None:
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Imports make objects that stay: to look for garbage among them takes seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
