@@ -143,11 +143,12 @@ def run_sweep(
         InputError: what the command line would say with exit code 2.
     """
     from sweeps.core.run import run_sweep as run
+    from sweeps.reporting.write import write_at_end
 
     plan = plan_extend(options, extend) if extend else plan_resume(options) if resume else plan_sweep(options)
     console, record = _console(quiet), plan.record
     print_fallback(record.requested, record.scenario, record.data_root, console, allow_sample or plan.resumed)
-    run(plan, console, time_budget=time_budget)
+    run(plan, console, time_budget=time_budget, report=write_at_end)
     return SweepResults(record.folder)
 
 

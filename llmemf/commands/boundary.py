@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import functools
 import io
+import itertools
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +18,9 @@ from typing import Any, NoReturn
 import typer
 
 from llmemf.errors import InputError, StorageError
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Of all mistakes on a command line; Typer does not export it, and has its own or Click's, by its version."""
 
 
 class App(typer.Typer):
@@ -67,14 +73,53 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is not None and getattr(sys, stream) is getattr(sys, f"__{stream}__"):
             setattr(sys, stream, Output(getattr(sys, stream)))
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        app(args=None if arguments is None else list(arguments), prog_name=name)
+        code = app(args=words, prog_name=name, standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except UsageError as error:
+        _refuse_usage(error, name, words)
+    except typer.Abort:
+        print("aborted", file=sys.stderr)
+        sys.exit(1)
     except InputError as error:
         _refuse(str(error))
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         _refuse(f"{error.strerror}: {error.filename}")
+
+
+def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:
+    """Refuse a line that its command cannot read: with the value, the nearest name of an option, and where all of them stand."""
+    context, problem = error.ctx, error.format_message().rstrip(".")
+    if problem.startswith("Usage:"):  # a group without a command: its help
+        print(problem, file=sys.stderr)
+        sys.exit(2)
+    path = context.command_path if context else " ".join([name, *itertools.takewhile(lambda w: w[:1] != "-", words)])
+    params = context.command.params if context else []
+    options = [option for param in params for option in (*param.opts, *param.secondary_opts) if option[:2] == "--"]
+    param, unknown = getattr(error, "param", None), getattr(error, "possibilities", None) is not None
+    extra = re.search(r"unexpected extra arguments? *\((.*)\)", problem.replace("(s)", "s"))
+    if unknown and getattr(error, "option_name", ""):
+        near = difflib.get_close_matches(error.option_name, options, 1)
+        problem = f"there is no option {error.option_name}" + "".join(f": did you mean {option}?" for option in near)
+    elif extra and "--scenario" in options:
+        problem = f"{extra[1]}: what is it? Did you mean --scenario {extra[1]}?"
+    elif param and "Missing" not in problem and (given := _given(words, param.opts)):
+        said = error.message.rstrip(".").removeprefix("Value error, ").split(", unable to")[0]
+        problem = f"{given}: {said[:1].lower()}{said[1:]}"
+    python = "python " if name.endswith(".py") else ""
+    _refuse(f"{problem}{' ' if problem.endswith('?') else '; '}`{python}{path} --help` says what it takes")
+
+
+def _given(words: Sequence[str], names: Sequence[str]) -> str:
+    """An option as it was typed, with its value; "" where it was not."""
+    for word, following in itertools.pairwise([*words, ""]):
+        option, joined, value = word.partition("=")
+        if option in names:
+            return f"{option} {value if joined else following}"
+    return ""
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -162,6 +162,7 @@ def sweep(
         from sweeps.core.summary import print_fallback
         from sweeps.core.sweep_data import is_prepared, load_data
         from sweeps.reporting.standing import standing
+        from sweeps.reporting.write import write_at_end
         from sweeps.state.sweep_record import SweepRecord
 
     if sum((resume, start_or_continue, extend is not None)) > 1:
@@ -231,4 +232,4 @@ def sweep(
     if plan.record.search == "grid" and trials is None and not plan.resumed and not yes:
         _confirm_grid(plan.trials)
     with hook.on_end(on_end, lambda: standing(SweepRecord.load(plan.record.folder)), console):
-        raise typer.Exit(run_sweep(plan, console, time_budget=budget).exit_code)
+        raise typer.Exit(run_sweep(plan, console, time_budget=budget, report=write_at_end).exit_code)

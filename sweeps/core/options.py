@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmemf.errors import InputError
 from sweeps.cluster.resources import default_gpus
 from sweeps.tracking.addresses import absolute_uri
 
@@ -74,8 +75,14 @@ class Options:
         return (self.data_root or Path("data")).resolve()
 
     def places(self, now: datetime.datetime) -> dict[str, Any]:
-        """Fields of a new record: what was asked for, where it goes, on which resources, and when it was planned."""
+        """Fields of a new record: what was asked for, where it goes, on which resources, and when it was planned.
+
+        Raises:
+            InputError: no folder can be where it should go.
+        """
         storage = self.storage.resolve()
+        if file := next((path for path in (storage, *storage.parents) if path.is_file()), None):
+            raise InputError(f"--storage {self.storage}: {file} is a file: name a folder, or move the file away")
         return {
             "requested": self.scenario,
             "data_root": str(self.root),

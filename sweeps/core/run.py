@@ -10,13 +10,18 @@ from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
 from sweeps.core.summary import print_places, print_start
-from sweeps.core.sweep import INTERRUPTED, TIME_SPENT, Result, Sweep, TrialBackend
+from sweeps.core.sweep import INTERRUPTED, TIME_SPENT, ReportWriter, Result, Sweep, TrialBackend
 from sweeps.core.sweep_data import is_prepared, load_data
 from sweeps.state.sweep_record import RECORD
 
 
 def run_sweep(
-    plan: Plan, console: Console, *, time_budget: float | None = None, backend: TrialBackend | None = None
+    plan: Plan,
+    console: Console,
+    *,
+    time_budget: float | None = None,
+    backend: TrialBackend | None = None,
+    report: ReportWriter | None = None,
 ) -> Result:
     """Run or continue a sweep to its end.
 
@@ -25,6 +30,7 @@ def run_sweep(
         console: where to show it.
         time_budget: seconds after which it stops in order; `--resume` continues it.
         backend: for tests.
+        report: writes its page at the end.
 
     Raises:
         InputError: something the user can mend: data, storage, tracking, resources, a full disk.
@@ -40,7 +46,7 @@ def run_sweep(
     ):
         watch.stop = stop.request
         try:
-            sweep = Sweep(plan, console, backend)
+            sweep = Sweep(plan, console, backend, report=report)
             data = backend.data
             if data is None:
                 with console.status(f"loading {record.scenario}" + ("" if is_prepared(plan) else " (made once)")):

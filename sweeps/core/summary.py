@@ -129,8 +129,13 @@ def print_end(
     page: str,
     console: Console,
     evaluations: int = 0,
+    report: str = "",
 ) -> None:
-    """Leaderboard, test metrics, and where everything lies."""
+    """Leaderboard, test metrics, and where everything lies.
+
+    Args:
+        report: the page that was written, "" where the command that writes it is named instead.
+    """
     record = plan.record
     count = {
         name: sum(item.outcome == name for item in records if not item.repeats)
@@ -174,8 +179,10 @@ def print_end(
     if tracking:
         lines.append(("note", tracking))
     commands = places(record, page)
-    if not best_of(records):
+    if report or not best_of(records):
         del commands["report"]
+    if report:
+        lines.append(("report", report))
     if outcome == "interrupted":
         commands["resume"] = plan.resume_command()
     if failed:

@@ -29,12 +29,14 @@ from sweeps.core.sweep_data import SweepData
 from sweeps.core.tuning import run_trials
 from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
 from sweeps.state.confirmation import confirmed, sentence_of
-from sweeps.state.sweep_record import TUNE
+from sweeps.state.sweep_record import TUNE, SweepRecord
 from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.runs import Tracking
 
 COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 CLUSTER_LOST = "the cluster was lost"
+ReportWriter = Callable[[SweepRecord, SweepData, Console, bool], str]
+"""Writes the page of an ended sweep from its record, data and console, and whether MLflow answers; gives its path, "" for none."""
 
 
 @dataclass
@@ -99,12 +101,20 @@ class Sweep:
         console: where to show it.
         backend: see there.
         part: given where the sweep is a part of a group.
+        report: writes its page when the search has ended.
     """
 
-    def __init__(self, plan: Plan, console: Console, backend: TrialBackend, part: PartOfGroup | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        console: Console,
+        backend: TrialBackend,
+        part: PartOfGroup | None = None,
+        report: ReportWriter | None = None,
+    ) -> None:
         from sweeps.search.search import PRIOR_TRIALS, SweepSearch
 
-        self.plan, self.console, self.backend, self.part = plan, console, backend, part
+        self.plan, self.console, self.backend, self.part, self.report = plan, console, backend, part, report
         self.folder = plan.record.folder
         self.state = plan.state()
         self.state.saved = backend.saved or self.state.saved
@@ -270,9 +280,11 @@ class Sweep:
         self.tracking = None
         self.finalize(outcome, reason, len(tracking.writer.lost))
         if not self.part:
+            written = self.report if is_searched else None
+            report = written(self.plan.record, self.data, self.console, not undelivered) if written else ""
             print_end(
                 self.plan, self.data, records, test, outcome, reason, self.state.seconds, undelivered,
-                tracking.page(), self.console, evaluations=len(self.state.tests),
+                tracking.page(), self.console, evaluations=len(self.state.tests), report=report,
             )  # fmt: skip
         code = {"completed": COMPLETED, "incomplete": SOME_FAILED, "failed": ALL_FAILED}.get(outcome)
         if code is None:

@@ -77,6 +77,7 @@ def print_end(
     lines: list[tuple[str, str | Text]] = [
         (group.kind, Text.assemble(group.name, " ", (group.status, f"bold {style}"), f" {took}")),
         ("tables", f"{group.folder}/{files}"),
+        ("report", f"{group.folder}/{group.kind}.html"),
         *(("note", note) for note in notes if note),
     ]
     commands = {"browse": browse(group.tracking_uri, group.storage, page)}

@@ -36,7 +36,8 @@ def hours_stack(spending: Spending) -> list[Bar]:
     parts = [(name, STACK[name], seconds[name]) for name in STACK if seconds.get(name)]
     parts += [("saved, about", "saved", spending.saved)] if spending.saved else []
     whole = spending.saved + spending.spent
-    return [Bar(part / whole, label=name, number=hours(part), kind=kind) for name, kind, part in parts]
+    longest = max((part for _, _, part in parts), default=0.0)
+    return [Bar(part / whole, label=name, number=hours(part, longest), kind=kind) for name, kind, part in parts]
 
 
 def group_charts(breakdown: Breakdown) -> dict[str, list[IntervalRow]]:

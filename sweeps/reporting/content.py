@@ -343,7 +343,7 @@ def _spending_rows(spending: Spending) -> list[list[str]]:
     shares = {**spending.by_outcome, "all": spending.total}
     return [
         [name, f"{share.trials:,}", f"{share.epochs:,}", text_format.duration(share.place_seconds),
-         hours(share.cpu_seconds), hours(share.gpu_seconds)]
+         hours(share.cpu_seconds, spending.total.cpu_seconds), hours(share.gpu_seconds, spending.total.gpu_seconds)]
         for name, share in shares.items()
     ]  # fmt: skip
 

@@ -91,9 +91,14 @@ def spend(trials: Sequence[TrialHistory]) -> Spending:
     )
 
 
-def hours(seconds: float) -> str:
-    """With two significant digits: `4.1 min`, `0.12 h`, `3.4 h`, `120 h`, `-` for nothing."""
-    found = seconds / 3600
-    if 0 < found < 0.1:
-        return f"{seconds / 60:.2g} min"
-    return "-" if found == 0 else f"{found:.2g} h" if found < 99.5 else f"{found:,.0f} h"
+def hours(seconds: float, longest: float = 0.0) -> str:
+    """With two significant digits: `4.1 min`, `0.12 h`, `3.4 h`, `120 h`, `-` for nothing.
+
+    Args:
+        longest: of the numbers that stand beside it, which are all in its unit.
+    """
+    if seconds == 0:
+        return "-"
+    unit, size = ("min", 60) if max(seconds, longest) < 360 else ("h", 3600)
+    found = seconds / size
+    return f"{found:.2g} {unit}" if found < 99.5 else f"{found:,.0f} {unit}"

@@ -11,17 +11,24 @@ from rich.console import Console
 from rich.text import Text
 
 from llmemf import text_format
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.io import write_text
+from sweeps.core.sweep_data import SweepData
 from sweeps.reporting.beside import MOST, beside_page
-from sweeps.reporting.breakdown import rank_leaders
+from sweeps.reporting.breakdown import Ranked, rank_leaders
 from sweeps.reporting.content import ReportData, make_report_data
 from sweeps.reporting.gather import gather
 from sweeps.reporting.history import SweepHistory
 from sweeps.reporting.pages import as_html, as_markdown
 from sweeps.reporting.standing import with_trials
-from sweeps.reporting.tracked import find_runs, log_report
+from sweeps.reporting.tracked import Tracked, find_runs, log_report
 from sweeps.state.sweep_record import SweepRecord
+from sweeps.tracking.addresses import one_line
+
+PAGE, MARKDOWN = "report.html", "report.md"
+QUICK = 10_000_000
+"""Validation cases times items that are ranked at the end of a sweep without being asked for: seconds on a CPU."""
 
 
 class Report(NamedTuple):
@@ -44,6 +51,36 @@ class Report(NamedTuple):
         }
 
 
+def write_at_end(record: SweepRecord, data: SweepData, console: Console, mlflow_answers: bool) -> str:
+    """Write the report of a sweep that has just ended; whatever goes wrong is one line, and the sweep is what it was.
+
+    Args:
+        data: of the sweep.
+        mlflow_answers: whether the report goes to its run in MLflow as well.
+
+    Returns:
+        The path of the page, "" where there is none.
+    """
+    try:
+        history, ranked = gather(record), None
+        work = len(data.scenario.valid) * data.scenario.num_items
+        with console.status("writing the report"):
+            if work <= QUICK:
+                ranked = rank_leaders(history, data=data)
+            else:
+                command = command_line("report", record.name, storage=record.storage)
+                ranked = Ranked(
+                    problem=f"Not ranked at the end of the sweep, since it takes long on this data: {command}"
+                )
+            _write(history, find_runs(record) if mlflow_answers else Tracked(), ranked)
+    except KeyboardInterrupt:
+        return ""
+    except Exception as error:  # noqa: BLE001  the sweep has ended, whether it has a page or not
+        console.print(f"no report was written: {one_line(error)}", style="yellow", soft_wrap=True)
+        return ""
+    return str(record.folder / PAGE)
+
+
 def write_report(record: SweepRecord, console: Console, *, breakdown: bool = True) -> Report:
     """Write both pages; a running sweep is only read.
 
@@ -61,16 +98,8 @@ def write_report(record: SweepRecord, console: Console, *, breakdown: bool = Tru
         with console.status("ranking the validation cases by the kept weights"):
             ranked = rank_leaders(history)
     with console.status("drawing"):
-        data = make_report_data(history, tracked, ranked)
-        pages = {record.folder / "report.html": as_html(data), record.folder / "report.md": as_markdown(data)}
-    try:
-        for path, content in pages.items():
-            write_text(path, content)
-    except OSError as error:
-        raise InputError(f"{record.folder} cannot be written ({error.strerror or error})") from error
-    page, markdown = pages
-    # An ended sweep's run may get artifacts; a running one's belongs to its driver.
-    problem = "it is still running" if data.is_running else log_report(tracked, [page, markdown])
+        data, problem = _write(history, tracked, ranked)
+    page, markdown = record.folder / PAGE, record.folder / MARKDOWN
     if data.status:
         console.print(Text(data.status, style="yellow"))
     for item in data.advice:
@@ -83,6 +112,24 @@ def write_report(record: SweepRecord, console: Console, *, breakdown: bool = Tru
     console.print(Text.assemble(("report  ", "dim"), str(page), f" ({size})"), soft_wrap=True)
     console.print(Text.assemble(("        ", "dim"), str(markdown)), soft_wrap=True)
     return Report(page, history, data)
+
+
+def _write(history: SweepHistory, tracked: Tracked, ranked: Ranked | None) -> tuple[ReportData, str]:
+    """Both pages into the folder and the run: what they say, and why MLflow does not have them.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    folder, data = history.record.folder, make_report_data(history, tracked, ranked)
+    try:
+        write_text(folder / PAGE, as_html(data))
+        write_text(folder / MARKDOWN, as_markdown(data))
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror or error})") from error
+    # An ended sweep's run may get artifacts; a running one's belongs to its driver.
+    if data.is_running:
+        return data, "it is still running"
+    return data, log_report(tracked, [folder / PAGE, folder / MARKDOWN])
 
 
 def write_beside(records: Sequence[SweepRecord], console: Console) -> Path:

@@ -47,6 +47,29 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(capsys):
     assert left.value.code == 2 and capsys.readouterr().err == "error: first second\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--trails", "3"], ["--trails", "--trials", "show --help"]),
+        (["--trials", "x"], ["--trials", "x", "show --help"]),
+        (["--trials=0"], ["--trials", "0", "show --help"]),
+        (["--trials"], ["--trials", "show --help"]),
+        (["food"], ["--scenario food", "show --help"]),
+    ],
+)
+def test_a_mistake_in_a_line_names_value_nearest_option_and_help(words, named, capsys):
+    app = App()
+
+    @app.command()
+    def show(trials: Annotated[int, typer.Option(min=1)] = 1, scenario: str = "") -> None:
+        typer.echo(f"{trials} {scenario}")
+
+    with pytest.raises(SystemExit) as left:
+        run_app(app, "show", words)
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error.count("\n") == 1 and all(text in error for text in named)
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_numbers_are_finite(value):
     app = App()

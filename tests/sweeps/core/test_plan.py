@@ -85,6 +85,13 @@ def test_points_are_seeded_and_feasible(prepared):
     assert all(point["alpha"] + point["beta"] <= 1 + 1e-9 for point in make(trials=500).points)
 
 
+@pytest.mark.parametrize("storage", ["file", "file/x"])
+def test_a_file_in_the_place_of_the_storage_is_named(prepared, storage):
+    Path("file").touch()
+    with pytest.raises(InputError, match=f"--storage {storage}: .*file is a file"):
+        make(storage=Path(storage))
+
+
 def test_set_fixes_or_replaces(prepared):
     plan = make(assignments=["lr=1e-3", "l2=1e-5,1e-4", "id_dim=64", "heads=1,2"])
     assert plan.space.varied_keys == ("l2", "alpha", "beta", "lambda1", "lambda2", "heads")

@@ -4,11 +4,16 @@ import pytest
 from report_fakes import make_sweep, rising, trial
 
 from sweeps.reporting.gather import gather
-from sweeps.reporting.spending import spend
+from sweeps.reporting.spending import hours, spend
 
 
 def spending_of(record):
     return spend(list(gather(record).trials.values()))
+
+
+def test_numbers_that_stand_beside_each_other_have_one_unit():
+    assert [hours(seconds, 4000.0) for seconds in (0.0, 36.0, 4000.0)] == ["-", "0.01 h", "1.1 h"]
+    assert [hours(seconds, 300.0) for seconds in (6.0, 300.0)] == ["0.1 min", "5 min"] and hours(3600e3) == "1,000 h"
 
 
 def test_time_and_savings_by_hand(tmp_path):

@@ -1,16 +1,23 @@
 """The command: both pages in the sweep's folder and among the artifacts of its run; a running sweep is only read."""
 
+import io
 import os
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from report_fakes import make_sweep, rising, trial
+from rich.console import Console
+from sweep_fakes import tiny_data
 
+from llmemf.command_line import command_line
 from sweeps.cli.main import run_script
 from sweeps.core.storage import locked
+from sweeps.reporting import write
 from sweeps.reporting.tracked import find_runs, log_report
+from sweeps.reporting.write import write_at_end
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import RunOwner
@@ -65,6 +72,21 @@ def test_both_pages_are_written_and_logged(storage, monkeypatch, capsys):
     assert f'data-v="{tracked.metrics["objective"]!r}"' in page
     for metric in ("val/movie/mrr", "val/book/ndcg_10", "val_full/book/mrr"):
         assert f'data-v="{tracked.metrics[metric]!r}"' in page
+
+
+def test_the_page_at_the_end_of_a_sweep_never_fails_it(storage, monkeypatch):
+    record, out = make_sweep(storage, TRIALS), io.StringIO()
+    data, console = tiny_data(), Console(file=out, width=300)
+    assert write_at_end(record, data, console, False) == str(record.folder / "report.html")
+    assert "t01" in (record.folder / "report.html").read_text() and out.getvalue() == ""
+    # Data of a size that takes minutes is left to the command.
+    monkeypatch.setattr(write, "QUICK", 0)
+    write_at_end(record, data, console, False)
+    assert command_line("report", record.name) in (record.folder / "report.md").read_text()
+    for error, said in ((ZeroDivisionError("by 0"), "by 0"), (KeyboardInterrupt(), "")):
+        monkeypatch.setattr(write, "as_html", Mock(side_effect=error))
+        assert write_at_end(record, data, console, False) == "" and out.getvalue().strip().endswith(said)
+    assert out.getvalue().count("\n") == 1
 
 
 def test_a_running_sweep_is_only_read(storage, monkeypatch, capsys):
