@@ -98,12 +98,12 @@ def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:
         sys.exit(2)
     path = context.command_path if context else " ".join([name, *itertools.takewhile(lambda w: w[:1] != "-", words)])
     params = context.command.params if context else []
-    options = [option for param in params for option in (*param.opts, *param.secondary_opts) if option[:2] == "--"]
-    param, unknown = getattr(error, "param", None), getattr(error, "possibilities", None) is not None
+    options = [name for each in params for name in (*each.opts, *each.secondary_opts) if name[:2] == "--"]
+    param, option = getattr(error, "param", None), getattr(error, "option_name", "")
     extra = re.search(r"unexpected extra arguments? *\((.*)\)", problem.replace("(s)", "s"))
-    if unknown and getattr(error, "option_name", ""):
-        near = difflib.get_close_matches(error.option_name, options, 1)
-        problem = f"there is no option {error.option_name}" + "".join(f": did you mean {option}?" for option in near)
+    if option and getattr(error, "possibilities", None) is not None:
+        near = difflib.get_close_matches(option, options, 1)
+        problem = f"there is no option {option}" + "".join(f": did you mean {known}?" for known in near)
     elif extra and "--scenario" in options:
         problem = f"{extra[1]}: what is it? Did you mean --scenario {extra[1]}?"
     elif param and "Missing" not in problem and (given := _given(words, param.opts)):

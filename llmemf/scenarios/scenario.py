@@ -276,4 +276,4 @@ def find_scenario(name: str, data_root: str | Path) -> Scenario:
         return Scenario.load(root / name)
     existing = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
     hint = nearest(name, existing) if existing else "no scenario is prepared there yet"
-    raise InputError(f"unknown scenario {name!r} in {root}: {hint}; see `{command_line('data', 'import', '--help')}`")
+    raise InputError(f"unknown scenario {name!r} in {root}: {hint}; see `{command_line('data', '--help')}`")

@@ -41,9 +41,10 @@ def split_windows(
     for name, part in (("training", TRAIN), ("validation", VALID), ("test", TEST)):
         if not (parts == part).any():
             remedy = "only users with two windows give training" if kind == "latest" else "change --eval-share"
+            other = "timeline" if kind == "latest" else "latest"
             raise InputError(
                 f"{len(users):,} windows of {len(np.unique(users)):,} users leave no window for {name} ({remedy}): "
-                "allow more by --max-days, --min-per-domain, --min-user, --min-item, or choose the other --split"
+                f"allow more by --max-days, --min-per-domain, --min-user, --min-item, or give --split {other}"
             )
     return parts
 

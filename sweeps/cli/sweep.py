@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +41,13 @@ def _confirm_grid(points: int) -> None:
             f"--search grid has {points:,} points here: give --yes to run them all, or fewer with --trials, or --search optuna"
         )
     typer.confirm(f"The grid has {points:,} points. Run them all?", abort=True)
+
+
+def _write_report(*facts: Any) -> str:
+    """The report at the end; torch, which it needs, would keep the first lines waiting."""
+    from sweeps.reporting.write import write_at_end
+
+    return write_at_end(*facts)
 
 
 def sweep(
@@ -162,7 +169,6 @@ def sweep(
         from sweeps.core.summary import print_fallback
         from sweeps.core.sweep_data import is_prepared, load_data
         from sweeps.reporting.standing import standing
-        from sweeps.reporting.write import write_at_end
         from sweeps.state.sweep_record import SweepRecord
 
     if sum((resume, start_or_continue, extend is not None)) > 1:
@@ -232,4 +238,4 @@ def sweep(
     if plan.record.search == "grid" and trials is None and not plan.resumed and not yes:
         _confirm_grid(plan.trials)
     with hook.on_end(on_end, lambda: standing(SweepRecord.load(plan.record.folder)), console):
-        raise typer.Exit(run_sweep(plan, console, time_budget=budget, report=write_at_end).exit_code)
+        raise typer.Exit(run_sweep(plan, console, time_budget=budget, report=_write_report).exit_code)

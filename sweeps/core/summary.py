@@ -59,12 +59,16 @@ def print_fallback(requested: str, used: str, data_root: str, console: Console, 
         "This sweep runs on the embedded ",
         ("sample", "bold"),
         " instead: generated users and items, small settings. It is called sample in all that it writes, and its "
-        f"numbers say nothing about {requested}.\n\nTo bring the real data:\n",
-        (f"  {bring}\n  {command_line('features', 'offline', requested)}", "cyan"),
+        f"numbers say nothing about {requested}.\n\nThe commands below bring the real data: windows that are published, or "
+        "tables of your own; then its features.",
     )
     console.print(
         Panel(text, border_style="yellow", title="embedded sample", title_align="left", width=min(console.width, 100))
     )
+    own = command_line("data", "prepare", "table", "ORDERS.csv", "--items", "ITEMS.csv", "--name", requested)
+    for command in (bring, own, command_line("features", "offline", requested)):
+        console.print(f"  {command}", style="cyan", soft_wrap=True)
+    console.print()
 
 
 def print_start(

@@ -122,14 +122,19 @@ def terminal_blocks(table: Table, width: int) -> list[Block]:
     """
     validation = _validation_block(table, terminal=True)
     validation.gap = 1 if width < 120 else 2
+    if width < 100:  # the settings stand at the start of the rerun
+        validation.columns.pop()
+        for line in validation.lines:
+            line.pop()
     if not table.tested:
         return [validation]
     columns = [Column(f"test of {table.winner}", right=False), Column("ranked among", right=False)]
-    columns += [Column(metric.upper().replace("_", "@")) for metric in METRICS]
+    metrics = METRICS if width >= 126 else ("mrr", "ndcg_10", "hr_10")
+    columns += [Column(metric.upper().replace("_", "@")) for metric in metrics]
     tested = Block(f"Test of {table.winner}", columns, gap=1)
     for domain in table.domains:
         for prefix, among in (("test", "stored candidates"), ("test_full", "all items")):
-            spreads = [table.tested.get(f"{prefix}/{domain}/{metric}") for metric in METRICS]
+            spreads = [table.tested.get(f"{prefix}/{domain}/{metric}") for metric in metrics]
             tested.lines.append([*map(Cell, (domain, among, *(number(spread, 4) for spread in spreads)))])
     return [validation, tested]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,8 @@ from sweeps.search.block import LOG_RATIO
 from sweeps.search.space import Space
 from sweeps.state.trial_records import TrialRecord
 
+LEAST_GAP = 0.15
+"""Share of an axis that the values of a grid are apart where they are its ticks: their labels do not touch."""
 NOT_SEARCHED = ("seed",)
 """Settings that differ between trials without being searched."""
 
@@ -67,6 +71,9 @@ def _parameter(key: str, values: list[Any], space: Space | None) -> Parameter:
     if block is not None and not block.points:
         ends += [block.low, block.high]
     axis = numeric_axis(key, *((0.0, 1.0) if is_share else (min(ends), max(ends))))
+    marks = [(axis.at(float(value)), text_format.number(value)) for value in grid]
+    if marks and all(after - before >= LEAST_GAP for (before, _), (after, _) in itertools.pairwise(marks)):
+        axis = dataclasses.replace(axis, ticks=tuple(marks))
     return Parameter(key, tuple(sorted(set(map(float, values)))), axis, grid, is_share)
 
 

@@ -23,6 +23,17 @@ def test_a_sweep_is_read_as_its_journal_tells(tmp_path):
     assert found.monitored == "validation MRR"
 
 
+def test_the_values_of_a_grid_are_the_ticks_of_its_axis(tmp_path):
+    given = {"layers": [1, 2], "width": [16, 24, 32], "alpha, beta": {"simplex": 0.1}}
+    record = make_sweep(
+        tmp_path, [trial(rising(0.05), settings={"layers": 2, "width": 16, "alpha": 0.2, "beta": 0.1})], space=given
+    )
+    ticks = {found.key: [text for _, text in found.axis.ticks] for found in gather(record).parameters}
+    assert ticks["layers"] == ["1", "2"] and ticks["width"] == ["16", "24", "32"]
+    # Eleven shares would touch one another.
+    assert len(ticks["alpha"]) < 6
+
+
 def test_the_curve_is_what_is_monitored(tmp_path):
     record = make_sweep(tmp_path, [trial([0.01, 0.02])], fixed={"monitor": "val_loss"})
     found = gather(record)
