@@ -59,7 +59,7 @@ def searched_parameters(records: Sequence[TrialRecord], space: Space | None) -> 
 
 def _parameter(key: str, values: list[Any], space: Space | None) -> Parameter:
     block = next((block for block in space.blocks if key in block.keys), None) if space else None
-    grid = ()
+    grid: tuple[Any, ...] = ()
     if block is not None and block.points:
         column = block.keys.index(key)
         grid = tuple(sorted({point[column] for point in block.points}, key=lambda value: (str(type(value)), value)))
