@@ -76,7 +76,7 @@ def _settings(histories: Sequence[SweepHistory], names: list[str]) -> Section:
     texts = {key: [text_format.number(settings[key]) if key in settings else "-" for settings in whole] for key in keys}
     differing = {key: found for key, found in texts.items() if len(set(found)) > 1}
     rows = [[(key, ""), *((text, "") for text in found)] for key, found in differing.items()]
-    same = f"{text_format.plural(len(keys) - len(rows), 'further setting')} the same."
+    same = f"{'All' if not rows else 'The other'} {text_format.plural(len(keys) - len(rows), 'setting')} are the same."
     return Section("Settings of the best trials", ["", *names], rows, same)
 
 
