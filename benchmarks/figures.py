@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -49,7 +50,7 @@ def report(found: Mapping[str, float | str], path: Path | None) -> None:
     """Print figures as a table, and write them as JSON where a file was asked for."""
     table = Table("figure", "value")
     for name, value in found.items():
-        table.add_row(name, value if isinstance(value, str) else f"{value:,.4g}")
+        table.add_row(escape(name), value if isinstance(value, str) else f"{value:,.4g}")
     Console().print(table)
     write(found, path)
 

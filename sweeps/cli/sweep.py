@@ -38,7 +38,7 @@ def _confirm_grid(points: int) -> None:
         return
     if not sys.stdin.isatty():
         raise InputError(
-            f"--search grid has {points:,} points here: give --yes to run them all, or fewer with --trials, or --search optuna"
+            f"--search grid has {points:,} points here: give --yes to run them all, or fewer with --trials, or --search auto"
         )
     typer.confirm(f"The grid has {points:,} points. Run them all?", abort=True)
 
@@ -57,14 +57,14 @@ def sweep(
         Literal["auto", "optuna", "grid", "random"] | None,
         typer.Option(
             help="A model of settings and epochs, grid points then TPE, every grid point once, or random draws.  [default: the scenario "
-            "file's, else optuna]"
+            "file's, else auto; optuna where --grid-points is given]"
         ),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Number of trials.  [default: the scenario file's, else 40]")
     ] = None,
     grid_points: Annotated[
-        int | None, typer.Option(min=0, help="Grid points before Optuna refines.  [default: half of the trials]")
+        int | None, typer.Option(min=0, help="Grid points before TPE refines, with --search optuna.  [default: half of the trials]")
     ] = None,
     epochs: options.Epochs = None,
     scheduler: Annotated[

@@ -166,6 +166,8 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     for key in ("model", *FILE_OPTIONS):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
+    if values.get("grid_points"):  # only Optuna's search begins with them
+        values.setdefault("search", "optuna")
     whole_grid = values.get("search") == "grid" and options.trials is None
     settings = build_config(SweepSettings, values, where=str(options.scenario))
     config_class = model_class(settings.model).config_class

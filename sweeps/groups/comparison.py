@@ -160,6 +160,7 @@ class Comparison(Kind):
 
     def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
         values, shared = of_scenario(options)
+        shared["search"] = SweepSettings.model_fields["search"].default
         shared |= {
             key: values[key] for key in ("search", "scheduler", "grace_period", "reduction_factor") if key in values
         }

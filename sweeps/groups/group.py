@@ -92,6 +92,7 @@ class Group(BaseModel):
     trials: int | None = Field(None, ge=1)
     """Trials of each row's search at most (a smaller grid without ranges is run whole); None where rows are not searched."""
     search: Literal["auto", "optuna", "grid", "random"] = "optuna"
+    """A group that was stored without it was searched by Optuna."""
     scheduler: Literal["asha", "none"] = "asha"
     grace_period: int = 3
     reduction_factor: float = 3

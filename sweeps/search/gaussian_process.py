@@ -28,6 +28,8 @@ COMMON, REST = 4.0, 0.01
 FORGETTING = 0.8
 """Distance in u over which the correlation of two epochs falls to 0.6."""
 PASSES = 2
+PLAUSIBLE = 2.5
+"""Standard deviations above the mean that are still plausible."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ class Model:
         mean, deviation = self.at_the_end(points)
         z = (mean - best) / deviation
         return deviation * (z * ndtr(z) + np.exp(-0.5 * z**2) / math.sqrt(2 * math.pi))
+
+    def plausible(self, points: Array) -> Array:
+        """What the objective after the last epoch could be, by the model, if it is as good as chance allows, (points,)."""
+        mean, deviation = self.at_the_end(points)
+        return mean + PLAUSIBLE * deviation
 
 
 def _matern(squared: Array) -> Array:

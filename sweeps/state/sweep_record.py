@@ -36,7 +36,7 @@ class SweepSettings(BaseModel):
 
     model: str = "llm_emf"
     """The system, see `llmemf.models.MODELS`."""
-    search: Literal["auto", "optuna", "grid", "random"] = "optuna"
+    search: Literal["auto", "optuna", "grid", "random"] = "auto"
     """auto: spread points, then a Gaussian process over settings and epochs; optuna: grid points, then TPE refines; grid: every grid point once; random: draws from the continuous space."""
     trials: int = Field(40, ge=1)
     """Number of trials; `grid` runs the whole grid unless the command line says otherwise."""

@@ -1,12 +1,16 @@
 import math
+import statistics
 from collections import Counter
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from ray.tune.search import Searcher
 from sweep_fakes import epoch_result, propose
 
 from llmemf.errors import InputError
+from sweeps.search import modelled
+from sweeps.search.gaussian_process import Model
 from sweeps.search.search import SweepSearch
 from sweeps.search.space_entries import build_space
 from sweeps.state.confirmation import next_repeats
@@ -40,13 +44,13 @@ def value_of(record, epoch):
     return 1 / (1 + 1000 * abs(record.config["lr"] - 1e-3) + abs(record.config["alpha"] - 0.5)) * epoch / EPOCHS
 
 
-def run(search, tune_id, epochs=EPOCHS, end="completed"):
+def run(search, tune_id, epochs=EPOCHS, end="completed", value=value_of):
     """One trial as Tune and the callback drive it, to its end."""
     given = search.suggest(tune_id)
     record = search.state.records[given["trial"]]
     search.state.start(record)
     for epoch in range(record.epoch + 1, epochs + 1):
-        result = epoch_result(epoch, value_of(record, epoch))
+        result = epoch_result(epoch, value(record, epoch))
         search.state.add(record, result, stopped=end == "pruned" and epoch == epochs)
     if end == "failed":
         search.state.fail(record, "error", "NonFiniteLoss: nan")
@@ -449,11 +453,11 @@ def auto(state, trials=10, space=None, **more):
 
 
 def test_auto_spreads_its_first_points_and_then_goes_to_the_best_region(state):
-    search = auto(state)
-    given = [run(search, f"t{index}", epochs=2 if index % 3 else EPOCHS, end="pruned") for index in range(10)]
-    assert len({tuple(point.items()) for point in given}) == 10
-    first, last = [[abs(math.log10(point["lr"]) + 3) for point in part] for part in (given[:4], given[-4:])]
-    assert max(first) > 0.5 and sum(last) < sum(first)
+    search = auto(state, trials=16)
+    given = [run(search, f"t{index}", epochs=2 if index % 3 else EPOCHS, end="pruned") for index in range(16)]
+    assert len({tuple(point.items()) for point in given}) == 16
+    first, last = [[abs(math.log10(point["lr"]) + 3) for point in part] for part in (given[:4], given[-8:])]
+    assert max(first) > 0.5 and statistics.median(last) < statistics.median(first)
     assert all(1e-4 <= point["lr"] <= 1e-2 and point["alpha"] + point["beta"] <= 1 for point in given)
     assert {point["mixture"] for point in given} == {"prob", "logit"}
 
@@ -480,3 +484,25 @@ def test_auto_begins_where_earlier_results_point(state):
         for lr in (1e-4, 3e-4, 1e-3, 3e-3, 7e-3, 1e-2)
     ]
     assert 3e-3 < choice(auto(state, space=space, observations=seen).suggest("a"))["lr"] <= 1e-2
+
+
+def test_auto_looks_where_little_is_known_although_all_it_knows_points_elsewhere(state):
+    """Whether a setting matters is judged by few trials; every third one asks again."""
+    space = build_space({"a": [0.0, 0.5, 1.0], "b": [0.0, 0.5, 1.0]})
+    seen = [Observation(settings={"a": a / 20, "b": 0.02}, values={EPOCHS: a / 20}) for a in range(1, 21)]
+    search = auto(state, space=space, observations=seen)
+    given = [run(search, f"t{index}", value=lambda record, epoch: record.config["a"]) for index in range(6)]
+    assert max(point["b"] for point in given[2::3]) > 0.5
+
+
+def test_auto_is_fitted_to_a_bounded_number_of_observations_with_the_best_among_them(state, monkeypatch):
+    space, sizes = build_space({"lr": [1e-4, 1e-3, 1e-2]}), []
+    monkeypatch.setattr(modelled, "MOST_SEEN", 60)
+    monkeypatch.setattr(modelled, "Model", lambda seen: sizes.append(seen) or Model(seen))
+    seen = [
+        Observation(settings={"lr": lr}, values={e: e / EPOCHS - abs(math.log10(lr) + 2.2) for e in (1, 2, EPOCHS)})
+        for lr in np.logspace(-4, -2, 90).tolist()
+    ]
+    assert 4e-3 < choice(auto(state, space=space, observations=seen).suggest("a"))["lr"] <= 1e-2
+    assert len(sizes[0].values) == 60 and sizes[0].values.max() > 0.99
+    assert sizes[0].values[sizes[0].u == 1].min() < -0.7, "bad regions stay known as bad"
