@@ -64,7 +64,8 @@ def sweep(
         int | None, typer.Option(min=1, help="Number of trials.  [default: the scenario file's, else 40]")
     ] = None,
     grid_points: Annotated[
-        int | None, typer.Option(min=0, help="Grid points before TPE refines, with --search optuna.  [default: half of the trials]")
+        int | None,
+        typer.Option(min=0, help="Grid points before TPE, with --search optuna.  [default: half of the trials]"),
     ] = None,
     epochs: options.Epochs = None,
     scheduler: Annotated[
