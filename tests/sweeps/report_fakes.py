@@ -44,7 +44,7 @@ def make_sweep(
 ) -> SweepRecord:
     """Write `sweep.yaml` and `journal.jsonl` as a sweep would have left them."""
     fixed = {"epochs": epochs, **record.pop("fixed", {})}
-    values = {"space": SPACE, "trials": max(1, len(trials)), "grid_points": 2, "grace_period": 2}
+    values = {"space": SPACE, "trials": max(1, len(trials)), "search": "optuna", "grid_points": 2, "grace_period": 2}
     values |= {"created": "2026-11-21T08:00:00.000000", **record}
     found = SweepRecord(
         name=name, requested="sample", scenario="sample", data_root=str(storage / "data"), storage=str(storage),

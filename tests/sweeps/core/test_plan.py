@@ -31,7 +31,7 @@ def prepared(project_folder):
 
 
 def make(**options):
-    return plan_sweep(Options(**{"scenario": "movie_book", **options}), now=NOW)
+    return plan_sweep(Options(**{"scenario": "movie_book", "search": "optuna", **options}), now=NOW)
 
 
 def test_every_shipped_scenario_file_is_a_valid_sweep(project_folder):
@@ -48,7 +48,7 @@ def test_every_shipped_scenario_file_is_a_valid_sweep(project_folder):
 @pytest.mark.parametrize("name", ["movie_book", "food_kitchen"])
 def test_the_papers_grids(project_folder, name):
     tiny_scenario(name).save("data")
-    plan = plan_sweep(Options(scenario=name), now=NOW)
+    plan = plan_sweep(Options(scenario=name, search="optuna"), now=NOW)
     assert plan.space.size == 59_400
     assert plan.space.varied_keys == ("lr", "l2", "alpha", "beta", "lambda1", "lambda2")
     assert {k: plan.fixed[k] for k in ("batch_size", "dropout", "epochs", "patience")} == {
@@ -220,7 +220,7 @@ def test_a_sweep_of_the_same_name_is_refused(prepared):
 
 def store(name="mine", done=0, now=NOW, **options):
     """A stored sweep whose first trials have been proposed, and its plan."""
-    plan = plan_sweep(Options(**{"scenario": "movie_book", "name": name, **options}), now=now)
+    plan = plan_sweep(Options(**{"scenario": "movie_book", "name": name, "search": "optuna", **options}), now=now)
     plan.record.folder.mkdir(parents=True)
     plan.record.save()
     state = SweepState(plan.record.folder)
@@ -452,7 +452,9 @@ def test_extend_before_the_first_trial_is_refused(prepared):
 
 
 def test_continue_starts_and_then_continues(prepared):
-    options = Options(scenario="movie_book", name="mine", trials=8, seed=3, assignments=["lr=1e-3,1e-2"])
+    options = Options(
+        scenario="movie_book", name="mine", search="optuna", trials=8, seed=3, assignments=["lr=1e-3,1e-2"]
+    )
     first = plan_continue(options)
     assert not first.resumed and first.trials == 8
     first.record.folder.mkdir(parents=True)

@@ -33,7 +33,7 @@ def no_ray(monkeypatch):
 def store(name="s1", storage="m1", tracking_uri=None):
     """Two trials that have ended, with weights; nothing is in MLflow yet."""
     options = Options(
-        scenario="sample", model="bprmf", name=name, epochs=2, trials=2, storage=Path(storage), tracking_uri=tracking_uri,
+        scenario="sample", model="bprmf", name=name, grid_points=2, epochs=2, trials=2, storage=Path(storage), tracking_uri=tracking_uri,
         assignments=["lr=1e-3,3e-3"],
     )  # fmt: skip
     plan = plan_sweep(options)
