@@ -59,7 +59,7 @@ def start_ray(record: SweepRecord, shared_bytes: int) -> tuple[int, list[str]]:
         how many trials run at once, and notices for the user.
 
     Raises:
-        InputError: no cluster answers, it is not fit for this sweep, or not even one trial fits.
+        InputError: no cluster answers, it is not fit for this sweep, not even one trial fits, or Ray does not start.
     """
     import ray
 
@@ -72,16 +72,23 @@ def start_ray(record: SweepRecord, shared_bytes: int) -> tuple[int, list[str]]:
     here = machine()
     parallel = slots(record, here)
     os.environ["PYTHONPATH"] = python_path
-    ray.init(
-        address="local",
-        num_cpus=int(here["CPU"]),
-        num_gpus=int(here["GPU"]),
-        include_dashboard=False,
-        object_store_memory=shared_bytes + OBJECT_STORE_EXTRA,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        _temp_dir=str(temporary_folder()),
-    )
+    try:
+        ray.init(
+            address="local",
+            num_cpus=int(here["CPU"]),
+            num_gpus=int(here["GPU"]),
+            include_dashboard=False,
+            object_store_memory=shared_bytes + OBJECT_STORE_EXTRA,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(temporary_folder()),
+        )
+    except Exception as error:  # Ray raises this very class where its processes do not come up
+        stop_ray()
+        raise InputError(
+            f"Ray did not start on this machine ({str(error).partition('. ')[0]}): it may be too busy now, so give the same "
+            f"command again; Ray's logs are in {temporary_folder()}"
+        ) from error
     return parallel, []
 
 

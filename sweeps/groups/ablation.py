@@ -64,7 +64,7 @@ def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)
         raise InputError(
-            f"no completed sweep of {used} in {storage}: give --tune N to search every row, or run {sweep}"
+            f"no completed sweep of {used} by {MODEL} in {storage}: give --tune N to search every row, or run {sweep}"
         )
     return max(found, key=lambda record: record.created)
 

@@ -93,7 +93,7 @@ def test_mistakes(sweep, options, message):
 
 def test_without_a_sweep_it_asks_for_one(project_folder):
     with pytest.raises(
-        InputError, match="no completed sweep of sample in .* give --tune N .* or run .*--scenario sample"
+        InputError, match="no completed sweep of sample by llm_emf in .* give --tune N .* or run .*--scenario sample"
     ):
         plan()
 
