@@ -49,10 +49,30 @@ def print_dry_run(plan: Plan, data: SweepData | None, parallel: int, console: Co
 
 
 def remaining(plan: Plan, state: SweepState) -> tuple[list[TrialRecord], list[dict[str, Any]], int]:
-    """Unfinished trials, new grid points, and the number of settings that Optuna proposes later."""
+    """Unfinished trials, new grid points or spread ones, and the number of settings that are proposed later."""
     left = max(0, plan.trials - len(state.searched))
     points = plan.points[:left]
+    points += _spread(plan, state, points)[: left - len(points)]
     return state.unfinished(), points, left - len(points)
+
+
+def _spread(plan: Plan, state: SweepState, points: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The points that `--search auto` begins with, as far as they are to come."""
+    from sweeps.search import modelled
+
+    record, space = plan.record, plan.space
+    if record.search != "auto" or not space.continuous:
+        return []
+    known = [*(trial.config for trial in state.searched), *points]
+    wanted = modelled.spread_trials(plan.trials, len(record.observations)) - len(known)
+    trained, found = {space.trained_as(config) for config in known}, []
+    for point in modelled.spread_points(space, record.seed, lambda config: not plan.check.problem(config)):
+        if len(found) >= wanted:
+            break
+        if space.trained_as(point) not in trained:
+            trained.add(space.trained_as(point))
+            found.append(point)
+    return found
 
 
 def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
@@ -82,7 +102,7 @@ def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:
     if later:
         proposers = {
             "random": "drawn at random",
-            "auto": "proposed by a model of all results, the first ones spread out",
+            "auto": "proposed by a model from the results of the others",
         }
         who = proposers.get(plan.record.search, "proposed by Optuna from the results of the others")
         console.print(f"{trial_name(first + len(points))} to {trial_name(plan.trials)}: {later:,} more, {who}")

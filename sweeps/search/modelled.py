@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,13 @@ def spread_trials(trials: int, earlier: int) -> int:
     return max(0, min(LONGEST, max(SHORTEST, trials // 4)) - earlier)
 
 
-def spread_point(space: Space, seed: int, accepts: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
-    """The first accepted point of a scrambled Sobol sequence; {} where hardly any is."""
+def spread_points(space: Space, seed: int, accepts: Callable[[Mapping[str, Any]], bool]) -> Iterator[dict[str, Any]]:
+    """The accepted points of a scrambled Sobol sequence in its order, none where hardly any is."""
     from scipy.stats.qmc import Sobol
 
-    drawn = Sobol(space.places, rng=np.random.default_rng([seed, 4])).random_base2(10)
-    return next((point for place in drawn if accepts(point := space.at([float(part) for part in place]))), {})
+    for place in Sobol(space.places, rng=np.random.default_rng([seed, 4])).random_base2(10):
+        if accepts(point := space.at([float(part) for part in place])):
+            yield point
 
 
 def propose(

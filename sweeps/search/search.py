@@ -188,7 +188,7 @@ class SweepSearch(Searcher):
             return self.space.trained_as(config) not in trained and not self.problem(config)
 
         if len(records) < spread or len(valued) + len(self.observations) < 2:
-            return modelled.spread_point(self.space, self.seed, accepts)
+            return next(modelled.spread_points(self.space, self.seed, accepts), {})
         return modelled.propose(
             self.space, records, self.observations, epochs=self.epochs, seed=self.seed, number=number, accepts=accepts
         )

@@ -99,7 +99,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(project_folder, monkeypatch, caps
 def test_places_that_cannot_be_used_are_told_at_once(tmp_path):
     (tmp_path / "mlruns").write_text("a file")
     result = run("--scenario", "sample", folder=tmp_path)
-    assert result.returncode == 2 and "cannot be written" in result.stderr and result.stderr.count("\n") == 1
+    assert (
+        result.returncode == 2 and "mlruns is a file: name a folder" in result.stderr and result.stderr.count("\n") == 1
+    )
     result = run("--scenario", "sample", "--storage", "x", "--tracking-uri", "http://127.0.0.1:9", folder=tmp_path)
     assert result.returncode == 2 and "no tracking server answers at http://127.0.0.1:9" in result.stderr
     assert not (tmp_path / "data").exists()

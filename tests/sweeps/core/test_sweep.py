@@ -116,6 +116,7 @@ def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
             search="grid",
             trials=5,
             epochs=6,
+            grace_period=2,
             name="s1",
             keep=2,
             assignments=["lr=1e-3,1e-2", "alpha=0.4", "beta=0.2", "lambda1=0.1,0.5", "lambda2=0.1,0.3"],

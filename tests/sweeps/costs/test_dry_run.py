@@ -20,7 +20,8 @@ from sweeps.core.plan import plan_sweep
 from sweeps.core.resume import plan_resume
 from sweeps.core.sweep_data import SweepData
 from sweeps.costs import disk_need as needs
-from sweeps.costs.dry_run import print_dry_run
+from sweeps.costs.dry_run import print_dry_run, remaining
+from sweeps.search.search import SweepSearch
 from sweeps.state.sweep_state import SweepState
 
 SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
@@ -52,6 +53,19 @@ def test_every_point_is_listed_and_what_comes_later_is_counted(project_folder, d
     assert [float(value) for value in rows[0][1:]] == [first[key] for key in plan.space.varied_keys]
     assert "t101 to t120: 20 more" in text
     assert "nothing was started or written" in text and not list(project_folder.iterdir())
+
+
+def test_the_spread_points_of_a_search_by_a_model_are_those_that_it_proposes(project_folder, tmp_path):
+    plan = make(trials=9)
+    (tmp_path / "s1").mkdir()
+    state = SweepState(tmp_path / "s1")
+    search = SweepSearch(
+        plan.space, state, method=plan.record.search, trials=9, epochs=3, points=plan.points, seed=plan.record.seed
+    )
+    _, points, later = remaining(plan, SweepState(tmp_path / "s2"))
+    proposed = [search.suggest(f"t{index}") for index in range(4)]
+    assert points == [{key: config[key] for key in plan.varied_keys} for config in proposed] and later == 5
+    assert remaining(plan, state)[1] == []
 
 
 def test_a_terminal_gets_the_first_rows_of_a_long_list(project_folder, data):
