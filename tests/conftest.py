@@ -14,6 +14,8 @@ import pytest
 # Tests compute little, and threads of several processes on two cores wait for one another. Read once, when torch is
 # imported; processes that tests start have it from here.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray reads this once, when it is imported; a sweep sets it before, and tests import Ray earlier than any sweep.
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # Hundreds of processes read these packages: the first one compiles them for all, also where the environment forbids it.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

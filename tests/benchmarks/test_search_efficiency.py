@@ -326,6 +326,7 @@ def test_a_real_sweep_proposes_trains_and_stops_the_same_trials(tmp_path, monkey
         trials=9,
         grid_points=grid_points,
         epochs=6,
+        grace_period=2,
         concurrency=1,
         seed=5,
         assignments=assignments,

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-# Ray reads this once, when it is imported.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 HERE = Path(__file__).resolve().parent
 for folder in (HERE, HERE.parent / "sweeps", HERE.parent / "llmemf"):
     if str(folder) not in sys.path:

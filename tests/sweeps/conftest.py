@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-# Ray reads this once, when it is imported; a sweep sets it before, and tests import Ray earlier than any sweep.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # Tests put other databases under a name that MLflow has open.
 os.environ.setdefault("MLFLOW_SQLALCHEMYSTORE_POOLCLASS", "NullPool")
 HERE = str(Path(__file__).resolve().parent)
