@@ -65,7 +65,8 @@ def _spread(plan: Plan, state: SweepState, points: list[dict[str, Any]]) -> list
         return []
     known = [*(trial.config for trial in state.searched), *points]
     wanted = modelled.spread_trials(plan.trials, len(record.observations)) - len(known)
-    trained, found = {space.trained_as(config) for config in known}, []
+    trained = {space.trained_as(config) for config in known}
+    found: list[dict[str, Any]] = []
     for point in modelled.spread_points(space, record.seed, lambda config: not plan.check.problem(config)):
         if len(found) >= wanted:
             break
