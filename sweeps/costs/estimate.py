@@ -116,8 +116,8 @@ def estimate(
 
 def num_left(plan: Plan) -> int:
     """Trials that are still to run or to be finished."""
-    unfinished, points, later = remaining(plan, plan.state())
-    return len(unfinished) + len(points) + later
+    state = plan.state()
+    return len(state.unfinished()) + max(0, plan.trials - len(state.searched))
 
 
 def sampled_configs(plan: Plan, count: int) -> list[TrialConfig]:
