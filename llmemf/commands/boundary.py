@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import errno
 import functools
+import gc
 import io
 import itertools
 import math
@@ -70,6 +72,9 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
         name: what help and usage call it.
         arguments: instead of those of the process.
     """
+    # Packages make a million objects that stay: to look for garbage among them takes seconds, and once more at the end.
+    gc.set_threshold(100_000, 50, 100)
+    atexit.register(gc.freeze)
     for stream in ("stdout", "stderr"):
         if getattr(sys, stream) is not None and getattr(sys, stream) is getattr(sys, f"__{stream}__"):
             setattr(sys, stream, Output(getattr(sys, stream)))

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
 from rich.console import Console
 
 from sweeps.cluster.ray_session import quiet, start_ray, stop_ray
@@ -13,6 +20,7 @@ from sweeps.core.summary import print_places, print_start
 from sweeps.core.sweep import INTERRUPTED, TIME_SPENT, ReportWriter, Result, Sweep, TrialBackend
 from sweeps.core.sweep_data import is_prepared, load_data
 from sweeps.state.sweep_record import RECORD
+from sweeps.tracking.mlflow_runs import mlflow_client
 
 
 def run_sweep(
@@ -45,6 +53,8 @@ def run_sweep(
         quiet(record) as watch,
     ):
         watch.stop = stop.request
+        if backend.client is None:  # beside the data and Ray, which take as long
+            backend = replace(backend, client=started(partial(mlflow_client, record.tracking_uri)))
         try:
             sweep = Sweep(plan, console, backend, report=report)
             data = backend.data
@@ -81,3 +91,17 @@ def run_sweep(
             raise
         finally:
             stop_ray()
+
+
+def started(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Begin to make something in a thread; the function that comes back waits for it, and raises what went wrong."""
+    made: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            made.set_result(make())
+        except BaseException as error:  # noqa: BLE001  it goes on in the thread that waits
+            made.set_exception(error)
+
+    threading.Thread(target=work, name="started", daemon=True).start()
+    return made.result

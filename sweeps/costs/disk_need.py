@@ -74,8 +74,16 @@ class DiskNeed:
 def model_size(config: TrialConfig, data: TrialData) -> ModelSize:
     """Build the model on torch's meta device, where tensors have shapes and no memory, and count."""
     import torch
+    from torch.overrides import TorchFunctionMode
 
-    with torch.device("meta"):
+    class WithoutValues(TorchFunctionMode):
+        """Leaves out the random draws: torch would import its compiler for one of a tensor without memory, for seconds."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            drawn = function in (torch.Tensor.normal_, torch.Tensor.uniform_)
+            return args[0] if drawn else function(*args, **(kwargs or {}))
+
+    with torch.device("meta"), WithoutValues():
         model = model_class(config.model)(config, data)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     stored = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

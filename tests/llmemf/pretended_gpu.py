@@ -156,6 +156,7 @@ class PretendedGPU(TorchDispatchMode):
             "is_bf16_supported": lambda *_, **__: True,
             "device_count": lambda: 1,
             "current_device": lambda: 0,
+            "is_current_stream_capturing": lambda: False,
             "get_device_name": lambda device=None: properties.name,
             "get_device_capability": lambda device=None: (9, 0),
             "get_device_properties": lambda device=None: properties,

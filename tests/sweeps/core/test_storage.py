@@ -105,6 +105,6 @@ def test_a_storage_that_fails_is_one_sentence_with_the_way_on(project_folder, mo
     monkeypatch.setattr("sweeps.core.run.start_ray", fails)
     plan = plan_sweep(Options(scenario="sample", name="s1"))
     with pytest.raises(StorageError, match=f"{meaning}.* --resume --name s1") as refused:
-        run_sweep(plan, Console(file=io.StringIO()), backend=TrialBackend(data=tiny_data()))
+        run_sweep(plan, Console(file=io.StringIO()), backend=TrialBackend(data=tiny_data(), client=pytest.fail))
     assert refused.value.errno == number and os.strerror(number) in str(refused.value)
     assert "--resume" in str(stopped_by_storage(OSError(number, "x"), "do --resume"))

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -407,7 +408,7 @@ def test_a_refused_extension_changes_nothing(project_folder, monkeypatch):
         extended = plan_extend(Options(name="s1", assignments=["lr=1e-5,1e-4,1e-3,3e-3", "heads=1,2"]), 4)
         assert extended.trials == 7
         with pytest.raises(InputError, match="99 CPUs"):
-            run(extended)
+            run(extended, client=pytest.fail)
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -415,8 +416,25 @@ def test_time_that_is_spent_before_the_trials_start(project_folder, monkeypatch)
     monkeypatch.setattr("sweeps.core.run.start_ray", lambda *args: time.sleep(0.3) or (1, []))
     plan = plan_sweep(Options(scenario="sample", name="s1"))
     out = io.StringIO()
-    result = run_sweep(plan, Console(file=out, width=200), time_budget=0.05, backend=TrialBackend(data=tiny_data()))
+    backend = TrialBackend(data=tiny_data(), client=pytest.fail)
+    result = run_sweep(plan, Console(file=out, width=200), time_budget=0.05, backend=backend)
     assert result.exit_code == 3 and "--resume --name s1" in out.getvalue()
+
+
+def test_mlflow_is_opened_while_ray_starts(project_folder, monkeypatch):
+    """Each takes seconds; what goes wrong with it is said where it is needed."""
+    opening, waits = threading.Event(), []
+
+    def client(uri):
+        opening.set()
+        raise OSError(f"no database in {uri}")
+
+    monkeypatch.setattr("sweeps.core.run.mlflow_client", client)
+    monkeypatch.setattr("sweeps.core.run.start_ray", lambda *args: waits.append(opening.wait(60)) or (1, []))
+    plan = plan_sweep(Options(scenario="sample", name="s1"))
+    with pytest.raises(InputError, match="no database in sqlite:///"):
+        run_sweep(plan, Console(file=io.StringIO()), backend=TrialBackend(data=tiny_data()))
+    assert waits == [True]
 
 
 def test_a_log_line_about_a_full_disk_asks_to_stop(tmp_path):
