@@ -59,6 +59,11 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """A share as `57 %` or `56.7 %`."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def json_text(content: Any) -> str:
     """JSON that every reader takes: NaN and infinity, which JSON does not have, become null."""
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, default=str, allow_nan=False)

@@ -106,9 +106,12 @@ def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:
     options = [name for each in params for name in (*each.opts, *each.secondary_opts) if name[:2] == "--"]
     param, option = getattr(error, "param", None), getattr(error, "option_name", "")
     extra = re.search(r"unexpected extra arguments? *\((.*)\)", problem.replace("(s)", "s"))
-    if option and getattr(error, "possibilities", None) is not None:
-        near = difflib.get_close_matches(option, options, 1)
-        problem = f"there is no option {option}" + "".join(f": did you mean {known}?" for known in near)
+    if option and hasattr(error, "possibilities"):
+        begin = [known for known in options if known[2] == option[1]]
+        near = difflib.get_close_matches(option, options, 1) if option[:2] == "--" else begin[:3]
+        problem = f"there is no option {option}" + (f": did you mean {' or '.join(near)}?" if near else "")
+    elif option:
+        problem = f"{option} {'needs a value behind it' if 'requires' in problem else 'takes no value'}"
     elif extra and "--scenario" in options:
         problem = f"{extra[1]}: what is it? Did you mean --scenario {extra[1]}?"
     elif param and "Missing" not in problem and (given := _given(words, param.opts)):

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.scenarios.scenario import Scenario
+from llmemf.text_format import percent
 
 
 def feature_table(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> Table:
@@ -18,7 +19,7 @@ def feature_table(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> Tabl
     table.columns[1].overflow = "fold"
     for matrix in matrices:
         parts = (matrix.has[: scenario.num_x], matrix.has[scenario.num_x :])
-        coverage = [f"{int(part.sum())} of {len(part)} ({part.mean():.0%})" for part in parts]
+        coverage = [f"{int(part.sum())} of {len(part)} ({percent(part.mean())})" for part in parts]
         table.add_row(matrix.kind, matrix.encoder, str(matrix.width), *coverage, matrix.hash()[:12])
     return table
 

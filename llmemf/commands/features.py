@@ -65,7 +65,8 @@ def offline(
         raise InputError(f"{nothing}: nothing was written; train without it: --set modalities={left}")
     Console(markup=False).print(feature_table(scenario, written))
     if absent:
-        say(f"note: {nothing}: a sweep runs without it; one model with --set modalities={left}")
+        one = hint(data_root, "train", name, "--set", f"modalities={left}")
+        say(f"note: {nothing}: a sweep leaves that out by itself; a single model: {one}")
     say(f"next: {hint(data_root, 'sweep', '--scenario', name)}")
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 from llmemf.commands.scenario_view import facts_table
 from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.preparation import PreparationReport
+from llmemf.text_format import plural
 
 
 def report_view(report: PreparationReport, domains: tuple[str, str]) -> Group:
@@ -45,5 +46,5 @@ def notes(report: PreparationReport) -> list[str]:
             lines.append(f"{one.path.name}: {count:,} line{'s' * (count > 1)} mended: {what}")
     for key, value in report.facts.items():
         if key.startswith("rows ") and value:
-            lines.append(f"{value:,} {key} left out")
+            lines.append(f"{plural(value, 'row')} left out: {key.removeprefix('rows ')}")
     return lines

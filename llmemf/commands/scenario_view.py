@@ -16,6 +16,7 @@ from rich.text import Text
 from llmemf.scenarios.audit import Audit, LeakFacts, Lengths
 from llmemf.scenarios.manifest import Manifest
 from llmemf.scenarios.scenario import SPLITS, Scenario
+from llmemf.text_format import percent
 
 CASES = ("valid", "test")
 SHOWN_ITEMS = 8
@@ -42,7 +43,7 @@ def summary(scenario: Scenario) -> Table:
     )
     for column in scenario.item_columns[1:]:
         share = float((scenario.items[column].astype(str) != "").mean())
-        facts.add_row(column.removesuffix("s") + "s", f"{share:.1%} of the items" if share else "none")
+        facts.add_row(column.removesuffix("s") + "s", f"{percent(share, 1)} of the items" if share else "none")
     facts.add_row("origin", origin(scenario.source))
     facts.add_row("fingerprint", scenario.fingerprint[:16])
     return facts
@@ -156,7 +157,7 @@ def _split_table(audit: Audit) -> Table:
         "longest span, days", *(NOTHING if one.longest_days is None else f"{one.longest_days:.0f}" for one in facts)
     )
     shares = (one.same_day_ends for one in facts)
-    table.add_row("last two items on one day", *(NOTHING if share is None else f"{share:.1%}" for share in shares))
+    table.add_row("last two items on one day", *(NOTHING if share is None else percent(share, 1) for share in shares))
     return table
 
 
@@ -190,7 +191,7 @@ def _verdict(count: int | None, facts: LeakFacts) -> Text:
 
 
 def _part(count: int, whole: int) -> str:
-    return f"{count:,} ({count / whole:.1%})" if count and whole else "0"
+    return f"{count:,} ({percent(count / whole, 1)})" if count and whole else "0"
 
 
 def _spread(lengths: Lengths) -> str:

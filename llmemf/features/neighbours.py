@@ -10,6 +10,7 @@ import numpy as np
 
 from llmemf.features.matrix import FeatureMatrix, unit_rows
 from llmemf.scenarios.scenario import Scenario
+from llmemf.text_format import percent
 
 SAMPLE = 1000
 """Items that a number is computed from (a seeded sample); their neighbours are looked for among all items."""
@@ -235,7 +236,7 @@ def _warnings(space: Space) -> list[str]:
         )
     if space.twins > MANY_TWINS:
         told.append(
-            f"{space.twins:.0%} of the items have a twin in exactly the same place: equal texts, or one placeholder "
+            f"{percent(space.twins)} of the items have a twin in exactly the same place: equal texts, or one placeholder "
             "image for many"
         )
     if space.agreement is not None and space.chance is not None and space.compared >= 50:
@@ -243,13 +244,13 @@ def _warnings(space: Space) -> list[str]:
         if space.agreement <= space.chance + 2 * error:
             told.append(
                 f"nearest neighbours share a {space.label} no more often than random items "
-                f"({space.agreement:.1%}, by chance {space.chance:.1%})"
+                f"({percent(space.agreement, 1)}, by chance {percent(space.chance, 1)})"
             )
     if space.own_image is not None:
         chance = space.own_image_chance
         if space.own_image <= chance + 2 * np.sqrt(chance * (1 - chance) / space.own_image_among):
             told.append(
                 f"texts find their own image no better than by chance (top {TOP} of "
-                f"{space.own_image_among}: {space.own_image:.1%}, by chance {chance:.1%}): wrong weights?"
+                f"{space.own_image_among}: {percent(space.own_image, 1)}, by chance {percent(chance, 1)}): wrong weights?"
             )
     return told

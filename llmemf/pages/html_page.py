@@ -8,12 +8,14 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from llmemf import text_format
+
 
 def render(package: str, template: str, values: Mapping[str, Any]) -> str:
     """Fill a template of a package's `templates` folder; it may extend and import those of this package.
 
-    Whatever a value contains is text in an `.html` template, never markup. Filters: `percent` (a length in a style, 25.0%),
-    `whole` (25%), `digits` (0.2500), `md` (a text in a Markdown template).
+    Whatever a value contains is text in an `.html` template, never markup. Filters: `css` (a length in a style, 25.0%),
+    `percent` (25 %), `digits` (0.2500), `md` (a text in a Markdown template).
     """
     return _environment(package).get_template(template).render(values)
 
@@ -30,8 +32,8 @@ def _environment(package: str) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "percent": "{:.1%}".format,
-        "whole": "{:.0%}".format,
+        "css": "{:.1%}".format,
+        "percent": text_format.percent,
         "digits": "{:.4f}".format,
         "md": markdown_text,
     }

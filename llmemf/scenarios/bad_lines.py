@@ -9,6 +9,7 @@ from pathlib import Path
 from llmemf.errors import InputError
 from llmemf.scenarios.line_blocks import LineFile
 from llmemf.scenarios.lines import quoted
+from llmemf.text_format import percent
 
 NAMED_LINES = 3
 EARLY_LINES = 10_000
@@ -64,7 +65,7 @@ class LineCounts:
         self.damage, self.sha256 = file.damage, file.sha256
         if file.unread_bytes > max_share * file.size:
             raise InputError(
-                f"{self.path}: {file.damage}; {file.unread_bytes / file.size:.1%} of the file cannot be read: get it again"
+                f"{self.path}: {file.damage}; {percent(file.unread_bytes / file.size, 1)} of the file cannot be read: get it again"
             )
         self.check(max_share)
 
@@ -77,6 +78,6 @@ class LineCounts:
 
     def _refuse(self, max_share: float) -> None:
         raise InputError(
-            f"{self.num_bad:,} of {self.lines:,} lines cannot be used ({self.num_bad / self.lines:.1%}, allowed "
-            f"{max_share:.1%}, --max-bad-lines); the first: {self.first_bad[0]}"
+            f"{self.num_bad:,} of {self.lines:,} lines cannot be used ({percent(self.num_bad / self.lines, 1)}, allowed "
+            f"{percent(max_share, 1)}, --max-bad-lines); the first: {self.first_bad[0]}"
         )

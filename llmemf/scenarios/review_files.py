@@ -32,6 +32,7 @@ from llmemf.scenarios.bad_lines import BadLine, LineCounts
 from llmemf.scenarios.line_blocks import LineBlock, LineFile, Progress, count_lines
 from llmemf.scenarios.loose_records import ITEM_KEYS, LITERAL, MISSING, decode, flat_literal, identifier, parse_record
 from llmemf.scenarios.table_rows import is_parquet, open_parquet, parquet_batches
+from llmemf.text_format import percent
 
 USER_KEYS = ("reviewerID", "user_id")
 TIME_KEYS = ("unixReviewTime", "timestamp")
@@ -235,8 +236,8 @@ def _sniff_csv(lines: list[str], path: Path) -> tuple[CsvLayout, int]:
     asins = [sum(ASIN.fullmatch(row[column].strip()) is not None for row in rows) / len(rows) for column in (0, 1)]
     if abs(asins[0] - asins[1]) < 0.5:
         raise InputError(
-            f"{path}: which column is the user and which the item cannot be told (no header, {asins[0]:.0%} and "
-            f"{asins[1]:.0%} ASINs): put the line user,item,rating,timestamp on top, in the file's order"
+            f"{path}: which column is the user and which the item cannot be told (no header, {percent(asins[0])} and "
+            f"{percent(asins[1])} ASINs): put the line user,item,rating,timestamp on top, in the file's order"
         )
     item = 0 if asins[0] > asins[1] else 1
     return CsvLayout(4, user=1 - item, item=item, time=3), 0

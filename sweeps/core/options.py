@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmemf.errors import InputError
 from sweeps.cluster.resources import default_gpus
+from sweeps.state.sweep_record import storage_folder
 from sweeps.tracking.addresses import absolute_uri
 
 IMMUTABLE_OPTIONS = (
@@ -80,9 +80,7 @@ class Options:
         Raises:
             InputError: no folder can be where it should go.
         """
-        storage = self.storage.resolve()
-        if file := next((path for path in (storage, *storage.parents) if path.is_file()), None):
-            raise InputError(f"--storage {self.storage}: {file} is a file: name a folder, or move the file away")
+        storage = storage_folder(self.storage)
         return {
             "requested": self.scenario,
             "data_root": str(self.root),

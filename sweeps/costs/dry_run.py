@@ -118,7 +118,7 @@ def _print_dropped(plan: Plan, console: Console) -> None:
     if not space.dropped:
         return
     for reason, count in space.dropped_by.items():
-        console.print(f"dropped  {count:,} combinations: {reason}", style="dim", soft_wrap=True)
+        console.print(f"dropped  {text_format.plural(count, 'combination')}: {reason}", style="dim", soft_wrap=True)
     console.print(f"grid     {space.size:,} of {space.full_size:,} points are left\n", style="dim")
 
 

@@ -82,7 +82,7 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
     Raises:
         InputError: there is no such sweep or trial, or its weights were not kept.
     """
-    folder = find_sweep(storage, "SWEEP", name=sweep, scenario=None)
+    folder = find_sweep(storage, "", name=sweep, scenario=None)
     record = SweepRecord.load(folder)
     state = SweepState.load(record)
     ended = [item for item in state.records.values() if item.outcome in ("completed", "pruned")]

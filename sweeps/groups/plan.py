@@ -26,7 +26,7 @@ from sweeps.core.settings import (
 )
 from sweeps.core.takeover import take_over
 from sweeps.groups.group import Group, Row, root_of
-from sweeps.state.sweep_record import RECORD, SweepRecord, readable
+from sweeps.state.sweep_record import RECORD, SweepRecord, readable, storage_folder
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
@@ -216,6 +216,7 @@ def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
     Raises:
         InputError: there is none, it is not completed, or it is of another scenario.
     """
+    storage = storage_folder(storage)
     stored = sorted(path.parent.name for path in (storage / "sweeps").glob(f"*/{RECORD}"))
     if name not in stored:
         hint = nearest(name, stored) if stored else f"none is stored in {storage / 'sweeps'}"

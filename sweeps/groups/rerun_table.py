@@ -15,6 +15,7 @@ from sweeps.groups.render import Block, Cell, Column, csv_text, markdown, number
 from sweeps.groups.spread import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
 from sweeps.reporting.tables import tables_page
+from sweeps.reporting.trial_table import heading
 
 ALPHA = 0.05
 METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
@@ -105,11 +106,13 @@ def _blocks(table: Table, *, terminal: bool) -> list[Block]:
     if names:
         block = Block("", [Column("metric"), *(Column(row.name) for row in table.rows)])
         for name in names:
-            block.lines.append([Cell(name), *(Cell(number(row.cells.get(name), 4)) for row in table.rows)])
+            block.lines.append([Cell(heading(name)), *(Cell(number(row.cells.get(name), 4)) for row in table.rows)])
         page.append(block)
     if table.tested:
         block = Block(f"Test of {table.winner}", [*map(Column, ("metric", "mean", "sd", "95 % interval"))])
-        block.lines += [[*map(Cell, (name, *_mean_and_interval(spread)))] for name, spread in table.tested.items()]
+        block.lines += [
+            [*map(Cell, (heading(name), *_mean_and_interval(spread)))] for name, spread in table.tested.items()
+        ]
         page.append(block)
     return page
 

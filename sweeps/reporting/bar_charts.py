@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from llmemf.pages.charts import Bar, Interval, IntervalRow
+from llmemf.text_format import percent
 from sweeps.reporting.breakdown import Breakdown, Group
 from sweeps.reporting.importance import Importances
 from sweeps.reporting.spending import Spending, hours
@@ -20,8 +21,8 @@ def importance_bars(found: Importances) -> list[Bar]:
         Bar(
             length=item.share / longest,
             label=item.key,
-            number=f"{item.share:.0%}",
-            says=f"{item.share:.0%}, 90 % interval {item.low:.0%} to {item.high:.0%}, chance {item.chance:.0%}",
+            number=percent(item.share),
+            says=f"{percent(item.share)}, 90 % interval {percent(item.low)} to {percent(item.high)}, chance {percent(item.chance)}",
             interval=(item.low / longest, item.high / longest),
             mark=item.chance / longest,
             kind="" if item.is_clear else "weak",

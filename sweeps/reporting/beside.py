@@ -65,6 +65,8 @@ def _standing(histories: Sequence[SweepHistory]) -> list[list[tuple[str, str]]]:
         }
         for name, text in facts.items():
             rows.setdefault(name, []).append(text)
+    if set(rows["GPU-hours"]) == {"0"}:
+        del rows["GPU-hours"]
     top = f"{max(values):.4f}" if values else ""
     return [[(name, ""), *((text, "best" if text == top else "") for text in texts)] for name, texts in rows.items()]
 

@@ -68,7 +68,7 @@ class ReportData:
         notes: what a reader of the numbers must know.
         curves, outcomes: learning curves, and how the trials ended that have one.
         best_so_far, losses: beside them.
-        spending_rows: outcome, trials, epochs, time, CPU-hours, GPU-hours.
+        spending_rows: outcome, trials, epochs, time, CPU-hours, and GPU-hours where a GPU was used.
         failures: trial, kind, reason and settings of each.
         agreements: domain, sentence, chart.
         breakdown: of the best trial, None with `breakdown_problem` as the reason.
@@ -270,7 +270,7 @@ def _tiles(history: SweepHistory, sure: Certainty, spending: Spending) -> list[t
     if spending.saved_epochs:
         share = spending.saved / (spending.saved + spending.spent)
         note = f"an estimate: {spending.saved_epochs:,.0f} epochs not trained"
-        tiles.append(("Saved by pruning", f"{100 * share:.0f} %", note))
+        tiles.append(("Saved by pruning", text_format.percent(share), note))
     return tiles
 
 
@@ -340,12 +340,12 @@ def _saving(spending: Spending) -> str:
 
 
 def _spending_rows(spending: Spending) -> list[list[str]]:
-    shares = {**spending.by_outcome, "all": spending.total}
-    return [
-        [name, f"{share.trials:,}", f"{share.epochs:,}", text_format.duration(share.place_seconds),
-         hours(share.cpu_seconds, spending.total.cpu_seconds), hours(share.gpu_seconds, spending.total.gpu_seconds)]
-        for name, share in shares.items()
-    ]  # fmt: skip
+    total, rows = spending.total, []
+    for name, share in {**spending.by_outcome, "all": total}.items():
+        row = [name, f"{share.trials:,}", f"{share.epochs:,}", text_format.duration(share.place_seconds)]
+        row.append(hours(share.cpu_seconds, total.cpu_seconds))
+        rows.append([*row, *([hours(share.gpu_seconds, total.gpu_seconds)] if spending.uses_gpus else [])])
+    return rows
 
 
 def _label(record: Any) -> list[str]:

@@ -25,7 +25,7 @@ def find_record(storage: Path, name: str | None, data_root: Path | None = None) 
     Raises:
         InputError: there is none, or it is damaged.
     """
-    record = SweepRecord.load(find_sweep(storage.resolve(), "SWEEP", name=name, scenario=None))
+    record = SweepRecord.load(find_sweep(storage, "", name=name, scenario=None))
     if data_root is not None:
         record.data_root = str(data_root.resolve())
     return record

@@ -97,7 +97,7 @@ def trial_table(history: SweepHistory, spending: Spending) -> TrialTable | None:
 def heading(metric: str) -> str:
     """`val/movie/ndcg_10` -> `movie N@10`, `val_full/...` -> `... (all items)`."""
     split, *domain, name = metric.split("/")
-    among = {f"val{ending}": f" ({label})" for ending, label in RANKINGS.values() if ending}.get(split, "")
+    among = "".join(f" ({label})" for ending, label in RANKINGS.values() if ending and split.endswith(ending))
     return f"{' '.join([*domain, name.upper().replace('NDCG_', 'N@').replace('_', '@')])}{among}"
 
 

@@ -75,12 +75,12 @@ class Stopping:
         cut, whole = len(self.stopped) + len(self.unknown), self.spent + self.saved
         said = (
             f"ASHA stopped {cut} of {text_format.plural(self.trials, 'trial')} and saved {self.saved:,.0f} of {whole:,.0f} "
-            f"epochs ({100 * self.saved / whole:.0f} %)"
+            f"epochs ({text_format.percent(self.saved / whole)})"
         )
         if not self.stopped:
             return f"{said}; too few trials went to their end to say whether a stopped one was better."
         first = self.stopped[0]
-        chance = "less than 1 %" if first.chance < 0.01 else f"{100 * first.chance:.0f} %"
+        chance = "less than 1 %" if first.chance < 0.01 else text_format.percent(first.chance)
         rest = f", nothing is known of {len(self.unknown)}" if self.unknown else ""
         return f"{said}; {first.record.name} had the best chance to pass {self.winner.name}: {chance}{rest}."
 

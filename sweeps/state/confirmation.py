@@ -81,7 +81,9 @@ def sentence_of(found: Sequence[Confirmed]) -> str:
         return f"{said}; no other trial was repeated without failing."
     close = [item.name for item in others if not item.is_behind]
     rest = f"it cannot be told from {', '.join(close)}" if close else "all others are clearly behind"
-    return f"{said}: the best of {len(found)} repeated trials with a chance of {100 * first.best:.0f} %; {rest}."
+    return (
+        f"{said}: the best of {len(found)} repeated trials with a chance of {text_format.percent(first.best)}; {rest}."
+    )
 
 
 def next_repeats(

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from llmemf.command_line import command_line
 from llmemf.config import build_config, read_yaml, without_removed
 from llmemf.errors import InputError, nearest
 from llmemf.io import write_text
@@ -145,8 +146,25 @@ class SweepRecord(SweepSettings):
         return build_config(cls, values, where=where)
 
 
+def storage_folder(storage: Path) -> Path:
+    """Where sweeps are stored, absolute; there may be nothing yet.
+
+    Raises:
+        InputError: no folder can be there.
+    """
+    found = storage.resolve()
+    if file := next((path for path in (found, *found.parents) if path.is_file()), None):
+        raise InputError(f"--storage {storage}: {file} is a file: name a folder, or move the file away")
+    return found
+
+
 def stored_sweeps(storage: Path) -> list[SweepRecord]:
-    """All sweeps of a storage folder; one that cannot be read is left out with a notice."""
+    """All sweeps of a storage folder; one that cannot be read is left out with a notice.
+
+    Raises:
+        InputError: no folder can be there.
+    """
+    storage = storage_folder(storage)
     return readable(sorted(path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")), SweepRecord.load)
 
 
@@ -175,25 +193,30 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
     """Folder of the sweep to continue: the named one, or the newest (of a scenario).
 
     Args:
-        flag: the option that asked for it.
+        flag: the option that asked for it, "" for an argument.
 
     Raises:
         InputError: there is none; existing ones are offered.
     """
-    root = storage / "sweeps"
+    root, where = storage_folder(storage) / "sweeps", f"{flag}: " if flag else ""
     existing = sorted(path.parent.name for path in root.glob(f"*/{RECORD}"))
     if name is not None:
         if name in existing:
             return root / name
         hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
-        raise InputError(f"{flag}: there is no sweep {name!r}: {hint}")
+        raise InputError(f"{where}there is no sweep {name!r}: {hint}")
     # A group continues its own sweeps, unless the user names one of them.
     records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
     matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
     if not matching:
-        found = f"stored sweeps: {', '.join(existing)}" if existing else "none is stored there"
+        start = command_line("sweep", "--scenario", scenario or "sample")
+        found = (
+            f"stored sweeps: {', '.join(existing)}"
+            if existing
+            else f"start one with `{start}`, or name another --storage"
+        )
         wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
-        raise InputError(f"{flag}: {wanted} in {root}; {found}")
+        raise InputError(f"{where}{wanted} in {root}; {found}")
     return root / max(matching, key=lambda record: record.created).name
 
 

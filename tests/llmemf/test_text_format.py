@@ -36,6 +36,7 @@ def test_settings_and_durations():
     assert text_format.settings({"lr": 1e-3, "alpha": 0.3}) == "lr=1e-3 alpha=0.3"
     assert [text_format.duration(s) for s in (0, 42, 725, 11220)] == ["0:00", "0:42", "12:05", "3:07:00"]
     assert text_format.plural(1, "trial") == "1 trial" and text_format.plural(1200, "trial") == "1,200 trials"
+    assert text_format.percent(0.567) == "57 %" and text_format.percent(0.0123, 1) == "1.2 %"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(capsys):
         (["--trails", "3"], ["--trails", "--trials", "show --help"]),
         (["--trials", "x"], ["--trials", "x", "show --help"]),
         (["--trials=0"], ["--trials", "0", "show --help"]),
-        (["--trials"], ["--trials", "show --help"]),
+        (["--trials"], ["--trials", "value", "show --help"]),
+        (["-t", "3"], ["-t", "--trials", "show --help"]),
+        (["-s"], ["-s", "--scenario", "show --help"]),
         (["food"], ["--scenario food", "show --help"]),
     ],
 )

@@ -53,7 +53,7 @@ def test_both_kinds(root, small):
     printed = call("encode", "shop", "--model", small, "--workers", 0)
     assert "on cpu in fp32" in printed
     assert "10 of 10 items of text.clip-small-title+llm" in printed
-    assert "10 of 10 items of image.clip-small" in printed and "4 of 5 (80%)" in printed
+    assert "10 of 10 items of image.clip-small" in printed and "4 of 5 (80 %)" in printed
     assert "1 item(s) have no LLM text and are encoded from the rest alone" in printed
     assert "first: item 3 (i3), images/3.png: no image file that PIL knows" in printed
     assert "all of them are listed in" in printed and "--set text_encoder=clip-small-title+llm" in printed

@@ -56,7 +56,7 @@ def test_what_stands_on_the_page(report):
     assert EVIL in text, "shown as it is written"
     assert "item i5 (no title)" in text and "boils & sings" in text and "by <hand>" in text
     assert "no image" in text and "image cannot be read" in text
-    assert "3 of 4 (75%)" in text and "and 12 more" in text
+    assert "3 of 4 (75 %)" in text and "and 12 more" in text
     assert "the item has no row here" in text
     _, cosine = report.examples[0].inside["text.hand"][0]
     assert f"{cosine:.3f}" in text

@@ -37,7 +37,7 @@ def test_offline_both(root):
     with_images(root)
     printed = call("offline", "tiny", "--width", 4)
     assert "text: 5 of 7 items" in printed and "image: 7 of 7 items" in printed
-    assert "2 of 3 (67%)" in printed and "3 of 4 (75%)" in printed
+    assert "2 of 3 (67 %)" in printed and "3 of 4 (75 %)" in printed
     scenario = find_scenario("tiny", root)
     assert find_features(scenario, "text", "offline").has.tolist() == [True, True, False, True, True, True, False]
     assert find_features(scenario, "image").width == 4

@@ -47,7 +47,7 @@ def test_amazon_says_what_became_of_the_data(llmemf, raw, tmp_path):
         "in the scenario 9 8",
         "1 bad line: neither JSON nor a Python literal",
         f"{raw / 'Films.json.gz'}:15: neither JSON",
-        "titles 14.3% of the items",
+        "titles 14.3 % of the items",
         "llmemf features images films_books",
     ):
         assert part in words, part

@@ -120,7 +120,7 @@ def test_twins_are_told(scenario):
     rows[:20] = rows[0]
     space = measure(scenario, matrix_of(scenario, rows))
     assert space.twins == 20 / NUM_ITEMS
-    assert "28% of the items have a twin" in " ".join(space.warnings)
+    assert "28 % of the items have a twin" in " ".join(space.warnings)
 
 
 def test_texts_find_their_own_images(scenario):

@@ -122,6 +122,9 @@ def test_a_server_that_is_away_is_a_sentence(storage):
 def test_mistakes_are_one_line(project_folder, monkeypatch, capsys):
     code, _, said = run(monkeypatch, capsys)
     assert code == 2 and said.startswith("error: ") and "no sweep in" in said and said.count("\n") == 1
+    (project_folder / "notes").write_text("")
+    code, _, said = run(monkeypatch, capsys, "--storage", "notes/x")
+    assert code == 2 and "notes is a file" in said
     record = make_sweep(project_folder / "mlruns", TRIALS, name="first")
     code, _, said = run(monkeypatch, capsys, "frist")
     assert code == 2 and "there is no sweep 'frist'" in said and "first" in said
