@@ -21,7 +21,6 @@ from sweeps.core.settings import (
     FILE_OPTIONS,
     IMMUTABLE_SETTINGS,
     RESOURCES,
-    SAMPLE,
     apply_assignments,
     checked_settings,
     checked_space,
@@ -83,10 +82,6 @@ class Plan:
     def varied_keys(self) -> tuple[str, ...]:
         """Settings that differ between trials, those of an extended sweep's earlier ones included."""
         return tuple(dict.fromkeys([*self.record.varied_keys, *self.space.varied_keys, *self.before]))
-
-    @property
-    def is_fallback(self) -> bool:
-        return self.record.scenario == SAMPLE and self.record.requested != SAMPLE
 
     @property
     def rungs(self) -> list[int]:

@@ -94,19 +94,11 @@ def connect_tracking(
         "model": record.model,
         "search": record.search,
         "scheduler": record.scheduler,
-        "seed": str(record.seed),
-        "code": code_version(),
         **data.tags(),
-        # MLflow's own columns: where a run comes from.
-        "mlflow.source.name": "sweeps/grid.py",
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
-        "mlflow.user": getpass.getuser(),
+        **origin_tags(record, "sweeps/grid.py"),
     }
     if plan.objectives:
         tags["objective"] = "+".join(plan.objectives)
-    if plan.is_fallback:
-        tags["asked_for"] = record.requested
     owner, artifacts = RunOwner.of(record), artifact_location(record)
     defaults = {key: value for key, value in plan.configs[0].to_dict().items() if key not in plan.varied_keys}
     target = TrackingTarget(
@@ -116,6 +108,23 @@ def connect_tracking(
         tracking = Tracking(target, client)
         tracking.connect()
     return tracking
+
+
+def origin_tags(record: Stored, source: str) -> dict[str, str]:
+    """Tags of every run of a sweep or group: its seed, its code, and what MLflow's own columns say of where a run comes from.
+
+    Args:
+        source: the script that makes the run.
+    """
+    tags = {
+        "seed": str(record.seed),
+        "code": code_version(),
+        "mlflow.source.name": source,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
+        "mlflow.user": getpass.getuser(),
+    }
+    return tags | ({"asked_for": record.requested} if record.requested != record.scenario else {})
 
 
 def dataset(plan: Plan, data: SweepData) -> dict[str, str]:

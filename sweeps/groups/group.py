@@ -19,7 +19,8 @@ from llmemf.config import build_config, read_yaml, without_removed
 from llmemf.errors import InputError
 from llmemf.io import write_text
 from llmemf.models import model_class
-from sweeps.core.settings import SAMPLE, space_keys
+from sweeps.core.settings import space_keys
+from sweeps.groups.significance import BEST
 from sweeps.state.home import located, new_identity
 from sweeps.state.sweep_record import GROUPS
 
@@ -28,8 +29,6 @@ COMMANDS = {"comparison": "compare", "ablation": "ablation", "rerun": "rerun", "
 NOUNS = {"comparison": "system", "ablation": "row", "rerun": "trial", "study": "row"}
 """Kind -> what its rows are called in sentences."""
 Outcome = Literal["interrupted", "completed", "incomplete", "failed"]
-BEST = "best"
-"""The reference of a group whose rows are tested against the best other row."""
 
 
 class Row(BaseModel):
@@ -152,10 +151,6 @@ class Group(BaseModel):
     @property
     def file(self) -> Path:
         return self.folder / f"{self.kind}.yaml"
-
-    @property
-    def is_fallback(self) -> bool:
-        return self.scenario == SAMPLE and self.requested != SAMPLE
 
     def save(self) -> None:
         """Write KIND.yaml; it appears whole or not at all."""

@@ -127,7 +127,7 @@ class Kind(ABC):
         terminal.print_rows(group, console, self.sections)
 
     def line(self, table: Table, row: TableRow, place: int, earlier: bool) -> Text:
-        """A finished row in a line: its test MRR and how it came about, or why there is none.
+        """A finished row in a line: its numbers and how it came about, or why there are none.
 
         Args:
             earlier: whether an earlier driver finished it.
@@ -139,11 +139,13 @@ class Kind(ABC):
         if row.result.outcome != "done":
             line.append(f"{row.state}: ", style=f"{TERMINAL[row.state]} not dim")
             return line.append(row.result.reason, style="not dim")
-        cells = {domain: row.cells.get(f"test/{domain}/mrr") for domain in table.domains}
-        line.append(
-            ", ".join(f"{domain} MRR {number(cell)}" for domain, cell in cells.items() if cell), style="not dim"
-        )
+        line.append(self.found(table, row), style="not dim")
         return line.append(f"   {self.how(row)}" + (", earlier" if earlier else ""))
+
+    def found(self, table: Table, row: TableRow) -> str:
+        """The numbers of a finished row, for its line."""
+        cells = {domain: row.cells.get(f"test/{domain}/mrr") for domain in table.domains}
+        return ", ".join(f"{domain} MRR {number(cell)}" for domain, cell in cells.items() if cell)
 
     def how(self, row: TableRow) -> str:
         """How a finished row came about, for its line."""
@@ -211,27 +213,32 @@ class Kind(ABC):
             "reason": row.result.reason,
         }
 
+    def csv_lines(self, table: Table) -> list[dict[str, object]]:
+        """The lines of the CSV file."""
+        return [line for row in table.rows for line in csv_lines(table, row, self.csv_facts(table, row))]
+
+    def page(self, table: Table) -> list[Block]:
+        """The tables of the written pages."""
+        return [*(self.block(table, domain, "page") for domain in table.domains), self.last_block(table)]
+
     def files(self, table: Table) -> dict[str, str]:
         """The tables that are written into the group's folder, by file name; Markdown comes first."""
-        group = table.group
-        page = [*(self.block(table, domain, "page") for domain in table.domains), self.last_block(table)]
-        lines = [line for row in table.rows for line in csv_lines(table, row, self.csv_facts(table, row))]
-        fields = [field for field in self.fields(table, table.domains[0]) if field.latex]
-        over = ["", *(field.over for field in fields if field.over is not None)]
-        names = [group.noun.capitalize(), *(field.latex for field in fields)]
-        head = [" & ".join(over).rstrip(), " & ".join(names)]
-        blocks = [self.block(table, domain, "latex") for domain in table.domains]
-        title = f"{group.kind.capitalize()} {group.name}"
-        sections = [section_of(table, block, f"test/{block.title}/mrr") for block in page]
-        lead = self.subtitle(table).replace("`", "")
-        return {
-            f"{group.kind}.md": markdown(title, self.subtitle(table), page, table.notes),
-            f"{group.kind}.html": tables_page(
-                group.kind.capitalize(), group.name, lead, sections, table.notes, table.warnings
-            ),
-            f"{group.kind}.csv": csv_text(self.csv_columns, lines),
-            f"{group.kind}.tex": latex(self.caption(table), head, blocks, table.notes),
+        group, kind, lead = table.group, table.group.kind.capitalize(), self.subtitle(table)
+        notes, warnings, page = table.notes, table.warnings, self.page(table)
+        sections = [section_of(table, block) for block in page]
+        found = {
+            "md": markdown(f"{kind} {group.name}", lead, page, notes, warnings),
+            "html": tables_page(kind, group.name, lead.replace("`", ""), sections, notes, warnings),
+            "csv": csv_text(self.csv_columns, self.csv_lines(table)),
         }
+        if caption := self.caption(table):
+            fields = [field for field in self.fields(table, table.domains[0]) if field.latex]
+            over = ["", *(field.over for field in fields if field.over is not None)]
+            names = [group.noun.capitalize(), *(field.latex for field in fields)]
+            head = [" & ".join(over).rstrip(), " & ".join(names)]
+            blocks = [self.block(table, domain, "latex") for domain in table.domains]
+            found["tex"] = latex(caption, head, blocks, notes)
+        return {f"{group.kind}.{ending}": text for ending, text in found.items()}
 
     def blocks(self, table: Table, console: Console) -> list[Block]:
         """The tables that are printed at the end."""
@@ -261,7 +268,7 @@ class Kind(ABC):
             columns = [Column(f"\n{domain}", right=False), *(field.terminal for field in fields if field.terminal)]
         else:
             columns = [Column(table.group.noun), *(Column(getattr(field, medium)) for field in fields)]
-        block, section = Block(domain, columns, gap=gap), ""
+        block, section = Block(domain, columns, gap=gap, chart=f"test/{domain}/mrr"), ""
         for row in table.rows:
             if row.row.section != section:
                 section = row.row.section
@@ -278,19 +285,21 @@ class Kind(ABC):
         return block
 
 
-def section_of(table: Table, block: Block, metric: str = "", digits: int = 2) -> Section:
-    """A block as a part of the HTML page, with a chart of a metric of the rows where one is named."""
-    rows = [row for row in table.rows if metric in row.cells]
-    spread = [(row.cells[metric].mean, row.cells[metric].deviation or 0.0) for row in rows]
-    top = max((mean + deviation for mean, deviation in spread), default=0.0)
+def section_of(table: Table, block: Block) -> Section:
+    """A block as a part of the HTML page, with its chart where two rows have values."""
+    cells = [(row.heading, row.cells[block.chart]) for row in table.rows if block.chart in row.cells]
+    top = max((cell.mean + (cell.deviation or 0.0) for _, cell in cells), default=0.0)
     chart, remark = [], block.remark
-    if len(rows) > 1 and top > 0:
-        for row, (mean, deviation) in zip(rows, spread, strict=True):
-            at, low, high = (max(0.0, value) / top for value in (mean, mean - deviation, mean + deviation))
+    if len(cells) > 1 and top > 0:
+        what, digits = "the test MRR among stored candidates", 2
+        if block.chart == OBJECTIVE:
+            what, digits = "the objective on validation", 4
+        for heading, cell in cells:
+            deviation = cell.deviation or 0.0
+            ends = (cell.mean, cell.mean - deviation, cell.mean + deviation)
+            at, low, high = (max(0.0, value) / top for value in ends)
             shown = Interval(at, low, high)
-            cell = row.cells[metric]
-            chart.append(IntervalRow(row.heading or row.name, [shown], [number(cell, digits)], [str(cell.count)]))
-        what = "the objective on validation" if metric == OBJECTIVE else "the test MRR among stored candidates"
+            chart.append(IntervalRow(heading, [shown], [number(cell, digits)], [str(cell.count)]))
         said = f"Dots are means of {what} over seeds, lines one standard deviation to both sides."
         remark = f"{remark} {said}" if remark else said
     lines = [[(cell.text, cell.style) for cell in line] for line in block.lines]

@@ -6,7 +6,7 @@ from llmemf import text_format
 from llmemf.models import model_class
 from llmemf.scenarios.audit import domain_facts
 from llmemf.scenarios.scenario import Scenario
-from sweeps.groups.group import BEST
+from sweeps.groups.significance import BEST
 from sweeps.groups.table import Table, TableRow
 
 

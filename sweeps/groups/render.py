@@ -48,6 +48,7 @@ class Block:
     Attributes:
         lines: cells of each line; a line of one cell is the heading of a section.
         remark: said below it.
+        chart: the metric of the rows that the HTML page draws above it, "" for none.
     """
 
     title: str
@@ -55,6 +56,7 @@ class Block:
     lines: list[list[Cell]] = field(default_factory=list)
     remark: str = ""
     gap: int = 2
+    chart: str = ""
 
 
 def number(spread: Spread | None, digits: int = 2) -> str:

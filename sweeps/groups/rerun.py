@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import datetime
 import math
+from dataclasses import astuple
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
-from rich.text import Text
 
 from llmemf import text_format
 from llmemf.errors import InputError
@@ -18,25 +19,32 @@ from llmemf.scenarios.scenario import Scenario
 from sweeps.core.options import Options
 from sweeps.core.resume import plan_resume
 from sweeps.core.settings import RESOURCES, space_keys
-from sweeps.groups import rerun_table
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
 from sweeps.groups.plan import GroupOptions, config_of_trial, new_group, not_completed
-from sweeps.groups.render import Block, number
-from sweeps.groups.rerun_table import model_of, reason_of, warnings_of
+from sweeps.groups.render import Block, Cell, Column, number, p_value
+from sweeps.groups.spread import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
+from sweeps.reporting.trial_table import heading
 from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
 from sweeps.tracking.addresses import absolute_uri
 
 DEFAULT_TOP = 3
+ALPHA = 0.05
+HEADINGS = ("in the sweep", "mean", "sd", "95 % interval", "p", "seeds", "best epoch")
+METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
 class Rerun(Kind):
     """Rows are trials of a sweep; validation chooses one of them, which alone is tested."""
 
     name = "rerun"
+    csv_columns = (
+        "rank", "trial", "winner", "metric", "mean", "sd", "low", "high", "seeds", "values", "p", "p_holm", "in_the_sweep",
+        "settings", "reason",
+    )  # fmt: skip
 
     def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
         """Plan a new rerun of a completed sweep: the named one, or the newest.
@@ -79,7 +87,7 @@ class Rerun(Kind):
 
     def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
         """What a dry run says about the group, line by line."""
-        said = [("sweep", f"{group.facts['sweep']}, {model_of(group)} on {group.scenario}")]
+        said = [("sweep", f"{group.facts['sweep']}, {group.rows[0].model} on {group.scenario}")]
         if scenario is not None:
             said.append(("data", f"{scenario.name} ({scenario.fingerprint[:8]})"))
         for row in group.rows:
@@ -98,22 +106,23 @@ class Rerun(Kind):
     def print_rows(self, group: Group, scenario: Scenario | None, console: Console) -> None:
         """Nothing: the facts name every row."""
 
-    def line(self, table: Table, row: TableRow, place: int, earlier: bool) -> Text:
-        """One line of progress: what became of a row."""
-        text = Text(f"{place}/{len(table.group.rows)}  ", style="dim")
-        text.append(f"{row.name}  ", style="bold not dim")
-        spread, why = row.cells.get(OBJECTIVE), reason_of(row)
-        if spread is None:
-            return text.append(why or "failed", style="red not dim")
-        text.append(f"validation {number(spread, 4)}", style="not dim")
-        text.append(f" ({row.row.objective:.4f} in the sweep), {text_format.plural(spread.count, 'seed')}")
-        text.append(f", {why}" if why else "", style="red not dim")
-        return text.append(", earlier" if earlier else "")
+    def subtitle(self, table: Table) -> str:
+        group = table.group
+        return f"{group.rows[0].model} on scenario `{group.scenario}`: the best trials of sweep {group.facts['sweep']}."
+
+    def found(self, table: Table, row: TableRow) -> str:
+        return f"validation {number(row.cells.get(OBJECTIVE), 4)}"
+
+    def how(self, row: TableRow) -> str:
+        seeds = text_format.plural(len(row.values.get(OBJECTIVE, {})), "seed")
+        return f"{_four(row.row.objective)} in the sweep, {seeds}" + (
+            f", {row.result.reason}" * bool(row.result.reason)
+        )
 
     def annotate(self, table: Table) -> None:
         """What the order of the rows does not prove, and what a reader must know."""
         if table.leader and table.complete:
-            table.warnings = warnings_of(table)
+            table.warnings = _warnings(table)
         group = table.group
         validation = (
             "Validation: the sweep's objective at each seed's best epoch, over "
@@ -144,12 +153,119 @@ class Rerun(Kind):
         by_name = sorted(table.rows, key=lambda row: group.names.index(row.name))
         table.notes = [*notes, *dict.fromkeys(note for row in by_name for note in row.result.notes)]
 
-    def files(self, table: Table) -> dict[str, str]:
-        """The tables that are written into the group's folder, by file name."""
-        return rerun_table.files(table)
+    def page(self, table: Table) -> list[Block]:
+        """The configurations in order, their other metrics on validation, and the winner's test."""
+        page, first = [self.last_block(table)], table.rows[0].values
+        if names := [name for name in first if name.startswith("val") and name.count("/") == 2]:
+            block = Block("Validation metrics", [Column("metric"), *(Column(row.name) for row in table.rows)])
+            for name in names:
+                block.lines.append([Cell(heading(name)), *(Cell(number(row.cells.get(name), 4)) for row in table.rows)])
+            page.append(block)
+        if table.tested:
+            block = Block(f"Test of {table.winner}", [*map(Column, ("metric", *HEADINGS[1:4]))])
+            for name, spread in table.tested.items():
+                block.lines.append([*map(Cell, (heading(name), *_mean_and_interval(spread)))])
+            page.append(block)
+        return page
+
+    def last_block(self, table: Table, width: int | None = None) -> Block:
+        """The configurations in order, without their settings where the terminal is narrow: its first lines name them."""
+        columns = [Column("trial", right=False), *map(Column, HEADINGS), Column("settings", right=False, wrap=True)]
+        block = Block("Validation", columns, gap=1 if width and width < 120 else 2, chart=OBJECTIVE)
+        for row in table.rows:
+            style, name = "winner" if row.name == table.winner else "", row.name
+            if not width and _reason(row):
+                name += f" ({_reason(row)})"
+            texts = [*_validation(row), text_format.settings(row.row.varied)]
+            block.lines.append([Cell(name, style), *(Cell(text, style if width else "") for text in texts)])
+        if width and width < 100:
+            block.columns.pop()
+            block.lines = [line[:-1] for line in block.lines]
+        return block
 
     def blocks(self, table: Table, console: Console) -> list[Block]:
-        return rerun_table.terminal_blocks(table, console.width)
+        """The configurations in order, and the winner's test: one line per domain and ranking."""
+        validation = self.last_block(table, console.width)
+        if not table.tested:
+            return [validation]
+        columns = [Column(f"test of {table.winner}", right=False), Column("ranked among", right=False)]
+        metrics = METRICS if console.width >= 126 else ("mrr", "ndcg_10", "hr_10")
+        columns += [Column(metric.upper().replace("_", "@")) for metric in metrics]
+        tested = Block(f"Test of {table.winner}", columns, gap=1)
+        for domain in table.domains:
+            for prefix, among in (("test", "stored candidates"), ("test_full", "all items")):
+                spreads = [table.tested.get(f"{prefix}/{domain}/{metric}") for metric in metrics]
+                tested.lines.append([*map(Cell, (domain, among, *(number(spread, 4) for spread in spreads)))])
+        return [validation, tested]
+
+    def csv_lines(self, table: Table) -> list[dict[str, object]]:
+        """One line per configuration and metric, unrounded, as fractions: the objective, validation, and the winner's test."""
+        lines: list[dict[str, object]] = []
+        for place, row in enumerate(table.rows, start=1):
+            settings, winner = text_format.settings(row.row.varied), int(row.name == table.winner)
+            shared = {"rank": place, "trial": row.name, "winner": winner, "settings": settings, "reason": _reason(row)}
+            lines += [] if row.cells else [shared]
+            for metric, spread in row.cells.items():
+                values = ";".join(map(repr, row.values[metric].values()))
+                numbers = dict(zip(("mean", "sd", "low", "high", "seeds"), astuple(spread), strict=True))
+                line = {**shared, "metric": metric, **numbers, "values": values}
+                if metric == OBJECTIVE:
+                    line["in_the_sweep"] = row.row.objective
+                if test := row.seed_tests.get(metric):
+                    line |= {"p": test.p, "p_holm": test.adjusted}
+                lines.append(line)
+        return lines
+
+
+def _warnings(table: Table) -> list[str]:
+    """What the order of the finished rows does not prove."""
+    best, found = table.row(table.leader), []
+    others = [row for row in table.rows if OBJECTIVE in row.cells and row is not best]
+    if table.winner != best.name:
+        found.append(
+            f"{table.winner} was chosen and tested earlier; {best.name} leads now and is not tested: only one trial of a rerun "
+            "is."
+        )
+    spread = best.cells[OBJECTIVE]
+    if others and spread.count < 2:
+        unknown = "One seed says nothing about the spread: which of these is the best is not known. Give --seeds 5."
+        return [*found, unknown]
+    close = {}
+    for row in others:
+        test = row.seed_tests.get(OBJECTIVE)
+        if test is None or not test.adjusted < ALPHA:
+            same = "intervals overlap" if spread.overlaps(row.cells[OBJECTIVE]) else "intervals apart"
+            close[row.name] = f"{row.name} (p {p_value(test)}, {same})"
+    if close:
+        what = "The ranking is within the noise" if others[0].name in close else "Not all of the ranking stands"
+        seeds = text_format.plural(spread.count, "seed")
+        found.append(f"{what}: over {seeds} {best.name} cannot be told from {', '.join(close.values())}.")
+    return found
+
+
+def _reason(row: TableRow) -> str:
+    """Why there are no numbers, or fewer than there should be; "" where there are all."""
+    if row.result.outcome == "missing":
+        return f"{row.state}: {row.result.reason}"
+    return row.result.reason or row.state
+
+
+def _validation(row: TableRow) -> list[str]:
+    """A configuration's numbers on validation, as `HEADINGS` names them."""
+    spread, test = row.cells.get(OBJECTIVE), row.seed_tests.get(OBJECTIVE)
+    if spread is None:
+        return [_four(row.row.objective), *["-"] * (len(HEADINGS) - 1)]
+    p, epoch = p_value(test) if test else "leader", f"{np.mean(row.epochs):.3g}"
+    return [_four(row.row.objective), *_mean_and_interval(spread), p, str(spread.count), epoch]
+
+
+def _four(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _mean_and_interval(spread: Spread) -> list[str]:
+    interval = "-" if spread.low is None else f"{_four(spread.low)} to {_four(spread.high)}"
+    return [_four(spread.mean), _four(spread.deviation), interval]
 
 
 KIND = Rerun()

@@ -120,31 +120,14 @@ class GroupState:
     def result(self, row: str) -> RowResult:
         return self.results.setdefault(row, RowResult(row))
 
-    def open(self, **facts: Any) -> None:
-        """A driver takes the group over."""
-        self._write("opened", **facts)
-
-    def tested(self, row: str, seed: int, result: SeedResult, **facts: Any) -> None:
-        """One seed of a row was evaluated on the test split.
+    def write(self, event: str, **content: Any) -> None:
+        """Log an event and apply it.
 
         Args:
-            facts: `parameters`, `status` and `facts` of the model.
+            event: `opened` (a driver takes the group over), `tested` (a seed; with `parameters`, `status` and `facts` of the
+                model), `ended` (a row; what failed or was missing is tried again by a driver that continues) or `stopped`.
+            content: fields of the event; those that `RowResult` has replace earlier ones there.
         """
-        self._write("tested", row=row, seed=seed, result=result.model_dump(), **facts)
-
-    def end(self, row: str, outcome: RowOutcome, reason: str = "", **facts: Any) -> None:
-        """A row is finished; what failed or was missing is tried again by a driver that continues.
-
-        Args:
-            facts: further attributes of `RowResult`.
-        """
-        self._write("ended", row=row, outcome=outcome, reason=reason, **facts)
-
-    def stop(self, reason: str) -> None:
-        """The driver ends in order."""
-        self._write("stopped", reason=reason)
-
-    def _write(self, event: str, **content: Any) -> None:
         self._apply(self.event_log.append(event, **content))
 
     def _apply(self, event: dict[str, Any]) -> None:
@@ -157,6 +140,5 @@ class GroupState:
         result = self.result(row)
         if event["event"] == "tested":
             result.seeds[event["seed"]] = SeedResult(**event["result"])
-        # Facts of later events replace those of earlier ones.
         for key in {"outcome", "reason", "status", "search", "chosen", "parameters", "facts", "notes"} & event.keys():
             setattr(result, key, event[key])

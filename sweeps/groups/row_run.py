@@ -68,12 +68,12 @@ def run_row(run: GroupRun, row: Row, place: str) -> None:
         first = search or plan_seeds(run.group, row, run.group.config_of(row))
         data = run.backend.data or load_data(first)
     except InputError as error:
-        run.state.end(row.name, "missing", str(error), status=status)
+        run.state.write("ended", row=row.name, outcome="missing", reason=str(error), status=status)
         return
     try:
         _train_row(run, row, search, data, place)
     except RowFailed as error:
-        run.state.end(row.name, "failed", str(error), status=status)
+        run.state.write("ended", row=row.name, outcome="failed", reason=str(error), status=status)
 
 
 def _train_row(run: GroupRun, row: Row, search: Plan | None, data: SweepData, place: str) -> None:
@@ -99,7 +99,8 @@ def _train_row(run: GroupRun, row: Row, search: Plan | None, data: SweepData, pl
         test(trained, _weights(seeds))
     failed = [record for record in trained if record.outcome == "failed"]
     reason = f"{len(failed)} of {_first_error(failed, 'seed', len(trained))}" if failed else ""
-    run.state.end(row.name, "done", reason, notes=caveats(search or seeds, data), **facts)
+    notes = caveats(search or seeds, data)
+    run.state.write("ended", row=row.name, outcome="done", reason=reason, notes=notes, **facts)
 
 
 def _sweep(
@@ -172,7 +173,7 @@ def evaluate_winner(run: GroupRun) -> None:
     try:
         _test_seeds(run, row, plan, data, list(evaluation.ended_seeds(plan.record.folder).values()), _weights(plan))
     except RowFailed as error:
-        run.state.end(row.name, "failed", f"test: {error}")
+        run.state.write("ended", row=row.name, outcome="failed", reason=f"test: {error}")
 
 
 def _test_seeds(
@@ -202,7 +203,7 @@ def _test_seeds(
                     metrics=tested.metrics, best_epoch=record.best_epoch, epochs_run=record.epoch, seconds=trained
                 )
                 facts = {key: getattr(tested, key) for key in ("parameters", "status", "facts")}
-                run.state.tested(row.name, seed, of_seed, **facts)
+                run.state.write("tested", row=row.name, seed=seed, result=of_seed.model_dump(), **facts)
         found[record.name] = result.seeds[seed].metrics
     return found
 

@@ -147,12 +147,12 @@ class GroupRun:
         terminal.print_start(group, self.kind.facts(group, self.scenario), self.state, self.console)
         with self.console.status("opening the tracking database"):
             tracking = GroupTracking(group, self.kind.params(group), self.backend.client)
-            tracking.open()
+            tracking.open_group()
         self.tracking = tracking
         self.listen()
         group.save()
-        self.state.open(
-            host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
+        self.state.write(
+            "opened", host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),
             rows=group.names, fingerprint=group.fingerprint,
             **({"taken_over": group.taken_over} if group.taken_over else {}),
         )  # fmt: skip
@@ -210,11 +210,11 @@ class GroupRun:
             for name, text in files.items() if folder.is_dir() else ():
                 write_text(folder / name, text)
         group.save()
-        self.state.stop(reason or outcome)
+        self.state.write("stopped", reason=reason or outcome)
         page = leaderboard.shortened(next(iter(files.values())))
         paths = [group.folder / name for name in (*files, f"{group.kind}.yaml")]
         with self.console.status("delivering to MLflow"):
-            return tracking.close(outcome, table.summary(), paths, page)
+            return tracking.close_group(outcome, table.summary(), paths, page)
 
 
 def table_of(kind: Kind, group: Group, scenario: Scenario, state: GroupState, names: Sequence[str] = ()) -> Table:

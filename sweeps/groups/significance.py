@@ -18,6 +18,8 @@ from typing import TypeVar
 import numpy as np
 
 Key = TypeVar("Key", bound=Hashable)
+BEST = "best"
+"""The reference of rows that are each tested against the best other one."""
 
 
 @dataclass(frozen=True)
@@ -127,40 +129,26 @@ def holm(values: Mapping[Key, float]) -> dict[Key, float]:
     return dict(zip(values, adjusted))
 
 
-def against_best(values: Mapping[str, np.ndarray]) -> dict[str, Test]:
-    """Each system against the best other one: the leader against the second, all others against the leader.
+def paired_tests(values: Mapping[str, np.ndarray], reference: str = BEST) -> dict[str, Test]:
+    """Every row against one that was named beforehand, or against the best other one.
+
+    Against the best, the leader meets the second and all others the leader. The leader's test is then that of the second, so
+    that m rows make m - 1 tests for Holm's correction either way.
 
     Args:
-        values: system -> (cases,) values, the same cases in the same order; higher is better.
-
-    Returns:
-        One test per system, none where there is only one. The leader's test against the second is the second's against
-        the leader, so that m systems make m - 1 tests for Holm's correction.
+        values: row -> (cases,) values, the same cases in the same order; higher is better.
+        reference: one of them, which has no test, or `best`.
     """
-    if len(values) < 2:
-        return {}
     ranked = sorted(values, key=lambda name: -values[name].mean())
-    leader = ranked[0]
-    p_values = {name: paired_p(values[name], values[leader]) for name in ranked[1:]}
+    base = ranked[0] if reference == BEST else reference
+    p_values = {name: paired_p(values[name], values[base]) for name in values if name != base}
     adjusted = holm(p_values)
-    tests = {}
-    for name in values:
-        pair, other = (ranked[1], ranked[1]) if name == leader else (name, leader)
+
+    def test(name: str, other: str, pair: str) -> Test:
         difference = float(values[name].mean() - values[other].mean())
-        tests[name] = Test(other, difference, p_values[pair], adjusted[pair])
+        return Test(other, difference, p_values[pair], adjusted[pair])
+
+    tests = {name: test(name, base, name) for name in p_values}
+    if reference == BEST and tests:
+        tests[base] = test(base, ranked[1], ranked[1])
     return tests
-
-
-def against_reference(values: Mapping[str, np.ndarray], reference: str) -> dict[str, Test]:
-    """Every row against one that was named beforehand; m rows make m - 1 tests for Holm's correction.
-
-    Args:
-        values: row -> (cases,) values, the same cases in the same order.
-        reference: one of them; it has no test.
-    """
-    p_values = {name: paired_p(values[name], values[reference]) for name in values if name != reference}
-    adjusted = holm(p_values)
-    return {
-        name: Test(reference, float(values[name].mean() - values[reference].mean()), p, adjusted[name])
-        for name, p in p_values.items()
-    }

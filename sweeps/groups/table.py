@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sweeps.groups.group import BEST, Group, Row
+from sweeps.groups.group import Group, Row
 from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable, table_of_domains
 from sweeps.groups.results import RowResult
-from sweeps.groups.significance import (
-    Test,
-    against_best,
-    against_reference,
-    gains,
-    holm,
-    intervals,
-    mean_over_seeds,
-    paired_p,
-)
+from sweeps.groups.significance import BEST, Test, gains, holm, intervals, mean_over_seeds, paired_p, paired_tests
 from sweeps.groups.spread import Spread
 from sweeps.state.trial_records import TrialRecord
 
@@ -32,7 +22,6 @@ if TYPE_CHECKING:
 RANKINGS = {"test": "sampled", "test_full": "full"}
 """Beginning of a metric's name -> the ranks it is made of: among stored candidates, among all items of the domain."""
 OBJECTIVE = "objective"
-Compare = Callable[[Mapping[str, np.ndarray]], dict[str, Test]]
 
 
 @dataclass
@@ -101,6 +90,11 @@ class Table:
 
     def row(self, name: str) -> TableRow:
         return next(row for row in self.rows if row.name == name)
+
+    @property
+    def shown(self) -> list[TableRow]:
+        """The rows of the tables of test metrics: all of them, or the one winner once it is tested."""
+        return [row for row in self.rows if row.result.seeds] if self.group.test == "winner" else self.rows
 
     def place(self, row: TableRow, metric: str) -> int:
         """1 for the best mean of a metric, 2 for the second best, 0 for all others; equal means share a place."""
@@ -219,8 +213,7 @@ def _fill_every_row(table: Table, ranks: Mapping[str, Sequence[Mapping[str, np.n
                 row.cells[metric] = Spread.of([100 * value for value in values.values()])
     if reference != BEST and reference not in ranks:
         return
-    compare = against_best if reference == BEST else partial(against_reference, reference=reference)
-    for metric, tests in case_tests(ranks, table.domains, compare).items():
+    for metric, tests in case_tests(ranks, table.domains, reference).items():
         for name, test in tests.items():
             table.row(name).case_tests[metric] = test
     if reference != BEST:
@@ -228,13 +221,13 @@ def _fill_every_row(table: Table, ranks: Mapping[str, Sequence[Mapping[str, np.n
 
 
 def case_tests(
-    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]], domains: tuple[str, str], compare: Compare
+    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]], domains: tuple[str, str], reference: str
 ) -> dict[str, dict[str, Test]]:
     """Metric -> row -> test over the cases of the test split.
 
     Args:
         ranks: row -> ranks of each seed.
-        compare: row -> values of the cases in, row -> test out.
+        reference: the row that the others are tested against, or `best`.
     """
     if not ranks:
         return {}
@@ -247,7 +240,8 @@ def case_tests(
         kind, cases = RANKINGS[ranking], first["domain"] == domains.index(domain)
         if cases.any():
             of_rows = {row: [of_seed[kind][cases] for of_seed in seeds] for row, seeds in ranks.items()}
-            found[name] = compare({row: mean_over_seeds(seeds, metric) for row, seeds in of_rows.items()})
+            means = {row: mean_over_seeds(seeds, metric) for row, seeds in of_rows.items()}
+            found[name] = paired_tests(means, reference)
             if name == f"test/{domain}/mrr":
                 own = {row: np.stack([gains(of_seed, metric) for of_seed in seeds]) for row, seeds in of_rows.items()}
                 between = intervals(own, found[name])

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmemf.errors import InputError
-from sweeps.core.results import artifact_location, code_version
+from sweeps.core.results import artifact_location, origin_tags
 from sweeps.groups.group import Group
 from sweeps.tracking.addresses import unusable
 from sweeps.tracking.mlflow_runs import Operation, TrackingTarget
-from sweeps.tracking.mlflow_writer import MlflowWriter
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
-from sweeps.tracking.runs import STATUS, finite
+from sweeps.tracking.runs import Tracking, now
 
 
-class GroupTracking:
+class GroupTracking(Tracking):
     """The run of a group.
 
     Args:
@@ -28,68 +24,44 @@ class GroupTracking:
 
     def __init__(self, group: Group, params: dict[str, Any], client: Callable[[], Any] | None = None) -> None:
         names, seeds = "+".join(group.names), "+".join(map(str, group.seeds))
-        self.group, self.params = group, {**group.fixed, f"{group.noun}s": names, "seeds": seeds, **params}
+        self.group, owner = group, RunOwner.of(group, group.kind)
         tags = {
             group.kind: group.name,
             "scenario": group.scenario,
-            "seed": str(group.seed),
             "fingerprint": group.fingerprint,
-            "code": code_version(),
-            "mlflow.source.name": f"sweeps/{group.command}",
-            "mlflow.source.type": "LOCAL",
-            "mlflow.source.git.commit": code_version().removesuffix("-dirty"),
-            "mlflow.user": getpass.getuser(),
+            **origin_tags(group, f"sweeps/{group.command}"),
         }
-        if group.is_fallback:
-            tags["asked_for"] = group.requested
-        self.owner = RunOwner.of(group, group.kind)
-        target = TrackingTarget(group.tracking_uri, group.scenario, self.owner, artifact_location(group), tags)
-        self.writer = MlflowWriter(target, client)
+        params = {**group.fixed, f"{group.noun}s": names, "seeds": seeds, **params}
+        artifacts = artifact_location(group)
+        super().__init__(TrackingTarget(group.tracking_uri, group.scenario, owner, artifacts, tags, params), client)
 
-    def open(self) -> None:
-        """Create the run, or find that of an earlier driver.
+    def open_group(self) -> None:
+        """Create the run, or find that of an earlier driver; it is there when this returns, since sweeps hang below it.
 
         Raises:
             InputError: the tracking server or database cannot be reached, or the run is that of another folder.
         """
-        group, writer, owner = self.group, self.writer, self.owner
+        self.connect()
+        writer, owner = self.writer, self.target.owner
         try:
-            found = owner.find(writer.client, writer.experiment())
-            owner.check(found)
-            if found:
-                writer.runs[PARENT] = found[0].info.run_id
+            if PARENT in writer.runs:
                 writer.deliver(Operation("reopen", PARENT, {}))
                 writer.deliver(Operation("tags", PARENT, {"tags": {**owner.tags, FOLDER: owner.folder}}))
             else:
-                writer.deliver(Operation("create", PARENT, {"name": owner.title, "start": _now()}))
-                writer.deliver(Operation("params", PARENT, {"params": self.params}))
-        except InputError:
-            raise
+                writer.deliver(Operation("create", PARENT, {"name": owner.title, "start": now()}))
+                writer.deliver(Operation("params", PARENT, {"params": self.target.params}))
         except Exception as error:
-            raise unusable(group.tracking_uri, error) from error
+            raise unusable(self.target.uri, error) from error
 
     def tags_of(self, step: str) -> dict[str, str]:
         """Tags that hang a sweep below this run."""
         return {self.group.kind: self.group.name, "step": step, "mlflow.parentRunId": self.writer.runs[PARENT]}
 
-    def close(self, outcome: str, metrics: dict[str, float], paths: list[Path], page: str) -> str:
+    def close_group(self, outcome: str, metrics: dict[str, float], paths: list[Path], page: str) -> str:
         """Write metrics and files, and close the run; says in one line what failed ("" if nothing).
 
         Args:
             page: the tables in Markdown, for the run's description.
         """
-        if metrics:
-            self.writer.write("metrics", PARENT, values=finite(metrics), step=0, time=_now())
-        self.writer.write("tags", PARENT, tags={"mlflow.note.content": page})
-        for path in paths:
-            self.writer.write("artifact", PARENT, path=str(path), folder=None)
-        self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=_now())
-        return self.writer.close()
-
-    def page(self) -> str:
-        """Where MLflow's pages show the runs, see `MlflowWriter.page`."""
-        return self.writer.page()
-
-
-def _now() -> int:
-    return int(time.time() * 1000)
+        self.log_parent(metrics=metrics, tags={"mlflow.note.content": page}, paths=paths, step=0, time=now())
+        return self.close(outcome)

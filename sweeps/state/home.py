@@ -21,6 +21,7 @@ class Stored(Protocol):
     """What the records of sweeps and groups have in common.
 
     Attributes:
+        requested: the scenario that was asked for; `scenario` is the one that is used.
         identity: which sweep or group it is, wherever it lies and whatever its name is.
         home: the folder in which it was run last.
         moved_from: folders in which it was run before.
@@ -28,7 +29,9 @@ class Stored(Protocol):
     """
 
     name: str
+    requested: str
     scenario: str
+    seed: int
     storage: str
     data_root: str
     tracking_uri: str

@@ -79,7 +79,7 @@ class Tracking:
             if runs[PARENT].data.tags.get(FOLDER) != owner.folder:
                 writer.write("tags", PARENT, tags={FOLDER: owner.folder})
         else:
-            self._create_run(PARENT, owner.title, _now())
+            self._create_run(PARENT, owner.title, now())
         if PARENT not in runs or not runs[PARENT].data.params:  # a killed driver may have made the run alone
             writer.write("params", PARENT, params=self.target.params)
         for name, run in runs.items():
@@ -176,7 +176,7 @@ class Tracking:
             tags["pruned_at_epoch"] = str(record.epoch)
         if record.error:
             tags["error"] = record.error
-        ended = record.updated if record.ended else _now()
+        ended = record.updated if record.ended else now()
         if outcome == "pruned":
             # MLflow shows the same sign for it as for a completed run.
             self.writer.write("name", record.name, name=f"{record.name} pruned")
@@ -223,7 +223,7 @@ class Tracking:
 
     def close(self, outcome: str) -> str:
         """Close the parent run and deliver all that waits; says in one line what failed ("" if nothing)."""
-        self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=_now())
+        self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=now())
         return self.writer.close()
 
     def page(self) -> str:
@@ -240,5 +240,6 @@ def _outcome(record: TrialRecord) -> str:
     return record.outcome if record.ended else "interrupted"
 
 
-def _now() -> int:
+def now() -> int:
+    """Milliseconds, as MLflow counts time."""
     return int(time.time() * 1000)

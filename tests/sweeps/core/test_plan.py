@@ -60,10 +60,9 @@ def test_the_papers_grids(project_folder, name):
 
 def test_without_data_the_sample_is_used_under_its_own_name(project_folder):
     plan = make()
-    assert plan.is_fallback and plan.record.scenario == "sample" and plan.record.requested == "movie_book"
+    assert plan.record.scenario == "sample" and plan.record.requested == "movie_book"
     assert plan.record.name == "sample-20261121-020304"
     assert plan.epochs < 20
-    assert not make(scenario="sample").is_fallback
     assert not list(project_folder.iterdir()), "planning writes nothing"
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from llmemf.ranking import rank_metrics
-from sweeps.groups.significance import against_best, gains, holm, intervals, mean_over_seeds, paired_p
+from sweeps.groups.significance import gains, holm, intervals, mean_over_seeds, paired_p, paired_tests
 
 
 @pytest.mark.parametrize("metric", ["mrr", "ndcg_5", "ndcg_10"])
@@ -67,7 +67,7 @@ def test_each_system_meets_the_best_other_one():
     base = rng.random(200)
     noise = 0.8 * rng.random((3, 200))
     values = {"low": base + noise[0] - 0.1, "best": base + noise[1] + 0.15, "second": base + noise[2]}
-    tests = against_best(values)
+    tests = paired_tests(values)
     assert {name: test.against for name, test in tests.items()} == {"low": "best", "best": "second", "second": "best"}
     assert tests["best"].difference == -tests["second"].difference
     assert tests["low"].difference == pytest.approx(values["low"].mean() - values["best"].mean())
@@ -76,21 +76,21 @@ def test_each_system_meets_the_best_other_one():
     assert 0 < low < second < 0.5
     assert (tests["low"].p, tests["second"].p, tests["best"].p) == (low, second, second)
     assert tests["low"].adjusted == 2 * low and tests["best"].adjusted == tests["second"].adjusted == second
-    assert against_best({"alone": base}) == {}
+    assert paired_tests({"alone": base}) == {}
 
 
 def test_the_leaders_pair_is_counted_once():
     """p = 0.03 of the only pair stays as it is, although both systems show it."""
     first = np.array([0.5, 0.1, 0.9, 0.4, 0.7, 0.2])
     second = first - np.array([0.1, 0.2, -0.02, 0.1, 0.15, 0.05])
-    tests = against_best({"a": first, "b": second})
+    tests = paired_tests({"a": first, "b": second})
     expected = stats.ttest_rel(first, second).pvalue
     assert tests["a"].adjusted == tests["b"].adjusted == expected
 
 
 def bootstrap_of(first, second):
     rows = {"a": np.asarray(first), "b": np.asarray(second)}
-    return intervals(rows, against_best({name: of_row.mean(0) for name, of_row in rows.items()}))["a"]
+    return intervals(rows, paired_tests({name: of_row.mean(0) for name, of_row in rows.items()}))["a"]
 
 
 def test_with_one_seed_the_interval_is_that_of_the_mean_over_cases():

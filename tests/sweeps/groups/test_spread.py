@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sweeps.groups.significance import against_reference, paired_p
+from sweeps.groups.significance import paired_p, paired_tests
 from sweeps.groups.spread import Spread
 
 VALUES = [0.0510, 0.0494, 0.0483, 0.0526, 0.0471]
@@ -70,11 +70,11 @@ def test_against_a_reference_only_the_others_count_for_holm():
     rng = np.random.default_rng(9)
     base = rng.random(300)
     values = {"full": base, "a": base - 0.05 + 0.2 * rng.random(300), "b": base + 0.03 * rng.random(300) - 0.01}
-    tests = against_reference(values, "full")
+    tests = paired_tests(values, "full")
     assert set(tests) == {"a", "b"} and {test.against for test in tests.values()} == {"full"}
     p = {name: stats.ttest_rel(values[name], base).pvalue for name in ("a", "b")}
     small, large = sorted(p, key=p.get)
     assert tests[small].p == p[small] and tests[small].adjusted == pytest.approx(min(1, 2 * p[small]))
     assert tests[large].adjusted == pytest.approx(max(tests[small].adjusted, p[large]))
     assert tests["a"].difference == pytest.approx(values["a"].mean() - base.mean())
-    assert against_reference({"full": base}, "full") == {}
+    assert paired_tests({"full": base}, "full") == {}

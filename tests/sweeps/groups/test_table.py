@@ -18,7 +18,7 @@ from sweeps.groups.notes import side_note
 from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, shown_name, table_of_domains
 from sweeps.groups.render import rich_table
 from sweeps.groups.results import RowResult, SeedResult
-from sweeps.groups.significance import against_best
+from sweeps.groups.significance import BEST
 from sweeps.groups.spread import Spread
 
 DOMAINS = ("movie", "book")
@@ -116,7 +116,7 @@ def test_tests_of_the_table_are_those_of_the_means_shown(table):
 def test_cases_must_be_the_same():
     other = {**made_ranks([1, 1, 1, 1, 1]), "case": np.arange(5)[::-1]}
     with pytest.raises(AssertionError, match="other cases"):
-        tables.case_tests({"a": [made_ranks([1, 1, 1, 1, 1])], "b": [other]}, DOMAINS, against_best)
+        tables.case_tests({"a": [made_ranks([1, 1, 1, 1, 1])], "b": [other]}, DOMAINS, BEST)
 
 
 def test_markdown_by_hand(table):
