@@ -100,13 +100,15 @@ def capacity(
         later = asked
     most = max(now, later)
     if not most:
-        there = Counter(describe(node["Resources"]) for node in nodes if holds_something(node["Resources"]))
+        able = [node["Resources"] for node in nodes if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
+        there = Counter(map(describe, able))
         kinds = [f"{plural(count, 'node')} with {text}" for text, count in sorted(there.items(), reverse=True)]
         kinds = kinds or ["no node for trials"]
         kinds += [f"and may start {kind}" for kind in planned or []]
+        asks = {"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial}
         grows = "; if it starts nodes on demand, give --concurrency" if planned is None else ""
         raise InputError(
-            f"one trial asks for {describe(wanted(record))} on one node; the cluster has {', '.join(kinds)}: lower "
+            f"one trial asks for {describe(asks)} on one node; the cluster has {', '.join(kinds)}: lower "
             f"--cpus-per-trial or --gpus-per-trial{grows}"
         )
     most = most if asked is None else min(asked, most)
@@ -266,16 +268,6 @@ def node_problem(folder: Path | str, seconds: float = 5.0) -> str:
     if not os.access(folder, os.W_OK):
         return f"node {socket.gethostname()} cannot write to {folder}: give its user the right to"
     return ""
-
-
-def wanted(record: SweepRecord) -> dict[str, float]:
-    """What one trial needs, as Ray counts it."""
-    return {"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial}
-
-
-def holds_something(resources: dict[str, float]) -> bool:
-    """Whether there is a processor or a GPU among the resources."""
-    return bool(resources.get("CPU") or resources.get("GPU"))
 
 
 def describe(resources: dict[str, float]) -> str:

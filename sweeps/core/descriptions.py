@@ -26,11 +26,6 @@ def describe_progress(state: SweepState, trials: int) -> str:
     return ", ".join(parts)
 
 
-def describe_data(plan: Plan, data: SweepData | None) -> str:
-    """The scenario, for the plan's table."""
-    return describe_scenario(data.scenario) if data else f"{plan.record.scenario} (made when the sweep starts)"
-
-
 def describe_scenario(scenario: Scenario) -> str:
     """A scenario with its counts, in one line."""
     sizes = f"{scenario.num_x:,} {scenario.domains[0]} + {scenario.num_y:,} {scenario.domains[1]} items"

@@ -39,6 +39,7 @@ class Display:
         slots: trials that can run at once.
         records: all trials by number, as the state keeps them.
         repeats: whole trials that the confirmation may run at most.
+        earlier: seconds that the parts before an interruption took.
     """
 
     def __init__(
@@ -50,14 +51,14 @@ class Display:
         slots: int,
         records: Mapping[int, TrialRecord],
         repeats: int = 0,
+        earlier: float = 0.0,
     ) -> None:
         self.console, self.title, self.planned, self.slots = console, title, planned, slots
         self.repeats = repeats
         self._records = records
         self.saying = ""
         self.trouble = ""
-        self._started = time.monotonic()
-        self._earlier = 0.0
+        self._started = time.monotonic() - earlier
         self._last_line = 0.0
         self._last_text = ""
         self._live: Live | None = None
@@ -89,12 +90,8 @@ class Display:
             self._live.stop()
             self._live = None
 
-    def already(self, seconds: float) -> None:
-        """Time that the parts before an interruption took."""
-        self._earlier = seconds
-
     def elapsed(self) -> float:
-        return self._earlier + time.monotonic() - self._started
+        return time.monotonic() - self._started
 
     def update(self, changed: TrialRecord | None = None) -> None:
         """Show the newest state; `changed` is a trial that has just started or ended."""

@@ -17,10 +17,10 @@ from sweeps.core.caveats import caveats
 from sweeps.core.console import facts_table
 from sweeps.core.descriptions import (
     describe_confirmation,
-    describe_data,
     describe_objective,
     describe_progress,
     describe_resources,
+    describe_scenario,
     describe_space,
     describe_trials,
 )
@@ -91,7 +91,9 @@ def print_start(
         facts.add_row("sweep", f"{record.name} (extended)")
     if plan.resumed and state:
         facts.add_row("continues", describe_progress(state, plan.trials))
-    facts.add_row("data", describe_data(plan, data))
+    facts.add_row(
+        "data", describe_scenario(data.scenario) if data else f"{record.scenario} (made when the sweep starts)"
+    )
     if data is not None:
         features = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in data.features.items())
         facts.add_row("features", features or "none (ids only)")

@@ -170,8 +170,8 @@ class Sweep:
             slots=parallel,
             records=self.state.records,
             repeats=self.plan.most_repeats,
+            earlier=self.state.seconds,
         )
-        self.display.already(self.state.seconds)
         self.tracking = tracking
         tracking.open(self.state)
         if self.part:
@@ -284,7 +284,7 @@ class Sweep:
             report = written(self.plan.record, self.data, self.console, not undelivered) if written else ""
             print_end(
                 self.plan, self.data, records, test, outcome, reason, self.state.seconds, undelivered,
-                tracking.page(), self.console, evaluations=len(self.state.tests), report=report,
+                tracking.writer.page(), self.console, evaluations=len(self.state.tests), report=report,
             )  # fmt: skip
         code = {"completed": COMPLETED, "incomplete": SOME_FAILED, "failed": ALL_FAILED}.get(outcome)
         if code is None:

@@ -28,7 +28,6 @@ from sweeps.groups.paper_numbers import ABLATION as TABLE_4
 from sweeps.groups.plan import GroupOptions, named_sweep, new_group, of_best_trial
 from sweeps.groups.render import Cell, Column, number, p_value, tex
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
-from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
 
 
@@ -129,18 +128,13 @@ class Ablation(Kind):
         group.reference = full_row(rows)
         group.rows = [row for name, row in rows.items() if name in (*group.names, group.reference)]
 
-    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
-        said = [data_fact(group, scenario)]
+    def own_facts(self, group: Group) -> list[tuple[str, str]]:
+        said = []
         if found := group.facts.get("encoders"):
             named = {"text": found["text"], "text with LLM text": found["llm"], "image": found["image"]}
             said.append(("features", ", ".join(f"{kind} by {name}" for kind, name in named.items() if name) or "none"))
             said.append(("full model", f"row {group.reference}: {group.row(group.reference).title!r}"))
-        return [
-            *said,
-            ("rows", f"{how(group)}; {text_format.plural(len(group.seeds), 'seed')}, each tested once"),
-            ("shared", text_format.settings(group.fixed)),
-            *set_fact(group),
-        ]
+        return [*said, ("rows", f"{how(group)}; {text_format.plural(len(group.seeds), 'seed')}, each tested once")]
 
     def params(self, group: Group) -> dict[str, object]:
         configuration = f"tuned, {group.trials} trials" if group.trials else group.origin

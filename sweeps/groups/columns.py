@@ -1,4 +1,4 @@
-"""The columns of a group's tables: test metrics and the paper's numbers, each as the page, LaTeX and the terminal show it."""
+"""The columns of a group's tables as page, LaTeX and terminal show them, the lines of its CSV, the sections of its page."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from llmemf import text_format
+from llmemf.pages.charts import Interval, IntervalRow
 from sweeps.groups.paper_numbers import PAPER_METRICS
-from sweeps.groups.render import Cell, Column, number
-from sweeps.groups.table import RANKINGS, Table, TableRow
+from sweeps.groups.render import Block, Cell, Column, number, tex
+from sweeps.groups.table import OBJECTIVE, RANKINGS, Table, TableRow
+from sweeps.reporting.tables import Section
 
 HEADINGS = {"mrr": "MRR", "ndcg_5": "NDCG@5", "ndcg_10": "NDCG@10"}
 SHORT = {"mrr": "MRR", "ndcg_5": "N@5", "ndcg_10": "N@10"}
@@ -45,6 +48,20 @@ def paper_cell(row: TableRow, domain: str, metric: str) -> Cell:
     """The paper's number beside a row."""
     value = row.paper.get(f"test/{domain}/{metric}")
     return Cell("-" if value is None else f"{value:.2f}")
+
+
+def paper_fields(table: Table, domain: str) -> list[Field]:
+    """The columns of the paper's numbers in one domain, where it has any."""
+    found, heading = [], paper_heading(table)
+    spans = [rf"\multicolumn{{3}}{{c}}{{{tex(heading)}}}", None, None]
+    words = ["paper", "", ""] if table.same_data else ["paper", "(other", "data)"]
+    for metric, word, over in zip(PAPER_METRICS, words, spans, strict=True) if table.paper else ():
+        column, cell = (
+            Column(f"{word}\n{SHORT[metric]}", style="dim"),
+            partial(paper_cell, domain=domain, metric=metric),
+        )
+        found.append(Field(cell, f"{heading} {HEADINGS[metric]}", HEADINGS[metric], column, over))
+    return found
 
 
 def metric_fields(table: Table, domain: str) -> list[Field]:
@@ -89,3 +106,29 @@ def csv_lines(table: Table, row: TableRow, shared: dict[str, object]) -> list[di
             line |= {"p_seeds": test.p, "p_seeds_holm": test.adjusted}
         lines.append(shared | line)
     return lines or [shared]
+
+
+def section_of(table: Table, block: Block) -> Section:
+    """A block as a part of the HTML page, with its chart where two rows have values."""
+    cells = [(row.heading, row.cells[block.chart]) for row in table.rows if block.chart in row.cells]
+    top = max((cell.mean + (cell.deviation or 0.0) for _, cell in cells), default=0.0)
+    chart, remark = [], block.remark
+    if len(cells) > 1 and top > 0:
+        what, digits = "the test MRR among stored candidates", 2
+        if block.chart == OBJECTIVE:
+            what, digits = "the objective on validation", 4
+        for heading, cell in cells:
+            deviation = cell.deviation or 0.0
+            ends = (cell.mean, cell.mean - deviation, cell.mean + deviation)
+            at, low, high = (max(0.0, value) / top for value in ends)
+            shown = Interval(at, low, high)
+            chart.append(IntervalRow(heading, [shown], [number(cell, digits)], [str(cell.count)]))
+        said = f"Dots are means of {what} over seeds, lines one standard deviation to both sides."
+        remark = f"{remark} {said}" if remark else said
+    lines = [[(cell.text, cell.style) for cell in line] for line in block.lines]
+    return Section(block.title, [column.heading for column in block.columns], lines, remark, intervals=chart)
+
+
+def settings_of(row: TableRow) -> str:
+    """The settings that make a row, and those that its search chose."""
+    return text_format.settings({**row.row.shown, **row.result.chosen})

@@ -32,7 +32,6 @@ from sweeps.groups.plan import GroupOptions, new_group, of_scenario
 from sweeps.groups.render import Block, Cell, Column, rich_table, tex
 from sweeps.groups.row_sweeps import plan_search
 from sweeps.groups.table import Table, TableRow
-from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import SweepSettings
 
 DEFAULT_TRIALS = 20
@@ -183,17 +182,14 @@ class Comparison(Kind):
     def finalize(self, group: Group, scenario: Scenario) -> None:
         fill_rows(group)
 
-    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    def own_facts(self, group: Group) -> list[tuple[str, str]]:
         stopping = "ASHA stops the laggards" if group.scheduler == "asha" else "none is stopped early"
         budget = f"at most {group.trials} trials ({group.search}, {stopping}) of at most "
         seeds = f"then {text_format.plural(len(group.seeds), 'seed')} of the chosen configuration, each tested once"
         return [
-            data_fact(group, scenario),
             ("systems", f"{len(group.rows)}: {', '.join(row.title for row in group.rows)}"),
             *([("reference", shown_name(group.reference))] if group.reference != BEST else []),
             ("each", f"{budget}{text_format.plural(group.fixed['epochs'], 'epoch')}, {seeds}"),
-            ("common", text_format.settings(group.fixed)),
-            *set_fact(group),
         ]
 
     def params(self, group: Group) -> dict[str, object]:

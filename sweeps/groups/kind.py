@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -17,24 +16,23 @@ from rich.console import Console
 from rich.text import Text
 
 from llmemf import text_format
-from llmemf.pages.charts import Interval, IntervalRow
 from llmemf.scenarios.scenario import Scenario
+from sweeps.core.descriptions import describe_scenario
 from sweeps.groups import terminal
 from sweeps.groups.columns import (
     ALL_METRICS,
     CSV_CELLS,
-    HEADINGS,
     SAMPLED,
     SAMPLED_AND_MRR,
-    SHORT,
     Field,
     csv_lines,
     metric_fields,
-    paper_cell,
-    paper_heading,
+    paper_fields,
+    section_of,
+    settings_of,
 )
 from sweeps.groups.group import Group
-from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable
+from sweeps.groups.paper_numbers import PaperTable
 from sweeps.groups.plan import GroupOptions
 from sweeps.groups.render import (
     TERMINAL,
@@ -48,11 +46,10 @@ from sweeps.groups.render import (
     number,
     p_value,
     rich_table,
-    tex,
 )
 from sweeps.groups.significance import Test
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
-from sweeps.reporting.tables import Section, tables_page
+from sweeps.reporting.tables import tables_page
 
 
 class Kind(ABC):
@@ -106,9 +103,18 @@ class Kind(ABC):
         """
         return
 
-    @abstractmethod
     def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
         """What the start says of it, as names and texts; the scenario is None where it is not made yet."""
+        data = f"{group.scenario} (made when the {group.kind} starts)"
+        if scenario is not None:
+            data = f"{describe_scenario(scenario)}, {len(scenario.test):,} test cases"
+        shared = [("shared", text_format.settings(group.fixed))] if group.fixed else []
+        given = [("set", " ".join(group.assignments))] if group.assignments else []
+        return [("data", data), *self.own_facts(group), *shared, *given]
+
+    @abstractmethod
+    def own_facts(self, group: Group) -> list[tuple[str, str]]:
+        """What its start says beside the data and the settings that all rows share."""
 
     def params(self, group: Group) -> dict[str, object]:
         """Parameters of its run in MLflow beside the shared settings, rows and seeds."""
@@ -177,18 +183,9 @@ class Kind(ABC):
             found = test(row)
             return Cell(table.row(found.against).row.title if found else "-")
 
-        found, heading = [], paper_heading(table)
-        spans = [rf"\multicolumn{{3}}{{c}}{{{tex(heading)}}}", None, None]
-        words = ["paper", "", ""] if table.same_data else ["paper", "(other", "data)"]
-        for metric, word, over in zip(PAPER_METRICS, words, spans, strict=True) if table.paper else ():
-            column, cell = (
-                Column(f"{word}\n{SHORT[metric]}", style="dim"),
-                partial(paper_cell, domain=domain, metric=metric),
-            )
-            found.append(Field(cell, f"{heading} {HEADINGS[metric]}", HEADINGS[metric], column, over))
         p = Field(lambda row: Cell(p_value(test(row))), "p", "$p$", Column("\np"))
         interval = Field(lambda row: Cell(difference(test(row))), "difference [95 %]")
-        return [*found, p, Field(against, "against"), interval]
+        return [*paper_fields(table, domain), p, Field(against, "against"), interval]
 
     def last_block(self, table: Table, width: int | None = None) -> Block:
         """Below the domains: each row's objective on validation and its settings; `width` is None for the page."""
@@ -283,29 +280,3 @@ class Kind(ABC):
                 name = Cell(row.heading + (f": {row.state}" if row.state else ""))
             block.lines.append([name, *cells])
         return block
-
-
-def section_of(table: Table, block: Block) -> Section:
-    """A block as a part of the HTML page, with its chart where two rows have values."""
-    cells = [(row.heading, row.cells[block.chart]) for row in table.rows if block.chart in row.cells]
-    top = max((cell.mean + (cell.deviation or 0.0) for _, cell in cells), default=0.0)
-    chart, remark = [], block.remark
-    if len(cells) > 1 and top > 0:
-        what, digits = "the test MRR among stored candidates", 2
-        if block.chart == OBJECTIVE:
-            what, digits = "the objective on validation", 4
-        for heading, cell in cells:
-            deviation = cell.deviation or 0.0
-            ends = (cell.mean, cell.mean - deviation, cell.mean + deviation)
-            at, low, high = (max(0.0, value) / top for value in ends)
-            shown = Interval(at, low, high)
-            chart.append(IntervalRow(heading, [shown], [number(cell, digits)], [str(cell.count)]))
-        said = f"Dots are means of {what} over seeds, lines one standard deviation to both sides."
-        remark = f"{remark} {said}" if remark else said
-    lines = [[(cell.text, cell.style) for cell in line] for line in block.lines]
-    return Section(block.title, [column.heading for column in block.columns], lines, remark, intervals=chart)
-
-
-def settings_of(row: TableRow) -> str:
-    """The settings that make a row, and those that its search chose."""
-    return text_format.settings({**row.row.shown, **row.result.chosen})

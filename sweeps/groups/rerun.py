@@ -85,11 +85,8 @@ class Rerun(Kind):
             **{"name": options.name or f"{sweep.name}-rerun", **{key: getattr(sweep, key) for key in same}, **given},
         )
 
-    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
-        """What a dry run says about the group, line by line."""
+    def own_facts(self, group: Group) -> list[tuple[str, str]]:
         said = [("sweep", f"{group.facts['sweep']}, {group.rows[0].model} on {group.scenario}")]
-        if scenario is not None:
-            said.append(("data", f"{scenario.name} ({scenario.fingerprint[:8]})"))
         for row in group.rows:
             text = f"{row.name}  {row.objective:.4f}  {text_format.settings(row.varied)}"
             said.append(("trials" if row is group.rows[0] else "", text))

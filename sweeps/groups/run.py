@@ -79,7 +79,7 @@ def run_group(
             run.open()
             run.run()
             done = any(result.outcome == "done" for result in run.state.results.values())
-            page = run.tracking.page() if run.tracking else ""
+            page = run.tracking.writer.page() if run.tracking else ""
             short = [row.name for row in run.state.results.values() if row.is_short]
             notes = [*run.undelivered, run.close("failed" if not done else "incomplete" if short else "completed")]
             table = run.table()

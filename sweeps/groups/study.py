@@ -14,7 +14,6 @@ from llmemf import text_format
 from llmemf.config import build_config, parse_assignment
 from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
-from llmemf.scenarios.scenario import Scenario
 from sweeps.core.settings import as_values, drop_absent_modalities
 from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
@@ -22,7 +21,6 @@ from sweeps.groups.notes import protocol_notes, row_notes
 from sweeps.groups.plan import GroupOptions, assigned, named_sweep, new_group, of_best_trial, of_scenario
 from sweeps.groups.render import tex
 from sweeps.groups.table import Table
-from sweeps.groups.terminal import data_fact, set_fact
 from sweeps.state.sweep_record import SweepSettings
 
 
@@ -85,15 +83,12 @@ class Study(Kind):
         rows = _rows(model, settings.fixed, options.vary or [])
         return new_group(self.name, options, now, **shared | {"fixed": settings.fixed}, rows=rows, notices=notices)
 
-    def facts(self, group: Group, scenario: Scenario | None) -> list[tuple[str, str]]:
+    def own_facts(self, group: Group) -> list[tuple[str, str]]:
         rows, seeds = text_format.plural(len(group.rows), "row"), text_format.plural(len(group.seeds), "seed")
         return [
-            data_fact(group, scenario),
             ("rows", f"{rows} of {group.rows[0].model}, {seeds} each, each seed tested once"),
             ("varied", ", ".join(row.title for row in group.rows)),
             ("configuration", group.origin),
-            ("shared", text_format.settings(group.fixed)),
-            *set_fact(group),
         ]
 
     def subtitle(self, table: Table) -> str:

@@ -8,9 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmemf import text_format
-from llmemf.scenarios.scenario import Scenario
 from sweeps.core.console import facts_table
-from sweeps.core.descriptions import describe_scenario
 from sweeps.core.summary import browse, print_lines
 from sweeps.groups.group import Group
 from sweeps.groups.render import Block, Cell, Column, rich_table
@@ -32,18 +30,6 @@ def print_start(group: Group, facts: Sequence[tuple[str, str]], state: GroupStat
         shown.add_row("note", Text(notice))
     console.print(shown)
     console.print()
-
-
-def data_fact(group: Group, scenario: Scenario | None) -> tuple[str, str]:
-    """A scenario and its sizes, in one line."""
-    if scenario is None:
-        return "data", f"{group.scenario} (made when the {group.kind} starts)"
-    return "data", f"{describe_scenario(scenario)}, {len(scenario.test):,} test cases"
-
-
-def set_fact(group: Group) -> list[tuple[str, str]]:
-    """The settings that the user fixed, as a line of the dry run."""
-    return [("set", " ".join(group.assignments))] if group.assignments else []
 
 
 def print_end(

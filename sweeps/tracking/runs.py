@@ -226,10 +226,6 @@ class Tracking:
         self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=now())
         return self.writer.close()
 
-    def page(self) -> str:
-        """Where MLflow's pages show the sweep, see `MlflowWriter.page`."""
-        return self.writer.page()
-
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     """MLflow stores infinity as a huge number and NaN as a gap: neither is written."""

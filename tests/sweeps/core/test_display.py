@@ -168,6 +168,5 @@ def test_failed_trials_never_lead():
 
 
 def test_time_of_earlier_parts_counts():
-    display, _ = shown(80)
-    display.already(100.0)
+    display = Display(Console(), title="s1", planned=1, slots=1, records={}, earlier=100.0)
     assert 100 <= display.elapsed() < 105

@@ -473,7 +473,9 @@ def test_two_sweeps_share_an_experiment(target, state, tmp_path):
     assert set(found) == {PARENT} and set(runs(other)[1]) == {PARENT, "t01"}
     experiment = client.get_experiment_by_name("sample")
     assert experiment.artifact_location == target.artifacts
-    assert sweep.tracker.page() == f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    assert (
+        sweep.tracker.writer.page() == f"/#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+    )
 
 
 def test_an_experiment_that_was_deleted_is_restored(target, state):
