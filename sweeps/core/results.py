@@ -20,7 +20,7 @@ from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.io import write_text
 from sweeps.cluster.ray_session import ROOT
-from sweeps.core.caveats import caveats
+from sweeps.core.descriptions import caveats
 from sweeps.core.plan import Plan
 from sweeps.core.summary import failed_trials
 from sweeps.core.sweep_data import SweepData

@@ -13,9 +13,9 @@ from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from sweeps.core import result_tables
-from sweeps.core.caveats import caveats
 from sweeps.core.console import facts_table
 from sweeps.core.descriptions import (
+    caveats,
     describe_confirmation,
     describe_objective,
     describe_progress,

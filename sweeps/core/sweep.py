@@ -15,9 +15,9 @@ from typing import Any
 from rich.console import Console
 
 from llmemf.errors import InputError
-from sweeps.cluster.hardware import describe_machine
 from sweeps.cluster.node_probe import versions
 from sweeps.cluster.ray_session import ClusterWatch
+from sweeps.cluster.resources import describe_machine
 from sweeps.core.console import print_resume
 from sweeps.core.descriptions import describe_resources
 from sweeps.core.display import Display

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.errors import InputError, nearest
-from sweeps.core.caveats import caveats_of
+from sweeps.core.descriptions import caveats_of
 from sweeps.state import checkpoints
 from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState

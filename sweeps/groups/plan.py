@@ -15,7 +15,7 @@ from llmemf.errors import InputError, nearest
 from llmemf.scenarios.names import check_name
 from sweeps.core.options import Options, flag
 from sweeps.core.plan import Plan
-from sweeps.core.resume import plan_resume
+from sweeps.core.resume import plan_resume, take_over
 from sweeps.core.settings import (
     RESOURCES,
     SHARED_SETTINGS,
@@ -24,7 +24,6 @@ from sweeps.core.settings import (
     scenario_files,
     used_scenario,
 )
-from sweeps.core.takeover import take_over
 from sweeps.groups.group import Group, Row, root_of
 from sweeps.state.sweep_record import RECORD, SweepRecord, readable, storage_folder
 from sweeps.state.sweep_state import SweepState

@@ -13,8 +13,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sweeps.groups.significance import Test
-from sweeps.groups.spread import Spread
+from sweeps.groups.significance import Spread, Test
 
 MARKDOWN = {"best": "**{}**", "second": "<u>{}</u>", "winner": "**{}**", "section": "*{}*"}
 LATEX = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "full": r"\textbf{{{}}}", "signed": "${}$"}

@@ -23,7 +23,7 @@ from sweeps.groups.group import Group, Row
 from sweeps.groups.kind import Kind
 from sweeps.groups.plan import GroupOptions, config_of_trial, new_group, not_completed
 from sweeps.groups.render import Block, Cell, Column, number, p_value
-from sweeps.groups.spread import Spread
+from sweeps.groups.significance import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
 from sweeps.reporting.trial_table import heading
 from sweeps.state.sweep_record import SweepRecord, find_sweep

@@ -16,7 +16,7 @@ from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
-from sweeps.core.caveats import caveats
+from sweeps.core.descriptions import caveats
 from sweeps.core.plan import Plan
 from sweeps.core.storage import locked
 from sweeps.core.sweep import (

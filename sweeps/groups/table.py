@@ -12,8 +12,17 @@ import numpy as np
 from sweeps.groups.group import Group, Row
 from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable, table_of_domains
 from sweeps.groups.results import RowResult
-from sweeps.groups.significance import BEST, Test, gains, holm, intervals, mean_over_seeds, paired_p, paired_tests
-from sweeps.groups.spread import Spread
+from sweeps.groups.significance import (
+    BEST,
+    Spread,
+    Test,
+    gains,
+    holm,
+    intervals,
+    mean_over_seeds,
+    paired_p,
+    paired_tests,
+)
 from sweeps.state.trial_records import TrialRecord
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 A name says nothing: two people with two storage folders and one MLflow may use the same. The record of a sweep or group
 therefore has an identity, and says in which folder it was run last. A folder that was copied or moved is not that folder: it
-owns nothing outside itself until a command takes it over by its name (`sweeps.core.takeover`).
+owns nothing outside itself until a command takes it over by its name (`sweeps.core.resume`).
 """
 
 from __future__ import annotations

@@ -18,8 +18,7 @@ from sweeps.groups.notes import side_note
 from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, shown_name, table_of_domains
 from sweeps.groups.render import rich_table
 from sweeps.groups.results import RowResult, SeedResult
-from sweeps.groups.significance import BEST
-from sweeps.groups.spread import Spread
+from sweeps.groups.significance import BEST, Spread
 
 DOMAINS = ("movie", "book")
 RANKS = {
