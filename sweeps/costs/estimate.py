@@ -1,7 +1,7 @@
 """What a sweep will take: some of its trials train a few real steps in processes like theirs, scaled up to the whole sweep.
 
 Measured are the start of a process, the seconds of an epoch (from pieces of it) and the memory, with as many trials at once
-as the sweep runs. Computed are the epochs that ASHA leaves (`halving`), the time of all trials on their slots, and the disk.
+as the sweep runs. Computed are the epochs that ASHA leaves (`expected_epochs`), the time of all trials on their slots, and the disk.
 The output ends with what it assumes.
 """
 
@@ -23,9 +23,9 @@ from sweeps.core.plan import Plan
 from sweeps.core.sweep_data import SweepData, check_device
 from sweeps.costs.disk_need import DiskNeed, build, disk_need, largest_config, middle_values
 from sweeps.costs.dry_run import disk_text, remaining
-from sweeps.costs.halving import expected_epochs
 from sweeps.costs.measure import TrialCost
 from sweeps.costs.trial_processes import TrialProcesses, available_memory
+from sweeps.search.rungs import expected_epochs
 
 SWEEP_START = 12.0
 """Seconds for Ray, MLflow and the leaderboard (measured on two cores: 10 to 20)."""

@@ -17,9 +17,10 @@ from rich.console import Console
 from llmemf.errors import InputError
 from llmemf.io import write_text
 from llmemf.scenarios.scenario import Scenario
-from sweeps.cluster.ray_session import LogWatch, quiet
+from sweeps.cluster.ray_session import OBJECT_STORE_EXTRA, LogWatch, quiet, start_ray, stop_ray
 from sweeps.core.console import print_resume
 from sweeps.core.interrupt import Interrupted, StopRequest
+from sweeps.core.plan import Plan
 from sweeps.core.results import code_version
 from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
 from sweeps.core.sweep import (
@@ -31,7 +32,7 @@ from sweeps.core.sweep import (
     SOME_FAILED,
     TIME_SPENT,
 )
-from sweeps.core.sweep_data import load_scenario
+from sweeps.core.sweep_data import SweepData, load_scenario
 from sweeps.groups import evaluation, terminal
 from sweeps.groups.evaluation import ranks_path
 from sweeps.groups.group import Group, Outcome, Row
@@ -39,7 +40,6 @@ from sweeps.groups.kind import Kind
 from sweeps.groups.results import GroupState, RowResult
 from sweeps.groups.row_run import GroupBackend, evaluate_winner, run_row
 from sweeps.groups.row_sweeps import is_level
-from sweeps.groups.shared_ray import SharedRay
 from sweeps.groups.table import Table, build_table
 from sweeps.groups.tracking import GroupTracking
 from sweeps.state import leaderboard
@@ -100,6 +100,38 @@ def run_group(
             raise
         finally:
             run.ray.stop()
+
+
+class SharedRay:
+    """One Ray for many sweeps, as long as what they share with their trials fits into its object store.
+
+    Attributes:
+        parallel: trials at once in the running session, 0 where none runs.
+    """
+
+    def __init__(self) -> None:
+        self.parallel = 0
+        self._room = self._held = 0
+
+    def start(self, plan: Plan, data: SweepData) -> int:
+        """A running session with room for this data; returns how many trials run at once.
+
+        Raises:
+            InputError: no cluster answers, it is not fit for this sweep, or not even one trial fits.
+        """
+        needed = data.shared_bytes()
+        # The last sweep's data is let go only after the next one's has come.
+        if not self.parallel or self._held + needed > self._room:
+            self.stop()
+            self.parallel, notices = start_ray(plan.record, needed)
+            plan.notices += notices
+            self._room = needed + OBJECT_STORE_EXTRA // 2
+        self._held = needed
+        return self.parallel
+
+    def stop(self) -> None:
+        self.parallel = 0
+        stop_ray()
 
 
 class GroupRun:

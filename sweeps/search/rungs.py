@@ -1,9 +1,9 @@
-"""Epochs that count: the rungs of successive halving, and those of a curve that a model looks at."""
+"""Epochs that count: the rungs of successive halving and the epochs that it leaves, and those of a curve that a model looks at."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 def rungs(epochs: int, grace_period: int, reduction_factor: float) -> list[int]:
@@ -26,3 +26,38 @@ def is_milestone(epoch: int) -> bool:
     while epoch % 2 == 0 and epoch > 3:
         epoch //= 2
     return epoch in (1, 2, 3)
+
+
+def expected_epochs(trials: int, epochs: int, rungs: Sequence[int], reduction_factor: float) -> float:
+    """Epochs of a mean trial, if at each rung every trial is equally likely to have any rank among those before it.
+
+    The ranks at two rungs are taken to be independent of each other.
+
+    Args:
+        epochs: of a trial that is never stopped.
+        rungs: epochs at which halving decides, ascending; none stops no trial.
+    """
+    left, total, before = float(trials), 0.0, 0
+    for rung in rungs:
+        total += left * (rung - before)
+        left, before = _survivors(left, reduction_factor), rung
+    return (total + left * (epochs - before)) / trials
+
+
+def _survivors(trials: float, reduction_factor: float) -> float:
+    """How many of so many trials pass a rung; a fraction of a trial counts as that share of the next one."""
+    whole = int(trials)
+    passed = sum(_chance(earlier, reduction_factor) for earlier in range(whole))
+    return passed + (trials - whole) * _chance(whole, reduction_factor)
+
+
+def _chance(earlier: int, reduction_factor: float) -> float:
+    """Chance that a trial passes a rung where so many have been before it.
+
+    It passes at or above the linearly interpolated quantile 1 - 1/reduction_factor of the earlier values; a random value
+    lies above the j-th smallest of k others with chance (k + 1 - j) / (k + 1).
+    """
+    if not earlier:
+        return 1.0
+    place = (earlier - 1) * (1 - 1 / reduction_factor)
+    return (earlier - place) / (earlier + 1)

@@ -2,8 +2,6 @@
 
 import io
 import multiprocessing
-import random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +18,9 @@ from sweeps.core.plan import plan_sweep
 from sweeps.core.resume import plan_resume
 from sweeps.costs import estimate
 from sweeps.costs.estimate import gpu_share, num_left, sampled_configs, scale
-from sweeps.costs.halving import expected_epochs
 from sweeps.costs.measure import TrialCost, measure
 from sweeps.costs.trial_processes import TrialProcesses, attach_data, share_data, visible_gpus
+from sweeps.search.rungs import expected_epochs
 from sweeps.state.sweep_state import SweepState
 
 SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
@@ -30,28 +28,6 @@ SMALL = ["modalities=id", "id_dim=8", "batch_size=2"]
 
 def make(*assignments, **options):
     return plan_sweep(Options(**{"scenario": "sample", "assignments": [*SMALL, *assignments], **options}))
-
-
-@pytest.mark.parametrize("trials", [1, 2, 5, 40])
-def test_expected_epochs_are_the_mean_over_rays_own_halving(trials):
-    """Random curves, one trial after the other, through the bracket of Ray's ASHA."""
-    from ray.tune.schedulers.async_hyperband import _Bracket
-
-    rungs, epochs, factor = [2, 6, 18], 20, 3
-    rng, total, repetitions = random.Random(trials), 0, 3000 // trials
-    for _ in range(repetitions):
-        bracket = _Bracket(min_t=2, max_t=20, reduction_factor=factor, s=0)
-        for number in range(trials):
-            trial = SimpleNamespace(trial_id=str(number))
-            total += next((r for r in rungs if bracket.on_result(trial, r, rng.random()) == "STOP"), epochs)
-    assert expected_epochs(trials, epochs, rungs, factor) == pytest.approx(total / trials / repetitions, rel=0.05)
-
-
-def test_expected_epochs_by_hand():
-    assert expected_epochs(7, 10, [], 3) == 10
-    assert expected_epochs(1, 10, [1], 3) == 10, "the first always passes"
-    assert expected_epochs(2, 10, [1], 3) == pytest.approx(1 + 9 * 0.75), "the second one in half of the cases"
-    assert expected_epochs(100_000, 10, [1], 4) == pytest.approx(1 + 9 / 4, rel=1e-3), "of many, one of four"
 
 
 def test_data_is_mapped_and_not_copied(tmp_path):

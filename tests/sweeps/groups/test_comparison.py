@@ -24,7 +24,7 @@ from sweep_fakes import tiny_data
 from llmemf.errors import InputError
 from sweeps.groups.evaluation import load_ranks, ranks_path
 from sweeps.groups.results import GroupState
-from sweeps.groups.shared_ray import SharedRay
+from sweeps.groups.run import SharedRay
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import PARENT
@@ -222,10 +222,8 @@ def test_other_data_under_the_same_name_is_refused(here):
 
 def test_one_ray_as_long_as_the_data_fits(monkeypatch):
     started = []
-    monkeypatch.setattr(
-        "sweeps.groups.shared_ray.start_ray", lambda record, size: started.append(size >> 20) or (2, [])
-    )
-    monkeypatch.setattr("sweeps.groups.shared_ray.stop_ray", lambda: None)
+    monkeypatch.setattr("sweeps.groups.run.start_ray", lambda record, size: started.append(size >> 20) or (2, []))
+    monkeypatch.setattr("sweeps.groups.run.stop_ray", lambda: None)
     ray = SharedRay()
     plan = SimpleNamespace(record=None, notices=[])
 
