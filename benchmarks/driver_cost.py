@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from rich.console import Console
 
@@ -54,15 +55,11 @@ def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
     tracking.open(state)
     console = Console(file=io.StringIO())
     display = Display(console, title="cost", planned=trials, slots=AT_ONCE, records=state.records)
-    callback = SweepCallback(
-        folder,
-        state=state,
-        search=search,
-        tracking=tracking,
-        display=display,
-        retention=CheckpointRetention(folder, state, 5),
-        stop=StopRequest(),
+    retention = CheckpointRetention(folder, state, 5)
+    sweep: Any = SimpleNamespace(
+        folder=folder, state=state, search=search, tracking=tracking, display=display, retention=retention
     )
+    callback = SweepCallback(sweep, StopRequest())
     scheduler = ResumableASHA([], max_t=epochs, grace_period=2, reduction_factor=3, metric="objective", mode="max")
     took: dict[str, list[float]] = {"propose": [], "report": [], "end": []}
     running: list[tuple[SimpleNamespace, int]] = []

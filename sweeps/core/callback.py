@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from sweeps.core.display import Display
 from sweeps.core.failures import failure_kind, last_error, read_error, stop_reason
 from sweeps.core.interrupt import StopRequest
-from sweeps.search.search import SweepSearch
-from sweeps.state.checkpoint_retention import CheckpointRetention
-from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, trial_name
-from sweeps.tracking.runs import Tracking
+
+if TYPE_CHECKING:
+    from sweeps.core.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -25,24 +22,15 @@ class SweepCallback(tune.Callback):
     """Writes what Tune tells of each trial into the state, then hands it to search, tracker and display.
 
     Args:
-        folder: the sweep's folder; full traces of failures go to `errors/` below it.
+        sweep: the running sweep, which is open; full traces of failures go to `errors/` below its folder.
         stop: the request to stop, passed on to Tune from here, and made here when nothing can be written.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        state: SweepState,
-        search: SweepSearch,
-        tracking: Tracking,
-        display: Display,
-        retention: CheckpointRetention,
-        stop: StopRequest,
-    ) -> None:
-        self.errors = folder / "errors"
-        self.state, self.search, self.tracking = state, search, tracking
-        self.display, self.retention, self.stop = display, retention, stop
+    def __init__(self, sweep: Sweep, stop: StopRequest) -> None:
+        assert sweep.tracking is not None, "the sweep is open"
+        self.errors = sweep.folder / "errors"
+        self.state, self.search, self.tracking = sweep.state, sweep.search, sweep.tracking
+        self.display, self.retention, self.stop = sweep.display, sweep.retention, stop
         self._since: dict[int, float] = {}
         self._is_confirming = False
 

@@ -82,15 +82,6 @@ def load_settings(path: Path) -> dict[str, Any]:
     return values
 
 
-def load_ablations(path: Path) -> dict[str, dict[str, Any]]:
-    """The ablations of one scenario file: name -> settings.
-
-    Raises:
-        InputError: the file has unknown keys or wrong types.
-    """
-    return build_config(ScenarioFile, read_yaml(path), where=path.name).ablations
-
-
 def keys_of(name: str) -> list[str]:
     """The settings of an entry of the `space` section (`"alpha, beta"` are two)."""
     return [key.strip() for key in str(name).split(",")]
@@ -136,8 +127,7 @@ def apply_assignments(settings: SweepSettings, assignments: list[str], epochs: i
 
 def as_values(config_class: type[TrialConfig], key: str, value: Any, *, where: str) -> list[Any]:
     """Values of one setting as the model will see them: a list of checked values, one of them if it is fixed."""
-    is_tuple = get_origin(config_class.model_fields[key].annotation) is tuple
-    if is_tuple:
+    if get_origin(config_class.model_fields[key].annotation) is tuple:
         nested = isinstance(value, list) and any(isinstance(part, list) for part in value)
         values = value if nested else [value if isinstance(value, list) else [value]]
     else:
@@ -186,26 +176,25 @@ def checked_space(config_class: type[TrialConfig], space: dict[str, Any], *, whe
     Raises:
         InputError: an unknown setting, an invalid value, or a setting that cannot differ between trials.
     """
-    problems = unknown_keys(space_keys(space), config_class.model_fields, f"{where}: space")
-    if problems:
-        raise InputError(problems[0])
+    below = f"{where}: space"
+    for problem in unknown_keys(space_keys(space), config_class.model_fields, below):
+        raise InputError(problem)
     result: dict[str, Any] = {}
     for name, entry in space.items():
         for key in keys_of(name):
             if key in IMMUTABLE_SETTINGS and isinstance(entry, list) and len(entry) > 1:
                 raise InputError(f"{where}: {key} must be the same in all trials; give one value")
         if isinstance(entry, dict):
-            result[name] = entry if "simplex" in entry else _checked_range(config_class, name, entry, where=where)
+            result[name] = entry if "simplex" in entry else _checked_range(config_class, name, entry, where=below)
         elif "," in str(name):
-            raise InputError(f"{where}: space: {name!r}: several settings belong together only as {{simplex: STEP}}")
+            raise InputError(f"{below}: {name!r}: several settings belong together only as {{simplex: STEP}}")
         else:
-            result[name] = as_values(config_class, name, entry, where=f"{where}: space")
+            result[name] = as_values(config_class, name, entry, where=below)
     return result
 
 
 def _checked_range(config_class: type[TrialConfig], key: str, entry: dict[str, Any], *, where: str) -> dict[str, Any]:
     """A range with its ends in the setting's own type."""
-    where = f"{where}: space"
     ends: dict[str, Any] = {
         end: checked(config_class, key, entry[end], where=where) for end in ("low", "high") if end in entry
     }

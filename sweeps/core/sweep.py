@@ -181,15 +181,7 @@ class Sweep:
         """Run all trials that are left, until the last one ends or the sweep is asked to stop."""
         from sweeps.core.callback import SweepCallback
 
-        callback = SweepCallback(
-            self.folder,
-            state=self.state,
-            search=self.search,
-            tracking=self.tracking,
-            display=self.display,
-            retention=self.retention,
-            stop=stop,
-        )
+        callback = SweepCallback(self, stop)
         stop.on_stuck = lambda: self.leave_stuck(stop.reason)
         self.search.is_stopping = lambda: bool(stop.reason)
         try:

@@ -12,12 +12,13 @@ from typing import Any
 
 from llmemf import text_format
 from llmemf.command_line import command_line
+from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError, nearest
 from llmemf.models.llm_emf_config import LLMEMFConfig
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
-from sweeps.core.settings import checked_settings, load_ablations, scenario_files, used_scenario
+from sweeps.core.settings import ScenarioFile, checked_settings, scenario_files, used_scenario
 from sweeps.groups.ablation_rows import MODEL, SECTIONS, STANDARD, ablation_rows, full_row
 from sweeps.groups.columns import ALL_METRICS, CSV_CELLS, SAMPLED_AND_MRR, Field, paper_cell, paper_heading
 from sweeps.groups.encoders import Encoders, find_encoders
@@ -100,7 +101,8 @@ class Ablation(Kind):
             used_scenario(options.scenario, options.root)
         source = _tuned(options, now) if options.tune is not None else _fixed(options)
         used, files = source["scenario"], scenario_files(options.root)
-        own = load_ablations(files[used]) if used in files else {}
+        values = read_yaml(files[used]) if used in files else {}
+        own = build_config(ScenarioFile, values, where=f"{used}.yaml").ablations
         where = f"{used}: ablations"
         own = {name: checked_settings(LLMEMFConfig, values, f"{where}: {name}") for name, values in own.items()}
         taken = sorted(set(own) & set(STANDARD))

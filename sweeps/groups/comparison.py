@@ -105,24 +105,6 @@ TIMES = (
 COSTS = ("trials", "search time", "seeds", "training time", "epochs best/run", "parameters", "chosen")
 
 
-def costs(row: TableRow) -> dict[str, str]:
-    """How a system came to its numbers, as text."""
-    result, search = row.result, row.result.search
-    if not search or not result.seeds:
-        return dict.fromkeys(COSTS, "-")
-    seconds, best_epoch, epochs_run = (result.mean(name) for name in ("seconds", "best_epoch", "epochs_run"))
-    texts = (
-        f"{search['trials']}" + (f" ({search['pruned']} stopped early)" if search["pruned"] else ""),
-        text_format.duration(search["seconds"]),
-        str(len(result.seeds)),
-        text_format.duration(seconds) if seconds >= 10 else f"{seconds:.1f} s",
-        f"{best_epoch:.3g}/{epochs_run:.3g}",
-        _count(result.parameters),
-        text_format.settings(result.chosen),
-    )
-    return dict(zip(COSTS, texts, strict=True))
-
-
 def _count(parameters: int | None) -> str:
     """`812`, `65.5 k`, `12.3 M`."""
     if parameters is None:
@@ -152,6 +134,7 @@ class Comparison(Kind):
     name = "comparison"
     papers = (FOOD_KITCHEN, MOVIE_BOOK)
     line_name = "title"
+    rows_title, rows_remark = "Costs", TIMES
     csv_columns = (
         "model", "system", "status", "outcome", *CSV_CELLS, "paper", "paper_data", "p", "p_holm", "against", "difference", "low", "high",
         "parameters", "training_seconds", "search_seconds", "search_trials", "best_epoch", "epochs_run", "reason",
@@ -196,25 +179,29 @@ class Comparison(Kind):
         return {"trials_per_model": group.trials}
 
     def how(self, row: TableRow) -> str:
-        cost, parameters = costs(row), _count(row.result.parameters)
+        cost, parameters = self.about(row), _count(row.result.parameters)
         return f"{cost['trials']} trials, {super().how(row)}, {cost['training time']} training each, {parameters} parameters"
 
     def caption(self, table: Table) -> str:
         return f"Systems on {tex(table.scenario.name)}."
 
-    def last_block(self, table: Table, width: int | None = None) -> Block:
-        """How each system came to its numbers; `width` is None for the page."""
-        narrow = width is not None and width < 140
-        block = Block("Costs", [Column("system" if width is None else "costs", right=False)], remark=TIMES)
-        for name in COSTS[:-1]:
-            block.columns.append(Column(name.replace(" ", "\n") if narrow else name))
-        block.columns.append(Column("chosen", right=False, wrap=True))
-        for row in table.rows:
-            texts = costs(row)
-            if narrow:
-                texts["trials"] = texts["trials"].replace(" stopped early)", " stopped)")
-            block.lines.append([Cell(row.row.title if width else row.heading), *map(Cell, texts.values())])
-        return block
+    def about(self, row: TableRow, *, narrow: bool = False) -> dict[str, str]:
+        """What a system cost and what its search chose."""
+        result, search = row.result, row.result.search
+        if not search or not result.seeds:
+            return dict.fromkeys(COSTS, "-")
+        seconds, best_epoch, epochs_run = (result.mean(name) for name in ("seconds", "best_epoch", "epochs_run"))
+        stopped = f" ({search['pruned']} stopped{'' if narrow else ' early'})" if search["pruned"] else ""
+        texts = (
+            f"{search['trials']}{stopped}",
+            text_format.duration(search["seconds"]),
+            str(len(result.seeds)),
+            text_format.duration(seconds) if seconds >= 10 else f"{seconds:.1f} s",
+            f"{best_epoch:.3g}/{epochs_run:.3g}",
+            _count(result.parameters),
+            text_format.settings(result.chosen),
+        )
+        return dict(zip(COSTS, texts, strict=True))
 
     def csv_facts(self, table: Table, row: TableRow) -> dict[str, object]:
         result, outcome = row.result, row.result.outcome or "waiting"

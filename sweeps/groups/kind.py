@@ -62,7 +62,8 @@ class Kind(ABC):
         csv_columns: of the CSV file.
         variants: test metrics and gap between columns for the terminal, the widest first.
         line_name: what lines of progress call a row.
-        rows_in_terminal: whether the terminal shows the block below the domains.
+        rows_title, rows_remark: of the block below the domains, which says how each row came about.
+        rows_in_terminal: whether the terminal shows that block.
     """
 
     name: str
@@ -77,6 +78,8 @@ class Kind(ABC):
         (ALL_METRICS, 2), (SAMPLED_AND_MRR, 2), (SAMPLED_AND_MRR, 1), (SAMPLED, 1),
     )  # fmt: skip
     line_name: Literal["name", "title"] = "name"
+    rows_title = "Rows"
+    rows_remark = ""
     rows_in_terminal = True
 
     @abstractmethod
@@ -187,14 +190,22 @@ class Kind(ABC):
         interval = Field(lambda row: Cell(difference(test(row))), "difference [95 %]")
         return [*paper_fields(table, domain), p, Field(against, "against"), interval]
 
+    def about(self, row: TableRow, *, narrow: bool = False) -> dict[str, str]:
+        """How a row came about, a text per column: its objective on validation and its settings."""
+        seeds, settings = str(len(row.result.seeds) or "-"), settings_of(row) or "-"
+        return {"validation": number(row.cells.get(OBJECTIVE), 4), "seeds": seeds, "settings": settings}
+
     def last_block(self, table: Table, width: int | None = None) -> Block:
-        """Below the domains: each row's objective on validation and its settings; `width` is None for the page."""
-        settings = Column("settings", right=False, wrap=True)
-        block = Block("Rows", [Column("row", right=width is None), Column("validation"), Column("seeds"), settings])
+        """Below the domains: how each row came about; `width` is None for the page."""
+        narrow = width is not None and width < 140
+        first = Column(self.rows_title.lower() if width else table.group.noun, right=False)
+        block = Block(self.rows_title, [first], remark=self.rows_remark)
         for row in table.rows:
-            seeds = str(len(row.result.seeds) or "-")
-            texts = (row.heading, number(row.cells.get(OBJECTIVE), 4), seeds, settings_of(row) or "-")
-            block.lines.append([Cell(text) for text in texts])
+            texts = self.about(row, narrow=narrow)
+            block.lines.append([Cell(row.row.title if width else row.heading), *map(Cell, texts.values())])
+        for name in texts:
+            is_long = name in ("settings", "chosen")
+            block.columns.append(Column(name.replace(" ", "\n") if narrow else name, right=not is_long, wrap=is_long))
         return block
 
     def csv_facts(self, table: Table, row: TableRow) -> dict[str, object]:

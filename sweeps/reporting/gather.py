@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
+from llmemf.io import is_alive
 from llmemf.models import model_class
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.parameters import searched_parameters
@@ -76,19 +76,9 @@ def _state(record: SweepRecord, events: list[dict[str, Any]], now: float) -> tup
     last, ago = openings[-1], text_format.duration(now - events[-1]["time"] / 1000)
     if last.get("host") != socket.gethostname():
         return "running", f"its driver is on {last.get('host', 'another machine')}; the newest event is {ago} old"
-    if _is_alive(last.get("pid")):
+    if "pid" in last and is_alive(last["pid"]):
         return "running", f"the newest event is {ago} old"
     return "interrupted", "its driver was killed; --resume continues it"
-
-
-def _is_alive(pid: int | None) -> bool:
-    try:
-        os.kill(int(pid or 0) or -1, 0)
-    except (ProcessLookupError, ValueError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return bool(pid)
 
 
 def _fixed(record: SweepRecord) -> dict[str, Any]:

@@ -108,15 +108,15 @@ class Stories(RuleBasedStateMachine):
         tracking = Tracking(self.target(), lambda: self.server.client(self.answer))
         retention = CheckpointRetention(self.folder, state, keep=2)
         tracking.open(state)
-        callback = SweepCallback(
-            self.folder,
+        sweep = SimpleNamespace(
+            folder=self.folder,
             state=state,
             search=search,
             tracking=tracking,
             display=WITHOUT_A_SCREEN,
             retention=retention,
-            stop=StopRequest(),
         )
+        callback = SweepCallback(sweep, StopRequest())
         self.driver = SimpleNamespace(
             state=state, search=search, tracking=tracking, callback=callback, live=[], count=0
         )

@@ -31,7 +31,7 @@ def make(tmp_path, trials=3):
     for number in range(len(state.records) + 1, trials + 1):
         state.propose({"lr": number / 1000}, ("lr",), EPOCHS, {})
     parts = {name: Recorder() for name in ("search", "tracking", "display", "retention")}
-    return SweepCallback(tmp_path, state=state, stop=StopRequest(), **parts)
+    return SweepCallback(SimpleNamespace(folder=tmp_path, state=state, **parts), StopRequest())
 
 
 def trial(number=1, trace=None, exception=None, folder=None, **more):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import tiny
 
+from llmemf.config import read_yaml
 from llmemf.errors import InputError
 from llmemf.models.llm_emf_config import LLMEMFConfig
-from sweeps.core.settings import load_ablations, load_settings, scenario_files
+from sweeps.core.settings import ScenarioFile, load_settings, scenario_files
 from sweeps.groups.ablation_rows import STANDARD, ablation_rows, effective_config, full_row
 from sweeps.groups.encoders import Encoders, find_encoders
 from sweeps.groups.group import Group, Row
@@ -220,8 +221,8 @@ def test_which_features_stand_for_what(tmp_path, names, expected):
 
 def test_every_shipped_scenario_file_may_have_rows_of_its_own(tmp_path):
     for path in scenario_files(Path("data")).values():
-        load_ablations(path)
+        ScenarioFile(**read_yaml(path))
     path = tmp_path / "mine.yaml"
     path.write_text("trials: 3\nablations:\n  wide: {id_dim: 512}\n")
-    assert load_ablations(path) == {"wide": {"id_dim": 512}}
+    assert ScenarioFile(**read_yaml(path)).ablations == {"wide": {"id_dim": 512}}
     assert "ablations" not in load_settings(path), "a sweep knows nothing of them"

@@ -81,7 +81,8 @@ def test_a_group_of_the_former_version_is_continued_and_repeats_nothing(kind, ke
     floor = Floor()
     code, text = go(again, floor)
     assert code == 0 and not floor.trained and not floor.tests, text
-    assert {name: (group.folder / name).read_bytes() for name in tables} == tables and len(tables) == 4
+    assert {name: (group.folder / name).read_bytes() for name in tables} == tables
+    assert len(tables) == (3 if kind == "rerun" else 4)
     assert Group.load(kind, group.folder) == again, "written in the format of this version"
 
 
