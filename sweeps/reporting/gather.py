@@ -76,7 +76,7 @@ def _state(record: SweepRecord, events: list[dict[str, Any]], now: float) -> tup
     last, ago = openings[-1], text_format.duration(now - events[-1]["time"] / 1000)
     if last.get("host") != socket.gethostname():
         return "running", f"its driver is on {last.get('host', 'another machine')}; the newest event is {ago} old"
-    if "pid" in last and is_alive(last["pid"]):
+    if last.get("pid") and is_alive(last["pid"]):
         return "running", f"the newest event is {ago} old"
     return "interrupted", "its driver was killed; --resume continues it"
 
