@@ -164,6 +164,8 @@ REMOVED = {
     "objective_kernel": Removed(
         (False, "auto", "plain"), "leave it out; objective_precision = fp16 is what is left of it"
     ),
+    "norm": Removed(("query",), "leave it out: a block of SASRec normalises its queries, as the original does"),
+    "l2_emb": Removed((0.0,), "leave it out; l2_mode = embedding_rows holds the item table small"),
     "stack": Removed((1,), "leave it out: a process trains one trial at a time"),
 }
 """Settings and options that are gone. Their names belong to no setting of any model."""

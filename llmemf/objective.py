@@ -18,7 +18,7 @@ Shapes: R rows, N items (columns), K sampled columns, D width, M modalities, c r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -115,10 +115,6 @@ class TablePass(Protocol):
         """Complete the (N, D) gradient once all chunks have been added."""
 
 
-MakePass = Callable[[Sequence[Tensor], Tensor], TablePass]
-"""Makes a pass from the tables and the scales of one call."""
-
-
 def mixture_nll(
     queries: Sequence[Tensor],
     tables: Sequence[Tensor],
@@ -131,7 +127,7 @@ def mixture_nll(
     target_rows: Sequence[Tensor] | None = None,
     sampled: SampledColumns | None = None,
     chunk_elements: int = 0,
-    make_pass: MakePass | None = None,
+    table_pass: TablePass | None = None,
 ) -> Tensor:
     """Weighted sum of the negative log-probabilities of the targets, a scalar.
 
@@ -147,26 +143,22 @@ def mixture_nll(
         target_rows: with `sampled`: per modality (R, D_m) the targets' vectors.
         sampled: estimate the normaliser from these columns, whose vectors are `tables` (K, D_m).
         chunk_elements: logits held at once per modality; 0 for `CHUNK_ELEMENTS`.
-        make_pass: makes another pass than `ExactPass` over whole tables; not with `sampled`.
+        table_pass: another one than `ExactPass`, over the same tables; not with `sampled`.
 
     Source: eqs. 5-9; the modality-missing rule is ours (method.md section 2).
     """
     modalities = len(queries)
     masks: Sequence[Tensor | None] = [None] * modalities if present is None else present
     own_rows: Sequence[Tensor | None] = [None] * modalities if target_rows is None else target_rows
-    if make_pass is None:
-
-        def make_pass(tables: Sequence[Tensor], scales: Tensor) -> TablePass:
-            return ExactPass(tables, own_rows, scales, masks, sampled, chunk_elements or CHUNK_ELEMENTS)
-
-    else:
-        assert sampled is None, "half-precision passes read whole tables"
-    return _MixtureNLL.apply(targets, row_weights, make_pass, log_weights, scales, *queries, *tables, *own_rows)
+    if table_pass is None:
+        table_pass = ExactPass(tables, own_rows, scales, masks, sampled, chunk_elements or CHUNK_ELEMENTS)
+    return _MixtureNLL.apply(targets, row_weights, table_pass, log_weights, scales, *queries, *tables, *own_rows)
 
 
 class ExactPass:
     """Plain products in the type of the inputs, fp32 or fp64, over whole tables or sampled columns."""
 
+    @torch.no_grad()
     def __init__(
         self,
         tables: Sequence[Tensor],
@@ -176,7 +168,7 @@ class ExactPass:
         sampled: SampledColumns | None,
         chunk_elements: int,
     ) -> None:
-        self.tables, self.target_rows, self.scales = tables, [_detached(rows) for rows in target_rows], scales
+        self.tables, self.target_rows, self.scales = tables, target_rows, scales
         self.sampled, self.chunk_elements = sampled, chunk_elements
         self.counts = [_column_counts(mask, sampled, tables[0]) for mask in present]
         self.counted = [e if count is None else e * count[:, None] for e, count in zip(tables, self.counts)]
@@ -242,10 +234,6 @@ class ExactPass:
             d_table.mul_(count[:, None])
 
 
-def _detached(rows: Tensor | None) -> Tensor | None:
-    return None if rows is None else rows.detach()
-
-
 def _column_counts(present: Tensor | None, sampled: SampledColumns | None, like: Tensor) -> Tensor | None:
     """(N,) how often each column counts in the normaliser; None where each counts once.
 
@@ -265,7 +253,7 @@ class _MixtureNLL(torch.autograd.Function):
         ctx: Any,
         targets: Tensor,
         row_weights: Tensor,
-        make_pass: MakePass,
+        table_pass: TablePass,
         log_weights: Tensor,
         scales: Tensor,
         *tensors: Tensor | None,
@@ -282,7 +270,7 @@ class _MixtureNLL(torch.autograd.Function):
         loss = scales.new_zeros(())
         # The exponentials for a table's gradient are held until all tables were read, so these come last.
         order = sorted(range(modalities), key=wants_table.__getitem__)
-        table_pass, rows = make_pass(tables, scales), len(targets)
+        rows = len(targets)
         step = table_pass.rows_at_once(rows)
         for start in range(0, rows, step):
             part = slice(start, min(start + step, rows))

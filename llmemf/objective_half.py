@@ -103,10 +103,10 @@ class HalfPass:
         present: per modality an (N,) bool mask of items that stand in its softmax, or None for all.
         chunk: rows and columns, where `chunk_shape` is not to choose them.
         """
-        self.halves, self.scales = halves, scales
+        self.halves, self.scales = halves, scales.detach()
         self.present = present or [None] * len(halves)
         self.chunk, self.chunk_elements = chunk, chunk_elements
-        self.shifts = (scales - UNSHIFTED_SCALE).clamp(min=0)
+        self.shifts = (self.scales - UNSHIFTED_SCALE).clamp(min=0)
 
     def _shape(self, rows: int) -> tuple[int, int]:
         table = self.halves[0].logits

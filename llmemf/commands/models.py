@@ -32,14 +32,15 @@ def models(
 
 
 def _list() -> None:
-    from llmemf.models.overview import systems
+    from llmemf.models import MODELS, model_class
 
     table = Table("system", "needs", "status", "source", box=None, header_style="bold", padding=(0, 1))
     table.columns[0].no_wrap = True
-    for system in systems():
-        needs = ", ".join(system.needs) or "-"
-        kind = f"{system.status}, no training" if system.closed_form else system.status
-        table.add_row(*map(escape, (system.name, needs, kind, system.source)))
+    for name in MODELS:
+        kind = model_class(name)
+        needs = ", ".join(sorted(kind.needs(kind.config_class(model=name)))) or "-"
+        status = f"{kind.status}, no training" if kind.closed_form else kind.status
+        table.add_row(*map(escape, (name, needs, status, kind.source)))
     console = Console(highlight=False, markup=False)
     console.print(table)
     console.print()

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from llmemf.batches import VIEWS, Batch, SequenceView, TrialData
 from llmemf.config import BaselineConfig
 from llmemf.models.alignment import last_columns
-from llmemf.models.attention import Layout, dropout
+from llmemf.models.attention import Layout
 from llmemf.models.next_item import domain_items, score_items
 from llmemf.models.recommender import Recommender
 
@@ -106,10 +106,10 @@ class ABXI(Recommender):
         age_BL = (real_BL.flip(1).cumsum(1).flip(1) - 1).clamp(0, len(self.positions) - 1)
         ids = layout.rows(items_BL.unsqueeze(2)).squeeze(1).clamp(max=self.num_items - 1)
         h_RD = F.embedding(ids, self.items) + F.embedding(layout.rows(age_BL.unsqueeze(2)).squeeze(1), self.positions)
-        h_RD = layout.blank(self._drop(h_RD))
-        a_RD = layout.blank(self.norm(h_RD + self._drop(self.attention(h_RD, layout))))
+        h_RD = layout.blank(self.drop(h_RD))
+        a_RD = layout.blank(self.norm(h_RD + self.drop(self.attention(h_RD, layout))))
         network, adapted = self.network(a_RD), self.adapters[view](a_RD)
-        return layout.table(layout.blank(self.view_norms[view](a_RD + self._drop(network) + self._drop(adapted))))
+        return layout.table(layout.blank(self.view_norms[view](a_RD + self.drop(network) + self.drop(adapted))))
 
     def target_states(self, merged_RD: Tensor, own_RD: Tensor, domain: int) -> Tensor:
         """(R, D) z_d from the states of the merged sequence and of the domain's own."""
@@ -117,10 +117,10 @@ class ABXI(Recommender):
 
     def _merged_term(self, state_RD: Tensor, domain: int) -> Tensor:
         network, adapted = self.merged_output(state_RD), self.output_adapters[domain](state_RD)
-        return self.merged_norms[domain](state_RD + self._drop(network) + self._drop(adapted))
+        return self.merged_norms[domain](state_RD + self.drop(network) + self.drop(adapted))
 
     def _own_term(self, state_RD: Tensor, domain: int) -> Tensor:
-        return self.own_norms[domain](state_RD + self._drop(self.own_outputs[domain](state_RD)))
+        return self.own_norms[domain](state_RD + self.drop(self.own_outputs[domain](state_RD)))
 
     def training_loss(self, batch: Batch) -> Tensor:
         """InfoNCE: per sequence the mean over its X targets plus that over its Y targets; mean over the batch."""
@@ -182,9 +182,6 @@ class ABXI(Recommender):
         merged = self.states("xy", batch.views["xy"].items)[:, -1]
         states = self._merged_term(merged, domain) + self._own_term(own, domain) * real_BL.any(1, keepdim=True)
         return score_items(states, self.items, domain, num_x=self.num_x) / self.config.temperature
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.config.dropout, self.training)
 
 
 def target_columns(merged: SequenceView, domain: int, *, num_x: int, pad: int) -> Tensor:

@@ -125,8 +125,6 @@ class SequenceEncoder(nn.Module):
         from_newest: bool = False,
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"heads = {heads} must divide the width {width}")
         self.dropout, self.from_newest = dropout, from_newest
         self.blocks = nn.ModuleList([AttentionBlock(width, heads, dropout, bare=bare) for _ in range(layers)])
         self.positions = nn.Parameter(torch.empty(max_length, width).normal_(0, 0.02)) if positions else None

@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.attention import dropout
 from llmemf.models.next_item import score_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.user_item_pairs import Negatives, PairConfig, user_item_pairs
@@ -70,7 +69,7 @@ class BPRMF(Recommender):
         pairs = user_item_pairs(batch, pad=self.num_items, positives=self.config.positives)
         negatives = self.negatives.draw(batch.users[pairs.rows], pairs.items)
         user_RD = self.users.of_pairs(batch.users, pairs, self.items)
-        return self._pair_loss(dropout(user_RD, self.config.dropout, self.training), pairs.items, negatives)
+        return self._pair_loss(self.drop(user_RD), pairs.items, negatives)
 
     def _pair_loss(self, user_RD: Tensor, positives: Tensor, negatives_RC: Tensor) -> Tensor:
         positive_RD, negative_RCD = F.embedding(positives, self.items), F.embedding(negatives_RC, self.items)

@@ -37,12 +37,10 @@ def evaluation_history(batch: Batch, domains: Domains, domain: int) -> Tensor:
     return batch.views["xy" if domains == "merged" else "xy"[domain]].items
 
 
-def pads_to_the_right(items_BL: Tensor, *others: Tensor, pad: int) -> tuple[Tensor, ...]:
-    """The same rows with their padding moved from the left to the right.
+def to_the_left(items_BL: Tensor, kept_BL: Tensor, pad: int) -> Tensor:
+    """(B, L) the kept items in their order from the left, `pad` behind them.
 
     A recurrence that starts from zero then reads real items first, and padding changes none of their states.
     """
-    length = items_BL.shape[1]
-    gap = (items_BL == pad).sum(1, keepdim=True)
-    column = (torch.arange(length, device=items_BL.device) + gap) % length
-    return tuple(table.gather(1, column) for table in (items_BL, *others))
+    order = (~kept_BL).int().argsort(dim=1, stable=True)
+    return items_BL.masked_fill(~kept_BL, pad).gather(1, order)

@@ -17,7 +17,6 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.attention import dropout
 from llmemf.models.next_item import NextItemConfig, domain_items, embed_items, next_item_nll
 from llmemf.models.recommender import Recommender
 from llmemf.models.time_lines import TimeLines, after, every_item, gather_columns, last_two, whole_history
@@ -82,9 +81,6 @@ class DualGRU(Recommender):
             causal=self.config.v2_causal,
             random_prefix=self.config.prefixes == "random",
         )
-
-    def drop(self, values: Tensor) -> Tensor:
-        return dropout(values, self.config.dropout, self.training)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(..., D) item vectors; zero at padding."""

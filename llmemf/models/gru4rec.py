@@ -21,8 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.attention import dropout
-from llmemf.models.domain_views import Domains, evaluation_history, pads_to_the_right, training_pairs
+from llmemf.models.domain_views import Domains, evaluation_history, to_the_left, training_pairs
 from llmemf.models.next_item import NextItemConfig, domain_items, embed_items, next_item_nll
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 
@@ -109,12 +108,12 @@ class GRU4Rec(Recommender):
 
     def states(self, items_BL: Tensor) -> Tensor:
         """(B, L, H) states after each item; padding must be on the right."""
-        inputs_BLD = self._drop(embed_items(items_BL, self.items)[..., : self.config.dim])
+        inputs_BLD = self.drop(embed_items(items_BL, self.items)[..., : self.config.dim])
         if self.config.state_dropout and self.training:
             states_BLH = self._step_by_step(inputs_BLD)
         else:
             states_BLH = self.gru(inputs_BLD)[0]
-        return states_BLH if self.config.variant == "ce" else self._drop(states_BLH)
+        return states_BLH if self.config.variant == "ce" else self.drop(states_BLH)
 
     def queries(self, states: Tensor) -> Tensor:
         """(..., D) or (..., D + 1) what meets the rows of `table`."""
@@ -124,8 +123,8 @@ class GRU4Rec(Recommender):
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Mean loss over all steps that have a next item."""
-        pairs = training_pairs(batch, self.config.domains, self.num_items)
-        items_BL, targets_BL = pads_to_the_right(*pairs, pad=self.num_items)
+        pairs, pad = training_pairs(batch, self.config.domains, self.num_items), self.num_items
+        items_BL, targets_BL = (to_the_left(table, pairs[0] < pad, pad) for table in pairs)
         states_BLH = self.states(items_BL)
         counted = targets_BL < self.num_items
         if self.config.variant == "official":
@@ -141,15 +140,12 @@ class GRU4Rec(Recommender):
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) logits of the last state; an empty history has the zero state."""
         history = evaluation_history(batch, self.config.domains, domain)
-        (items_BL,) = pads_to_the_right(history, pad=self.num_items)
+        items_BL = to_the_left(history, history < self.num_items, self.num_items)
         length = (items_BL < self.num_items).sum(1)
         states_BLH = self.states(items_BL)
         last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states_BLH.shape[2])
         state_BH = states_BLH.gather(1, last)[:, 0] * (length > 0)[:, None]
         return self.queries(state_BH) @ self.table[domain_items(domain, self.num_x, self.num_items)].T
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return dropout(values, self.config.dropout, self.training)
 
     def _step_by_step(self, inputs: Tensor) -> Tensor:
         """The GRU with its state dropped between steps: the output of a step is whole, the next step reads what is left."""
@@ -163,7 +159,7 @@ class GRU4Rec(Recommender):
                 new = torch.tanh(new + torch.sigmoid(reset + own_reset) * own_new)
                 output = torch.lerp(new, state, torch.sigmoid(update + own_update))
                 outputs.append(output)
-                state = self._drop(output)
+                state = self.drop(output)
             inputs = torch.stack(outputs, 1)
         return inputs
 

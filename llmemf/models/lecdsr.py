@@ -34,7 +34,6 @@ from torch import Tensor, nn
 from llmemf.batches import Batch, TrialData
 from llmemf.config import BaselineConfig
 from llmemf.errors import InputError
-from llmemf.models.attention import dropout
 from llmemf.models.item_table import FrozenTable, frozen
 from llmemf.models.next_item import draw_in_domain, embed_items, score_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
@@ -200,7 +199,7 @@ class LeCDSR(Recommender):
         # Each item of the batch once: the map is wide.
         unique, where = items_BL.unique(return_inverse=True)
         texts_BLD = self.text_map(self.text.input_rows(unique))[where] * real_BL1
-        return self._drop(ids_BLD), self._drop(texts_BLD)
+        return self.drop(ids_BLD), self.drop(texts_BLD)
 
     def _has_text(self, items_BL: Tensor) -> Tensor:
         return self.text.present[items_BL.clamp(max=self.num_items - 1)]
@@ -254,9 +253,6 @@ class LeCDSR(Recommender):
         own_BL = torch.where(is_y_BL, counts_2BL[1], counts_2BL[0])
         x_R, y_R = counts_2BL[:, row, last.clamp(min=0)]
         return (torch.where(is_y_BL[row], y_R[:, None], x_R[:, None]) - own_BL[row]).clamp(min=0)
-
-    def _drop(self, values: Tensor) -> Tensor:
-        return dropout(values, self.config.dropout, self.training)
 
 
 def hinge_sums(positive_R: Tensor, negative_RK: Tensor, temperature: float) -> Tensor:

@@ -13,7 +13,6 @@ from llmemf.batches import VIEWS
 from llmemf.models.back_off import BackOffConfig
 from llmemf.models.content import Content
 from llmemf.models.item_table import Missing, Projection
-from llmemf.models.mixture import MixtureSettings, half_fits
 from llmemf.objective_half import HALF_SCALE
 
 MODALITIES: tuple[Literal["id", "image", "text"], ...] = ("id", "image", "text")
@@ -161,8 +160,13 @@ class LLMEMFConfig(BackOffConfig):
             raise ValueError(
                 f"scale_init = {self.scale_init:g} is above scale_max = {self.scale_max:g}: raise the latter"
             )
-        bounded = self.similarity == "cosine" and half_fits(self.mixture_settings())
-        if self.objective_precision == "fp16" and not bounded:
+        largest = self.scale_init if self.scale == "fixed" else self.scale_max
+        half_fits = (self.similarity, self.objective, self.mixture) == (
+            "cosine",
+            "full",
+            "prob",
+        ) and largest <= HALF_SCALE
+        if self.objective_precision == "fp16" and not half_fits:
             raise ValueError(
                 f"objective_precision = fp16 needs similarity = cosine, objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
                 "(scale_max, or scale_init where scale = fixed): set fp32"
@@ -175,19 +179,6 @@ class LLMEMFConfig(BackOffConfig):
                 raise ValueError(f"fusion = states needs {', '.join(other)}")
         self._check_terms()
         return self
-
-    def mixture_settings(self) -> MixtureSettings:
-        """What the mixture over items needs to know."""
-        return MixtureSettings(
-            self.mixture,
-            self.learn_weights,
-            self.scale,
-            self.scale_init,
-            self.scale_max,
-            self.sampled_negatives if self.objective == "sampled" else 0,
-            self.chunk_elements,
-            self.objective_precision,
-        )
 
     def _check_terms(self) -> None:
         """Raise ValueError where a loss or a score would have no term left."""

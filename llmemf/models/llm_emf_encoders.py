@@ -41,7 +41,7 @@ class LLMEMFEncoders(nn.Module):
         self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
         self.sequences = [s for s in VIEWS if s in config.sequences]
         self.tables: dict[str, IdTable | FrozenTable] = {m: self._table(m, data) for m in self.modalities}
-        self.head = MixtureHead(self.tables, weights, config.mixture_settings())
+        self.head = MixtureHead(self.tables, weights, config)
         self.encoders = nn.ModuleDict()
         self.empty = nn.ParameterDict()
         for s in self.sequences:
@@ -103,12 +103,6 @@ class LLMEMFEncoders(nn.Module):
         """Per modality (B, L, D_m) states H_m^s of one sequence (eq. 4) from the (B, L, D_m) vectors of its items."""
         return [self.encoders[self._encoder_key(sequence, m)](x, real_BL) for m, x in zip(self.modalities, inputs)]
 
-    def _states_of(
-        self, views: Mapping[str, SequenceView], inputs: Mapping[str, Sequence[Tensor]]
-    ) -> dict[str, list[Tensor]]:
-        """Per sequence and modality (B, L, D_m) states from the vectors of the items."""
-        return {s: self.states(view.items < self.num_items, s, inputs[s]) for s, view in views.items()}
-
     def count_rows(self, sequences: DeviceSequences, order: Tensor, batch_size: int) -> None:
         """Count the rows with a target in the largest batch of an epoch; every later step is padded to that number.
 
@@ -144,7 +138,7 @@ class LLMEMFEncoders(nn.Module):
             s: [x.view(*view.items.shape, -1) for x in own]
             for (s, view), own in zip(views.items(), zip(*(vectors.split(sizes) for vectors in embedded)))
         }
-        states = self._states_of(views, inputs)
+        states = {s: self.states(view.items < self.num_items, s, inputs[s]) for s, view in views.items()}
         if summed:
             weights = [self.loss_weights.get(name, 0.0) for name in "xy"]
             losses = [self._summed_loss(batch, domain, step, states) for domain in (0, 1)]
@@ -175,7 +169,7 @@ class LLMEMFEncoders(nn.Module):
             return self.head.nll(queries, targets, low, high, step, merged.items)
 
     def _over_all(self, sequence: str) -> bool:
-        """Whether the softmax of a sequence's loss runs over the items of both domains."""
+        """Whether the softmax of a sequence runs over the items of both domains, in the loss and for its own domain's score."""
         if sequence == "xy":
             return self.config.merged_softmax != "target_items"
         return self.config.next_target == "merged"
@@ -243,13 +237,12 @@ class LLMEMFEncoders(nn.Module):
         queries, missing, rows = {}, {}, self.head.scoring_rows()
         views = {s: batch.views[s] for s in weights}
         tables = [self.tables[m] for m in self.modalities]
-        inputs = {s: [t.input_rows(view.items, kept) for t, kept in zip(tables, rows)] for s, view in views.items()}
-        states = self._states_of(views, inputs)
         for s, view in views.items():
             real = view.items < self.num_items
+            states = self.states(real, s, [t.input_rows(view.items, kept) for t, kept in zip(tables, rows)])
             # In the aligned layout the last column may be the other domain's.
             last = last_columns(real)
-            queries[s] = [state[torch.arange(len(last), device=last.device), last] for state in states[s]]
+            queries[s] = [state[torch.arange(len(last), device=last.device), last] for state in states]
             empty = ~real.any(1)
             missing[s] = empty
             if self._learns_empty(s):
@@ -275,13 +268,8 @@ class LLMEMFEncoders(nn.Module):
 
     def _normaliser(self, sequence: str, domain: int, wanted: slice) -> slice:
         """The items over which the softmaxes of a sequence's term run in the score of a domain."""
-        config = self.config
-        if sequence == "xy":
-            over_all = config.merged_softmax != "target_items"
-        else:
-            crosses = sequence != "xy"[domain]
-            over_all = config.next_target == "merged" or (crosses and config.cross_softmax == "all_items")
-        return slice(0, self.num_items) if over_all else wanted
+        crosses = sequence == "yx"[domain] and self.config.cross_softmax == "all_items"
+        return slice(0, self.num_items) if crosses or self._over_all(sequence) else wanted
 
     def _add_renormalised(self, score: Tensor, term: Term, wanted: slice) -> None:
         """Add a term whose probabilities are divided by their sum over the wanted items."""

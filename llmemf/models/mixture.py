@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llmemf.models.item_table import FrozenTable, IdTable
-from llmemf.objective import MakePass, columns_of_draws, mixture_nll
-from llmemf.objective_half import HALF_SCALE, HalfPass, HalfTable
+from llmemf.models.llm_emf_config import LLMEMFConfig
+from llmemf.objective import columns_of_draws, mixture_nll
+from llmemf.objective_half import HalfPass, HalfTable
 
 FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32. Above it the
@@ -36,20 +37,6 @@ BLOCK = 4096
 """Items scored at once: what they give fits the cache of a processor."""
 GPU_BLOCK = 16384
 """The same on a GPU, where only the copies of half-precision tables in single precision count."""
-
-
-@dataclass(frozen=True)
-class MixtureSettings:
-    """How modalities are mixed; the fields are explained in `LLMEMFConfig`."""
-
-    mixture: Literal["prob", "logit"]
-    learn_weights: bool
-    scale: Literal["learned", "shared", "fixed"]
-    scale_init: float
-    scale_max: float
-    sampled_negatives: int
-    chunk_elements: int
-    precision: Literal["fp32", "fp16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -103,23 +90,23 @@ class MixtureHead(nn.Module):
     Args:
         tables: item vectors per modality.
         weights: mixture weight per modality, positive unless learned.
-        settings: see `MixtureSettings`; `sampled_negatives` 0 uses every item in the loss.
+        config: how they are mixed.
     """
 
     tables: Mapping[str, IdTable | FrozenTable]
 
     def __init__(
-        self, tables: Mapping[str, IdTable | FrozenTable], weights: Mapping[str, float], settings: MixtureSettings
+        self, tables: Mapping[str, IdTable | FrozenTable], weights: Mapping[str, float], config: LLMEMFConfig
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.config = config
         self.tables = nn.ModuleDict(tables)  # type: ignore[assignment]  # a ModuleDict is a mapping to its modules
         self.num_items = next(iter(tables.values())).num_items
         log_weights = torch.tensor([math.log(max(weights[m], 1e-6)) for m in tables])
-        log_scale = torch.full((1 if settings.scale == "shared" else len(tables),), math.log(settings.scale_init))
-        self.log_weights = nn.Parameter(log_weights, requires_grad=settings.learn_weights)
+        log_scale = torch.full((1 if config.scale == "shared" else len(tables),), math.log(config.scale_init))
+        self.log_weights = nn.Parameter(log_weights, requires_grad=config.learn_weights)
         self.unit = [table.unit for table in tables.values()]
-        self.log_scale = nn.Parameter(log_scale, requires_grad=settings.scale != "fixed" and any(self.unit))
+        self.log_scale = nn.Parameter(log_scale, requires_grad=config.scale != "fixed" and any(self.unit))
         self._cache: tuple[list[Tensor], Tensor, list[Tensor | None], Tensor] | None = None
 
     def train(self, mode: bool = True) -> MixtureHead:
@@ -128,9 +115,9 @@ class MixtureHead(nn.Module):
 
     def scales(self) -> Tensor:
         """(M,) inverse temperatures; a learned one is put back to its bound, so that it keeps a gradient there."""
-        if self.settings.scale != "fixed":
+        if self.config.scale != "fixed":
             with torch.no_grad():
-                self.log_scale.clamp_(max=math.log(self.settings.scale_max))
+                self.log_scale.clamp_(max=math.log(self.config.scale_max))
         scales = self.log_scale.exp().expand(len(self.tables))
         if all(self.unit):
             return scales
@@ -158,14 +145,15 @@ class MixtureHead(nn.Module):
             ranges: (low, high) of every softmax that a sampled objective estimates.
         """
         place, ids, draws = None, None, {}
-        if count := self.settings.sampled_negatives:
-            draws = {span: torch.randint(*span, (count,), device=read.device) for span in sorted(ranges)}
+        if self.config.objective == "sampled":
+            count = (self.config.sampled_negatives,)
+            draws = {span: torch.randint(*span, count, device=read.device) for span in sorted(ranges)}
             ids = torch.cat([read[read < self.num_items], *draws.values()]).unique()
             place = ids.new_zeros(self.num_items + 1)
             place[ids] = torch.arange(len(ids), device=ids.device)
         pairs = [table.step_rows(ids) for table in self.tables.values()]
         outputs, halves = [rows for _, rows in pairs], None
-        if self.settings.precision == "fp16":
+        if self.config.objective_precision == "fp16":
             halves = [table.half_rows(rows) for table, rows in zip(self.tables.values(), outputs)]
         return StepRows([inputs for inputs, _ in pairs], outputs, place, draws, halves)
 
@@ -204,8 +192,9 @@ class MixtureHead(nn.Module):
             sampled, target_rows = None, None
             rows, rows_weights = [table_rows[low:high] for table_rows in step.outputs], log_weights[low:high]
             present = [table.has if table.has is None else table.has[low:high] for table in tables]
-        target_weights = log_weights[targets]
-        if self.settings.mixture == "logit":
+        target_weights, elements = log_weights[targets], self.config.chunk_elements
+        halves = None if step.halves is None else [half.part(low, high) for half in step.halves]
+        if self.config.mixture == "logit":
             queries = [_concatenate_queries(queries, scales)]
             rows, present = [_concatenate_rows(rows, rows_weights.exp())], [rows_weights.amax(1) > -torch.inf]
             target_rows = None if target_rows is None else [_concatenate_rows(target_rows, target_weights.exp())]
@@ -221,14 +210,9 @@ class MixtureHead(nn.Module):
             present=present,
             target_rows=target_rows,
             sampled=sampled,
-            chunk_elements=self.settings.chunk_elements,
-            make_pass=None if step.halves is None else self._half_pass(step, low, high, present),
+            chunk_elements=elements,
+            table_pass=None if halves is None else HalfPass(halves, scales, present=present, chunk_elements=elements),
         )
-
-    def _half_pass(self, step: StepRows, low: int, high: int, present: Sequence[Tensor | None]) -> MakePass:
-        halves = [half.part(low, high) for half in step.halves or ()]
-        elements = self.settings.chunk_elements
-        return lambda tables, scales: HalfPass(halves, scales, present=present, chunk_elements=elements)
 
     @torch.no_grad()
     def add_probabilities(self, total: Tensor, terms: Sequence[Term], wanted: slice) -> None:
@@ -244,11 +228,11 @@ class MixtureHead(nn.Module):
         on_cpu, columns = total.device.type == "cpu", total.shape[1] * len(terms)
         step = max(SCORE_ROWS, (SCORE_ELEMENTS if on_cpu else GPU_SCORE_ELEMENTS) // columns)
         # One room for all of it: the system takes longer to give new memory than the processor to fill it.
-        room = total.new_empty(0 if self.settings.mixture == "logit" else min(step, len(total)) * columns)
+        room = total.new_empty(0 if self.config.mixture == "logit" else min(step, len(total)) * columns)
         for start in range(0, len(total), step):
             part = slice(start, start + step)
             own = [Term([query[part] for query in term.queries], term.normaliser, term.factor[part]) for term in terms]
-            if self.settings.mixture == "logit":
+            if self.config.mixture == "logit":
                 for term in own:
                     self._add_logit_mixture(total[part], term, wanted)
             else:
@@ -313,12 +297,6 @@ class MixtureHead(nn.Module):
         if not self.training:
             self._cache = tables
         return tables
-
-
-def half_fits(settings: MixtureSettings) -> bool:
-    """Whether half-precision operands can serve: for the exact mixture of probabilities with bounded scales."""
-    bound = settings.scale_init if settings.scale == "fixed" else settings.scale_max
-    return settings.mixture == "prob" and not settings.sampled_negatives and bound <= HALF_SCALE
 
 
 def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:

@@ -76,6 +76,12 @@ def _plain_softmax(states: Tensor) -> dict[str, Any]:
     return {"log_weights": ones.new_zeros(len(states), 1), "scales": ones.new_ones(1), "row_weights": ones}
 
 
+def binary_cross_entropy(scores_RC: Tensor) -> Tensor:
+    """Mean over the rows of -log sigmoid(s+) - mean of log(1 - sigmoid(s-)); column 0 is s+. Zero without any row."""
+    loss_R = F.softplus(-scores_RC[:, 0]) + F.softplus(scores_RC[:, 1:]).mean(1)
+    return loss_R.sum() / max(1, len(loss_R))
+
+
 def embed_items(ids: Tensor, table: Tensor) -> Tensor:
     """(..., D) the rows of `table` (N, D); zero at padding, whose ids are N or more."""
     return F.embedding(ids.clamp(max=len(table) - 1), table) * (ids < len(table)).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""What the systems and their settings are, as plain rows for a table."""
+"""What the settings of the systems are, as plain rows for a table."""
 
 from __future__ import annotations
 
@@ -11,27 +11,9 @@ from typing import Any, Literal
 from pydantic.fields import FieldInfo
 
 from llmemf.config import TrialConfig
-from llmemf.models import MODELS, model_class
 
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 """Bounds of a number, in the order in which they are shown."""
-
-
-@dataclass(frozen=True)
-class System:
-    """One system.
-
-    Attributes:
-        needs: features that its default settings read, beside the sequences.
-        status: how it relates to its source.
-        closed_form: whether it is complete without a step of training.
-    """
-
-    name: str
-    needs: tuple[str, ...]
-    source: str
-    status: str
-    closed_form: bool
 
 
 @dataclass(frozen=True)
@@ -50,16 +32,6 @@ class Setting:
     valid: str
     text: str
     shared: bool
-
-
-def systems() -> list[System]:
-    """All systems, in the order of `MODELS`."""
-    found = []
-    for name in MODELS:
-        kind = model_class(name)
-        needs = tuple(sorted(kind.needs(kind.config_class(model=name))))
-        found.append(System(name, needs, kind.source, kind.status, kind.closed_form))
-    return found
 
 
 def settings(config_class: type[TrialConfig], name: str) -> list[Setting]:

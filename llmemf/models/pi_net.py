@@ -50,10 +50,7 @@ class PiNet(DualGRU):
         return {**SHORT_BUDGET, "lr": [5e-3, 1e-2], "members": [1, 2, 4]}
 
     def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
-        return [
-            gather_columns(after(self.transfer(lines, states, 1 - domain)), lines.seen[domain][1 - domain])
-            for domain in domains
-        ]
+        return [self.transfer.last(lines, states, domain) for domain in domains]
 
 
 class FilteredTransfer(nn.Module):
@@ -74,6 +71,10 @@ class FilteredTransfer(nn.Module):
         latest_other = gather_columns(after(states[1 - line]), lines.before[line])
         filtered = dropout(self.filters[line](states[line], latest_other), self.rate, self.training)
         return dropout(self.grus[line](filtered)[0], self.rate, self.training)
+
+    def last(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
+        """(B, D) or (B, T, D) the latest state that the other domain hands over before each target of a domain."""
+        return gather_columns(after(self(lines, states, 1 - domain)), lines.seen[domain][1 - domain])
 
 
 class GatedFilter(nn.Module):

@@ -65,10 +65,7 @@ class PSJNet(DualGRU):
 
     def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
         if self.config.variant == "I":
-            return [
-                gather_columns(after(self.transfer(lines, states, 1 - domain)), lines.seen[domain][1 - domain])
-                for domain in domains
-            ]
+            return [self.transfer.last(lines, states, domain) for domain in domains]
         split = [
             self.splits[line](states[line], gather_columns(after(states[1 - line]), lines.before[line]))
             for line in (0, 1)

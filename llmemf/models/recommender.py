@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
+from llmemf.models.attention import dropout
 
 if TYPE_CHECKING:
     from llmemf.batches import Batch, DeviceSequences, TrialData
@@ -85,6 +86,10 @@ class Recommender(nn.Module, ABC):
         """
         table = getattr(self, "items", None)
         return None if table is None else table[self.batch_items(batch)]
+
+    def drop(self, values: Tensor) -> Tensor:
+        """Dropout at the rate of the settings, in training alone."""
+        return dropout(values, self.config.dropout, self.training)
 
     def batch_items(self, batch: Batch) -> Tensor:
         """(n,) the different items that a training batch reads."""

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.attention import AttentionBlock, Layout, SequenceEncoder
+from llmemf.models.attention import SequenceEncoder
 from llmemf.models.domain_views import Domains, evaluation_history, training_pairs
-from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
+from llmemf.models.next_item import NextItemConfig, binary_cross_entropy, next_item_nll, score_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
 
@@ -40,16 +40,11 @@ class SASRecConfig(NextItemConfig):
     """Attention blocks; the paper has 2."""
     heads: int = Field(1, ge=1)
     """Attention heads; the paper has 1. Must divide `dim`."""
-    norm: Literal["query", "post", "pre"] = "query"
-    """Where a block normalises: the queries alone (the original), after each residual (later PyTorch code's default), or
-    before each sublayer (its `norm_first`)."""
     positions: Literal["from_start", "from_end"] = "from_start"
     """What position 1 is: the oldest item, or the newest one, as in the sources, whose columns are aligned at the end."""
     loss: Literal["ce", "bce"] = "ce"
     """Softmax over items (`objective` and `softmax_scope` say which), or the paper's binary cross entropy with one negative
     per step that the user has not met in training. The choice changes results by a lot; C2DSR's encoders have `ce`."""
-    l2_emb: float = Field(0.0, ge=0)
-    """Weight of the sum of squares of the item table in the loss; beside `l2`."""
 
 
 class SASRec(Recommender):
@@ -70,13 +65,6 @@ class SASRec(Recommender):
             dropout=config.dropout,
             positions=config.positions == "from_start",
         )
-        if config.norm != "query":
-            self.encoder.blocks = nn.ModuleList(
-                [
-                    StandardBlock(config.dim, config.heads, config.dropout, norm_first=config.norm == "pre")
-                    for _ in range(config.encoder_layers)
-                ]
-            )
         self.from_end = None
         if config.positions == "from_end":
             self.from_end = nn.Parameter(torch.empty(config.max_length, config.dim).normal_(0, 0.02))
@@ -103,45 +91,15 @@ class SASRec(Recommender):
         states, targets = self.states(items_BL)[counted].to(self.items.dtype), targets_BL[counted]
         with torch.autocast(states.device.type, enabled=False):
             if self.unseen is None:
-                loss = next_item_nll(
+                return next_item_nll(
                     self.config, states, targets, self.items, num_x=self.num_x, exact=items_BL.flatten()
                 )
-            else:
-                # In `target_only` the rows of the users come twice: their X sequences, then their Y sequences.
-                users = batch.users.repeat(len(items_BL) // len(batch))[:, None].expand_as(items_BL)[counted]
-                loss = self._binary_loss(states, targets, self.unseen.draw(users, targets)[:, 0])
-            if self.config.l2_emb:
-                loss = loss + self.config.l2_emb * self.items.square().sum()
-            return loss
-
-    def _binary_loss(self, states: Tensor, targets: Tensor, negatives: Tensor) -> Tensor:
-        """Mean over rows of -log sigmoid(x . e+) - log(1 - sigmoid(x . e-))."""
-        positive, negative = ((states * F.embedding(ids, self.items)).sum(1) for ids in (targets, negatives))
-        return (F.softplus(-positive) + F.softplus(negative)).sum() / max(1, len(targets))
+            # In `target_only` the rows of the users come twice: their X sequences, then their Y sequences.
+            users = batch.users.repeat(len(items_BL) // len(batch))[:, None].expand_as(items_BL)[counted]
+            pair = (targets, self.unseen.draw(users, targets)[:, 0])
+            return binary_cross_entropy(torch.stack([(states * F.embedding(i, self.items)).sum(1) for i in pair]).T)
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) inner products of the last state with the domain's items; all 0 for an empty history."""
         states = self.states(evaluation_history(batch, self.config.domains, domain))[:, -1]
         return score_items(states, self.items, domain, num_x=self.num_x)
-
-
-class StandardBlock(AttentionBlock):
-    """The parts of the original block with the norms where transformers have them: one per sublayer, before or after it."""
-
-    def __init__(self, width: int, heads: int, dropout: float, *, norm_first: bool) -> None:
-        super().__init__(width, heads, dropout)
-        self.norm_first = norm_first
-
-    def forward(self, x_RD: Tensor, layout: Layout) -> Tensor:
-        """States after the block, rows in the same order as they came."""
-        if self.norm_first:
-            x_RD = x_RD + self._attend(self.norm_attention(x_RD), layout)
-            return x_RD + self._network(self.norm_network(x_RD))
-        x_RD = self.norm_attention(x_RD + self._attend(x_RD, layout))
-        return self.norm_network(x_RD + self._network(x_RD))
-
-    def _attend(self, x_RD: Tensor, layout: Layout) -> Tensor:
-        return self._drop(self.out(self._mix(x_RD, x_RD, layout)))
-
-    def _network(self, x_RD: Tensor) -> Tensor:
-        return self._drop(self.outer(self._drop(F.relu(self.inner(x_RD)))))

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.attention import dropout
 from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.session_graph import prefixes, session_graphs
@@ -76,7 +75,7 @@ class SRGNN(Recommender):
         The source has no dropout; here that of the settings is applied to the item vectors at the nodes.
         """
         graphs = session_graphs(items_SL, pad=self.num_items)
-        nodes_VD = dropout(F.embedding(graphs.items, self.items), self.config.dropout, self.training)
+        nodes_VD = self.drop(F.embedding(graphs.items, self.items))
         for _ in range(self.config.steps):
             received = [
                 (self.incoming, self.incoming_bias, graphs.source, graphs.target, graphs.in_share),

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from llmemf.batches import Batch
+from llmemf.models.domain_views import to_the_left
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ def whole_history(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
     A domain's own view may reach further back than the merged one. Its older items precede everything in the merged view;
     how they lay between each other is not known, so such an item counts none of the other domain before it.
     """
-    merged = _to_the_left(batch.views["xy"].items, batch.views["xy"].items < pad, pad)
+    merged = to_the_left(batch.views["xy"].items, batch.views["xy"].items < pad, pad)
     of_domain = (merged < num_x, (merged >= num_x) & (merged < pad))
-    lines = [_to_the_left(batch.views[view].items, batch.views[view].items < pad, pad) for view in ("x", "y")]
+    lines = [to_the_left(batch.views[view].items, batch.views[view].items < pad, pad) for view in ("x", "y")]
     lengths = [(line < pad).sum(1) for line in lines]
     passed = [member.cumsum(1) for member in of_domain]
     older = [length - count[:, -1] for length, count in zip(lengths, passed)]
@@ -127,7 +128,7 @@ def last_two(batch: Batch, *, num_x: int, pad: int, causal: bool, random_prefix:
     return TimeLines(
         (items[0], items[1]),
         (before[0], before[1]),
-        _to_the_left(lines.merged, is_input, pad),
+        to_the_left(lines.merged, is_input, pad),
         (seen[0], seen[1]),
         (merged_seen[0], merged_seen[1]),
         (targets[0], targets[1]),
@@ -142,7 +143,7 @@ def every_item(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
     """
     lines = whole_history(batch, num_x=num_x, pad=pad)
     view = batch.views["xy"]
-    following = _to_the_left(view.next_merged, view.items < pad, pad)
+    following = to_the_left(view.next_merged, view.items < pad, pad)
     is_x, is_y = lines.merged < num_x, (lines.merged >= num_x) & (lines.merged < pad)
     seen = (is_x.cumsum(1), is_y.cumsum(1))
     merged_seen = seen[0] + seen[1]
@@ -160,9 +161,3 @@ def gather_columns(states_BLD: Tensor, columns: Tensor) -> Tensor:
     several = columns if columns.ndim == 2 else columns[:, None]
     found = states_BLD.gather(1, several[:, :, None].expand(-1, -1, states_BLD.shape[2]))
     return found if columns.ndim == 2 else found[:, 0]
-
-
-def _to_the_left(items: Tensor, kept: Tensor, pad: int) -> Tensor:
-    """(B, L) the kept items in their order from the left, `pad` behind them."""
-    order = (~kept).int().argsort(dim=1, stable=True)
-    return items.masked_fill(~kept, pad).gather(1, order)

@@ -28,7 +28,7 @@ from llmemf.batches import VIEWS, Batch, TrialData
 from llmemf.config import BaselineConfig
 from llmemf.models.alignment import before_next, last_columns, merged_columns
 from llmemf.models.attention import SequenceEncoder
-from llmemf.models.next_item import domain_items, draw_in_domain, embed_items
+from llmemf.models.next_item import binary_cross_entropy, domain_items, draw_in_domain, embed_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
 
@@ -304,9 +304,3 @@ def nt_xent(a_BD: Tensor, b_BD: Tensor, temperature: float) -> Tensor:
     logits = (unit @ unit.T / temperature).masked_fill(own, -torch.inf)
     partner = torch.arange(len(unit), device=unit.device).roll(len(a_BD))
     return F.cross_entropy(logits, partner)
-
-
-def binary_cross_entropy(scores_RC: Tensor) -> Tensor:
-    """Mean over the rows of -log sigmoid(s+) - mean of log(1 - sigmoid(s-)); column 0 is s+. Zero without any row."""
-    loss_R = F.softplus(-scores_RC[:, 0]) + F.softplus(scores_RC[:, 1:]).mean(1)
-    return loss_R.sum() / max(1, len(loss_R))

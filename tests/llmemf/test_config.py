@@ -184,6 +184,8 @@ def test_what_the_house_writes_is_read_back(tmp_path):
         ("objective_kernel", "plain"),
         ("objective_precision", "auto"),
         ("stack", 1),
+        ("norm", "query"),
+        ("l2_emb", 0.0),
     ],
 )
 def test_removed_settings_that_made_no_difference_are_dropped(key, value):
@@ -192,7 +194,14 @@ def test_removed_settings_that_made_no_difference_are_dropped(key, value):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("cuda_graphs", True), ("group_encoders", "yes"), ("objective_kernel", "triton"), ("stack", 4), ("stack", True)],
+    [
+        ("cuda_graphs", True),
+        ("group_encoders", "yes"),
+        ("objective_kernel", "triton"),
+        ("stack", 4),
+        ("stack", True),
+        ("norm", "pre"),
+    ],
 )
 def test_removed_settings_that_made_a_difference_are_refused(key, value):
     with pytest.raises(InputError, match=rf"^old\.yaml: {key} = {value!r} was removed"):

@@ -9,7 +9,6 @@ from mixture_problem import ITEMS, differentiated, make_problem, naive_nll, rela
 from tiny import NUM_X, make_data, make_model, make_sequences
 
 from llmemf.models.item_table import FrozenTable
-from llmemf.models.mixture import MixtureSettings, half_fits
 from llmemf.objective import mixture_nll
 from llmemf.objective_half import CHUNK_ROWS, HalfPass, HalfTable, chunk_shape
 
@@ -18,10 +17,9 @@ SAME_ROUNDING, UNROUNDED = 1e-3, 5e-3
 
 
 def half_nll(problem, *, present=None, **options):
-    def make_pass(tables, scales):
-        return HalfPass([HalfTable.of(table) for table in tables], scales, present=present, **options)
-
-    return mixture_nll(**problem, present=present, make_pass=make_pass)
+    tables = [HalfTable.of(table) for table in problem["tables"]]
+    table_pass = HalfPass(tables, problem["scales"], present=present, **options)
+    return mixture_nll(**problem, present=present, table_pass=table_pass)
 
 
 def rounded(problem):
@@ -133,18 +131,6 @@ def test_blocks_are_aligned_and_cover_every_item_once(items, width):
     assert all(block.start % 64 == 0 for block in blocks)
     assert all((block.stop - block.start) % 64 == 0 for block in blocks[:-1])
     assert all(block.stop - block.start <= max(64, -(-width // 64) * 64) for block in blocks)
-
-
-def settings(**changes):
-    given = {"mixture": "prob", "learn_weights": False, "scale": "learned", "scale_init": 14.0, "scale_max": 100.0,
-             "sampled_negatives": 0, "chunk_elements": 0}  # fmt: skip
-    return MixtureSettings(**{**given, **changes})
-
-
-def test_half_precision_is_for_bounded_scales_whole_tables_and_mixed_probabilities():
-    assert half_fits(settings()) and half_fits(settings(scale="fixed", scale_max=300.0))
-    for changes in ({"mixture": "logit"}, {"sampled_negatives": 9}, {"scale_max": 101.0}):
-        assert not half_fits(settings(**changes)), changes
 
 
 def test_a_cpu_computes_in_fp32_until_told_otherwise():

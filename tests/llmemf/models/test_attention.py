@@ -83,11 +83,6 @@ def test_positions_matter_only_where_they_are_switched_on():
         assert torch.allclose(states[:, 0], states[:, 4], atol=1e-5) is not positions
 
 
-def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="heads = 3 must divide the width 8"):
-        SequenceEncoder(D, 9, heads=3)
-
-
 def test_bare_block_has_three_maps_alone():
     assert {name.split(".")[0] for name in AttentionBlock(D, 1, 0.0, bare=True).state_dict()} == {
         "query",

@@ -144,7 +144,7 @@ def test_state_dropout_acts_between_steps_alone(data, monkeypatch):
     model = make(data, variant="pinet", hidden_dim=4, layers=2, state_dropout=True)
     history = [3, 40, 8, 60, 2]
     rows = model.items.detach()[torch.tensor(history)][None]
-    monkeypatch.setattr(model, "_drop", lambda values: values * 0.25)
+    monkeypatch.setattr(model, "drop", lambda values: values * 0.25)
     stepped = model._step_by_step(rows)[0].detach().numpy()
     np.testing.assert_allclose(stepped, np.stack(read(model, history, keep=0.25)), rtol=1e-5, atol=1e-6)
 

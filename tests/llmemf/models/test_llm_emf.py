@@ -473,6 +473,7 @@ def test_a_domain_without_any_image_trains_and_scores(lambda1):
         ({"alpha": 0.8, "beta": 0.3}, ["alpha + beta", "1.1"]),
         ({"objective_precision": "fp16", "objective": "sampled"}, ["objective_precision", "objective = full"]),
         ({"objective_precision": "fp16", "scale_max": 200.0}, ["objective_precision", "100"]),
+        ({"objective_precision": "fp16", "mixture": "logit"}, ["objective_precision", "mixture = prob"]),
         ({"alpha": -0.1}, ["alpha", "-0.1", "greater than or equal to 0"]),
         ({"modalities": []}, ["modalities"]),
         ({"modalities": ["id", "id"]}, ["modalities", "once"]),

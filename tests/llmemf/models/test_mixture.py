@@ -8,7 +8,8 @@ import torch
 from tiny import NO_IMAGE, NO_TEXT, NUM_ITEMS, NUM_X, make_data
 
 from llmemf.models.item_table import FrozenTable, IdTable
-from llmemf.models.mixture import MixtureHead, MixtureSettings, Term
+from llmemf.models.llm_emf_config import LLMEMFConfig
+from llmemf.models.mixture import MixtureHead, Term
 
 WEIGHTS = {"id": 0.5, "image": 0.3, "text": 0.2}
 ROWS = 5
@@ -25,16 +26,8 @@ def make_head(*, missing=True, modalities=("id", "image", "text"), weights=WEIGH
         else FrozenTable(getattr(data, name), NUM_X, projection="none", width=1, missing="renormalise")
         for name in modalities
     }
-    settings = {
-        "mixture": "prob",
-        "learn_weights": False,
-        "scale": "learned",
-        "scale_init": 9.0,
-        "scale_max": 100.0,
-        "sampled_negatives": 0,
-        "chunk_elements": 2**20,
-    }
-    return MixtureHead(tables, {name: weights[name] for name in modalities}, MixtureSettings(**settings | options))
+    config = LLMEMFConfig.model_construct(**{"scale_init": 9.0, "chunk_elements": 2**20} | options)
+    return MixtureHead(tables, {name: weights[name] for name in modalities}, config)
 
 
 def make_queries(head, rows=ROWS):
@@ -136,7 +129,7 @@ def test_no_target_at_all_is_a_loss_of_zero_with_gradients():
 @pytest.mark.parametrize("exact", [NOTHING, SOME])
 def test_sampled_loss_approaches_the_full_one_within_its_range(mixture, exact):
     full = make_head(mixture=mixture, scale_init=3.0)
-    sampled = make_head(mixture=mixture, scale_init=3.0, sampled_negatives=200_000)
+    sampled = make_head(mixture=mixture, scale_init=3.0, objective="sampled", sampled_negatives=200_000)
     for low, high in ((0, NUM_ITEMS), (NUM_X, NUM_ITEMS)):
         targets = torch.linspace(low, high - 1, ROWS).long()
         expected = full.nll(make_queries(full), targets, low, high, step_rows(full, low, high), NOTHING).item()
@@ -146,7 +139,7 @@ def test_sampled_loss_approaches_the_full_one_within_its_range(mixture, exact):
 
 @pytest.mark.parametrize("mixture", ["prob", "logit"])
 def test_sampled_loss_is_the_full_one_where_every_item_is_exact(mixture):
-    full, sampled = (make_head(mixture=mixture, sampled_negatives=count) for count in (0, 5))
+    full, sampled = (make_head(mixture=mixture, objective=kind, sampled_negatives=5) for kind in ("full", "sampled"))
     targets = torch.arange(ROWS)
     expected = full.nll(make_queries(full), targets, 0, NUM_X, step_rows(full, 0, NUM_X), NOTHING).item()
     actual = sampled.nll(
@@ -168,7 +161,7 @@ def test_chunks_change_nothing():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_rows_of_a_sampled_step_are_those_of_the_tables(tied):
-    head = make_head(sampled_negatives=4)
+    head = make_head(objective="sampled", sampled_negatives=4)
     head.tables["id"] = IdTable(NUM_ITEMS, 6, tied=tied)
     read = torch.tensor([[NUM_ITEMS, 3, 9], [0, 3, NUM_X + 5]])
     step = head.step_rows(read, [(0, NUM_X), (NUM_X, NUM_ITEMS)])
