@@ -7,8 +7,7 @@ It holds `state.pt` (plain tensors and numbers: resume), `best.safetensors` (wei
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,9 @@ from torch import Tensor
 
 from llmemf.batches import TrialData, device_sequences
 from llmemf.config import TrialConfig, build_config, read_yaml, without_removed
-from llmemf.errors import InputError, StorageError
+from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.io import atomic_file, file_hash, write_text
+from llmemf.io import atomic_file, file_hash, storage_errors, write_text
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.ranking import rank_cases, side_metrics, summarise
@@ -64,10 +63,10 @@ def save_checkpoint(
         # One of a save that was killed names other files.
         (folder / CONFIG).unlink(missing_ok=True)
     with atomic_file(folder / STATE) as state_file, atomic_file(folder / BEST) as best_file:
-        with _failures_of(folder / BEST):
+        with storage_errors(folder / BEST, SafetensorError):
             save_file(tensors, best_file, metadata={"best": json.dumps(chosen)})
         # To a file of Python's: torch's own writer does not say why it failed.
-        with _failures_of(folder / STATE), state_file.open("wb") as file:
+        with storage_errors(folder / STATE, RuntimeError), state_file.open("wb") as file:
             torch.save(dict(state), file)
         content = {
             "fingerprint": data.fingerprint,
@@ -108,15 +107,6 @@ def check_file(folder: Path, name: str, stored: Mapping[str, Any]) -> None:
     valid = stored.get("sha256", {}).get(name)
     if valid and file_hash(folder / name) not in valid:
         raise InputError(f"{folder / name} is damaged (its SHA-256 is not in {CONFIG}): restore it, or train anew")
-
-
-@contextmanager
-def _failures_of(path: Path) -> Iterator[None]:
-    """Turn what torch and safetensors raise for a failed write into StorageError."""
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise StorageError.of(path, error) from error
 
 
 def first_line(error: Exception) -> str:

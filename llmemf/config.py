@@ -166,6 +166,7 @@ REMOVED = {
     ),
     "norm": Removed(("query",), "leave it out: a block of SASRec normalises its queries, as the original does"),
     "l2_emb": Removed((0.0,), "leave it out; l2_mode = embedding_rows holds the item table small"),
+    "align_normalisation": Removed(("source",), "leave it out: LeCDSR weighs its alignment as its source does"),
     "stack": Removed((1,), "leave it out: a process trains one trial at a time"),
 }
 """Settings and options that are gone. Their names belong to no setting of any model."""

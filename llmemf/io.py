@@ -23,6 +23,21 @@ Model = TypeVar("Model", bound="BaseModel")
 
 
 @contextmanager
+def storage_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Where something in the block cannot be written, raise StorageError: of `path`, unless it names another file already.
+
+    Args:
+        others: what a library raises beside OSError.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except (OSError, *others) as error:
+        raise StorageError.of(path, error) from error
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary file beside `path` that takes its place, flushed to the disk, when the block ends without an error.
 
@@ -31,14 +46,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        sync(temporary)
-        temporary.replace(path)
-        sync(path.parent)
-    except StorageError:  # of a file that was written inside the block
-        raise
-    except OSError as error:
-        raise StorageError.of(path, error) from error
+        with storage_errors(path):
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
     finally:
         with suppress(OSError):  # where nothing can be written, nothing can be removed either
             temporary.unlink(missing_ok=True)
@@ -54,19 +66,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        make_folder(target.parent)
-        temporary.mkdir()
-        yield temporary
-        for path in [*temporary.rglob("*"), temporary]:
-            sync(path)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-        sync(target.parent)
-    except StorageError:
-        raise
-    except OSError as error:
-        raise StorageError.of(target, error) from error
+        with storage_errors(target):
+            make_folder(target.parent)
+            temporary.mkdir()
+            yield temporary
+            for path in [*temporary.rglob("*"), temporary]:
+                sync(path)
+            if target.exists():
+                shutil.rmtree(target)
+            temporary.rename(target)
+            sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -95,13 +104,11 @@ def writable_folder(folder: Path) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    try:
+    with storage_errors(folder):
         make_folder(folder)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 65536)
             file.flush()
-    except OSError as error:
-        raise StorageError.of(folder, error) from error
 
 
 def remove_abandoned(folder: Path) -> None:
@@ -110,13 +117,11 @@ def remove_abandoned(folder: Path) -> None:
     Raises:
         StorageError: it cannot be removed.
     """
-    try:
+    with storage_errors(folder):
         for path in folder.glob(".*.tmp"):
             owner = path.name.split(".")[-2]
             if owner.isdecimal() and not is_alive(int(owner)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError.of(folder, error) from error
 
 
 def is_alive(process: int) -> bool:
@@ -319,14 +324,12 @@ class AppendOnlyLog:
 
     def _open(self) -> int:
         if self._file is None:
-            try:
+            with storage_errors(self.path):
                 is_new = not self.path.exists()
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
                 _cut_torn_line(self._file)
                 if is_new and self._durable:
                     sync(self.path.parent)
-            except OSError as error:
-                raise StorageError.of(self.path, error) from error
         return self._file
 
     def close(self) -> None:

@@ -12,9 +12,8 @@ from typing import Any, Self
 
 import pandas as pd
 
-from llmemf.errors import StorageError
 from llmemf.features.image_content import ImageFacts
-from llmemf.io import AppendOnlyLog, atomic_file
+from llmemf.io import AppendOnlyLog, atomic_file, storage_errors
 from llmemf.scenarios.scenario import Scenario
 
 TABLE, LOG, FOLDER = "images.parquet", "images_log.jsonl", "images"
@@ -34,10 +33,8 @@ class ImageStore:
     def __init__(self, scenario: Scenario) -> None:
         assert scenario.folder is not None
         self.folder = scenario.folder
-        try:
+        with storage_errors(self.folder / FOLDER):
             (self.folder / FOLDER).mkdir(exist_ok=True)
-        except OSError as error:
-            raise StorageError.of(self.folder / FOLDER, error) from None
         self._log = AppendOnlyLog(self.folder / LOG, durable=False, lock=True)
         self.outcomes: dict[int, dict[str, Any]] = {int(record["item"]): record for record in self._log.read()}
 

@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from llmemf.errors import InputError, StorageError
+from llmemf.errors import InputError
 from llmemf.features.matrix import BLOCK, KINDS, PACKED, FeatureMatrix, check_absent, unit_rows
+from llmemf.io import storage_errors
 from llmemf.scenarios.scenario import Scenario
 
 TYPES = {"fp16": np.float16, "fp32": np.float32}
@@ -40,19 +41,16 @@ def pack(
     if not overwrite:
         check_absent(scenario, [f"{matrix.kind}.{encoder}"])
     root = scenario.folder or Path()
-    try:
-        with tempfile.TemporaryDirectory(prefix=".pack-", dir=root) as folder:
-            rows = np.lib.format.open_memmap(Path(folder) / "rows.npy", "w+", TYPES[precision], matrix.rows.shape)
-            largest = 0.0
-            for start in range(0, len(rows), BLOCK):
-                part = slice(start, start + BLOCK)
-                exact = unit_rows(matrix.rows[part], matrix.has[part])
-                rows[part] = exact
-                change = np.linalg.norm(rows[part].astype(np.float32) - exact, axis=1)
-                largest = max(largest, float(change.max(initial=0)))
-            facts = {"from": matrix.encoder, "hash": matrix.hash(), "precision": precision, "largest_change": largest}
-            details = {**matrix.details, PACKED: facts}
-            packed = FeatureMatrix(matrix.kind, encoder, rows, matrix.has, matrix.items_hash, details)
-            return FeatureMatrix.load(packed.save(scenario, overwrite=overwrite))
-    except OSError as error:
-        raise StorageError.of(root, error) from error
+    with storage_errors(root), tempfile.TemporaryDirectory(prefix=".pack-", dir=root) as folder:
+        rows = np.lib.format.open_memmap(Path(folder) / "rows.npy", "w+", TYPES[precision], matrix.rows.shape)
+        largest = 0.0
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            exact = unit_rows(matrix.rows[part], matrix.has[part])
+            rows[part] = exact
+            change = np.linalg.norm(rows[part].astype(np.float32) - exact, axis=1)
+            largest = max(largest, float(change.max(initial=0)))
+        facts = {"from": matrix.encoder, "hash": matrix.hash(), "precision": precision, "largest_change": largest}
+        details = {**matrix.details, PACKED: facts}
+        packed = FeatureMatrix(matrix.kind, encoder, rows, matrix.has, matrix.items_hash, details)
+        return FeatureMatrix.load(packed.save(scenario, overwrite=overwrite))

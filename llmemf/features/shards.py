@@ -23,9 +23,9 @@ from pathlib import Path
 
 import numpy as np
 
-from llmemf.errors import InputError, StorageError
+from llmemf.errors import InputError
 from llmemf.features.item_sources import Source
-from llmemf.io import atomic_file, bytes_hash, json_hash
+from llmemf.io import atomic_file, bytes_hash, json_hash, storage_errors
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,10 @@ class ShardStore:
         problems = [[item, problem] for item, problem in shard.problems.items()]
         facts = {"key": self.key, "problems": json.dumps(problems), "counts": json.dumps(shard.counts)}
         arrays = {"rows": shard.rows, "has": shard.has, "digests": shard.digests}
-        try:
+        with storage_errors(self.path(number), SafetensorError):
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(self.path(number)) as temporary:
                 save_file(arrays, temporary, metadata=facts)
-        except SafetensorError as error:
-            raise StorageError.of(self.path(number), error) from error
 
     def read(self, number: int) -> Shard | None:
         """Read a shard; None if there is none, it is damaged, or a run of another identity made it."""
@@ -145,11 +143,9 @@ class ShardStore:
         Raises:
             InputError: another process holds it, or the folder cannot be written.
         """
-        try:
+        with storage_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / "lock").open("a+")
-        except OSError as error:
-            raise StorageError.of(self.folder, error) from error
         with lock:
             try:
                 # Unlike flock, no worker process inherits it: with the command's death it is free at once.

@@ -24,6 +24,7 @@ import numpy as np
 from scipy import sparse
 
 from llmemf.features.matrix import FeatureMatrix
+from llmemf.models.item_knn import largest_in_row
 from llmemf.scenarios.sequences import Sequences
 
 RELATIONS = ("also_buy", "also_view", "buy_after_view", "bought_together", "adaptation")
@@ -152,9 +153,5 @@ def _similar_text(text: FeatureMatrix | None, num_x: int, num_items: int, top: i
 
 def _fill(table: np.ndarray, source: np.ndarray, other: np.ndarray, strength: np.ndarray) -> None:
     """Write the strongest of each source into its row; of equal ones the lower id."""
-    order = np.lexsort((other, -strength, source))
-    source, other = source[order], other[order]
-    first = np.concatenate([[True], source[1:] != source[:-1]]) if len(source) else np.zeros(0, bool)
-    place = np.arange(len(source)) - np.flatnonzero(first)[np.cumsum(first) - 1]
-    kept = place < table.shape[1]
-    table[source[kept], place[kept]] = other[kept]
+    kept, place = largest_in_row(source, other, strength, table.shape[1])
+    table[source[kept], place] = other[kept]

@@ -109,7 +109,7 @@ def nearest_neighbours(matrix: sparse.csr_array, config: ItemKNNConfig) -> spars
         # co is symmetric: the rows of a block stand for history items, or for candidates.
         history, candidates = (columns, rows) if by_candidate else (rows, columns)
         values = shared / _denominator(counts[history], counts[candidates], config)
-        kept = _largest_in_row(rows, columns, values, config.neighbours)
+        kept, _ = largest_in_row(rows, columns, values, config.neighbours)
         blocks.append((history[kept], candidates[kept], values[kept]))
     history, candidates, values = (np.concatenate(parts) for parts in zip(*blocks))
     shape = (len(counts), len(counts))
@@ -125,10 +125,12 @@ def _denominator(history: np.ndarray, candidates: np.ndarray, config: ItemKNNCon
     return (history + lambda_) ** a * (candidates + lambda_) ** (1 - a)
 
 
-def _largest_in_row(rows: np.ndarray, columns: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Indices of the `count` largest values of every row; of equal ones those with the smaller column."""
+def largest_in_row(
+    rows: np.ndarray, columns: np.ndarray, values: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the `count` largest values of every row, of equal ones those with the smaller column, and the place of each."""
     order = np.lexsort((columns, -values, rows))
     sorted_rows = rows[order]
     starts = np.flatnonzero(np.diff(sorted_rows, prepend=-1))
     place = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return order[place < count]
+    return order[place < count], place[place < count]

@@ -63,10 +63,7 @@ class LeCDSRConfig(BaselineConfig):
     align_temperature: float = Field(3.0, gt=0)
     """tau2 of the alignment (source 3; its grid 4 to 7)."""
     align_weight: float = Field(0.3, ge=0)
-    """lambda: weight of the alignment (source 0.3 and 0.6)."""
-    align_normalisation: Literal["source", "mean"] = "source"
-    """The alignment beside the hinges: its mean beside their sum over a batch's prefixes, as in the source, which makes it
-    a gentle force, or both as means."""
+    """lambda: weight of the alignment (source 0.3 and 0.6), whose mean stands beside the sum of a batch's hinges."""
     negatives: int = Field(99, ge=1)
     """Items of the target's domain per prefix (source 99, drawn once for all epochs; here anew in every step)."""
     literal_batch_negatives: bool = False
@@ -141,7 +138,7 @@ class LeCDSR(Recommender):
         }
 
     def training_loss(self, batch: Batch) -> Tensor:
-        """Mean over prefixes of the hinge sum, plus lambda times the alignment of ids and texts (`align_normalisation`)."""
+        """Mean over prefixes of the hinge sum, plus lambda times the alignment of ids and texts."""
         config, view = self.config, batch.views["xy"]
         items_BL, following_BL = self._slots(view.items, view.next_merged)
         row, last = self._prefixes(following_BL)
@@ -156,13 +153,12 @@ class LeCDSR(Recommender):
             hinge = batch_hinge if config.literal_batch_negatives else hinge_sums
             loss = hinge(positive, negative, config.temperature)
             if config.align_weight:
-                # The source adds up the hinges of a batch and takes the mean of its alignments.
-                share = 1.0 if config.align_normalisation == "mean" else 1 / max(1, len(row))
                 has_BL = (items_BL < self.num_items) & self._has_text(items_BL)
                 seen_RL = _seen(last, config.max_length) & has_BL[row]
                 grams = (ids_BLD.float(), texts_BLD.float())
                 aligned = alignment(*grams, row, seen_RL, config.align_temperature)
-                loss = loss + config.align_weight * share * aligned
+                # The source adds up the hinges of a batch and takes the mean of its alignments.
+                loss = loss + config.align_weight * (1 / max(1, len(row))) * aligned
             return loss.sum() / max(1, len(row))
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:

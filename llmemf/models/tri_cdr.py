@@ -16,6 +16,7 @@ D width, N items, n items of one domain, R steps with a target, P pairs of a ste
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, Literal
 
 import torch
@@ -81,15 +82,11 @@ class TriCDRConfig(BaselineConfig):
                 f"pretrain_epochs = {self.pretrain_epochs} leaves no epoch of epochs = {self.epochs} to train what ranks: "
                 "set pretrain_epochs = 0, or raise epochs"
             )
-        if self.contrast_weight and not sum(self.rho()):
+        if self.contrast_weight and not any((self.rho_mix_src, self.rho_mix_tgt, self.rho_src_tgt)):
             raise ValueError(
                 "rho_mix_src, rho_mix_tgt, rho_src_tgt are all 0: set contrast_weight = 0 for no such loss"
             )
         return self
-
-    def rho(self) -> tuple[float, float, float]:
-        """Weights of the pairs (mix, src), (mix, tgt), (src, tgt), as given."""
-        return self.rho_mix_src, self.rho_mix_tgt, self.rho_src_tgt
 
 
 class TriCDR(Recommender):
@@ -225,10 +222,11 @@ class TripleEncoder(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """States (B, L, D) of each sequence."""
-        return {name: self.states(name, batch.views[name].items) for name in VIEWS}
-
-    def states(self, name: str, items_BL: Tensor) -> Tensor:
-        return self.encoders[name](embed_items(items_BL, self.tables[name]), items_BL < self.num_items)
+        found = {}
+        for name in VIEWS:
+            items_BL = batch.views[name].items
+            found[name] = self.encoders[name](embed_items(items_BL, self.tables[name]), items_BL < self.num_items)
+        return found
 
 
 class TargetHead(nn.Module):
@@ -288,9 +286,9 @@ class TargetHead(nn.Module):
             return loss
         seen = {role: self.contrast_heads[role](o) for role, o in zip(ROLES, (mix_BD, src_BD, tgt_BD))}
         if config.contrast_weight:
-            pairs = zip(config.rho(), (("mix", "src"), ("mix", "tgt"), ("src", "tgt")))
-            contrast = [rho * nt_xent(seen[a], seen[b], config.contrast_temperature) for rho, (a, b) in pairs]
-            loss = loss + config.contrast_weight * torch.stack(contrast).sum() / sum(config.rho())
+            rho = {pair: getattr(config, "rho_" + "_".join(pair)) for pair in combinations(ROLES, 2)}
+            contrast = [w * nt_xent(seen[a], seen[b], config.contrast_temperature) for (a, b), w in rho.items()]
+            loss = loss + config.contrast_weight * torch.stack(contrast).sum() / sum(rho.values())
         if config.triplet_weight:
             triplet = F.triplet_margin_loss(seen["src"], seen["mix"], seen["tgt"], config.margin)
             loss = loss + config.triplet_weight * triplet

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -69,18 +69,6 @@ class ReviewColumns(NamedTuple):
     times: np.ndarray
 
 
-class _Layout(Protocol):
-    """How one kind of file is parsed; `can_halve` is False where `whole` never succeeds."""
-
-    can_halve: bool
-
-    def whole(self, data: bytes) -> ReviewColumns | None:
-        """All lines at once, None if any of them is odd."""
-
-    def single(self, line: bytes) -> Single:
-        """One line; raises BadLine."""
-
-
 def read_reviews(
     path: str | Path, counts: LineCounts, max_bad: float = 0.01, progress: Progress | None = None
 ) -> Iterator[ReviewColumns]:
@@ -99,7 +87,7 @@ def read_reviews(
         yield from _parquet_reviews(Path(path), counts, max_bad, progress)
         return
     file = LineFile(path, progress)
-    layout: _Layout | None = None
+    layout: RecordLayout | CsvLayout | None = None
     for block in file.blocks():
         data, first_line, num_lines = block
         if layout is None:
@@ -177,7 +165,7 @@ def seconds(time: int) -> int:
     return time
 
 
-def _parse(block: LineBlock, layout: _Layout, counts: LineCounts) -> Iterator[ReviewColumns]:
+def _parse(block: LineBlock, layout: RecordLayout | CsvLayout, counts: LineCounts) -> Iterator[ReviewColumns]:
     data, first_line, num_lines = block
     columns = layout.whole(data)
     # The parsers are content with two records in a line, or one in two lines, and leave out blank lines.
@@ -192,13 +180,13 @@ def _parse(block: LineBlock, layout: _Layout, counts: LineCounts) -> Iterator[Re
         yield _line_by_line(data, first_line, layout, counts)
 
 
-def _line_by_line(data: bytes, first_line: int, layout: _Layout, counts: LineCounts) -> ReviewColumns:
+def _line_by_line(data: bytes, first_line: int, layout: RecordLayout | CsvLayout, counts: LineCounts) -> ReviewColumns:
     lines = [(number, line) for number, line in enumerate(data.split(b"\n"), start=first_line) if line.strip()]
     counts.lines += len(lines)
     return _one_by_one(lines, layout.single, lambda line: decode(line.strip()[:80])[0], counts)
 
 
-def _sniff(data: bytes, path: Path) -> tuple[_Layout, int]:
+def _sniff(data: bytes, path: Path) -> tuple[RecordLayout | CsvLayout, int]:
     """The layout of a file by its first block, and how many header lines it has."""
     lines = [line for line in data[: 1 << 20].split(b"\n")[:SNIFFED_LINES] if line.strip()]
     if sum(line.lstrip()[:1] in b"{[" for line in lines) > len(lines) / 2:
@@ -244,7 +232,10 @@ def _sniff_csv(lines: list[str], path: Path) -> tuple[CsvLayout, int]:
 
 
 class RecordLayout:
-    """Lines of records; `can_halve` is False for Python literals, which pyarrow cannot parse."""
+    """Lines of records: `whole` parses all of them at once, None if any is odd, `single` one line, or raises BadLine.
+
+    `can_halve` is False for Python literals, which pyarrow cannot parse, so that `whole` never succeeds.
+    """
 
     def __init__(self, *, can_halve: bool, of_2023: bool) -> None:
         self.can_halve = can_halve
@@ -287,7 +278,7 @@ class RecordLayout:
 
 
 class CsvLayout:
-    """Comma-separated ratings: the number of columns and where user, item and time stand."""
+    """Comma-separated ratings, parsed as `RecordLayout` does: the number of columns and where user, item and time stand."""
 
     can_halve = True
 

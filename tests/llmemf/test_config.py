@@ -186,6 +186,7 @@ def test_what_the_house_writes_is_read_back(tmp_path):
         ("stack", 1),
         ("norm", "query"),
         ("l2_emb", 0.0),
+        ("align_normalisation", "source"),
     ],
 )
 def test_removed_settings_that_made_no_difference_are_dropped(key, value):

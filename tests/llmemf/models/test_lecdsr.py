@@ -20,7 +20,6 @@ OPTIONS = [
     {"profile": "table"},
     {"temperature": 0.7, "align_temperature": 0.4, "align_weight": 2.0},
     {"align_weight": 0.0},
-    {"align_weight": 2.0, "align_normalisation": "mean"},
     {"literal_batch_negatives": True},
 ]
 
@@ -174,8 +173,7 @@ class Twin:
         for (_, items, _), own, others in zip(samples, positive, negative):
             compared = everything if config.literal_batch_negatives else others
             total += sum(max(0.0, 1 + (score - own) / config.temperature) for score in compared)
-            share = len(samples) if config.align_normalisation == "source" else 1
-            total += config.align_weight * self.align(items) / share
+            total += config.align_weight * self.align(items) / len(samples)
         return total / len(samples)
 
 
