@@ -38,13 +38,13 @@ class SampledColumns:
 
     Attributes:
         ids: (K,) item ids of the columns, in the numbering of the targets.
-        log_expansion: log of the number of items that a column represents, one number or (K,): n over K for a draw out
-            of n items (the log-Q correction of a uniform proposal, which makes the estimated normaliser unbiased), 0 for
-            an item that is counted exactly, -inf for a draw that must not count.
+        log_expansion: (K,) log of the number of items that a column represents: n over K for a draw out of n items (the
+            log-Q correction of a uniform proposal, which makes the estimated normaliser unbiased), 0 for an item that is
+            counted exactly, -inf for a draw that must not count.
     """
 
     ids: Tensor
-    log_expansion: float | Tensor
+    log_expansion: Tensor
 
 
 def sampled_columns(low: int, high: int, count: int, exact: Tensor) -> SampledColumns:
@@ -242,8 +242,7 @@ def _column_counts(present: Tensor | None, sampled: SampledColumns | None, like:
     """
     if sampled is None:
         return None if present is None else present.to(like.dtype)
-    expansion = torch.as_tensor(sampled.log_expansion, dtype=like.dtype, device=like.device)
-    counts = expansion.exp().expand(len(sampled.ids))
+    counts = sampled.log_expansion.to(like.dtype).exp()
     return counts if present is None else counts * present
 
 

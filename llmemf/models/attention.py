@@ -6,10 +6,12 @@ Shapes: B batch, L length, D width, R rows of a batch: its real items, or all it
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -22,6 +24,13 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.int16)[: x.numel()] >= round(rate * 65536) - 32768
     return x * kept.view(x.shape) * (1 / (1 - rate))
+
+
+def in_parts(function: Callable[..., Tensor], parts: Sequence[tuple[Tensor, ...]], *shared: Tensor) -> Tensor:
+    """Rows of every part, end to end; of several parts each is computed twice, so that one at a time is held in training."""
+    if len(parts) == 1:
+        return function(*parts[0], *shared)
+    return torch.cat([checkpoint(function, *part, *shared, use_reentrant=False) for part in parts])
 
 
 class Layout:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from llmemf.batches import VIEWS, Batch, TrialData
 from llmemf.models.alignment import last_columns
 from llmemf.models.attention import SequenceEncoder, dropout
-from llmemf.models.next_item import NextItemConfig, domain_items
+from llmemf.models.next_item import NextItemConfig, domain_items, plain_softmax
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.objective import SampledColumns, mixture_nll, sampled_columns
 
@@ -142,18 +142,12 @@ class C2DSR(Recommender):
         items = domain_items(domain, self.num_x, self.num_items)
         size, ones = items.stop - items.start, queries.new_ones(len(queries))
         pad_row = torch.cat([self.output_pad.weight[0], self.output_pad.bias, ones.new_full((1,), -1)])[None]
-        settings: dict[str, Any] = {
-            "log_weights": ones.new_zeros(len(ones), 1),
-            "scales": ones.new_ones(1),
-            "row_weights": ones,
-        }
+        settings = plain_softmax(queries)
         if self.config.objective == "full":
             return mixture_nll([queries], [torch.cat([self._output_rows(domain), pad_row])], targets, **settings)
         drawn = sampled_columns(0, size, self.config.sampled_negatives, items_BL - items.start)
-        expansion = torch.as_tensor(drawn.log_expansion)
-        with_pad = SampledColumns(
-            torch.cat([drawn.ids, drawn.ids.new_full((1,), size)]), torch.cat([expansion, expansion.new_zeros(1)])
-        )
+        ids, expansion = torch.cat([drawn.ids, drawn.ids.new_full((1,), size)]), drawn.log_expansion
+        with_pad = SampledColumns(ids, torch.cat([expansion, expansion.new_zeros(1)]))
         table = torch.cat([self._output_rows(domain, drawn.ids), pad_row])
         target_rows = [self._output_rows(domain, targets)]
         return mixture_nll([queries], [table], targets, target_rows=target_rows, sampled=with_pad, **settings)

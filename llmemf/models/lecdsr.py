@@ -35,7 +35,7 @@ from llmemf.batches import Batch, TrialData
 from llmemf.config import BaselineConfig
 from llmemf.errors import InputError
 from llmemf.models.item_table import FrozenTable, frozen
-from llmemf.models.next_item import draw_in_domain, embed_items, score_items
+from llmemf.models.next_item import draw_in_domain, embed_items, score_items, sum_at
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 
 MASKED = -1e4
@@ -222,8 +222,8 @@ class LeCDSR(Recommender):
             + self.instance_position(self.positions)[self._recency(items_BL, row, last)[prefix_P, slot_P], 0]
         )
         weight_P1 = torch.sigmoid(instance_P).unsqueeze(1)
-        h_RD = _sums(weight_P1 * gated_PD, prefix_P, len(row)) / _sums(weight_P1, prefix_P, len(row)).clamp(min=1e-12)
-        return u_RD + h_RD + _sums(x_PD, prefix_P, len(row)) / seen_RL.sum(1, keepdim=True).clamp(min=1)
+        h_RD = sum_at(weight_P1 * gated_PD, prefix_P, len(row)) / sum_at(weight_P1, prefix_P, len(row)).clamp(min=1e-12)
+        return u_RD + h_RD + sum_at(x_PD, prefix_P, len(row)) / seen_RL.sum(1, keepdim=True).clamp(min=1)
 
     def _contexts(self, ids_RLD: Tensor, texts_RLD: Tensor) -> list[Tensor]:
         """C1 and C2, (R, L, D) each; always in fp32, half precision has no such transform."""
@@ -288,11 +288,6 @@ def alignment(ids_BLD: Tensor, texts_BLD: Tensor, row: Tensor, seen_RL: Tensor, 
 
 def _seen(last: Tensor, slots: int) -> Tensor:
     return torch.arange(slots, device=last.device) <= last[:, None]
-
-
-def _sums(values_PD: Tensor, prefix_P: Tensor, count: int) -> Tensor:
-    """(R, D) sums over the slots of every prefix."""
-    return values_PD.new_zeros(count, values_PD.shape[1]).index_add(0, prefix_P, values_PD)
 
 
 def _text_map(width: int, config: LeCDSRConfig) -> nn.Sequential:

@@ -52,7 +52,7 @@ def next_item_nll(
     parts = [part for part in parts if len(part[2])]
     if config.objective == "full":
         terms = [
-            mixture_nll([states[rows]], [table[low:high]], targets[rows] - low, **_plain_softmax(states[rows]))
+            mixture_nll([states[rows]], [table[low:high]], targets[rows] - low, **plain_softmax(states[rows]))
             for low, high, rows in parts
         ]
     else:
@@ -63,14 +63,14 @@ def next_item_nll(
         terms = [
             mixture_nll(
                 [states[rows]], [drawn_vectors], targets[rows],
-                target_rows=[own[rows]], sampled=drawn, **_plain_softmax(states[rows]),
+                target_rows=[own[rows]], sampled=drawn, **plain_softmax(states[rows]),
             )
             for (_, _, rows), drawn, drawn_vectors in zip(parts, columns, vectors)
         ]  # fmt: skip
     return sum(terms, states.sum() * 0) / max(1, len(targets))
 
 
-def _plain_softmax(states: Tensor) -> dict[str, Any]:
+def plain_softmax(states: Tensor) -> dict[str, Any]:
     """A mixture of one softmax over inner products, rows counting alike."""
     ones = states.new_ones(len(states))
     return {"log_weights": ones.new_zeros(len(states), 1), "scales": ones.new_ones(1), "row_weights": ones}
@@ -80,6 +80,11 @@ def binary_cross_entropy(scores_RC: Tensor) -> Tensor:
     """Mean over the rows of -log sigmoid(s+) - mean of log(1 - sigmoid(s-)); column 0 is s+. Zero without any row."""
     loss_R = F.softplus(-scores_RC[:, 0]) + F.softplus(scores_RC[:, 1:]).mean(1)
     return loss_R.sum() / max(1, len(loss_R))
+
+
+def sum_at(rows: Tensor, places: Tensor, count: int) -> Tensor:
+    """(count, D) sums of the rows (R, D) that go to the same place (R,)."""
+    return rows.new_zeros(count, rows.shape[1]).index_add(0, places, rows)
 
 
 def embed_items(ids: Tensor, table: Tensor) -> Tensor:

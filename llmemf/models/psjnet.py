@@ -17,10 +17,9 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from llmemf.batches import TrialData
-from llmemf.models.attention import dropout
+from llmemf.models.attention import dropout, in_parts
 from llmemf.models.dual_gru import DualGRU, DualGRUConfig
 from llmemf.models.pi_net import FilteredTransfer
 from llmemf.models.recommender import SHORT_BUDGET
@@ -163,11 +162,7 @@ class Join(nn.Module):
         row, i, j = met_BLL.nonzero(as_tuple=True)
         size = max(1, PAIR_ELEMENTS // first[0, 0].numel())
         places = list(zip((row * first.shape[1] + i).split(size), (row * second.shape[1] + j).split(size)))
-        tables = first.flatten(0, 1), second.flatten(0, 1)
-        if len(places) == 1:
-            pairs_PK = self._pairs(*tables, *places[0])
-        else:
-            pairs_PK = torch.cat([checkpoint(self._pairs, *tables, *part, use_reentrant=False) for part in places])
+        pairs_PK = in_parts(self._pairs, places, first.flatten(0, 1), second.flatten(0, 1))
         lowest = torch.finfo(pairs_PK.dtype).min
         table_BLLK = pairs_PK.new_full((*met_BLL.shape, pairs_PK.shape[1]), lowest)
         table_BLLK = table_BLLK.masked_scatter(met_BLL.unsqueeze(3), pairs_PK)
@@ -176,7 +171,7 @@ class Join(nn.Module):
         count = target_BT[:, None, :, None].expand(-1, by_count.shape[1], -1, by_count.shape[3])
         return by_count.gather(2, count)
 
-    def _pairs(self, first: Tensor, second: Tensor, i: Tensor, j: Tensor) -> Tensor:
+    def _pairs(self, i: Tensor, j: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """(P, K) M of pairs of steps."""
         return self.vector(torch.tanh(first.index_select(0, i) + second.index_select(0, j))).squeeze(2)
 

@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items
+from llmemf.models.attention import in_parts
+from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items, sum_at
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.session_graph import prefixes, session_graphs
 
@@ -82,14 +82,14 @@ class SRGNN(Recommender):
                 (self.outgoing, self.outgoing_bias, graphs.target, graphs.source, graphs.out_share),
             ]
             parts = [
-                _sum_at(layer(nodes_VD)[sender] * share[:, None], receiver, len(nodes_VD)) + bias
+                sum_at(layer(nodes_VD)[sender] * share[:, None], receiver, len(nodes_VD)) + bias
                 for layer, bias, sender, receiver, share in received
             ]
             nodes_VD = self.cell(torch.cat(parts, 1), nodes_VD)
-        last_SD = _sum_at(nodes_VD * graphs.last[:, None], graphs.session, len(items_SL))
+        last_SD = sum_at(nodes_VD * graphs.last[:, None], graphs.session, len(items_SL))
         opened_VD = torch.sigmoid(self.from_last(last_SD)[graphs.session] + self.from_node(nodes_VD))
         weights_V1 = self.attention(opened_VD) * graphs.visits[:, None]
-        whole_SD = _sum_at(weights_V1 * nodes_VD, graphs.session, len(items_SL))
+        whole_SD = sum_at(weights_V1 * nodes_VD, graphs.session, len(items_SL))
         return self.combine(torch.cat([whole_SD, last_SD], 1))
 
     def training_loss(self, batch: Batch) -> Tensor:
@@ -97,11 +97,7 @@ class SRGNN(Recommender):
         view = batch.views["xy"]
         sessions_SL, targets = prefixes(view.items, view.next_merged, pad=self.num_items)
         step = max(1, CELLS_AT_ONCE // view.items.shape[1])
-        if len(sessions_SL) <= step:
-            vectors = self.session_vectors(sessions_SL)
-        else:
-            parts = [checkpoint(self.session_vectors, part, use_reentrant=False) for part in sessions_SL.split(step)]
-            vectors = torch.cat(parts)
+        vectors = in_parts(self.session_vectors, list(zip(sessions_SL.split(step))))
         with torch.autocast(targets.device.type, enabled=False):
             return next_item_nll(
                 self.config,
@@ -115,8 +111,3 @@ class SRGNN(Recommender):
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) inner products of the session vectors with the domain's items."""
         return score_items(self.session_vectors(batch.views["xy"].items), self.items, domain, num_x=self.num_x)
-
-
-def _sum_at(rows: Tensor, places: Tensor, count: int) -> Tensor:
-    """(count, D) sums of the rows that go to the same place."""
-    return rows.new_zeros(count, rows.shape[1]).index_add(0, places, rows)

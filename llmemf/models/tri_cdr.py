@@ -23,12 +23,11 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from llmemf.batches import VIEWS, Batch, TrialData
 from llmemf.config import BaselineConfig
 from llmemf.models.alignment import before_next, last_columns, merged_columns
-from llmemf.models.attention import SequenceEncoder
+from llmemf.models.attention import SequenceEncoder, in_parts
 from llmemf.models.next_item import binary_cross_entropy, domain_items, draw_in_domain, embed_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
@@ -258,10 +257,7 @@ class TargetHead(nn.Module):
         row, step, column = visible_BTK.nonzero(as_tuple=True)
         step, column = row * query_BTD.shape[1] + step, row * key_BKD.shape[1] + column
         chunks = list(zip(step.split(PAIRS_AT_ONCE), column.split(PAIRS_AT_ONCE)))
-        if len(chunks) == 1:
-            logits_P = self._pair_logits(*chunks[0], *sources)
-        else:
-            logits_P = torch.cat([checkpoint(self._pair_logits, *c, *sources, use_reentrant=False) for c in chunks])
+        logits_P = in_parts(self._pair_logits, chunks, *sources)
         lowest = torch.finfo(logits_P.dtype).min
         logits_BTK = logits_P.new_full(visible_BTK.shape, lowest).masked_scatter(visible_BTK, logits_P)
         parts = zip(logits_BTK.split([mask.shape[2] for mask in visible], 2), visible, keys)

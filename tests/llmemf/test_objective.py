@@ -140,7 +140,7 @@ def test_gradcheck_of_the_sampled_form():
     problem = make_problem(rows=4, items=5, widths=(2, 3), weights=(0.6, 0.4), scale=3.0)
     target_rows = make_problem(rows=4, items=5, widths=(2, 3), weights=(0.6, 0.4), seed=9)["queries"]
     problem["targets"] = torch.tensor([8, 11, 8, 3])
-    sampled = SampledColumns(torch.tensor([3, 8, 9, 10, 10]), math.log(12 / 5))
+    sampled = SampledColumns(torch.tensor([3, 8, 9, 10, 10]), torch.full((5,), math.log(12 / 5)))
 
     def loss(log_weights, scales, q0, q1, e0, e1, y0, y1):
         tensors = {"queries": [q0, q1], "tables": [e0, e1], "log_weights": log_weights, "scales": scales}
@@ -231,7 +231,11 @@ def test_sampled_form_equals_the_formula_for_given_columns(masked):
     ids = torch.tensor([20, 21, 22, 22, 24, 25, 26, 27, 28])
     problem["targets"] = torch.tensor([22, 20, 30, 22, 28, 31])
     present = [None, torch.tensor([True, False] * 4 + [True])] if masked else None
-    options = {"target_rows": target_rows, "sampled": SampledColumns(ids, math.log(3.5)), "present": present}
+    options = {
+        "target_rows": target_rows,
+        "sampled": SampledColumns(ids, torch.full((len(ids),), math.log(3.5))),
+        "present": present,
+    }
     tensors = differentiated(problem, *target_rows)
     expected = torch.zeros((), dtype=torch.float64)
     for row in range(6):
@@ -255,7 +259,7 @@ def test_sampled_form_with_every_item_as_one_column_is_the_full_form():
     order = torch.randperm(ITEMS, generator=torch.Generator().manual_seed(1))
     columns = {**problem, "tables": [table[order] for table in problem["tables"]]}
     target_rows = [table[problem["targets"]] for table in problem["tables"]]
-    loss = mixture_nll(**columns, target_rows=target_rows, sampled=SampledColumns(order, 0.0))
+    loss = mixture_nll(**columns, target_rows=target_rows, sampled=SampledColumns(order, torch.zeros(len(order))))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
     for actual, gradient in zip(torch.autograd.grad(loss, problem["queries"]), wanted):
         assert relative(actual, gradient) <= 1e-11
@@ -274,7 +278,7 @@ def test_sampled_normaliser_is_unbiased_over_all_draws(columns):
         loss = mixture_nll(
             **{**problem, "tables": [table[ids]], "row_weights": torch.ones(1, dtype=torch.float64)},
             target_rows=[table[problem["targets"]]],
-            sampled=SampledColumns(ids, math.log(items / columns)),
+            sampled=SampledColumns(ids, torch.full((len(ids),), math.log(items / columns))),
         )
         normalisers.append(math.exp(loss.item() + own.item()))
     full = torch.exp(scale * query @ table.T).sum().item()

@@ -217,7 +217,7 @@ def test_parts_computed_one_after_another_give_the_same_gradients(monkeypatch, r
             torch.testing.assert_close(ours, theirs)
         return
     recomputed = gradients()
-    monkeypatch.setattr(module, "checkpoint", lambda function, part, use_reentrant: function(part))
+    monkeypatch.setattr(attention, "checkpoint", lambda function, part, use_reentrant: function(part))
     kept = gradients()
     assert recomputed[0] == kept[0]
     for ours, theirs in zip(recomputed[1], kept[1]):
