@@ -63,10 +63,10 @@ def save_checkpoint(
         # One of a save that was killed names other files.
         (folder / CONFIG).unlink(missing_ok=True)
     with atomic_file(folder / STATE) as state_file, atomic_file(folder / BEST) as best_file:
-        with storage_errors(folder / BEST, SafetensorError):
+        with storage_errors(folder / BEST, (SafetensorError,)):
             save_file(tensors, best_file, metadata={"best": json.dumps(chosen)})
         # To a file of Python's: torch's own writer does not say why it failed.
-        with storage_errors(folder / STATE, RuntimeError), state_file.open("wb") as file:
+        with storage_errors(folder / STATE, (RuntimeError,)), state_file.open("wb") as file:
             torch.save(dict(state), file)
         content = {
             "fingerprint": data.fingerprint,

@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound="BaseModel")
 
 
 @contextmanager
-def storage_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
+def storage_errors(path: Path, others: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Where something in the block cannot be written, raise StorageError: of `path`, unless it names another file already.
 
     Args:
@@ -33,7 +33,7 @@ def storage_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except (OSError, *others) as error:
+    except (OSError, *others) as error:  # type: ignore[misc]  # a tuple of exceptions
         raise StorageError.of(path, error) from error
 
 

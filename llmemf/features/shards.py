@@ -91,7 +91,7 @@ class ShardStore:
         problems = [[item, problem] for item, problem in shard.problems.items()]
         facts = {"key": self.key, "problems": json.dumps(problems), "counts": json.dumps(shard.counts)}
         arrays = {"rows": shard.rows, "has": shard.has, "digests": shard.digests}
-        with storage_errors(self.path(number), SafetensorError):
+        with storage_errors(self.path(number), (SafetensorError,)):
             self.folder.mkdir(parents=True, exist_ok=True)
             with atomic_file(self.path(number)) as temporary:
                 save_file(arrays, temporary, metadata=facts)

@@ -221,7 +221,7 @@ class TripleEncoder(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """States (B, L, D) of each sequence."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for name in VIEWS:
             items_BL = batch.views[name].items
             found[name] = self.encoders[name](embed_items(items_BL, self.tables[name]), items_BL < self.num_items)

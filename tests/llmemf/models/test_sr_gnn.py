@@ -8,6 +8,7 @@ import torch
 from tiny import NUM_ITEMS, NUM_X, batch_of, make_data, make_scenario, random_model
 
 import llmemf.models.sr_gnn as module
+from llmemf.models import attention
 from llmemf.models.session_graph import prefixes, session_graphs
 
 WIDTH = 4
