@@ -7,7 +7,7 @@ It holds `state.pt` (plain tensors and numbers: resume), `best.safetensors` (wei
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from llmemf.batches import TrialData, device_sequences
+from llmemf.batches import DeviceSequences, TrialData, device_sequences
 from llmemf.config import TrialConfig, build_config, read_yaml, without_removed
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
@@ -236,21 +236,26 @@ def rank_checkpoint(
     model = model_type(config, data).to(target)
     tensors = read_best(folder, stored)
     targets = scenario.split(split).targets
-    found = []
-    for name in stored["best"]:
-        model.load_state_dict(
-            {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
-        )
-        cases = None if name == "joint" else np.flatnonzero((targets >= scenario.num_x) == (name == "y"))
-        found.append(
-            rank_cases(
-                model,
-                sequences,
-                scenario.candidates[split],
-                batch_size=config.eval_batch_size,
-                ties=config.ties,
-                cases=cases,
-                lists=split == "test",
+
+    def parts() -> Iterator[tuple[Recommender, np.ndarray | None]]:
+        for name in stored["best"]:
+            model.load_state_dict(
+                {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
             )
-        )
-    return model, {key: np.concatenate([part[key] for part in found]) for key in found[0]}
+            yield model, None if name == "joint" else np.flatnonzero((targets >= scenario.num_x) == (name == "y"))
+
+    return model, rank_split(parts(), config, sequences, scenario, split)
+
+
+def rank_split(
+    parts: Iterable[tuple[Recommender, np.ndarray | None]],
+    config: TrialConfig,
+    sequences: DeviceSequences,
+    scenario: Scenario,
+    split: str,
+) -> dict[str, np.ndarray]:
+    """The arrays of `ranking.rank_cases` for models and the cases that each of them ranks (None for all), end to end."""
+    settings: dict[str, Any] = {"batch_size": config.eval_batch_size, "ties": config.ties, "lists": split == "test"}
+    candidates = scenario.candidates[split]
+    found = [rank_cases(model, sequences, candidates, cases=cases, **settings) for model, cases in parts]
+    return {key: np.concatenate([part[key] for part in found]) for key in found[0]}

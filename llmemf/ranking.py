@@ -15,12 +15,11 @@ from torch import Tensor
 
 from llmemf.batches import DeviceSequences
 from llmemf.models.recommender import Recommender
-from llmemf.ranking_names import RANKINGS
+from llmemf.ranking_names import METRICS, RANKINGS
 
 Ties = Literal["mean", "optimistic", "pessimistic"]
 SHOWN_ITEMS = 10
 """Length of the lists whose variety `side_metrics` counts."""
-METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
 def target_ranks(

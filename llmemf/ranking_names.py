@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
+PREFIXES = {"valid": "val", "test": "test"}
+"""Split -> how the names of its logged numbers begin."""
 RANKINGS = {
     "sampled": ("", "stored candidates"),
     "full": ("_full", "all items"),

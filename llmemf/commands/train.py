@@ -16,15 +16,12 @@ from rich.table import Table
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint
 from llmemf.errors import InputError
-from llmemf.ranking_names import RANKINGS
+from llmemf.ranking_names import METRICS, RANKINGS
 
 if TYPE_CHECKING:
     from llmemf.config import TrialConfig
     from llmemf.features.matrix import FeatureMatrix
     from llmemf.scenarios.scenario import Scenario
-
-SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
-
 
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")]
 
@@ -153,12 +150,12 @@ def evaluate(
     scenario = find_scenario(name, data_root)
     score = _score_export if is_exported(folder) else _score_checkpoint
     metrics, note = score(folder, scenario, split, device)
-    table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in SHOWN), title=split)
+    table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in METRICS), title=split)
     for domain in scenario.domains:
         for ending, label in RANKINGS.values():
             prefix = split + ending
             if f"{prefix}/{domain}/mrr" in metrics:
-                table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in SHOWN))
+                table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in METRICS))
     console = Console(markup=False)
     console.print(table)
     if note:

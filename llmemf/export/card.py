@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmemf.config import TrialConfig
-from llmemf.ranking_names import RANKINGS
+from llmemf.ranking_names import METRICS, PREFIXES, RANKINGS
 
-SHOWN = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
-PREFIXES = {"valid": "val", "test": "test"}
 STATUS_NOTES = {
     "pseudo-profile": "User profiles are means of item texts, not written by a language model as in the source.",
     "substitute graph": "The knowledge graph of the source is replaced by one of co-occurrences.",
@@ -109,13 +107,13 @@ def _numbers(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, flo
     for split, values in metrics.items():
         for domain in manifest["domains"]:
             for suffix, among in RANKINGS.values():
-                found = [values.get(f"{PREFIXES[split]}{suffix}/{domain}/{name}") for name in SHOWN]
+                found = [values.get(f"{PREFIXES[split]}{suffix}/{domain}/{name}") for name in METRICS]
                 if any(value is not None for value in found):
                     cells = ["-" if value is None else f"{value:.4f}" for value in found]
                     rows.append("| " + " | ".join([split, domain, among, *cells]) + " |")
     if not rows:
         return ["None were logged."]
-    names = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in SHOWN)]
+    names = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
     return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names), *rows]
 
 

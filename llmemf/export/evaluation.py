@@ -8,15 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from llmemf.batches import device_sequences
-from llmemf.checkpoint import all_metrics
+from llmemf.checkpoint import all_metrics, rank_split
 from llmemf.errors import InputError
 from llmemf.export.folder import ExportedModel
-from llmemf.ranking import rank_cases
-from llmemf.ranking_names import RANKINGS
+from llmemf.ranking_names import PREFIXES, RANKINGS
 from llmemf.scenarios.scenario import Scenario
-
-PREFIX = {"valid": "val", "test": "test"}
-"""How logged numbers of a split are called: training says `val/...`."""
 
 
 def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test") -> dict[str, float]:
@@ -39,20 +35,8 @@ def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test
         )
     sequences = device_sequences(model.config, scenario, split, model.device)
     in_y = scenario.split(split).targets >= scenario.num_x
-    found = [
-        rank_cases(
-            model.models[domain],
-            sequences,
-            scenario.candidates[split],
-            batch_size=model.config.eval_batch_size,
-            ties=model.config.ties,
-            cases=np.flatnonzero(in_y == bool(domain)),
-            lists=split == "test",
-        )
-        for domain in (0, 1)
-    ]
-    ranks = {key: np.concatenate([part[key] for part in found]) for key in found[0]}
-    return all_metrics(ranks, scenario, split)
+    parts = ((model.models[domain], np.flatnonzero(in_y == bool(domain))) for domain in (0, 1))
+    return all_metrics(rank_split(parts, model.config, sequences, scenario, split), scenario, split)
 
 
 @dataclass(frozen=True)
@@ -87,9 +71,9 @@ def compare_with_logged(model: ExportedModel, found: Mapping[str, float], split:
     if split == "valid" and (config.valid_cases or config.selection == "per_domain"):
         return None
     logged = {
-        name.replace(PREFIX[split], split, 1): value
+        name.replace(PREFIXES[split], split, 1): value
         for name, value in model.metrics.get(split, {}).items()
-        if name.startswith(tuple(f"{PREFIX[split]}{ending}/" for ending, _ in RANKINGS.values()))
+        if name.startswith(tuple(f"{PREFIXES[split]}{ending}/" for ending, _ in RANKINGS.values()))
     }
     both = sorted(logged.keys() & found.keys())
     if not both:
