@@ -140,7 +140,7 @@ def test_gradcheck_of_the_sampled_form():
     problem = make_problem(rows=4, items=5, widths=(2, 3), weights=(0.6, 0.4), scale=3.0)
     target_rows = make_problem(rows=4, items=5, widths=(2, 3), weights=(0.6, 0.4), seed=9)["queries"]
     problem["targets"] = torch.tensor([8, 11, 8, 3])
-    sampled = SampledColumns(torch.tensor([3, 8, 9, 10, 10]), torch.full((5,), math.log(12 / 5)))
+    sampled = SampledColumns(torch.tensor([3, 8, 9, 10, 10]), torch.full((5,), math.log(12 / 5), dtype=torch.float64))
 
     def loss(log_weights, scales, q0, q1, e0, e1, y0, y1):
         tensors = {"queries": [q0, q1], "tables": [e0, e1], "log_weights": log_weights, "scales": scales}
@@ -233,7 +233,7 @@ def test_sampled_form_equals_the_formula_for_given_columns(masked):
     present = [None, torch.tensor([True, False] * 4 + [True])] if masked else None
     options = {
         "target_rows": target_rows,
-        "sampled": SampledColumns(ids, torch.full((len(ids),), math.log(3.5))),
+        "sampled": SampledColumns(ids, torch.full((len(ids),), math.log(3.5), dtype=torch.float64)),
         "present": present,
     }
     tensors = differentiated(problem, *target_rows)
@@ -278,7 +278,7 @@ def test_sampled_normaliser_is_unbiased_over_all_draws(columns):
         loss = mixture_nll(
             **{**problem, "tables": [table[ids]], "row_weights": torch.ones(1, dtype=torch.float64)},
             target_rows=[table[problem["targets"]]],
-            sampled=SampledColumns(ids, torch.full((len(ids),), math.log(items / columns))),
+            sampled=SampledColumns(ids, torch.full((len(ids),), math.log(items / columns), dtype=torch.float64)),
         )
         normalisers.append(math.exp(loss.item() + own.item()))
     full = torch.exp(scale * query @ table.T).sum().item()
