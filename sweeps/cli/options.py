@@ -59,7 +59,7 @@ FromSweep = Annotated[
     typer.Option(
         "--from",
         metavar="SWEEP",
-        help="Give all rows the configuration of this sweep's best trial.  [default: ablation: the newest completed sweep; study: none]",
+        help="Give all rows the configuration of this sweep's best trial.  [default: an ablation's is the newest completed one, a study has none]",
     ),
 ]
 Assignments = Annotated[

@@ -38,7 +38,7 @@ TABLE4: dict[str, tuple[str, tuple[str, ...], str | None]] = {
 }
 """Name -> title as the paper prints it, modalities, and which text they read. The last one that can run is the full model."""
 PARTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "no_merged": ("without S^{X+Y}", {"sequences": ["x", "y"]}),
+    "no_merged": ("without the merged sequence", {"sequences": ["x", "y"]}),
     "in_domain": (
         "in-domain only (lambda1 = lambda2 = 0)",
         {"lambda1": 0.0, "lambda2": 0.0, "eval_lambda1": None, "eval_lambda2": None, "loss_roles": "symmetric"},

@@ -126,7 +126,9 @@ def section_of(table: Table, block: Block) -> Section:
         said = f"Dots are means of {what} over seeds, lines one standard deviation to both sides."
         remark = f"{remark} {said}" if remark else said
     lines = [[(cell.text, cell.style) for cell in line] for line in block.lines]
-    return Section(block.title, [column.heading for column in block.columns], lines, remark, intervals=chart)
+    headings = [column.heading for column in block.columns]
+    texts = [0, *(place for place, column in enumerate(block.columns) if not column.right)]
+    return Section(block.title, headings, lines, remark, texts, intervals=chart)
 
 
 def settings_of(row: TableRow) -> str:

@@ -13,7 +13,10 @@ from sweeps.groups.table import Table, TableRow
 def sampled_note(table: Table) -> str:
     """What the target of a case is ranked among."""
     count = table.scenario.candidates["test"].shape[1]
-    return f"Sampled: the target among {count:,} stored items of its domain; all items: among the whole catalogue of its domain."
+    return (
+        f"Metrics without a remark are sampled: the target is ranked among {count:,} stored candidates of its domain; all items: "
+        "among all items of its domain."
+    )
 
 
 def protocol_notes(table: Table, protocol: str) -> list[str]:

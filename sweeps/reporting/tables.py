@@ -16,6 +16,7 @@ class Section:
     Attributes:
         rows: of each cell its text and its class (`best`, `second`, `section`, or "").
         remark: said below the table.
+        texts: the columns that hold text, not numbers.
         plots: charts above it, each with its title.
         legend: what the lines `s0`, `s1`, ... in the charts are.
         intervals: one line of dots with intervals per row, above it.
@@ -26,6 +27,7 @@ class Section:
     headings: Sequence[str]
     rows: Sequence[Sequence[tuple[str, str]]]
     remark: str = ""
+    texts: Sequence[int] = (0,)
     plots: Sequence[tuple[str, Plot]] = ()
     legend: Sequence[str] = ()
     intervals: Sequence[IntervalRow] = ()
