@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from llmemf import text_format
+from llmemf.command_line import command_line
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
@@ -56,7 +57,8 @@ def sweeps(
     if as_json:
         return options.print_json(found)
     if not found:
-        console.print(f"no sweep in {storage}")
+        start = command_line("sweep", "--scenario", "sample")
+        console.print(f"no sweep in {storage}; start one with `{start}`", soft_wrap=True)
         return None
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim")
     for name in ("sweep", "scenario", "model", "state"):

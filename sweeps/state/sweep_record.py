@@ -36,7 +36,7 @@ class SweepSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     model: str = "llm_emf"
-    """The system, see `llmemf.models.MODELS`."""
+    """The system; `llmemf models` lists them."""
     search: Literal["auto", "optuna", "grid", "random"] = "auto"
     """auto: spread points, then a Gaussian process over settings and epochs; optuna: grid points, then TPE refines; grid: every grid point once; random: draws from the continuous space."""
     trials: int = Field(40, ge=1)
