@@ -21,7 +21,15 @@ from sweeps.tracking.mlflow_runs import TrackingTarget
 from sweeps.tracking.owned_runs import RunOwner
 from sweeps.tracking.runs import Tracking
 
-SETTINGS = {"modalities": ["id"], "id_dim": 6, "epochs": 2, "batch_size": 16, "device": "cpu", "max_length": 6}
+SETTINGS = {
+    "modalities": ["id"],
+    "id_dim": 6,
+    "epochs": 2,
+    "batch_size": 16,
+    "device": "cpu",
+    "max_length": 6,
+    "objective": "full",
+}
 
 
 @dataclass
