@@ -112,8 +112,8 @@ def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:
         problem = f"there is no option {option}" + (f": did you mean {' or '.join(near)}?" if near else "")
     elif option:
         problem = f"{option} {'needs a value behind it' if 'requires' in problem else 'takes no value'}"
-    elif extra and "--scenario" in options:
-        problem = f"{extra[1]}: what is it? Did you mean --scenario {extra[1]}?"
+    elif extra:
+        problem = f"{extra[1]}: what is it?" + f" Did you mean --scenario {extra[1]}?" * ("--scenario" in options)
     elif param and "Missing" not in problem and (given := _given(words, param.opts)):
         said = error.message.rstrip(".").removeprefix("Value error, ").split(", unable to")[0]
         problem = f"{given}: {said[:1].lower()}{said[1:]}"

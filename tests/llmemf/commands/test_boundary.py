@@ -72,6 +72,18 @@ def test_a_mistake_in_a_line_names_value_nearest_option_and_help(words, named, c
     assert left.value.code == 2 and error.count("\n") == 1 and all(text in error for text in named)
 
 
+def test_a_word_that_a_command_does_not_take_is_named(capsys):
+    app = App()
+
+    @app.command()
+    def clean() -> None:
+        raise AssertionError("it ran")
+
+    with pytest.raises(SystemExit) as left:
+        run_app(app, "clean", ["food"])
+    assert left.value.code == 2 and capsys.readouterr().err.startswith("error: food: ")
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_numbers_are_finite(value):
     app = App()
