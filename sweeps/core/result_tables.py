@@ -12,12 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
-from llmemf.ranking_names import ranking_rows
+from llmemf.ranking_names import RANKINGS, ranking_rows
 from sweeps.core.display import STYLE, fits
 from sweeps.state.trial_records import TrialRecord, ranked, seed_values
 
 TOP = 10
 SHOWN_METRICS = ("mrr", "ndcg_10")
+METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
 def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> Table:
@@ -40,11 +41,11 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
     fewer = [[name for name in metrics if name.endswith("/mrr")], []] if over_seeds else [[]]
     for columns, gap in itertools.product((metrics, *fewer), (2, 1)):
         gaps = gap * (len(fixed) + bool(outcomes) + len(columns) - 1)
-        spread = fits(shown, keys, width - used - gaps - sum(len(_heading(name)) for name in columns), gap)
+        spread = fits(shown, keys, width - used - gaps - sum(len(heading(name)) for name in columns), gap)
         if spread:
             break
     result = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
-    for name in (*fixed, *map(_heading, columns)):
+    for name in (*fixed, *map(heading, columns)):
         result.add_column(name, no_wrap=True, justify="left" if name == "trial" else "right")
     if outcomes:
         result.add_column("", no_wrap=True)
@@ -62,21 +63,21 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
     return result
 
 
-def _heading(metric: str) -> str:
-    """`val/movie/ndcg_10` -> `movie N@10`."""
-    _, domain, name = metric.split("/")
-    return f"{domain} {name.upper().replace('NDCG_', 'N@')}"
+def heading(metric: str) -> str:
+    """`val/movie/ndcg_10` -> `movie N@10`, `val_full/...` -> `... (all items)`."""
+    split, *domain, name = metric.split("/")
+    among = "".join(f" ({label})" for ending, label in RANKINGS.values() if ending and split.endswith(ending))
+    return f"{' '.join([*domain, name.upper().replace('NDCG_', 'N@').replace('_', '@')])}{among}"
 
 
 def test_table(test: Mapping[str, float], domains: tuple[str, ...]) -> Table:
     """Test metrics of the best trial: one row per domain and ranking; rankings that are the same share a row."""
-    names = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
     result = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     result.add_column("test", no_wrap=True)
     result.add_column("ranked among")
-    for name in names:
+    for name in METRICS:
         result.add_column(name.upper().replace("_", "@"), justify="right", no_wrap=True)
     for domain in domains:
-        for among, cells in ranking_rows(test, "test", domain, names):
+        for among, cells in ranking_rows(test, "test", domain, METRICS):
             result.add_row(domain, among, *cells)
     return result

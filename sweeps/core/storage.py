@@ -29,15 +29,12 @@ def check_reachable(record: HasAddresses) -> None:
     Raises:
         InputError: nobody answers there, or the database cannot be written.
     """
-    parts = urlsplit(record.tracking_uri)
     if (file := database(record.tracking_uri)) is not None:
         check_database(file)
-    if parts.scheme in ("http", "https"):
-        problem = _no_answer(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-        if problem:
-            raise InputError(
-                f"no tracking server answers at {record.tracking_uri} ({problem}): start it, or leave --tracking-uri out"
-            )
+    if problem := server_problem(record.tracking_uri):
+        raise InputError(
+            f"no tracking server answers at {record.tracking_uri} ({problem}): start it, or leave --tracking-uri out"
+        )
     host, _, port = (record.ray_address or "").removeprefix("ray://").partition(":")
     if port.isdecimal():
         problem = _no_answer(host, int(port))
@@ -45,6 +42,14 @@ def check_reachable(record: HasAddresses) -> None:
             raise InputError(
                 f"no Ray cluster answers at {record.ray_address} ({problem}): start it, or leave --ray-address out"
             )
+
+
+def server_problem(uri: str) -> str:
+    """Why no tracking server answers at its address, "" if it does; that of a database is no server's."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        return ""
+    return _no_answer(parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
 
 
 def _no_answer(host: str | None, port: int, timeout: float = 3.0) -> str:

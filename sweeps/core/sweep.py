@@ -39,6 +39,10 @@ ReportWriter = Callable[[SweepRecord, SweepData, Console, bool], str]
 """Writes the page of an ended sweep from its record, data and console, and whether MLflow answers; gives its path, "" for none."""
 
 
+TestOfTrials = Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]]
+"""Trials and folders of their weights in, test metrics by name of a trial out."""
+
+
 @dataclass
 class Result:
     """How a sweep ended.
@@ -82,14 +86,13 @@ class PartOfGroup:
     Attributes:
         title: of the live table.
         tags: of the sweep's run, which hang it below the group's.
-        test: tests ended trials by their weights, in the place of the best trial's test; gives name of a trial -> test
-            metrics. None where the sweep must not evaluate on the test split.
+        test: in the place of the best trial's test; None where the sweep must not evaluate on the test split.
         on_stuck: ends the process where Ray does not answer, with the reason.
     """
 
     title: str
     tags: dict[str, str]
-    test: Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]] | None
+    test: TestOfTrials | None
     on_stuck: Callable[[str], None]
 
 

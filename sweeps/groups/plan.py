@@ -25,7 +25,7 @@ from sweeps.core.settings import (
     used_scenario,
 )
 from sweeps.groups.group import Group, Row, root_of
-from sweeps.state.sweep_record import RECORD, SweepRecord, readable, storage_folder
+from sweeps.state.sweep_record import SweepRecord, find_sweep, readable
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
@@ -215,12 +215,7 @@ def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
     Raises:
         InputError: there is none, it is not completed, or it is of another scenario.
     """
-    storage = storage_folder(storage)
-    stored = sorted(path.parent.name for path in (storage / "sweeps").glob(f"*/{RECORD}"))
-    if name not in stored:
-        hint = nearest(name, stored) if stored else f"none is stored in {storage / 'sweeps'}"
-        raise InputError(f"--from: there is no sweep {name!r}: {hint}")
-    record = SweepRecord.load(storage / "sweeps" / name)
+    record = SweepRecord.load(find_sweep(storage, "--from", name=name, scenario=None))
     if not record.is_searched:
         raise InputError(f"--from {name}: {not_completed(record)}")
     if scenario is not None and scenario not in (record.requested, record.scenario):

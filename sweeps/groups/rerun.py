@@ -17,6 +17,7 @@ from llmemf import text_format
 from llmemf.errors import InputError
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.options import Options
+from sweeps.core.result_tables import METRICS, heading
 from sweeps.core.resume import plan_resume
 from sweeps.core.settings import RESOURCES, space_keys
 from sweeps.groups.group import Group, Row
@@ -25,7 +26,6 @@ from sweeps.groups.plan import GroupOptions, config_of_trial, new_group, not_com
 from sweeps.groups.render import Block, Cell, Column, number, p_value
 from sweeps.groups.significance import Spread
 from sweeps.groups.table import OBJECTIVE, Table, TableRow
-from sweeps.reporting.trial_table import heading
 from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
@@ -34,7 +34,6 @@ from sweeps.tracking.addresses import absolute_uri
 DEFAULT_TOP = 3
 ALPHA = 0.05
 HEADINGS = ("in the sweep", "mean", "sd", "95 % interval", "p", "seeds", "best epoch")
-METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
 class Rerun(Kind):

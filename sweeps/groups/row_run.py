@@ -19,11 +19,7 @@ from llmemf.models import model_class
 from sweeps.core.descriptions import caveats
 from sweeps.core.plan import Plan
 from sweeps.core.storage import locked
-from sweeps.core.sweep import (
-    PartOfGroup,
-    Sweep,
-    TrialBackend,
-)
+from sweeps.core.sweep import PartOfGroup, Sweep, TestOfTrials, TrialBackend
 from sweeps.core.sweep_data import SweepData, load_data
 from sweeps.groups import evaluation
 from sweeps.groups.evaluation import TestEvaluation, ranks_path
@@ -50,10 +46,6 @@ class GroupBackend(TrialBackend):
 
     train: Callable[[Sweep], None] | None = None
     rank: Callable[[Path, SweepData], TestEvaluation] | None = None
-
-
-TestOfSeeds = Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]]
-"""Trials and folders of their weights in, test metrics by name of a trial out."""
 
 
 class RowFailed(Exception):
@@ -104,7 +96,7 @@ def _train_row(run: GroupRun, row: Row, search: Plan | None, data: SweepData, pl
 
 
 def _sweep(
-    run: GroupRun, row: Row, plan: Plan, data: SweepData, step: str, place: str, test: TestOfSeeds | None
+    run: GroupRun, row: Row, plan: Plan, data: SweepData, step: str, place: str, test: TestOfTrials | None
 ) -> list[TrialRecord]:
     """Run a sweep of the group to its end, unless it is completed and MLflow has all of it; returns its trials.
 

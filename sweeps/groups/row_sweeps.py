@@ -11,9 +11,7 @@ from llmemf.models import model_class
 from sweeps.core.options import Options
 from sweeps.core.plan import Plan, build_plan
 from sweeps.core.resume import plan_resume
-from sweeps.core.settings import (
-    RESOURCES,
-)
+from sweeps.core.settings import RESOURCES
 from sweeps.groups.group import Group, Row
 from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings

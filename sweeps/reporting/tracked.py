@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from sweeps.core.storage import server_problem
 from sweeps.state.home import is_elsewhere
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.tracking.addresses import database, one_line
@@ -48,7 +47,7 @@ def find_runs(record: SweepRecord) -> Tracked:
     uri, file = record.tracking_uri, database(record.tracking_uri)
     if file is not None and not file.exists():
         return Tracked(problem=f"there is no database at {file}")
-    if uri.startswith("http") and not _answers(uri):
+    if server_problem(uri):
         return Tracked(problem=f"no server answers at {uri}")
     try:
         client = mlflow_client(uri)
@@ -78,13 +77,3 @@ def log_report(tracked: Tracked, paths: list[Path]) -> str:
     except Exception as error:  # noqa: BLE001  the report lies in the sweep's folder in any case
         return one_line(error)
     return ""
-
-
-def _answers(uri: str) -> bool:
-    parts = urlsplit(uri)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        socket.create_connection((parts.hostname or "", port), timeout=3.0).close()
-    except OSError:
-        return False
-    return True

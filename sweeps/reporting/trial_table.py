@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmemf import text_format
-from llmemf.ranking_names import RANKINGS
+from sweeps.core.result_tables import heading
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.spending import Spending
 from sweeps.state import leaderboard
@@ -92,13 +92,6 @@ def trial_table(history: SweepHistory, spending: Spending) -> TrialTable | None:
     for row, trial in zip(rows, history.ranked, strict=True):
         lines.append(Row(trial.record.number, trial is history.best, [column.fill(row, trial) for column in columns]))
     return TrialTable(columns, lines)
-
-
-def heading(metric: str) -> str:
-    """`val/movie/ndcg_10` -> `movie N@10`, `val_full/...` -> `... (all items)`."""
-    split, *domain, name = metric.split("/")
-    among = "".join(f" ({label})" for ending, label in RANKINGS.values() if ending and split.endswith(ending))
-    return f"{' '.join([*domain, name.upper().replace('NDCG_', 'N@').replace('_', '@')])}{among}"
 
 
 def _number(name: str) -> Fill:
