@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
 from llmemf.command_line import command_line
-from sweeps.core.console import CommandConsole
+from sweeps.core.console import CommandConsole, facts_table
 
 if TYPE_CHECKING:
     from llmemf.export.folder import ExportedModel
@@ -64,9 +63,7 @@ def export(
     uri = absolute_uri(tracking_uri, storage) if tracking_uri else None
     with console.status(f"exporting {chosen.name}"):
         model, check = write_model(chosen, target, data_root=data_root, overwrite=overwrite)
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
+    facts = facts_table()
     value = "" if chosen.trial.objective is None else f", objective {chosen.trial.objective:.4f}"
     epoch = f"epoch {chosen.trial.best_epoch} of {chosen.trial.epoch}"
     facts.add_row("model", f"{chosen.trial.name} of {chosen.sweep.name}: {model.config.model}, {epoch}{value}")

@@ -21,7 +21,8 @@ from llmemf.io import is_alive
 from sweeps.cluster.access import refused, set_token
 from sweeps.cluster.check import check_cluster, cluster_room
 from sweeps.cluster.login_node import BorrowedNode, has_node
-from sweeps.cluster.resources import HasAddresses, machine, slots
+from sweeps.cluster.resources import machine, slots
+from sweeps.state.home import Stored
 from sweeps.state.sweep_record import SweepRecord
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -259,7 +260,7 @@ class LogWatch(logging.Handler):
 
 
 @contextmanager
-def quiet(record: HasAddresses) -> Iterator[LogWatch]:
+def quiet(record: Stored) -> Iterator[LogWatch]:
     """Keep what Ray, MLflow and Optuna say off the terminal: it goes to the sweep's `ray.log`.
 
     So does all that others write to standard output and standard error meanwhile; the sweep's own console must hold its
@@ -287,7 +288,7 @@ def _output_to(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _logs_to(record: HasAddresses) -> Iterator[LogWatch]:
+def _logs_to(record: Stored) -> Iterator[LogWatch]:
     # Imported here because Ray replaces the handlers of its loggers when it is imported.
     import ray.tune  # noqa: F401
 

@@ -7,21 +7,10 @@ import platform
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 from llmemf import text_format
 from llmemf.errors import InputError
 from sweeps.state.sweep_record import SweepRecord
-
-
-class HasAddresses(Protocol):
-    """What the records of a sweep and of a group have in common: whom they talk to, and where they write."""
-
-    tracking_uri: str
-    ray_address: str | None
-
-    @property
-    def folder(self) -> Path: ...
 
 
 def machine() -> dict[str, float]:

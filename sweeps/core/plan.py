@@ -29,7 +29,7 @@ from sweeps.core.settings import (
     merged_space,
 )
 from sweeps.search.grid_points import PointCheck, check_points, choose_points
-from sweeps.search.rungs import rungs
+from sweeps.search.rungs import rungs_of
 from sweeps.search.space import Space
 from sweeps.search.space_entries import build_space
 from sweeps.state.confirmation import next_repeats
@@ -85,10 +85,7 @@ class Plan:
 
     @property
     def rungs(self) -> list[int]:
-        record = self.record
-        if record.scheduler == "none":
-            return []
-        return rungs(self.epochs, min(record.grace_period, self.epochs), record.reduction_factor)
+        return rungs_of(self.record, self.epochs)
 
     @property
     def most_repeats(self) -> int:

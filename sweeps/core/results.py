@@ -95,7 +95,7 @@ def connect_tracking(
         "search": record.search,
         "scheduler": record.scheduler,
         **data.tags(),
-        **origin_tags(record, "sweeps/grid.py"),
+        **origin_tags(record, record.seed, "sweeps/grid.py"),
     }
     if plan.objectives:
         tags["objective"] = "+".join(plan.objectives)
@@ -110,14 +110,14 @@ def connect_tracking(
     return tracking
 
 
-def origin_tags(record: Stored, source: str) -> dict[str, str]:
+def origin_tags(record: Stored, seed: int, source: str) -> dict[str, str]:
     """Tags of every run of a sweep or group: its seed, its code, and what MLflow's own columns say of where a run comes from.
 
     Args:
         source: the script that makes the run.
     """
     tags = {
-        "seed": str(record.seed),
+        "seed": str(seed),
         "code": code_version(),
         "mlflow.source.name": source,
         "mlflow.source.type": "LOCAL",

@@ -15,15 +15,15 @@ from urllib.parse import urlsplit
 
 from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
 from llmemf.io import remove_abandoned, writable_folder
-from sweeps.cluster.resources import HasAddresses
 from sweeps.state.event_log import EVENT_LOG
+from sweeps.state.home import Stored
 from sweeps.tracking.addresses import database
 
 BUSY_SECONDS = 5.0
 """A database that is locked for so long is not only written to."""
 
 
-def check_reachable(record: HasAddresses) -> None:
+def check_reachable(record: Stored) -> None:
     """Try to connect to the tracking server or database and the Ray cluster, where they are named by an address.
 
     Raises:

@@ -21,7 +21,7 @@ from llmemf.io import write_text
 from llmemf.models import model_class
 from sweeps.core.settings import space_keys
 from sweeps.groups.significance import BEST
-from sweeps.state.home import located, new_identity
+from sweeps.state.home import Stored, located
 from sweeps.state.sweep_record import GROUPS
 
 COMMANDS = {"comparison": "compare", "ablation": "ablation", "rerun": "rerun", "study": "study"}
@@ -60,17 +60,10 @@ class Row(BaseModel):
         return {key: value for key, value in self.varied.items() if value is not None}
 
 
-class Group(BaseModel):
+class Group(Stored):
     """All that a group was started with: KIND.yaml in its folder."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
     kind: Literal["comparison", "ablation", "rerun", "study"]
-    name: str
-    requested: str
-    """The scenario that was asked for."""
-    scenario: str
-    """The scenario that is used: the same, or `sample`."""
     rows: list[Row]
     """In the order of the table."""
     seeds: list[int]
@@ -83,11 +76,11 @@ class Group(BaseModel):
     """Which rows are tested: each after its training, or only the one that validation chooses at the end."""
     winner: str = ""
     """The row that validation chose."""
-    fixed: dict[str, Any] = {}
+    fixed: dict[str, Any] = Field({})
     """Settings that all rows share where their systems have them."""
-    space: dict[str, Any] = {}
+    space: dict[str, Any] = Field({})
     """What every row searches, without what it fixes itself; empty where each system has a space of its own."""
-    constraints: list[str] = []
+    constraints: list[str] = Field([])
     trials: int | None = Field(None, ge=1)
     """Trials of each row's search at most (a smaller grid without ranges is run whole); None where rows are not searched."""
     search: Literal["auto", "optuna", "grid", "random"] = "optuna"
@@ -95,31 +88,13 @@ class Group(BaseModel):
     scheduler: Literal["asha", "none"] = "asha"
     grace_period: int = 3
     reduction_factor: float = 3
-    assignments: list[str] = []
+    assignments: list[str] = Field([])
     """`--set`, as it was typed."""
     origin: str = ""
     """Where the shared configuration comes from: a sweep and its best trial."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = Field({})
     """What one kind alone must remember."""
-    data_root: str
-    storage: str
-    tracking_uri: str
-    cpus_per_trial: float = 1
-    gpus_per_trial: float = 0
-    concurrency: int | None = None
-    ray_address: str | None = None
-    fresh_workers: bool = False
-    fingerprint: str = ""
-    created: str = ""
     status: Literal["planned", "running"] | Outcome = "planned"
-    identity: str = Field(default_factory=new_identity)
-    """Which group it is, wherever it lies: a tag of its run in MLflow."""
-    moved_from: list[str] = []
-    """Folders in which it was run before."""
-    home: str = Field("", exclude=True)
-    """The folder in which it was run last."""
-    taken_over: dict[str, str] = Field({}, exclude=True)
-    """Earlier values of what this command replaces."""
     notices: list[str] = Field([], exclude=True)
     """What a user should read before it starts."""
 
@@ -145,12 +120,8 @@ class Group(BaseModel):
         return NOUNS[self.kind]
 
     @property
-    def folder(self) -> Path:
-        return root_of(self.kind, Path(self.storage)) / self.name
-
-    @property
     def file(self) -> Path:
-        return self.folder / f"{self.kind}.yaml"
+        return root_of(self.kind, Path(self.storage)) / self.name / f"{self.kind}.yaml"
 
     def save(self) -> None:
         """Write KIND.yaml; it appears whole or not at all."""

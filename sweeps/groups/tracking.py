@@ -29,7 +29,7 @@ class GroupTracking(Tracking):
             group.kind: group.name,
             "scenario": group.scenario,
             "fingerprint": group.fingerprint,
-            **origin_tags(group, f"sweeps/{group.command}"),
+            **origin_tags(group, group.seed, f"sweeps/{group.command}"),
         }
         params = {**group.fixed, f"{group.noun}s": names, "seeds": seeds, **params}
         artifacts = artifact_location(group)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.reporting.parameters import Parameter
-from sweeps.search.rungs import rungs
+from sweeps.search.rungs import rungs_of
 from sweeps.state.references import References
 from sweeps.state.sweep_record import GROUPS, SweepRecord
 from sweeps.state.trial_records import TrialRecord, best_of, ranked
@@ -125,10 +125,7 @@ class SweepHistory:
     @property
     def rungs(self) -> list[int]:
         """Epochs after which ASHA may cut a trial."""
-        record = self.record
-        if record.scheduler == "none" or not self.epochs:
-            return []
-        return rungs(self.epochs, min(record.grace_period, self.epochs), record.reduction_factor)
+        return rungs_of(self.record, self.epochs)
 
     @property
     def planned(self) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sweeps.state.sweep_record import SweepRecord
+
 
 def rungs(epochs: int, grace_period: int, reduction_factor: float) -> list[int]:
     """Epochs at which successive halving decides: grace, grace * factor, ... below the last epoch."""
@@ -13,6 +15,13 @@ def rungs(epochs: int, grace_period: int, reduction_factor: float) -> list[int]:
         milestones.append(math.ceil(milestone))
         milestone *= reduction_factor
     return milestones
+
+
+def rungs_of(record: SweepRecord, epochs: int) -> list[int]:
+    """The rungs of a sweep whose trials have so many epochs at most; none without a scheduler, or before an epoch."""
+    if record.scheduler == "none" or not epochs:
+        return []
+    return rungs(epochs, min(record.grace_period, epochs), record.reduction_factor)
 
 
 def milestones(values: Mapping[int, float]) -> dict[int, float]:

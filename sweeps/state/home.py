@@ -8,8 +8,11 @@ owns nothing outside itself until a command takes it over by its name (`sweeps.c
 from __future__ import annotations
 
 import uuid
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from llmemf.config import read_yaml
 from llmemf.errors import InputError
@@ -17,42 +20,49 @@ from llmemf.errors import InputError
 NAMESPACE = uuid.UUID("5f0c1c46-55b3-4b3a-9d0b-3b1f6f6c2d6e")
 
 
-class Stored(Protocol):
-    """What the records of sweeps and groups have in common.
-
-    Attributes:
-        requested: the scenario that was asked for; `scenario` is the one that is used.
-        identity: which sweep or group it is, wherever it lies and whatever its name is.
-        home: the folder in which it was run last.
-        moved_from: folders in which it was run before.
-        taken_over: the values that this command replaces, by field; kept in the event log.
-    """
-
-    name: str
-    requested: str
-    scenario: str
-    seed: int
-    storage: str
-    data_root: str
-    tracking_uri: str
-    created: str
-    identity: str
-    home: str
-    moved_from: list[str]
-    taken_over: dict[str, str]
-
-    @property
-    def folder(self) -> Path: ...
-
-    @property
-    def file(self) -> Path:
-        """Where the record is stored."""
-        ...
-
-
 def new_identity() -> str:
     """An identity that nobody else has."""
     return uuid.uuid4().hex
+
+
+class Stored(BaseModel):
+    """What the records of sweeps and groups have in common."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    requested: str
+    """The scenario that was asked for."""
+    scenario: str
+    """The scenario that is used: the same, or `sample`."""
+    data_root: str
+    storage: str
+    tracking_uri: str
+    cpus_per_trial: float = 1
+    gpus_per_trial: float = 0
+    concurrency: int | None = None
+    ray_address: str | None = None
+    fresh_workers: bool = False
+    """Whether every trial starts a process of its own."""
+    fingerprint: str = ""
+    created: str = ""
+    identity: str = Field(default_factory=new_identity)
+    """Which sweep or group it is, wherever it lies and whatever its name is: a tag of its runs in MLflow."""
+    moved_from: list[str] = []
+    """Folders in which it was run before."""
+    home: str = Field("", exclude=True)
+    """The folder in which it was run last."""
+    taken_over: dict[str, str] = Field({}, exclude=True)
+    """The earlier values of what this command replaces, by field; kept in the event log."""
+
+    @property
+    @abstractmethod
+    def file(self) -> Path:
+        """Where the record is stored."""
+
+    @property
+    def folder(self) -> Path:
+        return self.file.parent
 
 
 def former_identity(name: str, created: str) -> str:

@@ -16,11 +16,11 @@ from llmemf.command_line import command_line
 from llmemf.config import build_config, read_yaml, without_removed
 from llmemf.errors import InputError, nearest
 from llmemf.io import write_text
-from sweeps.state.home import located, new_identity
+from sweeps.state.home import Stored, located
 
 log = logging.getLogger(__name__)
 
-Stored = TypeVar("Stored")
+Record = TypeVar("Record", bound=Stored)
 RECORD = "sweep.yaml"
 DISK_NAMES = {"varied_keys": "shown"}
 """Fields of a record that have another key in `sweep.yaml`."""
@@ -72,26 +72,11 @@ class Observation(BaseModel):
     """Objective (best so far) after some of its epochs, the last one included."""
 
 
-class SweepRecord(SweepSettings):
+class SweepRecord(Stored, SweepSettings):
     """All that a sweep was started with: `sweep.yaml` in its folder."""
 
-    name: str
-    requested: str
-    """The scenario that was asked for."""
-    scenario: str
-    """The scenario that is used: the same, or `sample`."""
-    data_root: str
-    storage: str
-    tracking_uri: str
-    cpus_per_trial: float = 1
-    gpus_per_trial: float = 0
-    concurrency: int | None = None
     keep: int = Field(5, ge=1)
     """How many trials keep their weights, the best ones."""
-    ray_address: str | None = None
-    fresh_workers: bool = False
-    """Whether every trial starts a process of its own."""
-    fingerprint: str = ""
     varied_keys: list[str] = []
     """Settings that differ between trials."""
     points: list[dict[str, Any]] = []
@@ -100,17 +85,8 @@ class SweepRecord(SweepSettings):
     """The earlier sweep or file whose results feed the search; `none` where that was turned off."""
     observations: list[Observation] = []
     """Those results, so that a resumed sweep proposes what it would have proposed whatever became of the earlier one."""
-    created: str = ""
     status: Literal["planned", "running", "interrupted", "completed", "incomplete", "failed"] = "planned"
     """completed: every trial has a value; incomplete: the search has ended, but trials failed; failed: every trial did."""
-    identity: str = Field(default_factory=new_identity)
-    """Which sweep it is, wherever it lies: a tag of its runs in MLflow."""
-    moved_from: list[str] = []
-    """Folders in which it was run before."""
-    home: str = Field("", exclude=True)
-    """The folder in which it was run last."""
-    taken_over: dict[str, str] = Field({}, exclude=True)
-    """Earlier values of what this command replaces."""
 
     @property
     def is_searched(self) -> bool:
@@ -118,12 +94,8 @@ class SweepRecord(SweepSettings):
         return self.status in ("completed", "incomplete")
 
     @property
-    def folder(self) -> Path:
-        return Path(self.storage) / "sweeps" / self.name
-
-    @property
     def file(self) -> Path:
-        return self.folder / RECORD
+        return Path(self.storage) / "sweeps" / self.name / RECORD
 
     def save(self) -> None:
         """Write `sweep.yaml`; it appears whole or not at all."""
@@ -168,7 +140,7 @@ def stored_sweeps(storage: Path) -> list[SweepRecord]:
     return readable(sorted(path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")), SweepRecord.load)
 
 
-def readable(folders: Iterable[Path], load: Callable[[Path], Stored]) -> list[Stored]:
+def readable(folders: Iterable[Path], load: Callable[[Path], Record]) -> list[Record]:
     """Stored sweeps or groups; one that cannot be read is left out with a notice."""
     records = []
     for folder in folders:
