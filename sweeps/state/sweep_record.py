@@ -175,7 +175,13 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
     if name is not None:
         if name in existing:
             return root / name
-        hint = nearest(name, existing) if existing else f"no sweep is stored in {root}"
+        for folder, kind in GROUPS.items():
+            if (group := storage / folder / name).exists():
+                page = group / f"{kind}.html"
+                see = page if page.exists() else group
+                raise InputError(f"{where}{name} is no sweep but a group of sweeps ({kind}): see {see}")
+        own = [known for known in existing if not group_of(storage, known)] or existing
+        hint = nearest(name, own) if own else f"no sweep is stored in {root}"
         raise InputError(f"{where}there is no sweep {name!r}: {hint}")
     # A group continues its own sweeps, unless the user names one of them.
     records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]

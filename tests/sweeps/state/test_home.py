@@ -3,12 +3,14 @@
 import shutil
 import uuid
 
+import re
+
 import pytest
 import yaml
 
 from llmemf.errors import InputError
 from sweeps.state.home import is_copy, is_elsewhere, is_former
-from sweeps.state.sweep_record import SweepRecord, find_sweep, stored_sweeps
+from sweeps.state.sweep_record import GROUPS, SweepRecord, find_sweep, stored_sweeps
 
 
 def store(storage, name="s1", **values):
@@ -108,3 +110,23 @@ def test_what_cannot_be_read_is_left_out_with_one_notice(storage, caplog, conten
     assert len(caplog.messages) == 1 and str(damaged) in caplog.text
     with pytest.raises(InputError, match=r"s2/sweep\.yaml"):
         SweepRecord.load(find_sweep(storage, "--resume", name="s2", scenario=None))
+
+
+@pytest.mark.parametrize(("root", "kind"), GROUPS.items())
+def test_who_names_a_group_is_shown_its_page(storage, root, kind):
+    page = storage / root / "c1" / f"{kind}.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    store(storage)
+    with pytest.raises(InputError, match=re.escape(str(page))):
+        find_sweep(storage, "", name="c1", scenario=None)
+
+
+def test_sweeps_of_a_group_are_not_offered_beside_others(storage):
+    store(storage)
+    (storage / "comparisons" / "c1").mkdir(parents=True)
+    own = storage / "sweeps" / "c1--sasrec" / "sweep.yaml"
+    own.parent.mkdir()
+    own.touch()
+    with pytest.raises(InputError, match="valid names: s1$"):
+        find_sweep(storage, "", name="x", scenario=None)
