@@ -1,9 +1,8 @@
 """Where a stored sweep lies, and whose it is."""
 
+import re
 import shutil
 import uuid
-
-import re
 
 import pytest
 import yaml
