@@ -198,7 +198,7 @@ class Ablation(Kind):
         table.notes = [protocol, sampled_note(table)]
         if len(done) > 1:
             table.notes.append(
-                "Difference and p: against the full model, MRR, sampled; paired two-sided t-tests with Holm's correction for "
+                f"Difference and p: against the full model, {table.tested_metric}; paired two-sided t-tests with Holm's correction for "
                 f"the {text_format.plural(len(done) - 1, 'row')} of a domain. Over cases (the reciprocal rank of a case "
                 "averaged over seeds): would these trained models differ for other users? Over seeds: would other seeds give "
                 "the same answer? A difference stands where both are small; over few seeds only large ones can be."

@@ -67,7 +67,7 @@ def paper_fields(table: Table, domain: str) -> list[Field]:
 def metric_fields(table: Table, domain: str) -> list[Field]:
     """The columns of all test metrics in one domain."""
     fields = []
-    for ranking, among in AMONG.items():
+    for ranking, among in ({"test": AMONG["test_full"]} if table.one_ranking else AMONG).items():
         spans = [rf"\multicolumn{{3}}{{c}}{{{among}}}", None, None]
         for (metric, heading), over in zip(HEADINGS.items(), spans, strict=True):
             page = heading if ranking == "test" else f"{heading}, {among}"

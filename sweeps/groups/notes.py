@@ -12,6 +12,8 @@ from sweeps.groups.table import Table, TableRow
 
 def sampled_note(table: Table) -> str:
     """What the target of a case is ranked among."""
+    if table.one_ranking:
+        return "The target is ranked among all items of its domain: the stored candidates are all of them."
     count = table.scenario.candidates["test"].shape[1]
     return (
         f"Metrics without a remark are sampled: the target is ranked among {count:,} stored candidates of its domain; all items: "
@@ -30,7 +32,7 @@ def protocol_notes(table: Table, protocol: str) -> list[str]:
         named = group.reference != BEST
         against = f"{group.row(group.reference).title}, named beforehand" if named else f"the best other {group.noun}"
         notes.append(
-            f"p: paired two-sided t-test over the test cases against {against} (MRR, sampled; the "
+            f"p: paired two-sided t-test over the test cases against {against} ({table.tested_metric}; the "
             "reciprocal rank of a case averaged over seeds), with Holm's correction for the "
             f"{text_format.plural(len(done) - 1, 'comparison')} of a domain. Difference: of the same MRR, in percentage "
             "points; its 95 % interval draws test cases and seeds anew (bootstrap), and not the search."

@@ -159,7 +159,9 @@ class Rerun(Kind):
             page.append(block)
         if table.tested:
             block = Block(f"Test of {table.winner}", [*map(Column, ("metric", *HEADINGS[1:4]))])
-            for name, spread in table.tested.items():
+            hidden = "test_full/" if table.one_ranking else " "
+            shown = {name: spread for name, spread in table.tested.items() if not name.startswith(hidden)}
+            for name, spread in shown.items():
                 block.lines.append([*map(Cell, (heading(name), *_mean_and_interval(spread)))])
             page.append(block)
         return page
@@ -189,7 +191,10 @@ class Rerun(Kind):
         columns += [Column(metric.upper().replace("_", "@")) for metric in metrics]
         tested = Block(f"Test of {table.winner}", columns, gap=1)
         for domain in table.domains:
-            for prefix, among in (("test", "stored candidates"), ("test_full", "all items")):
+            rankings = [("test", "stored candidates"), ("test_full", "all items")]
+            if table.one_ranking:
+                rankings = [("test", "stored candidates = all items")]
+            for prefix, among in rankings:
                 spreads = [table.tested.get(f"{prefix}/{domain}/{metric}") for metric in metrics]
                 tested.lines.append([*map(Cell, (domain, among, *(number(spread, 4) for spread in spreads)))])
         return [validation, tested]

@@ -114,6 +114,17 @@ class Table:
         return index + 1 if index < 2 else 0
 
     @property
+    def one_ranking(self) -> bool:
+        """Whether the stored candidates are all items of their domain, so that both rankings give the same numbers."""
+        full = [(row.cells, name) for row in self.rows for name in row.cells if name.startswith("test_full/")]
+        return bool(full) and all(cells.get(f"test{name[9:]}") == cells[name] for cells, name in full)
+
+    @property
+    def tested_metric(self) -> str:
+        """What rows are tested against each other by, in words."""
+        return "MRR" if self.one_ranking else "MRR, sampled"
+
+    @property
     def leader(self) -> str:
         """The row with the best mean objective, "" where none has a value.
 

@@ -141,6 +141,19 @@ def test_markdown_by_hand(table):
     assert "36,845 + 63,937 items" in page and "closed form" in page
 
 
+def test_rankings_that_are_the_same_stand_once_but_in_the_csv(monkeypatch):
+    """In a small domain the stored candidates are all its items."""
+    own = made_ranks
+    monkeypatch.setitem(globals(), "made_ranks", lambda ranks: {**(found := own(ranks)), "full": found["sampled"]})
+    table = made_table(gru4rec=made_result("gru4rec"), sasrec=made_result("sasrec"))
+    files = comparison.KIND.files(table)
+    (head,) = {line for line in files["comparison.md"].splitlines() if line.startswith("| system | MRR")}
+    assert head.split(" | ")[1:5] == ["MRR", "NDCG@5", "NDCG@10", "paper (other data) MRR"]
+    assert "stored candidates are all" in table.notes[1]
+    assert {line["ranked_among"] for line in comparison.KIND.csv_lines(table)} == {"stored candidates", "all items"}
+    assert files["comparison.tex"].count("sampled") == 0
+
+
 def test_csv_is_tidy_and_unrounded(table):
     lines = list(csv.DictReader(io.StringIO(comparison.KIND.files(table)["comparison.csv"])))
     found = {(line["model"], line["domain"], line["ranked_among"], line["metric"]): line for line in lines}
