@@ -64,6 +64,11 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f} %"
 
 
+def chance(share: float) -> str:
+    """A probability that was estimated, and is never quite 0 or 1: `57 %`, `less than 1 %`, `more than 99 %`."""
+    return "less than 1 %" if share < 0.01 else "more than 99 %" if share > 0.99 else percent(share)
+
+
 def json_text(content: Any) -> str:
     """JSON that every reader takes: NaN and infinity, which JSON does not have, become null."""
     return json.dumps(_plain(content), indent=1, ensure_ascii=False, default=str, allow_nan=False)

@@ -65,7 +65,7 @@ def stopping_section(history: SweepHistory) -> StoppingSection | None:
         stopped=[
             [
                 end.record.name,
-                "< 1 %" if end.chance < 0.01 else text_format.percent(end.chance),
+                text_format.chance(end.chance),
                 str(end.record.epoch),
                 f"{end.record.values[-1]:.4f}",
                 f"{end.expected:.4f}",

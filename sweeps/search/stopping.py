@@ -80,7 +80,7 @@ class Stopping:
         if not self.stopped:
             return f"{said}; too few trials went to their end to say whether a stopped one was better."
         first = self.stopped[0]
-        chance = "less than 1 %" if first.chance < 0.01 else text_format.percent(first.chance)
+        chance = text_format.chance(first.chance)
         rest = f", nothing is known of {len(self.unknown)}" if self.unknown else ""
         return f"{said}; {first.record.name} had the best chance to pass {self.winner.name}: {chance}{rest}."
 

@@ -82,7 +82,7 @@ def sentence_of(found: Sequence[Confirmed]) -> str:
     close = [item.name for item in others if not item.is_behind]
     rest = f"it cannot be told from {', '.join(close)}" if close else "all others are clearly behind"
     return (
-        f"{said}: the best of {len(found)} repeated trials with a chance of {text_format.percent(first.best)}; {rest}."
+        f"{said}: the best of {len(found)} repeated trials with a chance of {text_format.chance(first.best)}; {rest}."
     )
 
 

@@ -36,6 +36,12 @@ def test_settings_and_durations():
     assert text_format.settings({"lr": 1e-3, "alpha": 0.3}) == "lr=1e-3 alpha=0.3"
     assert [text_format.duration(s) for s in (0, 42, 725, 11220)] == ["0:00", "0:42", "12:05", "3:07:00"]
     assert text_format.plural(1, "trial") == "1 trial" and text_format.plural(1200, "trial") == "1,200 trials"
+    assert [text_format.chance(share) for share in (0.001, 0.567, 0.999, 1.0)] == [
+        "less than 1 %",
+        "57 %",
+        "more than 99 %",
+        "more than 99 %",
+    ]
     assert text_format.percent(0.567) == "57 %" and text_format.percent(0.0123, 1) == "1.2 %"
 
 
