@@ -226,4 +226,4 @@ def run_group(
 
 
 def _console(quiet: bool, width: int = 120) -> Console:
-    return Console(file=io.StringIO(), width=width) if quiet else CommandConsole(width)
+    return Console(file=io.StringIO(), width=width, force_jupyter=False) if quiet else CommandConsole(width)

@@ -14,6 +14,8 @@ from rich.table import Table
 class CommandConsole(Console):
     """Standard output as it is now: while trials run, everybody else's output goes to a log.
 
+    In a notebook, too: rich would give what is printed to the notebook itself, and ask for widgets.
+
     Args:
         width: of lines where the output is no terminal.
         as_errors: write to standard error instead, since standard output is for a program.
@@ -21,7 +23,8 @@ class CommandConsole(Console):
 
     def __init__(self, width: int = 120, *, as_errors: bool = False) -> None:
         file = sys.stderr if as_errors else sys.stdout
-        super().__init__(file=file, highlight=False, markup=False, width=None if file.isatty() else width)
+        wide = None if file.isatty() else width
+        super().__init__(file=file, highlight=False, markup=False, width=wide, force_jupyter=False)
 
     def status(self, status: RenderableType, **settings: Any) -> Status:
         return _PlainStatus(status, console=self, **settings)

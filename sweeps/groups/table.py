@@ -72,7 +72,7 @@ class Table:
     """All rows of a group on one scenario.
 
     Attributes:
-        paper: the paper's table of the same two domains, None where it has none.
+        paper: the paper's table of the same two domains, None where it has none, or none of these rows.
         same_data: whether the scenario has the sizes of the paper's data.
         warnings: what the order of the rows does not prove.
         notes: what a reader must know, one sentence or two each.
@@ -204,6 +204,8 @@ def build_table(
         for domain, metric in product(scenario.domains, PAPER_METRICS):
             if table.paper and (value := table.paper.value(row.name, domain, metric)) is not None:
                 made.paper[f"test/{domain}/{metric}"] = value
+    if not any(row.paper for row in table.rows):
+        table.paper = None
     if group.test == "winner":
         _fill_winner(table)
     else:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import sweeps
-from sweeps import GroupOptions, InputError, Options, load_group, load_sweep, run_sweep, study
+from sweeps import GroupOptions, InputError, Options, interface, load_group, load_sweep, run_sweep, study
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
 
@@ -74,3 +74,16 @@ def test_the_notebook_runs(sweep_folder):
     assert names["results"].record.status == "completed" and len(names["again"].trials) == 4
     assert "from-python" in names["mistake"] and names["group"].group.status == "completed"
     assert {"popularity", "transitions"} <= set(names["group"].table["model"])
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_a_notebook_gets_plain_lines_or_nothing(monkeypatch, capsys, quiet):
+    """Rich hands what it prints to the notebook, whatever file it was given."""
+    shown = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *args: shown.append(args))
+    console = interface._console(quiet)
+    console.print("a line")
+    with console.status("waiting"):
+        pass
+    assert not shown and capsys.readouterr().out == ("" if quiet else "a line\n")

@@ -154,6 +154,11 @@ def test_rankings_that_are_the_same_stand_once_but_in_the_csv(monkeypatch):
     assert files["comparison.tex"].count("sampled") == 0
 
 
+def test_rows_of_which_no_paper_knows_have_no_columns_for_it():
+    table = made_table(popularity=made_result("popularity", status="floor"))
+    assert table.paper is None and "paper" not in comparison.KIND.files(table)["comparison.md"]
+
+
 def test_csv_is_tidy_and_unrounded(table):
     lines = list(csv.DictReader(io.StringIO(comparison.KIND.files(table)["comparison.csv"])))
     found = {(line["model"], line["domain"], line["ranked_among"], line["metric"]): line for line in lines}
