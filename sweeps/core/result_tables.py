@@ -12,13 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
-from llmemf.ranking_names import RANKINGS, ranking_rows
+from llmemf.ranking_names import METRICS, RANKINGS, ranking_rows
 from sweeps.core.display import STYLE, fits
 from sweeps.state.trial_records import TrialRecord, ranked, seed_values
 
 TOP = 10
 SHOWN_METRICS = ("mrr", "ndcg_10")
-METRICS = ("mrr", "ndcg_5", "ndcg_10", "hr_1", "hr_5", "hr_10")
 
 
 def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> Table:

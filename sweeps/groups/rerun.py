@@ -15,9 +15,10 @@ from rich.console import Console
 
 from llmemf import text_format
 from llmemf.errors import InputError
+from llmemf.ranking_names import METRICS
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core.options import Options
-from sweeps.core.result_tables import METRICS, heading
+from sweeps.core.result_tables import heading
 from sweeps.core.resume import plan_resume
 from sweeps.core.settings import RESOURCES, space_keys
 from sweeps.groups.group import Group, Row
@@ -159,10 +160,9 @@ class Rerun(Kind):
             page.append(block)
         if table.tested:
             block = Block(f"Test of {table.winner}", [*map(Column, ("metric", *HEADINGS[1:4]))])
-            hidden = "test_full/" if table.one_ranking else " "
-            shown = {name: spread for name, spread in table.tested.items() if not name.startswith(hidden)}
-            for name, spread in shown.items():
-                block.lines.append([*map(Cell, (heading(name), *_mean_and_interval(spread)))])
+            for name, spread in table.tested.items():
+                if not (table.one_ranking and name.startswith("test_full/")):
+                    block.lines.append([*map(Cell, (heading(name), *_mean_and_interval(spread)))])
             page.append(block)
         return page
 

@@ -11,8 +11,7 @@ from typing import Any
 from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.pages.charts import Bar, IntervalRow, Plot
-from llmemf.ranking import METRICS
-from llmemf.ranking_names import ranking_rows
+from llmemf.ranking_names import METRICS, ranking_rows
 from sweeps.core.descriptions import caveats_of, reference_notes
 from sweeps.core.summary import failed_trials
 from sweeps.reporting import bar_charts, commands, trial_charts
