@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from llmemf import text_format
 from llmemf.errors import InputError
 from sweeps.cli import on_end as hook
 from sweeps.cli import options
@@ -51,6 +50,7 @@ def _write_report(*facts: Any) -> str:
 
 
 def sweep(
+    context: typer.Context,
     scenario: options.Scenario = None,
     model: Annotated[str | None, typer.Option(help="The system.  [default: llm_emf]")] = None,
     search: Annotated[
@@ -153,7 +153,6 @@ def sweep(
     retry_failed: options.RetryFailed = False,
     on_end: options.OnEnd = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --estimate: print its numbers as JSON.")] = False,
-    stack: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Search the hyperparameters of a model on a scenario.
 
@@ -161,7 +160,6 @@ def sweep(
     """
     console = CommandConsole(as_errors=as_json)
     with console.status("planning"):
-        from llmemf.config import REMOVED
         from sweeps.cluster.ray_session import room
         from sweeps.core.options import Options
         from sweeps.core.plan import plan_sweep
@@ -172,7 +170,7 @@ def sweep(
         from sweeps.reporting.standing import standing
         from sweeps.state.sweep_record import SweepRecord
 
-    if sum((resume, start_or_continue, extend is not None)) > 1:
+    if resume + start_or_continue + (extend is not None) > 1:
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
     if like is not None and (resume or extend is not None):
         raise InputError("--like starts a new sweep: leave it out, or --resume and --extend")
@@ -180,41 +178,12 @@ def sweep(
         raise InputError("--points adds its own points: give --resume with it, and --extend afterwards")
     if retry_failed and not resume:
         raise InputError("--retry-failed runs failed trials of a stored sweep again: give --resume with it")
-    if gpu_price is not None and not estimate:
-        raise InputError("--gpu-price says what --estimate should count with: give both")
-    if as_json and not estimate:
-        raise InputError("--json prints the numbers of --estimate: give both")
-    if stack is not None:
-        raise InputError(f"--stack was removed: {REMOVED['stack'].remedy}")
-    given = Options(
-        scenario=scenario,
-        model=model,
-        search=search,
-        trials=trials,
-        grid_points=grid_points,
-        epochs=epochs,
-        scheduler=scheduler,
-        grace_period=grace_period,
-        reduction_factor=reduction_factor,
-        concurrency=concurrency,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        confirm=confirm,
-        seed=seed,
-        warm_start=warm_start,
-        points=points,
-        like=like,
-        name=name,
-        data_root=data_root,
-        tracking_uri=tracking_uri,
-        storage=storage,
-        ray_address=ray_address,
-        keep=keep,
-        fresh_workers=fresh_workers,
-        retry_failed=retry_failed,
-        assignments=assignments or [],
-    )
-    budget = None if time_budget is None else text_format.seconds(time_budget, "--time-budget")
+    if (gpu_price is not None or as_json) and not estimate:
+        raise InputError("--gpu-price and --json belong to --estimate: give it, too")
+    named = {field.name: context.params[field.name] for field in dataclasses.fields(Options)}
+    named |= {"assignments": assignments or []}
+    given = Options(**{key: value for key, value in named.items() if value is not None})
+    budget = options.time_limit(time_budget)
     with console.status("planning"):
         if extend is not None:
             plan = plan_extend(given, extend)

@@ -44,14 +44,9 @@ def write_results(
     test: dict[str, float],
     evaluations: int = 0,
 ) -> list[Path]:
-    """leaderboard.csv, leaderboard.md and best.yaml in the sweep's folder."""
+    """leaderboard.csv and best.yaml in the sweep's folder."""
     record = plan.record
-    sure = sentence_of(confirmed(records))
-    notes = [*filter(None, [sure, failed_trials(records)]), *caveats(plan, data, best, evaluations)]
-    files = {
-        "leaderboard.csv": leaderboard.as_csv(records),
-        "leaderboard.md": leaderboard.as_markdown(records, title=record.name, notes=notes, test=test),
-    }
+    files = {"leaderboard.csv": leaderboard.as_csv(records)}
     if best:
         config = build_config(plan.config_class, {**plan.fixed, **best.config}, where=best.name)
         encoders = ", ".join(f"{kind} {matrix.encoder}" for kind, matrix in data.features.items()) or "none"
@@ -61,9 +56,9 @@ def write_results(
             "features": encoders,
             "train it again": f"llmemf train {data.scenario.name} --config {record.folder / 'best.yaml'}",
         }
-        if sure:
-            facts["confirmed"] = notes.pop(0)
-        if notes:
+        if sure := sentence_of(confirmed(records)):
+            facts["confirmed"] = sure
+        if notes := [*filter(None, [failed_trials(records)]), *caveats(plan, data, best, evaluations)]:
             facts["note"] = " ".join(notes)
         files["best.yaml"] = leaderboard.best_yaml(config.to_dict(), facts, {**best.metrics, **test})
     for name, text in files.items():

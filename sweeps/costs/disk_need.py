@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.batches import TrialData
-from llmemf.config import TrialConfig, build_config
-from llmemf.errors import InputError
+from llmemf.config import TrialConfig
 from llmemf.models import model_class
 from sweeps.core.plan import Plan
 from sweeps.search.block import Block
@@ -100,8 +99,10 @@ def largest_config(plan: Plan, data: TrialData) -> TrialConfig:
     for block in plan.space.blocks:
         for point in {_size_class(block, point): point for point in block.points}.values():
             tried = {**values, **dict(zip(block.keys, point))}
-            config = build(plan, tried)
-            if config is not None and (size := model_size(config, data).checkpoint) > largest:
+            if plan.check.problem(tried):
+                continue
+            config = plan.check.config(tried)
+            if (size := model_size(config, data).checkpoint) > largest:
                 best, largest, values = config, size, tried
     return best
 
@@ -113,14 +114,6 @@ def middle_values(plan: Plan) -> dict[str, Any]:
         middle = block.points[len(block.points) // 2] if block.points else ((block.low + block.high) / 2,)
         values.update(zip(block.keys, middle))
     return values
-
-
-def build(plan: Plan, values: dict[str, Any]) -> TrialConfig | None:
-    """The configuration of a trial; None where the model refuses these values beside each other."""
-    try:
-        return build_config(plan.config_class, {**plan.fixed, **values}, where="space")
-    except InputError:
-        return None
 
 
 def _size_class(block: Block, point: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+import numpy as np
 from rich.console import Console
 
 from llmemf import text_format
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
-from sweeps.cluster.resources import machine, slots
+from sweeps.cluster.resources import machine, memory, slots
 from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
 from sweeps.core.sweep_data import SweepData, check_device
-from sweeps.costs.disk_need import DiskNeed, build, disk_need, largest_config, middle_values
+from sweeps.costs.disk_need import DiskNeed, disk_need, largest_config, middle_values
 from sweeps.costs.dry_run import disk_text, remaining
 from sweeps.costs.measure import TrialCost
-from sweeps.costs.trial_processes import TrialProcesses, available_memory
+from sweeps.costs.trial_processes import TrialProcesses
 from sweeps.search.rungs import expected_epochs
 
 SWEEP_START = 12.0
@@ -33,12 +34,12 @@ TRIAL_GAP = 1.0
 """Seconds before the process of a trial starts, where it is a new one."""
 CUDA_CONTEXT = 0.6 * 2**30
 """What the driver holds on a GPU for each process."""
-GPU_FILLED = 0.9
+GPU_FILLED, MEMORY_FILLED = 0.9, 0.8
+"""Shares of a memory that trials may take together."""
 MEASURED_TRIALS = 8
 """Trials of the sweep that are measured at least, if it has so many."""
 LARGEST_SECONDS, TRIALS_SECONDS = 5.0, 40.0
 """For the largest model alone, and for all measured trials."""
-SCALED = ("build", "epoch", "valid", "save")
 
 
 @dataclass(frozen=True)
@@ -83,26 +84,24 @@ def estimate(
     Raises:
         InputError: no trial is left or fits this machine, or its configuration does not fit the data or the memory.
     """
-    record = plan.record
     check_device(plan)
     left = num_left(plan)
     if not left:
-        raise InputError(f"sweep {record.name!r} has no trial left to run")
+        raise InputError(f"sweep {plan.record.name!r} has no trial left to run")
     parallel = min(parallel, left)
-    here = record.model_copy(update={"concurrency": parallel, "ray_address": None})
+    here = plan.record.model_copy(update={"concurrency": parallel, "ray_address": None})
     try:
         copies = slots(here, machine())
     except InputError as error:
         raise InputError(f"{error}; or run the estimate on a machine like those of the trials") from None
     if not console.is_terminal:
         console.print("estimate: measuring for about a minute")
-    with console.status("estimate: building a trial") as status:
+    with console.status("estimate: the largest model") as status:
         disk = disk_need(plan, data.trial_data, parallel)
-        status.update("estimate: the largest model")
         with TrialProcesses(data.trial_data, here, 1) as processes:
             largest = processes.measure([largest_config(plan, data.trial_data)], LARGEST_SECONDS)[0]
         if largest.private > 0:
-            copies = max(1, min(copies, int(0.8 * available_memory() / largest.private)))
+            copies = max(1, min(copies, int(MEMORY_FILLED * memory() / largest.private)))
         configs = sampled_configs(plan, copies * math.ceil(min(MEASURED_TRIALS, left) / copies))
         trials: list[TrialCost] = []
         with TrialProcesses(data.trial_data, here, copies) as processes:
@@ -116,26 +115,20 @@ def estimate(
 
 def num_left(plan: Plan) -> int:
     """Trials that are still to run or to be finished."""
-    state = plan.state()
-    return len(state.unfinished()) + max(0, plan.trials - len(state.searched))
+    unfinished, points, later = remaining(plan, plan.state())
+    return len(unfinished) + len(points) + later
 
 
 def sampled_configs(plan: Plan, count: int) -> list[TrialConfig]:
-    """So many of the trials that are left, evenly spread over their order; drawn at random where Optuna will propose."""
-    import optuna
-
+    """So many of the trials that are left, evenly spread over their order; drawn at random where proposals will come."""
     unfinished, points, later = remaining(plan, plan.state())
     known = [record.config for record in unfinished] + points
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=plan.record.seed))
-    middle, configs = middle_values(plan), []
+    middle, rng, configs = middle_values(plan), np.random.default_rng(plan.record.seed), []
     for index in range(count):
         place = index * (len(known) + later) // count
-        if place < len(known):
-            values = known[place]
-        else:
-            values = plan.space.from_internal(study.ask(plan.space.distributions()).params)
-        configs.append(build(plan, {**middle, **values}) or plan.configs[0])
+        values = known[place] if place < len(known) else plan.space.at(rng.random(plan.space.places).tolist())
+        point = {**middle, **values}
+        configs.append(plan.configs[0] if plan.check.problem(point) else plan.check.config(point))
     return configs
 
 
@@ -154,7 +147,9 @@ def scale(
         trials: measured, `together` at once.
         process_seconds: from the start of a process until it is ready for a trial.
     """
-    build, epoch, valid, save = (mean(getattr(trial, part) for trial in trials) for part in SCALED)
+    build, epoch, valid, save = (
+        mean(getattr(trial, part) for trial in trials) for part in ("build", "epoch", "valid", "save")
+    )
     record, cases, left = plan.record, len(data.trial_data.valid), num_left(plan)
     new_processes = 1.0 if record.fresh_workers else parallel / left
     start = build + new_processes * (process_seconds + TRIAL_GAP)
@@ -198,39 +193,34 @@ def gpu_share(used: int, total: int) -> float | None:
 def _print(
     plan: Plan, found: Estimate, parallel: int, disk: DiskNeed, console: Console, gpu_price: float | None
 ) -> None:
-    size, epochs = text_format.size, text_format.plural(plan.epochs, "epoch")
+    size, epochs, left = text_format.size, text_format.plural(plan.epochs, "epoch"), num_left(plan)
     low, high = (end(trial.epoch for trial in found.trials) for end in (min, max))
-    private = found.highest("private")
+    private, gpu = found.highest("private"), found.highest("gpu_memory")
     shared = max(0, found.highest("memory") - private)
-    facts = facts_table()
-    left = num_left(plan)
     trials = text_format.plural(left, "trial") + (f" left of {plan.trials:,}" if left < plan.trials else "")
-    facts.add_row("sweep", f"{plan.record.scenario}, {trials} of at most {epochs}")
-    facts.add_row("device", f"{found.largest.device}, {parallel} at once")
-    facts.add_row(
-        "epoch",
-        f"{_seconds(found.mean('epoch'))} = {_seconds(found.mean('train'))} training + {_seconds(found.mean('valid'))} "
-        f"validation (mean of {len(found.trials)} trials; {_seconds(low)} to {_seconds(high)})",
-    )
-    facts.add_row("start", f"{_seconds(found.start)} before a trial's first step in the mean (process, imports, model)")
-    facts.add_row(
-        "memory",
-        f"{size(shared + private)} per trial at its peak, {size(shared)} of it program files and data that all trials of "
-        f"a node share; {size(parallel * private + shared)} for {parallel} at once",
-    )
-    share = gpu_share(found.highest("gpu_memory"), found.largest.gpu_total)
-    if share is not None:
-        used = size(found.highest("gpu_memory") + CUDA_CONTEXT)
-        total = size(found.largest.gpu_total)
-        facts.add_row("GPU memory", f"{used} of {total} per trial: the memory allows --gpus-per-trial {share:g}")
     one = found.start + plan.epochs * found.mean("epoch")
-    facts.add_row("one trial", f"{text_format.duration(one)} if it runs all its epochs")
-    facts.add_row("at most", f"{_hours(found.at_most)} without early stopping{_gpu_hours(found.gpu_hours_at_most)}")
+    rows = {
+        "sweep": f"{plan.record.scenario}, {trials} of at most {epochs}",
+        "device": f"{found.largest.device}, {parallel} at once",
+        "epoch": f"{_seconds(found.mean('epoch'))} = {_seconds(found.mean('train'))} training + {_seconds(found.mean('valid'))} "
+        f"validation (mean of {len(found.trials)} trials; {_seconds(low)} to {_seconds(high)})",
+        "start": f"{_seconds(found.start)} before a trial's first step in the mean (process, imports, model)",
+        "memory": f"{size(shared + private)} per trial at its peak, {size(shared)} of it program files and data that all "
+        f"trials of a node share; {size(parallel * private + shared)} for {parallel} at once",
+    }
+    if (share := gpu_share(gpu, found.largest.gpu_total)) is not None:
+        of = f"{size(gpu + CUDA_CONTEXT)} of {size(found.largest.gpu_total)}"
+        rows["GPU memory"] = f"{of} per trial: the memory allows --gpus-per-trial {share:g}"
+    rows["one trial"] = f"{text_format.duration(one)} if it runs all its epochs"
+    rows["at most"] = f"{_hours(found.at_most)} without early stopping{_gpu_hours(found.gpu_hours_at_most)}"
     if plan.rungs:
         halved = f"{found.epochs:.1f} of {epochs} per trial{_gpu_hours(found.gpu_hours)}"
-        facts.add_row("expected", f"{_hours(found.expected)} with ASHA, {halved}", style="bold")
+        rows["expected"] = f"{_hours(found.expected)} with ASHA, {halved}"
     if gpu_price is not None and found.gpu_hours:
-        facts.add_row("money", f"{gpu_price * found.gpu_hours:,.2f} expected, at {gpu_price:g} per GPU-hour")
+        rows["money"] = f"{gpu_price * found.gpu_hours:,.2f} expected, at {gpu_price:g} per GPU-hour"
+    facts = facts_table()
+    for name, text in rows.items():
+        facts.add_row(name, text, style="bold" if name == "expected" else None)
     facts.add_row("disk", disk_text(disk, plan))
     console.print(facts)
     console.print("\nassumed", style="dim")
@@ -250,23 +240,11 @@ def assumptions(plan: Plan, found: Estimate, parallel: int) -> list[str]:
     if plan.most_repeats:
         lines.append(f"{plan.most_repeats} repeats of the best trials with new seeds, all of them to their last epoch")
     if plan.rungs:
-        lines.append(
-            f"ASHA: at {text_format.plural(len(plan.rungs), 'rung')} trials fall behind at random, about one of "
-            f"{plan.record.reduction_factor:g} passes each; real curves stop more or fewer"
-        )
+        lines.append("ASHA: trials fall behind at random; real curves stop more or fewer")
     if found.together < parallel:
         lines.append(f"{parallel} trials at once slow each other down no more than {found.together} did here")
     if plan.record.ray_address:
-        lines.append(
-            f"the cluster's machines are like this one, and {parallel} trials run at once; to measure on a worker: ray job "
-            "submit --entrypoint-num-gpus 1 -- python sweeps/grid.py ... --estimate"
-        )
-    if found.largest.gpu_total:
-        lines.append(
-            f"{text_format.size(CUDA_CONTEXT)} for the driver per process on a GPU, and a tenth of its memory left free"
-        )
-    if plan.resumed:
-        lines.append("unfinished trials are counted from their first epoch")
+        lines.append(f"the cluster's machines are like this one, and {parallel} trials run at once")
     return lines
 
 

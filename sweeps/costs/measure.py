@@ -76,19 +76,17 @@ def measure(config: TrialConfig, data: TrialData, seconds: float) -> TrialCost:
     import numpy as np
     import torch
 
-    from llmemf.memory import memory_gb
+    from llmemf.memory import memory_gb, process_bytes
     from llmemf.training import Trainer
 
     began = time.perf_counter()
     trainer = Trainer(config.model_copy(update={"epochs": 10**9, "patience": 0}), data)
-    sequences, all_cases = trainer.train_sequences, trainer.valid_cases
-    all_cases = np.arange(len(data.valid)) if all_cases is None else all_cases
     build = time.perf_counter() - began
+    sequences, batch = trainer.train_sequences, config.batch_size
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.permutation(len(sequences))).to(sequences.device)
-    cases = rng.permutation(all_cases)
-    num_steps, batch = math.ceil(len(sequences) / config.batch_size), config.batch_size
-    epochs = trainer.epochs()
+    cases = rng.permutation(np.arange(len(data.valid)) if trainer.valid_cases is None else trainer.valid_cases)
+    num_steps, epochs = math.ceil(len(sequences) / batch), trainer.epochs()
 
     def piece(steps: int, num_cases: int) -> tuple[float, float]:
         """Seconds per training step, and seconds of the validation."""
@@ -102,8 +100,7 @@ def measure(config: TrialConfig, data: TrialData, seconds: float) -> TrialCost:
     step, short = piece(1, few)
     steps = max(1, min(num_steps, int(seconds * TRAIN_SHARE / PIECES / step)))
     many = min(len(cases), max(2 * few, int(few * seconds * VALID_SHARE / PIECES / short)))
-    pieces = [piece(steps, many) for _ in range(PIECES)]
-    step, valid = median(piece[0] for piece in pieces), median(piece[1] for piece in pieces)
+    step, valid = map(median, zip(*(piece(steps, many) for _ in range(PIECES)), strict=True))
     if many < len(cases):
         # The fixed part of a validation does not grow with its cases and is not scaled up.
         per_case = (valid - short) / (many - few) if valid > short else valid / many
@@ -112,26 +109,11 @@ def measure(config: TrialConfig, data: TrialData, seconds: float) -> TrialCost:
         began = time.perf_counter()
         trainer.save(folder)
         save = time.perf_counter() - began
-    peak = memory_gb(trainer.device)
+    peak, gpu = memory_gb(trainer.device), cast("dict[str, Any]", {})
     memory = int(peak["memory_gb"] * 2**30)
-    resident, shared = _resident()
-    gpu: dict[str, Any] = {}
     if trainer.device.type == "cuda":
-        properties = torch.cuda.get_device_properties(trainer.device)
-        gpu = {
-            "gpu_memory": int(peak["gpu_mem_gb"] * 2**30),
-            "gpu_total": properties.total_memory,
-            "device": properties.name,
-        }
-    private = max(memory, resident) - shared
+        facts = torch.cuda.get_device_properties(trainer.device)
+        gpu = {"gpu_memory": int(peak["gpu_mem_gb"] * 2**30), "gpu_total": facts.total_memory, "device": facts.name}
+    resident, *shared = (process_bytes(name) or 0 for name in ("VmRSS", "RssFile", "RssShmem"))
+    private = max(memory, resident) - sum(shared)
     return TrialCost(build, step * num_steps, valid, save, steps, many, memory, private, **gpu)
-
-
-def _resident() -> tuple[int, int]:
-    """Bytes of the resident set, and those of it in files or shared memory (0 where the system does not tell)."""
-    from llmemf.memory import peak_bytes, process_bytes
-
-    resident = process_bytes("VmRSS")
-    if resident is None:
-        return peak_bytes(), 0
-    return resident, (process_bytes("RssFile") or 0) + (process_bytes("RssShmem") or 0)

@@ -63,22 +63,6 @@ def as_csv(records: list[TrialRecord]) -> str:
     return text.getvalue()
 
 
-def as_markdown(records: list[TrialRecord], *, title: str, notes: list[str], test: Mapping[str, float]) -> str:
-    """The leaderboard as a page that can be shared: trials, notes, and test metrics of the best trial."""
-    lines = [f"# {title}", "", *[f"{note}\n" for note in notes]]
-    shown = [{name: value for name, value in row.items() if not name.startswith(HIDDEN)} for row in rows(records)]
-    if shown:
-        empty = {name for name in shown[0] if all(row[name] in ("", None) for row in shown)}
-        names = [name for name in shown[0] if name not in empty]
-        lines.append("| " + " | ".join(names) + " |")
-        lines.append("|" + "---|" * len(names))
-        lines += ["| " + " | ".join(_cell(row[name]) for name in names) + " |" for row in shown]
-    if test:
-        lines += ["", "## Test metrics of the best trial", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {name} | {value:.4f} |" for name, value in sorted(test.items())]
-    return "\n".join(lines) + "\n"
-
-
 def shortened(page: str, limit: int = 5000) -> str:
     """The beginning of a page, whole lines only, without its title: the description of the sweep's run in MLflow."""
     lines, length = [], 0
@@ -88,13 +72,6 @@ def shortened(page: str, limit: int = 5000) -> str:
             break
         lines.append(line)
     return "\n".join(lines)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def best_yaml(config: Mapping[str, Any], facts: Mapping[str, str], metrics: Mapping[str, float]) -> str:

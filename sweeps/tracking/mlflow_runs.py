@@ -33,7 +33,7 @@ class Operation:
     """One write that waits or is being tried, small enough to be tried again as a whole.
 
     Attributes:
-        kind: create, reopen, name, inputs, metrics, params, tags, artifact, weights, model, end.
+        kind: create, reopen, name, inputs, metrics, params, tags, artifact, weights, end.
         run: name of the trial, or `PARENT`.
         content: what to write.
         attempts: failed ones so far.
@@ -88,7 +88,6 @@ class MlflowRuns:
         self.runs: dict[str, str] = {}
         self.incomplete: set[str] = set()
         self._sent: set[tuple[str, str, str]] = set()
-        self._models: dict[tuple[str, str], Any] = {}
 
     @property
     def client(self) -> Any:
@@ -223,47 +222,6 @@ class MlflowRuns:
                 self.client.log_artifact(run_id, str(path), artifact_path="best")
                 self._sent.add((run_id, sha256, path.name))
         self.client.set_tag(run_id, WEIGHTS_HASH, sha256)
-
-    def _deliver_model(
-        self, run_id: str, folder: str, step: int, time: int, params: dict[str, Any], metrics: dict[str, float]
-    ) -> None:
-        """The weights as a logged model of a run, which MLflow's page of models lists with settings and metrics."""
-        from mlflow.entities import LoggedModelOutput, Metric
-
-        paths = [Path(folder) / name for name in WEIGHTS]
-        if not all(path.exists() for path in paths):
-            return
-        tags = {WEIGHTS_HASH: file_hash(paths[0]), **self.target.owner.tags}
-        # What was found out before a later call failed is not asked again, as below.
-        model = self._models.get((run_id, tags[WEIGHTS_HASH]))
-        if model is None:
-            known = self.client.search_logged_models([self.experiment()], f"source_run_id = '{run_id}'")
-            model = next((found for found in known if found.tags.get(WEIGHTS_HASH) == tags[WEIGHTS_HASH]), None)
-        if model is None:
-            model = self.client.create_logged_model(
-                self.experiment(),
-                name=self.target.owner.name,
-                source_run_id=run_id,
-                tags=tags,
-                params={key: _text(value) for key, value in params.items()},
-                model_type="recommender",
-            )
-        self._models[run_id, tags[WEIGHTS_HASH]] = model
-        if model.status == "READY":
-            return
-        # The points of the run's best epoch once more, now as those of the model.
-        points = [Metric(key, value, time, step, model_id=model.model_id) for key, value in metrics.items()]
-        calls: dict[str, Callable[[], Any]] = {
-            "points": lambda: self.client.log_batch(run_id, metrics=points),
-            "files": lambda: self.client.log_model_artifacts(model.model_id, folder),
-            "output": lambda: self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)]),
-            "ready": lambda: self.client.finalize_logged_model(model.model_id, "READY"),
-        }
-        for name, call in calls.items():
-            # What was sent before a later call failed is not repeated.
-            if (model.model_id, name, "") not in self._sent:
-                call()
-                self._sent.add((model.model_id, name, ""))
 
 
 def runs_page(experiment: str, run: str = "") -> str:

@@ -188,17 +188,6 @@ class Tracking:
             self.writer.write("tags", name, tags={f"facts.{key}": str(value) for key, value in facts.items()})
         self.writer.write("weights", name, folder=str(folder))
 
-    def log_model(self, record: TrialRecord, folder: Path, time: int) -> None:
-        """The weights of the best trial as a logged model of its run, with its settings and validation metrics.
-
-        Args:
-            time: of the epoch that they are of.
-        """
-        values = {name: value for name, value in record.metrics.items() if value == value}
-        self.writer.write(
-            "model", record.name, folder=str(folder), step=record.best_epoch, time=time, params=self._params(record), metrics=values,
-        )  # fmt: skip
-
     def log_parent(
         self,
         *,

@@ -74,7 +74,6 @@ print(json.dumps({{"loaded": loaded}}))
         (["--resume", "--extend", "5"], "error: --resume, --extend and --continue exclude each other"),
         (["--scenario", "sample", "--gpu-price", "3"], "error: --gpu-price says what --estimate should count with"),
         (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
-        (["--scenario", "sample", "--stack", "4"], "error: --stack was removed: leave it out"),
         (["--scenario", "sample", "--set", "cuda_graphs=true"], "error: --set: cuda_graphs was removed: leave it out"),
         (["--scenario", "movie_book", "--search", "grid", "--allow-sample"], "error: --search grid has 6,336 points here: give --yes"),
         (["--scenario", "movie_book"], "error: there is no data for movie_book in "),

@@ -176,7 +176,7 @@ def test_a_whole_sweep_with_a_failing_tracker_and_a_diverging_trial(
     header = (folder / "best.yaml").read_text()
     assert "fingerprint" in header and "# test/movie/mrr = 0.5000" in header
     kept = {item.path for item in client.list_artifacts(runs[PARENT].info.run_id)}
-    assert kept == {"leaderboard.csv", "leaderboard.md", "best.yaml"}
+    assert kept == {"leaderboard.csv", "best.yaml"}
     assert len(client.list_artifacts(children[best["trial"]].info.run_id, "best")) == 2
     assert (
         "Numbers of a generated sample" in text
@@ -344,7 +344,7 @@ def test_a_completed_sweep_that_is_resumed_starts_no_ray_and_looks_at_the_test_s
         result, text = run(plan_resume(Options(name="s1")), evaluate=evaluated)
         assert result.exit_code == 0 and result.test["test/movie/mrr"] == 0.5
         assert "3 of 3 trials done" in text and "none: no trial is left to run" in text
-        texts.append((folder / "leaderboard.md").read_text())
+        texts.append((folder / "best.yaml").read_text())
     assert evaluated.folders == [folder / "best"], "the event log knows what the one evaluation gave"
     assert SweepState(folder).tests == [{"trial": 2, "metrics": result.test}]
     assert texts[0] == texts[1] == texts[2] and "was tested" not in texts[0]
@@ -381,7 +381,7 @@ def test_another_best_trial_is_another_look_and_it_is_told(database, no_ray):
     result, text = run(plan_resume(Options(name="s1")), evaluate=evaluated)
     assert result.exit_code == 0 and len(evaluated.folders) == 2
     assert "The sweep was tested 2 times" in text
-    assert "The sweep was tested 2 times" in (plan.record.folder / "leaderboard.md").read_text()
+    assert "The sweep was tested 2 times" in (plan.record.folder / "best.yaml").read_text()
     client, runs = runs_of(plan.record.tracking_uri, "s1")
     assert steps(client, runs[PARENT]) == [3, 4] and runs[PARENT].data.tags["test_looks"] == "2"
 

@@ -16,10 +16,10 @@ from llmemf.scenarios.sequences import Sequences
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
 from sweeps.core.resume import plan_resume
-from sweeps.costs import estimate
+from sweeps.costs import estimate, trial_processes
 from sweeps.costs.estimate import gpu_share, num_left, sampled_configs, scale
 from sweeps.costs.measure import TrialCost, measure
-from sweeps.costs.trial_processes import TrialProcesses, attach_data, share_data, visible_gpus
+from sweeps.costs.trial_processes import TrialProcesses, visible_gpus
 from sweeps.search.rungs import expected_epochs
 from sweeps.state.sweep_state import SweepState
 
@@ -30,15 +30,21 @@ def make(*assignments, **options):
     return plan_sweep(Options(**{"scenario": "sample", "assignments": [*SMALL, *assignments], **options}))
 
 
-def test_data_is_mapped_and_not_copied(tmp_path):
+def data_in_a_process():
+    data = trial_processes._data
+    arrays = data.train.items, data.valid_candidates
+    return data.fingerprint, [(array.copy(), array.flags.owndata, array.flags.writeable) for array in arrays]
+
+
+@pytest.mark.slow
+def test_data_is_mapped_and_not_copied(project_folder, monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     data = tiny_data().trial_data
-    with (tmp_path / "data").open("wb") as file:
-        places = share_data(data, file)
-    found = attach_data(str(tmp_path / "data"), places)
-    assert found.fingerprint == data.fingerprint and found.domains == data.domains
-    for one, two in ((found.train.items, data.train.items), (found.valid_candidates, data.valid_candidates)):
-        assert np.array_equal(one, two) and one.dtype == two.dtype
-        assert not one.flags.owndata and not one.flags.writeable
+    with TrialProcesses(data, make().record, 1) as processes:
+        fingerprint, found = processes._pool.submit(data_in_a_process).result()
+    assert fingerprint == data.fingerprint
+    for (array, owns, writeable), expected in zip(found, (data.train.items, data.valid_candidates), strict=True):
+        assert np.array_equal(array, expected) and array.dtype == expected.dtype and not owns and not writeable
 
 
 class FormulaTrainer:

@@ -19,14 +19,6 @@ def test_csv_holds_every_trial_setting_and_metric():
     assert leaderboard.as_csv([]) == "rank\n"
 
 
-def test_markdown_is_a_table_with_notes_and_test_metrics():
-    text = leaderboard.as_markdown(RECORDS, title="s1", notes=["A generated sample."], test={"test/movie/mrr": 0.5})
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert text.startswith("# s1\n") and "A generated sample." in text
-    assert len({line.replace("\\|", "").count("|") for line in table[:6]}) == 1
-    assert "| test/movie/mrr | 0.5000 |" in text
-
-
 def test_repeats_stand_in_the_row_of_the_trial_that_they_repeat(tmp_path):
     state = SweepState(tmp_path)
     for value in (0.5, 0.4, 0.3):
