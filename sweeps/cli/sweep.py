@@ -110,7 +110,7 @@ def sweep(
     warm_start: Annotated[
         str | None,
         typer.Option(
-            metavar="SWEEP|FILE.csv|none",
+            metavar="SWEEP|none",
             help="Learn from earlier results.  [default: the newest finished sweep of the same data, model and space]",
         ),
     ] = None,
