@@ -52,8 +52,7 @@ def export(
 
     It needs nothing else, and is registered in MLflow.
     """
-    from sweeps.export.chosen import choose
-    from sweeps.export.write import write_model
+    from sweeps.export.chosen import choose, write_model
     from sweeps.tracking.addresses import absolute_uri
 
     console = CommandConsole()

@@ -81,8 +81,7 @@ def serve(
 def _of_sweep(name: str, storage: Path, console: CommandConsole) -> Path:
     """The exported folder of a sweep's best trial; written where it is not there yet."""
     from llmemf.export.folder import is_exported
-    from sweeps.export.chosen import choose
-    from sweeps.export.write import write_model
+    from sweeps.export.chosen import choose, write_model
 
     if not (storage / "sweeps" / name / "sweep.yaml").exists():
         raise InputError(

@@ -24,8 +24,7 @@ from sweeps.core.plan import Plan
 from sweeps.core.sweep_data import SweepData, check_device
 from sweeps.costs.disk_need import DiskNeed, disk_need, largest_config, middle_values
 from sweeps.costs.dry_run import disk_text, remaining
-from sweeps.costs.measure import TrialCost
-from sweeps.costs.trial_processes import TrialProcesses
+from sweeps.costs.measure import TrialCost, TrialProcesses
 from sweeps.search.rungs import expected_epochs
 
 SWEEP_START = 12.0

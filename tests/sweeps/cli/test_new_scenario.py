@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps.cli.main import app
+from sweeps.cli.new_scenario import SCHEMA, schema
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
-from sweeps.core.scenario_file import SCHEMA, schema
 from sweeps.core.settings import ScenarioFile, checked_space, load_settings, scenario_files, space_keys
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -19,7 +19,7 @@ from llmemf.export.recommendation import Recommendations
 from sweeps.cli import serve
 from sweeps.cli.main import single
 from sweeps.core.console import CommandConsole
-from sweeps.export import write
+from sweeps.export import chosen as exported
 from sweeps.export.chosen import choose
 from sweeps.tracking import pages
 
@@ -49,7 +49,7 @@ def target(finished):
 def test_a_sweep_is_exported_once(finished, target, monkeypatch):
     assert serve._of_sweep("s1", finished.storage, CommandConsole()) == target
     assert Recommendations.load(target).answer(REQUEST)["items"]
-    monkeypatch.setattr(write, "write_model", None)
+    monkeypatch.setattr(exported, "write_model", None)
     assert serve._of_sweep("s1", finished.storage, CommandConsole()) == target
 
 

@@ -16,10 +16,10 @@ from llmemf.scenarios.sequences import Sequences
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
 from sweeps.core.resume import plan_resume
-from sweeps.costs import estimate, trial_processes
+from sweeps.costs import estimate
+from sweeps.costs import measure as measuring
 from sweeps.costs.estimate import gpu_share, num_left, sampled_configs, scale
-from sweeps.costs.measure import TrialCost, measure
-from sweeps.costs.trial_processes import TrialProcesses, visible_gpus
+from sweeps.costs.measure import TrialCost, TrialProcesses, measure, visible_gpus
 from sweeps.search.rungs import expected_epochs
 from sweeps.state.sweep_state import SweepState
 
@@ -31,7 +31,7 @@ def make(*assignments, **options):
 
 
 def data_in_a_process():
-    data = trial_processes._data
+    data = measuring._data
     arrays = data.train.items, data.valid_candidates
     return data.fingerprint, [(array.copy(), array.flags.owndata, array.flags.writeable) for array in arrays]
 

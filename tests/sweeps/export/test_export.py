@@ -19,9 +19,8 @@ from llmemf.export.evaluation import evaluate_export
 from llmemf.export.folder import ExportedModel
 from llmemf.export.recommendation import Recommendations
 from sweeps.cli.main import single
-from sweeps.export.chosen import choose
+from sweeps.export.chosen import choose, write_model
 from sweeps.export.registry import REQUIREMENTS, example, register
-from sweeps.export.write import write_model
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_runs import mlflow_client
 
