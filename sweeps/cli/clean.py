@@ -10,6 +10,7 @@ python sweeps/clean.py --delete-older-than 30d      all sweeps that were not tou
 from __future__ import annotations
 
 import datetime
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,7 +94,5 @@ def _table(found: list, doomed: list) -> Table:
 
 
 def _reasons(holding: Holding) -> str:
-    counted: dict[str, int] = {}
-    for why in holding.leftovers.values():
-        counted[why] = counted.get(why, 0) + 1
+    counted = Counter(holding.leftovers.values())
     return "; ".join(f"{count} x {why}" if count > 1 else why for why, count in counted.items())

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from llmemf.errors import InputError
+from sweeps.core.storage import is_locked
 from sweeps.state import checkpoints
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.event_log import EVENT_LOG
@@ -38,8 +38,8 @@ class Holding:
     record: SweepRecord
     running: bool
     bytes: dict[str, int]
-    leftovers: dict[Path, str] = field(default_factory=dict)
-    changed: datetime.datetime = datetime.datetime.min
+    leftovers: dict[Path, str]
+    changed: datetime.datetime
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ def holdings(storage: Path, keep: int | None = None) -> list[Holding]:
 
 def _holding(record: SweepRecord, keep: int | None) -> Holding:
     folder = record.folder
-    running = _is_locked(folder)
+    running = is_locked(folder)
     states = sum(size(path) for path in folder.rglob(checkpoints.STATE))
     weights = sum(size(path) for path in (folder / "trials").glob("*")) - states + size(folder / "best")
     log = folder / EVENT_LOG
@@ -125,10 +125,9 @@ def delete(holding: Holding) -> int:
         InputError: it is running, or MLflow does not answer; nothing is deleted then.
     """
     record = holding.record
-    if holding.running or _is_locked(record.folder):
+    if holding.running or is_locked(record.folder):
         raise InputError(f"sweep {record.name!r} is running: stop it first")
-    file = database(record.tracking_uri)
-    runs = []
+    file, runs = database(record.tracking_uri), []
     if not holding.elsewhere and (file is None or file.exists()):
         try:
             runs = _delete_runs(record)
@@ -138,8 +137,10 @@ def delete(holding: Holding) -> int:
                 "server"
             ) from error
     for run in runs:
-        folder = _artifacts(run)
-        if folder is not None:
+        address = urlsplit(run.info.artifact_uri)
+        folder = Path(url2pathname(address.path)).parent
+        # A local folder that holds nothing else.
+        if address.scheme == "file" and folder.name == run.info.run_id and not folder.is_symlink():
             shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(record.folder.resolve())
     if record.folder.is_symlink():
@@ -158,27 +159,8 @@ def _delete_runs(record: SweepRecord) -> list[Any]:
     return runs
 
 
-def _artifacts(run: Any) -> Path | None:
-    """The folder of a run's artifacts, where it is a local one that holds nothing else."""
-    address = urlsplit(run.info.artifact_uri)
-    folder = Path(url2pathname(address.path)).parent
-    return folder if address.scheme == "file" and folder.name == run.info.run_id and not folder.is_symlink() else None
-
-
 def size(path: Path) -> int:
     """Bytes of a file or of all files below a folder; 0 where there is nothing."""
     if not path.is_dir():
         return path.stat().st_size if path.exists() else 0
     return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def _is_locked(folder: Path) -> bool:
-    path = folder / ".lock"
-    if not path.exists():
-        return False
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False

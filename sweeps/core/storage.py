@@ -8,7 +8,7 @@ import shutil
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeGuard
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
 from llmemf.io import remove_abandoned, writable_folder
 from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.home import Stored
-from sweeps.tracking.addresses import database
+from sweeps.tracking.addresses import SQLITE, database, unusable
 
 BUSY_SECONDS = 5.0
 """A database that is locked for so long is not only written to."""
@@ -69,18 +69,12 @@ def check_database(path: Path) -> None:
     """
     if not path.exists() or not path.stat().st_size:
         return
-    connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
     try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
+        with closing(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
     except sqlite3.Error as error:
-        remedy = {
-            "SQLITE_NOTADB": "bring it back from a backup, or move it away: --resume writes its runs into a new one",
-            "SQLITE_BUSY": "another process writes to it all the time: wait for it, or stop it",
-        }.get(error.sqlite_errorname, "mend that, or give another --tracking-uri")
-        raise InputError(f"tracking at {path} does not work ({error}): {remedy}") from None
-    finally:
-        connection.close()
+        raise unusable(f"{SQLITE}{path}", error) from None
 
 
 def is_storage_fault(error: BaseException) -> TypeGuard[OSError]:
@@ -148,3 +142,15 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a driver holds a folder at this moment."""
+    try:
+        with (folder / ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False

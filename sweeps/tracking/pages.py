@@ -151,22 +151,8 @@ def _end(process: subprocess.Popen) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        end = time.monotonic() + STOP_SECONDS
-        while not (gone := _is_gone(process.pid)) and time.monotonic() < end:
-            time.sleep(0.05)
-        if gone:
-            break
-    process.wait()
-
-
-def _is_gone(group: int) -> bool:
-    """Whether no process of a group runs any more; one that ended and that nobody has waited for does not count."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            state, _, own_group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
-            if int(own_group) == group and state != "Z":
-                return False
-    return True
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
 
 
 def links(uri: str, storage: Path, address: str) -> dict[str, str]:
