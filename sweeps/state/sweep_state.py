@@ -227,19 +227,41 @@ class SweepState:
         if self._last and event["event"] not in ("opened", "extended"):
             self.seconds += max(0, event["time"] - self._last["time"]) / 1000
         self._last = event
-        apply = getattr(self, f"_apply_{event['event']}", None)
-        if apply:
-            apply(event)
-        if "trial" in event:
-            self.records[event["trial"]].updated = event["time"]
+        if event["event"] == "proposed":
+            self._add(event)
+        record = self.records.get(event.get("trial", 0))
+        match event:
+            case {"event": "extended", "before": before}:
+                self.fill(before)
+            case {"event": "retried", "trials": numbers}:
+                for number in numbers:
+                    self.records[number].try_again()
+            case {"event": "stopped"}:
+                self.undelivered = event.get("undelivered", 0)
+        if record is None:
+            return
+        record.updated = event["time"]
+        record.seconds = event.get("seconds", record.seconds)
+        match event:
+            case {"event": "started"}:
+                if record.error:
+                    record.try_again()
+                record.outcome = "running"
+            case {"event": "epoch", "result": result, "end": end}:
+                record.add(result)
+                record.outcome, record.losses = end or "running", 0
+            case {"event": "lost"}:
+                record.outcome, record.losses = "pending", record.losses + 1
+            case {"event": "failed", "error": error, "kind": kind}:
+                record.outcome = "failed" if kind == "error" else "interrupted"
+                record.error, record.kind = error, kind
+            case {"event": "tested", "metrics": metrics}:
+                self.tests.append({"trial": record.number, "metrics": metrics})
 
-    def _apply_extended(self, event: dict[str, Any]) -> None:
-        self.fill(event["before"])
-
-    def _apply_proposed(self, event: dict[str, Any]) -> None:
-        number = event["trial"]
-        self.records[number] = TrialRecord(
-            number,
+    def _add(self, event: dict[str, Any]) -> None:
+        """A new trial, in its place and beside the one that it repeats."""
+        record = TrialRecord(
+            event["trial"],
             varied=event["settings"],
             epochs=event["epochs"],
             config=event["choice"],
@@ -247,35 +269,6 @@ class SweepState:
             repeats=event.get("repeats", 0),
             created=event["time"],
         )
-        if repeats := event.get("repeats", 0):
-            self.records[repeats].repeated_by.append(self.records[number])
-
-    def _apply_started(self, event: dict[str, Any]) -> None:
-        record = self.records[event["trial"]]
-        if record.error:
-            record.try_again()
-        record.outcome = "running"
-
-    def _apply_epoch(self, event: dict[str, Any]) -> None:
-        record = self.records[event["trial"]]
-        record.add(event["result"])
-        record.outcome, record.seconds, record.losses = event["end"] or "running", event["seconds"], 0
-
-    def _apply_lost(self, event: dict[str, Any]) -> None:
-        record = self.records[event["trial"]]
-        record.outcome, record.seconds, record.losses = "pending", event["seconds"], record.losses + 1
-
-    def _apply_failed(self, event: dict[str, Any]) -> None:
-        record = self.records[event["trial"]]
-        record.outcome = "failed" if event["kind"] == "error" else "interrupted"
-        record.seconds, record.error, record.kind = event["seconds"], event["error"], event["kind"]
-
-    def _apply_retried(self, event: dict[str, Any]) -> None:
-        for number in event["trials"]:
-            self.records[number].try_again()
-
-    def _apply_stopped(self, event: dict[str, Any]) -> None:
-        self.undelivered = event.get("undelivered", 0)
-
-    def _apply_tested(self, event: dict[str, Any]) -> None:
-        self.tests.append({"trial": event["trial"], "metrics": event["metrics"]})
+        self.records[record.number] = record
+        if record.repeats:
+            self.records[record.repeats].repeated_by.append(record)
