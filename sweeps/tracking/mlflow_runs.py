@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llmemf.io import file_hash
 from sweeps.tracking.addresses import first_call
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner, search
 
@@ -17,9 +16,6 @@ EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's pages for models instead of those for language model applications."""
 INCOMPLETE = "points_missing"
 """Tag of a run that ended although some of its points could not be written."""
-WEIGHTS = ("best.safetensors", "config.yaml")
-WEIGHTS_HASH = "weights_sha256"
-"""Tag of a run that has its weights: they are not sent again."""
 LARGEST_BATCH = 100
 """Params that MLflow takes in one call."""
 
@@ -33,7 +29,7 @@ class Operation:
     """One write that waits or is being tried, small enough to be tried again as a whole.
 
     Attributes:
-        kind: create, reopen, name, inputs, metrics, params, tags, artifact, weights, end.
+        kind: create, reopen, name, inputs, metrics, params, tags, artifact, end.
         run: name of the trial, or `PARENT`.
         content: what to write.
         attempts: failed ones so far.
@@ -87,7 +83,6 @@ class MlflowRuns:
         self._experiment: str | None = None
         self.runs: dict[str, str] = {}
         self.incomplete: set[str] = set()
-        self._sent: set[tuple[str, str, str]] = set()
 
     @property
     def client(self) -> Any:
@@ -122,14 +117,41 @@ class MlflowRuns:
         Raises:
             Exception: whatever MLflow raises.
         """
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
         if write.kind == "create":
             self.runs[write.run] = self._create(write)
             return
-        run = self._run(write.run)
+        client, run, content = self.client, self._run(write.run), write.content
+        tags = dict(content.get("tags", {}))
+        match write.kind:
+            case "reopen":
+                self._reopen(run, content.get("has_error", False))
+            case "name":
+                client.update_run(run, name=content["name"])
+            case "inputs":
+                # MLflow keeps one input per run and dataset, however often it is sent.
+                read = [InputTag("mlflow.data.context", "training and validation")]
+                client.log_inputs(run, [DatasetInput(Dataset(**self.target.dataset), read)])
+            case "metrics":
+                time, step = content["time"], content["step"]
+                client.log_batch(
+                    run, metrics=[Metric(key, value, time, step) for key, value in content["values"].items()]
+                )
+            case "params":
+                found = [Param(key, _text(value)) for key, value in content["params"].items()]
+                for start in range(0, len(found), LARGEST_BATCH):
+                    client.log_batch(run, params=found[start : start + LARGEST_BATCH])
+            case "artifact":
+                if Path(content["path"]).exists():
+                    client.log_artifact(run, content["path"], artifact_path=content["folder"])
+            case "end":
+                # Whoever compares the run with the event log must not take its end for its completeness.
+                tags[INCOMPLETE] = str(write.run in self.incomplete).lower()
+        if tags:
+            client.log_batch(run, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
         if write.kind == "end":
-            # Whoever compares the run with the event log must not take its end for its completeness.
-            write.content["tags"][INCOMPLETE] = str(write.run in self.incomplete).lower()
-        getattr(self, f"_deliver_{write.kind}")(run, **write.content)
+            client.set_terminated(run, content["status"], end_time=content["time"])
 
     def _run(self, name: str) -> str:
         if name not in self.runs:
@@ -143,7 +165,7 @@ class MlflowRuns:
                 self.client, self.experiment(), f"{self.target.owner.condition} and tags.trial = '{write.run}'"
             )
             if found:
-                self._deliver_reopen(found[0].info.run_id)
+                self._reopen(found[0].info.run_id)
                 return found[0].info.run_id
         owner = self.target.owner
         tags = {**self.target.tags, **owner.tags, "trial": write.run, "outcome": "running"}
@@ -156,72 +178,18 @@ class MlflowRuns:
         )
         return run.info.run_id
 
-    def _deliver_reopen(self, run_id: str, has_error: bool = False) -> None:
-        self.client.update_run(run_id, status="RUNNING")
-        self.client.set_tag(run_id, "outcome", "running")
-        if has_error:
-            self._delete_error(run_id)
-
-    def _delete_error(self, run_id: str) -> None:
+    def _reopen(self, run_id: str, has_error: bool = False) -> None:
         from mlflow.exceptions import MlflowException
 
+        self.client.update_run(run_id, status="RUNNING")
+        self.client.set_tag(run_id, "outcome", "running")
         try:
-            self.client.delete_tag(run_id, "error")
+            if has_error:
+                self.client.delete_tag(run_id, "error")
         except MlflowException as error:
             # An attempt that seemed to fail has deleted it.
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
-
-    def _deliver_params(self, run_id: str, params: dict[str, Any]) -> None:
-        from mlflow.entities import Param
-
-        found = [Param(key, _text(value)) for key, value in params.items()]
-        for start in range(0, len(found), LARGEST_BATCH):
-            self.client.log_batch(run_id, params=found[start : start + LARGEST_BATCH])
-
-    def _deliver_inputs(self, run_id: str) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        # MLflow keeps one input per run and dataset, however often it is sent.
-        read = [InputTag("mlflow.data.context", "training and validation")]
-        self.client.log_inputs(run_id, [DatasetInput(Dataset(**self.target.dataset), read)])
-
-    def _deliver_metrics(self, run_id: str, values: dict[str, float], step: int, time: int) -> None:
-        from mlflow.entities import Metric
-
-        self.client.log_batch(run_id, metrics=[Metric(key, value, time, step) for key, value in values.items()])
-
-    def _deliver_tags(self, run_id: str, tags: dict[str, str]) -> None:
-        from mlflow.entities import RunTag
-
-        self.client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
-
-    def _deliver_name(self, run_id: str, name: str) -> None:
-        self.client.update_run(run_id, name=name)
-
-    def _deliver_end(self, run_id: str, tags: dict[str, str], status: str, time: int) -> None:
-        self._deliver_tags(run_id, tags)
-        self.client.set_terminated(run_id, status, end_time=time)
-
-    def _deliver_artifact(self, run_id: str, path: str, folder: str | None) -> None:
-        if Path(path).exists():
-            self.client.log_artifact(run_id, path, artifact_path=folder)
-
-    def _deliver_weights(self, run_id: str, folder: str) -> None:
-        paths = [Path(folder) / name for name in WEIGHTS]
-        if not all(path.exists() for path in paths):
-            return
-        sha256 = file_hash(paths[0])
-        # What was found out and sent before a later call failed is not repeated.
-        if (run_id, sha256, "") not in self._sent:
-            if self.client.get_run(run_id).data.tags.get(WEIGHTS_HASH) == sha256:
-                return
-            self._sent.add((run_id, sha256, ""))
-        for path in paths:
-            if (run_id, sha256, path.name) not in self._sent:
-                self.client.log_artifact(run_id, str(path), artifact_path="best")
-                self._sent.add((run_id, sha256, path.name))
-        self.client.set_tag(run_id, WEIGHTS_HASH, sha256)
 
 
 def runs_page(experiment: str, run: str = "") -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llmemf.config import read_yaml
+from llmemf.io import file_hash
 from sweeps.state.confirmation import Confirmed
 from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_state import SweepState
@@ -24,6 +25,9 @@ from sweeps.tracking.owned_runs import FOLDER, IDENTITY, PARENT
 
 SYSTEM = ("seconds_train", "seconds_valid", "sequences_per_second", "cpu_percent", "memory_gb", "gpu_mem_gb")
 """Metrics that MLflow shows among those of the system: how fast a trial was and what it used."""
+WEIGHTS = ("best.safetensors", "config.yaml")
+WEIGHTS_HASH = "weights_sha256"
+"""Tag of a run that has its weights: they are not sent again."""
 LOSS = "train/loss"
 RELATIVE_LOSS = "train/loss_relative"
 """Training loss over that of the trial's first epoch: the weights of a loss differ between trials, its fall can be compared."""
@@ -184,9 +188,15 @@ class Tracking:
 
     def log_weights(self, name: str, folder: Path) -> None:
         """The weights of a trial become artifacts of its run, what its model says of itself tags (`facts.NAME`)."""
-        if facts := read_yaml(folder / "config.yaml").get("facts"):
-            self.writer.write("tags", name, tags={f"facts.{key}": str(value) for key, value in facts.items()})
-        self.writer.write("weights", name, folder=str(folder))
+        paths = [folder / name for name in WEIGHTS]
+        if not all(path.exists() for path in paths):
+            return
+        facts, sha256 = read_yaml(paths[-1]).get("facts") or {}, file_hash(paths[0])
+        if name not in (found := self._found or {}) or found[name].data.tags.get(WEIGHTS_HASH) != sha256:
+            for path in paths:
+                self.writer.write("artifact", name, path=str(path), folder="best")
+        tags = {f"facts.{key}": str(value) for key, value in facts.items()} | {WEIGHTS_HASH: sha256}
+        self.writer.write("tags", name, tags=tags)
 
     def log_parent(
         self,

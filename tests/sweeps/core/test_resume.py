@@ -20,7 +20,7 @@ from sweeps.core.sweep import TrialBackend
 from sweeps.state import checkpoints
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
-from sweeps.tracking.mlflow_runs import WEIGHTS_HASH, mlflow_client
+from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
 
 

@@ -319,17 +319,17 @@ def test_missing_points_of_an_ended_run_are_known_by_its_tag(target, state, monk
     sweep = Sweep(state, target)
     record = sweep.start()
     sweep.drained()
-    real = mlflow_writer.MlflowWriter._deliver_metrics
+    real = mlflow_writer.MlflowWriter.deliver
 
-    def refuse_second(self, run_id, values, step, time):
+    def refuse_second(self, write):
         from mlflow.exceptions import MlflowException
 
-        if step == 2:
+        if write.content.get("step") == 2:
             raise MlflowException("refused", error_code=1000)
-        real(self, run_id, values, step, time)
+        real(self, write)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow_writer.MlflowWriter, "_deliver_metrics", refuse_second)
+        patch.setattr(mlflow_writer.MlflowWriter, "deliver", refuse_second)
         sweep.report(record, EPOCHS)
         assert "1 not delivered" in sweep.close()
     client, found = runs(target)
