@@ -22,6 +22,7 @@ from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.mlflow_runs import mlflow_client
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
+from sweeps.tracking.runs import WEIGHTS_HASH
 
 
 @pytest.fixture(autouse=True)
