@@ -72,7 +72,7 @@ print(json.dumps({{"loaded": loaded}}))
         (["--extend", "5", "--name", "x"], "error: --extend: there is no sweep 'x'"),
         (["--continue", "--scenario", "sample"], "error: --continue needs --name"),
         (["--resume", "--extend", "5"], "error: --resume, --extend and --continue exclude each other"),
-        (["--scenario", "sample", "--gpu-price", "3"], "error: --gpu-price says what --estimate should count with"),
+        (["--scenario", "sample", "--gpu-price", "3"], "error: --gpu-price and --json belong to --estimate"),
         (["--resume", "--set", "lr=1"], "error: --resume continues a sweep as it was started: leave out --set"),
         (["--scenario", "sample", "--set", "cuda_graphs=true"], "error: --set: cuda_graphs was removed: leave it out"),
         (["--scenario", "movie_book", "--search", "grid", "--allow-sample"], "error: --search grid has 6,336 points here: give --yes"),
