@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Model = TypeVar("Model", bound="BaseModel")
+
+SYNCS = 8
+"""So many files of a folder are flushed at once: disks take them almost as fast as one."""
 
 
 @contextmanager
@@ -70,8 +74,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             make_folder(target.parent)
             temporary.mkdir()
             yield temporary
-            for path in [*temporary.rglob("*"), temporary]:
-                sync(path)
+            with ThreadPoolExecutor(SYNCS) as pool:
+                list(pool.map(sync, temporary.rglob("*")))
+            sync(temporary)
             if target.exists():
                 shutil.rmtree(target)
             temporary.rename(target)

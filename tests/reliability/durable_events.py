@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,6 +72,7 @@ class Recorder:
         self._live: dict[str, _Entry] = {"": _Entry(is_folder=True)}
         self._last: tuple[str, str, str] | None = None
         self._busy = False
+        self._lock = threading.RLock()  # several threads flush files of a folder
 
     def __enter__(self) -> Self:
         assert Recorder.active is None, "one recorder at a time"
@@ -93,23 +95,24 @@ class Recorder:
 
     def see(self, kind: str, path: Any, target: Any = None) -> None:
         """An operation is about to happen; those of the recorder's own are none."""
-        if self._busy:
-            return
-        self._busy = True
-        try:
-            inside = self._inside(path)
-            if inside is None:
-                if kind == "open":
-                    self.outside.append(os.fsdecode(path))
+        with self._lock:
+            if self._busy:
                 return
-            self.settle()
-            to = "" if target is None else self._inside(target) or os.fsdecode(target)
-            event = Event(len(self.events) + 1, kind, inside, to, _site())
-            self.events.append(event)
-        finally:
-            self._busy = False
-        self.before(event)
-        self._last = (kind, inside, to)
+            self._busy = True
+            try:
+                inside = self._inside(path)
+                if inside is None:
+                    if kind == "open":
+                        self.outside.append(os.fsdecode(path))
+                    return
+                self.settle()
+                to = "" if target is None else self._inside(target) or os.fsdecode(target)
+                event = Event(len(self.events) + 1, kind, inside, to, _site())
+                self.events.append(event)
+            finally:
+                self._busy = False
+            self.before(event)
+            self._last = (kind, inside, to)
 
     def call(self, kind: str) -> None:
         """A call of a server is about to happen; a crash can fall between two of them, too."""

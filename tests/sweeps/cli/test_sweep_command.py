@@ -54,7 +54,7 @@ print(json.dumps({{"loaded": loaded}}))
         "20 trials",
         "grid points dropped (alpha + beta <= 1)",
         "trial lr l2 alpha beta lambda1 lambda2 t01",
-        "fixed batch_size=128 patience=2",
+        "fixed batch_size=256 patience=2",
         "sqlite:///",
         "nothing was started or written",
     ):

@@ -50,7 +50,7 @@ def test_rows_have_the_best_configuration_of_the_newest_completed_sweep(sweep):
     record = plan()
     assert record.origin == "sweep s1 (t02)" and record.trials is None
     assert (record.fixed["lr"], record.fixed["alpha"], record.fixed["epochs"]) == (0.01, 0.2, 2)
-    assert record.fixed["id_dim"] == 32, "the scenario file's own settings are those of the sweep"
+    assert record.fixed["id_dim"] == 16, "the scenario file's own settings are those of the sweep"
     assert not {"model", "seed"} & set(record.fixed) and record.seeds == [1, 2]
     changed = plan(from_sweep="s1", scenario=None, assignments=["dropout=0.5", "id_dim=8"], epochs=1)
     assert (changed.fixed["dropout"], changed.fixed["id_dim"], changed.fixed["epochs"]) == (0.5, 8, 1)
@@ -65,7 +65,7 @@ def test_where_the_sample_stands_in_its_sweep_gives_the_configuration(sweep):
 def test_tuned_rows_search_what_a_sweep_would(project_folder):
     record = plan(tune=3, assignments=["lr=1e-3,1e-2"])
     assert record.trials == 3 and record.space["lr"] == [1e-3, 1e-2] and "alpha, beta" in record.space
-    assert record.fixed["id_dim"] == 32 and record.constraints == ["alpha + beta <= 1"]
+    assert record.fixed["id_dim"] == 16 and record.constraints == ["alpha + beta <= 1"]
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_what_systems_share_is_the_scenario_files_and_none_of_llm_emfs_own():
     default = model_class("llm_emf").config_class()
     assert "id_dim" in values and llm_emf.configs[0].id_dim == default.id_dim != values["id_dim"]
     for config in (llm_emf.configs[0], sasrec.configs[0]):
-        assert [getattr(config, key) for key in ("epochs", "batch_size", "patience")] == [2, 128, 2]
+        assert [getattr(config, key) for key in ("epochs", "batch_size", "patience")] == [2, 256, 2]
     assert llm_emf.rungs == sasrec.rungs
 
 
