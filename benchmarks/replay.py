@@ -131,8 +131,7 @@ def replay_sweep(
         observations=observations,
     )
     scheduler = make_scheduler(SimpleNamespace(record=record, epochs=epochs), state)
-    if scheduler is not None:
-        scheduler.set_search_properties("objective", "max")
+    scheduler.set_search_properties("objective", "max")
     incumbents: list[float] = []
     truths: dict[int, float] = {}
     running: dict[str, tuple[SimpleNamespace, np.ndarray]] = {}
@@ -146,8 +145,7 @@ def replay_sweep(
             trial = SimpleNamespace(trial_id=f"id{asked}", config=config)
             mixture = curves.mixture(config, between)
             truths[config["trial"]] = curves.truth(mixture)
-            if scheduler is not None:
-                scheduler.on_trial_add(None, trial)
+            scheduler.on_trial_add(None, trial)
             state.start(state.records[config["trial"]])
             running[trial.trial_id] = trial, curves.curve(mixture, seed_of)
         if not running:
@@ -156,12 +154,11 @@ def replay_sweep(
         for trial, curve in list(running.values()):
             own = state.records[trial.config["trial"]]
             result = epoch_result(curve, own.epoch + 1, choices.patience)
-            stopped = scheduler is not None and scheduler.on_trial_result(None, trial, result) == "STOP"
+            stopped = scheduler.on_trial_result(None, trial, result) == "STOP"
             state.add(own, result, stopped=stopped)
             incumbents.append(truths[best_of(state.records.values()).number])
             if own.ended:
-                if scheduler is not None:
-                    scheduler.on_trial_complete(None, trial, result)
+                scheduler.on_trial_complete(None, trial, result)
                 search.on_trial_complete(trial.trial_id)
                 search.tell(own)
                 del running[trial.trial_id]

@@ -18,6 +18,16 @@ def asha_rungs(scheduler: Any) -> list[tuple[float, dict[str, float]]]:
     return scheduler._brackets[0]._rungs
 
 
+def keep_idle_workers(controller: Any, more: int) -> None:
+    """Let Tune keep `more` (or fewer, if negative) processes without a trial; by itself it keeps one.
+
+    Args:
+        controller: what Tune hands to a scheduler; it has a trial.
+    """
+    tune = controller._tune_controller
+    tune._actor_cache.increase_max(tune.get_trials()[-1].placement_group_factory, more)
+
+
 def own_address(address: str) -> str:
     """The address of this machine as Ray's nodes give it where `address` is a local one, otherwise `address`."""
     from ray._private.services import resolve_ip_for_localhost

@@ -32,7 +32,7 @@ from sweeps.search.grid_points import PointCheck, check_points, choose_points
 from sweeps.search.rungs import rungs_of
 from sweeps.search.space import Space
 from sweeps.search.space_entries import build_space
-from sweeps.state.confirmation import next_repeats
+from sweeps.state.confirmation import epochs_of_repeats, next_repeats
 from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
@@ -104,10 +104,20 @@ class Plan:
         """How many of the best trials are confirmed; each of them must have its weights."""
         return min(self.record.keep, max(2, self.most_repeats // 2)) if self.most_repeats else 0
 
+    @property
+    def _repeat_epochs(self) -> int:
+        return int(self.record.confirm * self.trials * self.epochs + 1e-9)
+
     def next_repeats(self, state: SweepState) -> list[tuple[TrialRecord, int]]:
         """The trials to repeat now, each with its new seed, see `sweeps.state.confirmation`."""
-        epochs = int(self.record.confirm * self.trials * self.epochs + 1e-9)
-        return next_repeats(state.records.values(), candidates=self.candidates, epochs=epochs, seed=self.record.seed)
+        return next_repeats(
+            state.records.values(), candidates=self.candidates, epochs=self._repeat_epochs, seed=self.record.seed
+        )
+
+    def repeats_to_come(self, state: SweepState) -> int:
+        """How many trials the next round of the confirmation may have; 0 where nothing is left to pay for it."""
+        left = self._repeat_epochs - epochs_of_repeats(state.records.values())
+        return min(self.candidates, max(0, left) // self.epochs)
 
     @property
     def needs(self) -> set[str]:

@@ -136,6 +136,7 @@ class Sweep:
             startup=max(2, min(PRIOR_TRIALS, plan.record.grid_points or PRIOR_TRIALS)),
             observations=plan.record.observations,
             next_repeats=lambda: plan.next_repeats(self.state),
+            repeats_to_come=lambda: plan.repeats_to_come(self.state),
         )
         self.tracking: Tracking | None = None
         self._leaving = threading.Lock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmemf.errors import StorageError, storage_fault
@@ -42,7 +43,7 @@ def run_trials(sweep: Sweep, callback: Any, parallel: int) -> None:
             # The search says when nothing is left; a trial that was lost counts for Tune as one more.
             num_samples=-1,
             search_alg=sweep.search,
-            scheduler=make_scheduler(sweep.plan, sweep.state),
+            scheduler=make_scheduler(sweep.plan, sweep.state, sweep.search.awaited),
             max_concurrent_trials=parallel,
             resources_per_trial={
                 "cpu": record.cpus_per_trial,
@@ -61,16 +62,18 @@ def run_trials(sweep: Sweep, callback: Any, parallel: int) -> None:
         raise
 
 
-def make_scheduler(plan: Plan, state: SweepState) -> Any:
-    """ASHA over the epochs of a trial, or None."""
-    from sweeps.search.asha import ResumableASHA
+def make_scheduler(plan: Plan, state: SweepState, awaited: Callable[[], int] = lambda: 0) -> Any:
+    """ASHA over the epochs of a trial, or a scheduler that stops none; `awaited` is as in `KeepsWorkers`."""
+    from sweeps.search.asha import KeepsWorkers, ResumableASHA
 
-    if plan.record.scheduler == "none":
-        return None
-    return ResumableASHA(
-        state.records.values(),
-        is_repeat=lambda number: bool(state.records[number].repeats),
-        max_t=plan.epochs,
-        grace_period=min(plan.record.grace_period, plan.epochs),
-        reduction_factor=plan.record.reduction_factor,
-    )
+    scheduler = KeepsWorkers()
+    if plan.record.scheduler != "none":
+        scheduler = ResumableASHA(
+            state.records.values(),
+            is_repeat=lambda number: bool(state.records[number].repeats),
+            max_t=plan.epochs,
+            grace_period=min(plan.record.grace_period, plan.epochs),
+            reduction_factor=plan.record.reduction_factor,
+        )
+    scheduler.awaited = awaited
+    return scheduler

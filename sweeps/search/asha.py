@@ -1,4 +1,8 @@
-"""Asynchronous successive halving that knows what the trials of an earlier driver reached."""
+"""Ray Tune's schedulers as a sweep needs them.
+
+Asynchronous successive halving knows what the trials of an earlier driver reached. With it and without it, processes that have no
+trial live on while the next trials wait for the last ones of a search.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,30 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 
-from sweeps.cluster.ray_private import asha_rungs
+from sweeps.cluster.ray_private import asha_rungs, keep_idle_workers
 from sweeps.state.trial_records import TrialRecord, trial_name
 
 
-class ResumableASHA(ASHAScheduler):
+class KeepsWorkers(FIFOScheduler):
+    """Keeps idle processes for trials that are to come: to start another one takes seconds.
+
+    Attributes:
+        awaited: how many trials will come, once others have ended.
+    """
+
+    awaited: Callable[[], int] = staticmethod(lambda: 0)
+    _kept = 0
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        if tune_controller.get_trials() and (more := self.awaited() - self._kept):
+            keep_idle_workers(tune_controller, more)
+            self._kept += more
+        return super().choose_trial_to_run(tune_controller)
+
+
+class ResumableASHA(KeepsWorkers, ASHAScheduler):
     """Ray's ASHA with its rungs filled from the sweep's records.
 
     Ray forgets the rungs between drivers, and would let the first trials after a resume pass for free. A trial that was

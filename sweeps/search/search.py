@@ -56,6 +56,7 @@ class SweepSearch(Searcher):
         startup: random suggestions before TPE starts to model (finished grid points and earlier results count).
         observations: results of earlier sweeps, which the search learns from as from its own.
         next_repeats: the trials to repeat now, each with its new seed; asked whenever no new trial is left.
+        repeats_to_come: how many trials the next round of repeats may have.
 
     Attributes:
         study: Optuna's study of all trials whose settings lie inside the space.
@@ -78,13 +79,14 @@ class SweepSearch(Searcher):
         startup: int = PRIOR_TRIALS,
         observations: Iterable[Observation] = (),
         next_repeats: Callable[[], list[tuple[TrialRecord, int]]] = list,
+        repeats_to_come: Callable[[], int] = lambda: 0,
     ) -> None:
         super().__init__(metric="objective", mode="max")
         self.space, self.state, self.method = space, state, method
         self.trials, self.epochs, self.seed, self.startup = trials, epochs, seed, startup
         self.waiting = deque(state.unfinished())
         self.points = deque(points)
-        self.problem, self.next_repeats = problem, next_repeats
+        self.problem, self.next_repeats, self.repeats_to_come = problem, next_repeats, repeats_to_come
         self.varied_keys = space.varied_keys if varied_keys is None else tuple(varied_keys)
         self.live: dict[str, TrialRecord] = {}
         self.is_stopping: Callable[[], bool] = lambda: False
@@ -117,8 +119,17 @@ class SweepSearch(Searcher):
 
     def has_work(self) -> bool:
         """Whether any trial is left to run."""
-        new = len(self.state.searched) < self.trials and (self.points or self._refines)
-        return bool(self.waiting or new or self.next_repeats())
+        return bool(self.waiting or self._has_new or self.next_repeats())
+
+    def awaited(self) -> int:
+        """How many trials may come that cannot be handed out before others have ended."""
+        if self.is_stopping() or self._has_new:
+            return 0
+        return len(self.waiting) + self.repeats_to_come()
+
+    @property
+    def _has_new(self) -> bool:
+        return len(self.state.searched) < self.trials and bool(self.points or self._refines)
 
     @property
     def _refines(self) -> bool:

@@ -106,7 +106,7 @@ def next_repeats(
     racing = [record for place, record in enumerate(completed) if place < candidates or record.repeated_by]
     repeats = [record for record in records if record.repeats]
     spent, seeds, candidates_now = 0, set[int](), list(racing)
-    left = max(0, epochs - sum(again.epoch if again.ended else again.epochs for again in repeats))
+    left = max(0, epochs - epochs_of_repeats(repeats))
     while len(racing) > 1:
         racing = racing[: max(0, epochs - spent) // racing[0].epochs]
         if len(racing) < 2:
@@ -122,6 +122,11 @@ def next_repeats(
         seeds.add(new_seed)
         racing = _left_in_race(racing, candidates_now, seeds)
     return []
+
+
+def epochs_of_repeats(records: Iterable[TrialRecord]) -> int:
+    """Epochs that all repeats have trained, or will have."""
+    return sum(again.epoch if again.ended else again.epochs for again in records if again.repeats)
 
 
 def _left_in_race(racing: Sequence[TrialRecord], repeated: Sequence[TrialRecord], seeds: set[int]) -> list[TrialRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,26 +25,37 @@ def odd_trial(config: dict[str, Any], data: Any, folder: str, checkpoint_epochs:
     number = config["trial"]
     seen = {"train/pid": float(os.getpid()), "train/changed": float(torch.get_num_threads() == CHANGED_THREADS)}
     torch.set_num_threads(CHANGED_THREADS)
-    weights = trial_folder(Path(folder), number) / "epoch-0001"
-    weights.mkdir(parents=True, exist_ok=True)
-    for name in ("best.safetensors", "config.yaml"):
-        (weights / name).write_text("{}")
+    write_weights(folder, number)
     try:
         for epoch in range(1, EPOCHS + 1):
             if number == 3 and epoch == 2:
                 raise ArithmeticError("no number")
             if number == 4:
                 threading.Thread(target=threading.Event().wait, name="forgotten", daemon=True).start()
-            yield {
-                "epoch": epoch,
-                "epochs": EPOCHS,
-                "objective": VALUES[number - 1],
-                "best_epoch": 1,
-                "stopped_early": False,
-                "val/movie/mrr": VALUES[number - 1],
-                **seen,
-            }
+            yield report(epoch, EPOCHS, VALUES[number - 1], seen)
     except GeneratorExit:
         if number == 5:
             os._exit(1)
         raise
+
+
+def uneven_trial(
+    config: dict[str, Any], data: Any, folder: str, checkpoint_epochs: Any = ()
+) -> Iterator[dict[str, Any]]:
+    """One epoch; the last of ten takes so long that its neighbour's process has nothing to do."""
+    number = config["trial"]
+    time.sleep(3 if number == 10 else 0.1)
+    write_weights(folder, number)
+    yield report(1, 1, number / 100, {"train/pid": float(os.getpid())})
+
+
+def write_weights(folder: str, number: int) -> None:
+    weights = trial_folder(Path(folder), number) / "epoch-0001"
+    weights.mkdir(parents=True, exist_ok=True)
+    for name in ("best.safetensors", "config.yaml"):
+        (weights / name).write_text("{}")
+
+
+def report(epoch: int, epochs: int, value: float, seen: dict[str, float]) -> dict[str, Any]:
+    said = {"epoch": epoch, "epochs": epochs, "best_epoch": 1, "stopped_early": False}
+    return {**said, "objective": value, "val/movie/mrr": value, **seen}

@@ -1,11 +1,14 @@
 """What sweeps use of Ray's private API is there; each case says what breaks without it."""
 
 import importlib
+from types import SimpleNamespace
 
 import pytest
+from ray.tune.execution.tune_controller import TrialRunnerWrapper
 from ray.tune.schedulers import ASHAScheduler
+from ray.tune.utils.object_cache import _ObjectCache
 
-from sweeps.cluster.ray_private import ASK_HEAD, asha_rungs, own_address
+from sweeps.cluster.ray_private import ASK_HEAD, asha_rungs, keep_idle_workers, own_address
 
 
 @pytest.mark.parametrize(
@@ -30,6 +33,18 @@ def test_the_rungs_of_asha():
     found = asha_rungs(scheduler)
     assert [int(milestone) for milestone, _ in found] == [8, 4, 2], "a resumed sweep could not fill its rungs"
     assert all(recorded == {} for _, recorded in found)
+
+
+def test_processes_without_a_trial_are_kept():
+    cache = _ObjectCache()
+    tune = SimpleNamespace(_actor_cache=cache, get_trials=lambda: [SimpleNamespace(placement_group_factory="one CPU")])
+    controller = TrialRunnerWrapper(tune, None)
+    assert cache.cache_object("one CPU", "a") and not cache.cache_object("one CPU", "b"), "Tune keeps one by itself"
+    keep_idle_workers(controller, 2)
+    assert cache.cache_object("one CPU", "b"), "the confirmation would start processes anew"
+    assert list(cache.flush_cached_objects()) == []
+    keep_idle_workers(controller, -2)
+    assert list(cache.flush_cached_objects()) == ["a", "b"], "they would hold their places to the end"
 
 
 def test_the_program_that_asks_the_head_is_python():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sweep_fakes import tiny_scenario
+from sweep_fakes import propose, tiny_scenario
 
 from llmemf.errors import InputError
 from llmemf.models import MODELS, model_class
@@ -275,6 +275,16 @@ def test_resume_may_change_resources_and_how_many_weights_are_kept(prepared):
 def test_how_many_trials_are_repeated(prepared, options, repeats, candidates):
     plan = make(**options)
     assert (plan.most_repeats, plan.candidates) == (repeats, candidates)
+
+
+def test_how_many_repeats_may_come(prepared, tmp_path):
+    plan, state = make(trials=12, epochs=3), SweepState(tmp_path)
+    found = []
+    for _ in range(3):
+        found.append(plan.repeats_to_come(state))
+        state.repeat(propose(state, epochs=3), 1001)
+    assert found == [2, 1, 0]
+    assert make(trials=9).repeats_to_come(state) == 0, "it has no confirmation"
 
 
 def test_a_sweep_from_before_confirmation_has_none_unless_it_is_asked_for(prepared):

@@ -13,7 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from odd_trials import EPOCHS, odd_trial
+from odd_trials import EPOCHS, odd_trial, uneven_trial
 from rich.console import Console
 from sweep_fakes import fake_evaluate, tiny_data
 
@@ -195,6 +195,26 @@ def test_what_goes_wrong_when_a_trial_is_left_is_no_fault_of_the_next(monkeypatc
     worker.reset_config({})
     with pytest.raises(StaleWorker, match="no way out"):
         worker.step()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["asha", "none"])
+def test_the_confirmation_runs_in_the_processes_of_the_search(
+    project_folder, empty_database, workers_find_fakes, scheduler
+):
+    """Also in the one that had nothing to do while the last trial of the search ran."""
+    (project_folder / "mlruns").mkdir()
+    shutil.copyfile(empty_database, project_folder / "mlruns" / "mlflow.db")
+    lr = "lr=" + ",".join(f"{place}e-3" for place in range(1, 11))
+    rest = ["l2=1e-5", "alpha=0.4", "beta=0.2", "lambda1=0.1", "lambda2=0.1"]
+    options = {"scenario": "sample", "search": "grid", "trials": 10, "epochs": 1, "concurrency": 2}
+    plan = plan_sweep(Options(**options, scheduler=scheduler, assignments=[lr, *rest]))
+    backend = TrialBackend(data=tiny_data(), trainable=uneven_trial, evaluate=fake_evaluate)
+    assert run_sweep(plan, Console(file=io.StringIO()), backend=backend).exit_code == 0
+    state = SweepState(plan.record.folder)
+    assert [record.repeats for record in state.records.values()][10:] == [10, 9]
+    process = {event["trial"]: event["result"]["train/pid"] for event in state.epochs()}
+    assert len(process) == 12 and process[11] != process[12] and len(set(process.values())) == 2
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 from ray.tune.schedulers import ASHAScheduler
 from sweep_fakes import epoch_result, propose
 
-from sweeps.search.asha import ResumableASHA
+from sweeps.search.asha import KeepsWorkers, ResumableASHA
 from sweeps.state.sweep_state import SweepState
 
 CONTINUE, STOP = ASHAScheduler.CONTINUE, ASHAScheduler.STOP
@@ -132,3 +132,18 @@ def test_a_repeat_of_a_trial_is_never_stopped_and_stands_on_no_rung(tmp_path):
         scheduler.on_trial_complete(None, trial(2), {"epoch": 1, "objective": 0.1})
         assert rungs(scheduler)[1] == {"t01": 0.9}
         scheduler.on_trial_remove(None, trial(2))
+
+
+def test_as_many_idle_processes_are_kept_as_trials_are_awaited():
+    changes, awaited = [], iter([0, 2, 2, 1, 0])
+    trials = []
+    tune = SimpleNamespace(
+        _actor_cache=SimpleNamespace(increase_max=lambda key, by: changes.append((key, by))), get_trials=lambda: trials
+    )
+    controller = SimpleNamespace(_tune_controller=tune, get_trials=tune.get_trials)
+    scheduler = KeepsWorkers()
+    scheduler.awaited = lambda: next(awaited)
+    assert scheduler.choose_trial_to_run(controller) is None and not changes, "before the first trial"
+    trials.append(SimpleNamespace(placement_group_factory="one CPU", status="PENDING"))
+    assert [scheduler.choose_trial_to_run(controller) for _ in range(5)] == trials * 5
+    assert changes == [("one CPU", 2), ("one CPU", -1), ("one CPU", -1)]

@@ -408,6 +408,17 @@ def racing(state, **more):
     return make(state, trials=3, count=3, method="grid", next_repeats=repeats, **more)
 
 
+def test_processes_are_kept_for_trials_that_wait_for_others(state):
+    search = racing(state, repeats_to_come=lambda: 2)
+    assert search.awaited() == 0, "the next one can be had at once"
+    given = [search.suggest(f"a{place}")["trial"] for place in range(3)]
+    assert search.awaited() == 2, "the best two run again when these have ended"
+    search.again(state.records[given[0]])
+    assert search.awaited() == 3, "and one that was lost"
+    search.is_stopping = lambda: True
+    assert search.awaited() == 0
+
+
 def test_the_best_run_again_when_all_others_have_ended(state, tmp_path):
     search = racing(state)
     for place in range(2):
