@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llmemf.errors import InputError
     from sweeps.core.options import Options
-    from sweeps.groups.plan import GroupOptions
+    from sweeps.groups.new_group import GroupOptions
     from sweeps.interface import (
         GroupResults,
         SweepResults,

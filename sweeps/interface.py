@@ -5,7 +5,6 @@ They take the settings objects of the command line, give data frames, and raise 
 
 from __future__ import annotations
 
-import importlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
 from sweeps.core.resume import plan_extend, plan_resume
 from sweeps.core.summary import print_fallback
-from sweeps.groups.plan import GroupOptions, find_group, plan_group
+from sweeps.groups.new_group import GroupOptions
+from sweeps.groups.plan import find_group, plan_group
 from sweeps.state import leaderboard
 from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_record import SweepRecord, find_sweep
@@ -95,7 +95,7 @@ class SweepResults:
         """
         from sweeps.reporting.write import write_report
 
-        return write_report(self.record, _console(quiet), breakdown=breakdown).page
+        return Path(write_report(self.record, _console(quiet), breakdown=breakdown)["page"])
 
 
 @dataclass(frozen=True)
@@ -216,12 +216,10 @@ def run_group(
     """
     from sweeps.groups.run import run_group as run
 
-    found = importlib.import_module(f"sweeps.groups.{kind}").KIND
-    group = plan_group(kind, found.plan, options, resume=resume, start_or_continue=False)
-    found.extend(group, options.models if resume else None)
+    group = plan_group(kind, options, resume=resume)
     console = _console(quiet, 160)
     print_fallback(group.requested, group.scenario, group.data_root, console, allow_sample or resume)
-    run(found, group, console, time_budget=time_budget, retry_failed=options.retry_failed)
+    run(group, console, time_budget=time_budget, retry_failed=options.retry_failed)
     return GroupResults(group)
 
 

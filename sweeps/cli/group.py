@@ -16,7 +16,6 @@ python sweeps/COMMAND.py --resume                                       continue
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,31 +96,30 @@ def run_command(kind: str, given: Mapping[str, Any]) -> None:
     with console.status("planning"):
         from llmemf.scenarios.scenario import find_scenario
         from sweeps.core.summary import print_fallback
-        from sweeps.groups.plan import GroupOptions, plan_group
+        from sweeps.groups.new_group import GroupOptions
+        from sweeps.groups.plan import fit_to_data, plan_group
         from sweeps.groups.results import GroupState
         from sweeps.groups.run import run_group
-        from sweeps.groups.terminal import print_start
+        from sweeps.groups.terminal import print_rows, print_start
 
-        found = importlib.import_module(f"sweeps.groups.{kind}").KIND
         names = {field.name for field in dataclasses.fields(GroupOptions)}
         values = {key: value for key, value in given.items() if key in names and value is not None}
         values |= {key: options.names(values[key]) for key in {"models", "rows"} & values.keys()}
         wanted, limit = GroupOptions(**values), options.time_limit(given["time_budget"])
         resume, start_or_continue = given["resume"], given.get("start_or_continue", False)
-        group = plan_group(kind, found.plan, wanted, resume=resume, start_or_continue=start_or_continue)
-        found.extend(group, wanted.models if resume else None)
+        group = plan_group(kind, wanted, resume=resume, start_or_continue=start_or_continue)
     allowed = given.get("allow_sample", True) or given["dry_run"] or group.folder.exists()
     print_fallback(group.requested, group.scenario, group.data_root, console, allowed)
     if not given["dry_run"]:
         again = given["retry_failed"]
         with hook.on_end(given["on_end"], lambda: standing_of(type(group).load(group.kind, group.folder)), console):
-            raise typer.Exit(run_group(found, group, console, time_budget=limit, retry_failed=again))
+            raise typer.Exit(run_group(group, console, time_budget=limit, retry_failed=again))
     prepared = (Path(group.data_root) / group.scenario / "manifest.json").exists()
     scenario = find_scenario(group.scenario, group.data_root) if prepared else None
     if scenario is not None:
-        found.finalize(group, scenario)
-    print_start(group, found.facts(group, scenario), GroupState(group.folder), console)
-    found.print_rows(group, scenario, console)
+        fit_to_data(group, scenario)
+    print_start(group, scenario, GroupState(group.folder), console)
+    print_rows(group, scenario, console)
     console.print("\ndry run: nothing was started or written", style="dim")
 
 

@@ -57,6 +57,6 @@ def report(
     record = find_record(storage, sweeps[0] if sweeps else None, data_root)
     report = write_report(record, console, breakdown=breakdown)
     if as_json:
-        options.print_json(report.values())
+        options.print_json(report)
     if open_page:
-        typer.launch(report.page.as_uri())
+        typer.launch(Path(report["page"]).as_uri())

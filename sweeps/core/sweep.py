@@ -96,6 +96,13 @@ class PartOfGroup:
     on_stuck: Callable[[str], None]
 
 
+def exit_stuck(console: Console, reason: str, resume_command: str) -> None:
+    """End a process whose Ray no longer answers."""
+    print_resume(console, f"{reason}; Ray does not answer. What was saved continues with:", resume_command)
+    # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
+    os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
+
+
 class Sweep:
     """A running sweep: what the plan names and what grows while it runs.
 
@@ -203,10 +210,7 @@ class Sweep:
         self.leave(reason)
         if self.part:
             self.part.on_stuck(reason)
-        why = f"{reason}; Ray does not answer. What was saved continues with:"
-        print_resume(self.console, why, self.plan.resume_command())
-        # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
-        os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
+        exit_stuck(self.console, reason, self.plan.resume_command())
 
     def leave(self, reason: str) -> None:
         """Close what is open where the sweep cannot continue; `--resume` continues from the event log."""

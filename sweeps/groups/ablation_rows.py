@@ -6,7 +6,7 @@ others change the full model, which is the richest row of table 4 that this scen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from llmemf import text_format
@@ -19,15 +19,8 @@ from sweeps.groups.group import Group, Row
 from sweeps.groups.row_sweeps import plan_new_search
 
 MODEL = "llm_emf"
-SECTIONS = {
-    "table4": "the paper's table 4",
-    "alone": "one modality alone",
-    "parts": "a part taken away or simplified",
-    "controls": "features without their content",
-    "own": "own rows",
-}
-
-
+PAPER, ALONE, OWN = "the paper's table 4", "one modality alone", "own rows"
+PARTS, CONTROLS = "a part taken away or simplified", "features without their content"
 TABLE4: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "ids": ("ids only", ("id",), None),
     "text": ("+ text", ("id", "text"), "text"),
@@ -37,26 +30,25 @@ TABLE4: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "all": ("all", MODALITIES, "llm"),
 }
 """Name -> title as the paper prints it, modalities, and which text they read. The last one that can run is the full model."""
-PARTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "no_merged": ("without the merged sequence", {"sequences": ["x", "y"]}),
+CHANGES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "no_merged": (PARTS, "without the merged sequence", {"sequences": ["x", "y"]}),
     "in_domain": (
+        PARTS,
         "in-domain only (lambda1 = lambda2 = 0)",
         {"lambda1": 0.0, "lambda2": 0.0, "eval_lambda1": None, "eval_lambda2": None, "loss_roles": "symmetric"},
     ),
-    "x_first": ("X-first scores (eq. 11 literally)", {"score_roles": "x_first"}),
-    "temperature_1": ("temperature 1 (eq. 3 literally)", {"scale": "fixed", "scale_init": 1.0}),
-    "one_layer": ("one attention layer", {"encoder_layers": 1}),
-    "bare_attention": ("one bare attention layer (eq. 4 literally)", {"encoder": "bare", "encoder_layers": 1}),
+    "x_first": (PARTS, "X-first scores (eq. 11 literally)", {"score_roles": "x_first"}),
+    "temperature_1": (PARTS, "temperature 1 (eq. 3 literally)", {"scale": "fixed", "scale_init": 1.0}),
+    "one_layer": (PARTS, "one attention layer", {"encoder_layers": 1}),
+    "bare_attention": (PARTS, "one bare attention layer (eq. 4 literally)", {"encoder": "bare", "encoder_layers": 1}),
+    "text_noise": (CONTROLS, "text as noise of the same norms", {"text_content": "noise"}),
+    "text_shuffled": (CONTROLS, "text rows shuffled between items", {"text_content": "shuffled"}),
+    "image_noise": (CONTROLS, "image as noise of the same norms", {"image_content": "noise"}),
+    "image_shuffled": (CONTROLS, "image rows shuffled between items", {"image_content": "shuffled"}),
 }
-"""Name -> title and settings. With lambda1 = 0 the loss as printed would leave Y untrained, hence the symmetric one."""
-CONTENTS = {"noise": "as noise of the same norms", "shuffled": "rows shuffled between items"}
-STANDARD = (
-    *TABLE4,
-    "text_only",
-    "image_only",
-    *PARTS,
-    *(f"{modality}_{content}" for modality in ("text", "image") for content in CONTENTS),
-)
+"""Name -> section, title, and what differs from the full model. With lambda1 = 0 the loss as printed would leave Y untrained,
+hence the symmetric one."""
+STANDARD = (*TABLE4, "text_only", "image_only", *CHANGES)
 """Names of the rows that every scenario has, in the order of the table."""
 
 
@@ -68,15 +60,10 @@ def ablation_rows(group: Group, encoders: Encoders) -> dict[str, Row]:
     Raises:
         InputError: not even the first row can run.
     """
-    made: dict[str, Row] = {}
     known: dict[str, Row] = {}
-    for row in _table4_rows(group, encoders):
-        made[row.name] = _judged(group, row, known)
+    made = {row.name: _judged(group, row, known) for row in _table4_rows(group, encoders)}
     full = made[full_row(made)]
-    own = group.facts.get("own") or {}
-    for row in _other_rows(group, full, encoders, own):
-        made[row.name] = _judged(group, row, known)
-    return {name: made[name] for name in (*STANDARD, *own)}
+    return made | {row.name: _judged(group, row, known) for row in _other_rows(group, full, encoders)}
 
 
 def full_row(rows: Mapping[str, Row]) -> str:
@@ -92,24 +79,23 @@ def full_row(rows: Mapping[str, Row]) -> str:
 
 
 def _row(
-    group: Group, name: str, title: str, section: str, settings: dict[str, Any], varied: dict[str, Any],
-    problem: str = "",
+    group: Group, name: str, section: str, title: str, settings: Mapping[str, Any], problem: str = "",
+    full: Mapping[str, Any] | None = None,
 ) -> Row:  # fmt: skip
-    """A row that lays `settings` over the shared ones; those among them that are searched cut its space."""
-    settings = dict(settings)
+    """A row that lays `settings` over the shared ones and those of the full model; what is searched cuts its space."""
+    overrides = {**(full or {}), **settings}
     # Two separate models train both domains already.
     if name == "in_domain" and group.fixed.get("loss_roles") == "per_target":
-        del settings["loss_roles"]
+        del overrides["loss_roles"]
     searched = space_keys(group.space)
-    space = merged_space(group.space, {key: value for key, value in settings.items() if key in searched})
+    space = merged_space(group.space, {key: value for key, value in overrides.items() if key in searched})
     return Row(
-        name=name, title=title, model=MODEL, overrides=settings, space=space, problem=problem, section=section,
-        varied=varied,
+        name=name, title=title, model=MODEL, overrides=overrides, space=space, problem=problem, section=section,
+        varied=dict(settings),
     )  # fmt: skip
 
 
-def _table4_rows(group: Group, encoders: Encoders) -> list[Row]:
-    rows = []
+def _table4_rows(group: Group, encoders: Encoders) -> Iterator[Row]:
     for name, (title, modalities, text) in TABLE4.items():
         settings: dict[str, Any] = {"modalities": list(modalities)}
         if text:
@@ -119,44 +105,44 @@ def _table4_rows(group: Group, encoders: Encoders) -> list[Row]:
         if name == "ids":
             settings |= {"alpha": 1.0, "beta": 0.0}
         sources = [text or "", "image" if "image" in modalities else ""]
-        problems = [encoders.problems[source] for source in sources if source in encoders.problems]
-        rows.append(_row(group, name, title, "table4", settings, settings, "; ".join(dict.fromkeys(problems))))
-    return rows
+        problems = dict.fromkeys(encoders.problems[source] for source in sources if source in encoders.problems)
+        yield _row(group, name, PAPER, title, settings, "; ".join(problems))
 
 
-def _other_rows(group: Group, full: Row, encoders: Encoders, own: Mapping[str, Mapping[str, Any]]) -> list[Row]:
-    """The rows beside table 4, each the full model but for one thing; `own` are those of the scenario's file."""
-
-    def changed(name: str, title: str, section: str, varied: Mapping[str, Any], problem: str = "") -> Row:
-        return _row(group, name, title, section, {**full.overrides, **varied}, dict(varied), problem)
-
-    rows = []
+def _other_rows(group: Group, full: Row, encoders: Encoders) -> Iterator[Row]:
+    """The rows beside table 4, each the full model but for one thing; the last ones are those of the scenario's file."""
+    whole = full.overrides
     for modality, encoder, beta in (("text", encoders.best_text, 0.0), ("image", encoders.image, 1.0)):
         settings = {"modalities": [modality], f"{modality}_encoder": encoder, "alpha": 0.0, "beta": beta}
         problem = encoders.problems.get(modality, "") if encoder is None else ""
-        rows.append(_row(group, f"{modality}_only", f"{modality} only", "alone", settings, settings, problem))
-    rows += [changed(name, title, "parts", varied) for name, (title, varied) in PARTS.items()]
-    for modality in ("text", "image"):
-        absent = modality not in full.overrides["modalities"]
+        yield _row(group, f"{modality}_only", ALONE, f"{modality} only", settings, problem)
+    for name, (section, title, settings) in CHANGES.items():
+        modality = name.partition("_")[0]
         problem = encoders.problems.get(modality) or f"the full model reads no {modality} features"
-        for content, words in CONTENTS.items():
-            name, varied = f"{modality}_{content}", {f"{modality}_content": content}
-            rows.append(changed(name, f"{modality} {words}", "controls", varied, problem if absent else ""))
-    return rows + [changed(name, name, "own", settings) for name, settings in own.items()]
+        is_absent = section == CONTROLS and modality not in whole["modalities"]
+        yield _row(group, name, section, title, settings, problem if is_absent else "", whole)
+    for name, settings in (group.facts.get("own") or {}).items():
+        yield _row(group, name, OWN, name, settings, full=whole)
 
 
 def _judged(group: Group, row: Row, known: dict[str, Row]) -> Row:
     """The row, with the reason if it cannot run; `known` collects the effective configurations of the rows so far."""
-    problem = row.problem or _problem(group, row, known)
-    return row.model_copy(update={"problem": problem})
+    row.problem = row.problem or _problem(group, row, known)
+    return row
 
 
 def _problem(group: Group, row: Row, known: dict[str, Row]) -> str:
+    searched: tuple[str, ...] = ()
     try:
-        config, searched = _typical(group, row)
+        if group.trials is None:
+            values = {"model": MODEL, "seed": group.seed, **group.config_of(row)}
+            config = build_config(LLMEMFConfig, values, where=row.name)
+        else:
+            search = plan_new_search(group, row)
+            config, searched = cast(LLMEMFConfig, search.configs[0]), search.space.varied_keys
     except InputError as error:
         return str(error)
-    if row.section == "table4" and not config.learn_weights:
+    if row.section == PAPER and not config.learn_weights:
         for modality in [modality for modality, weight in config.weights().items() if not weight]:
             key, weights = {"image": "beta"}.get(modality, "alpha"), f"alpha = {config.alpha:g}, beta = {config.beta:g}"
             return f"{modality} has weight 0 with {weights}: give --set {key}=..., or --tune N"
@@ -168,15 +154,6 @@ def _problem(group: Group, row: Row, known: dict[str, Row]) -> str:
     return ""
 
 
-def _typical(group: Group, row: Row) -> tuple[LLMEMFConfig, list[str]]:
-    """A configuration of the row, and what its search varies."""
-    if group.trials is None:
-        values = {"model": MODEL, "seed": group.seed, **group.config_of(row)}
-        return build_config(LLMEMFConfig, values, where=row.name), []
-    plan = plan_new_search(group, row)
-    return cast(LLMEMFConfig, plan.configs[0]), list(plan.space.varied_keys)
-
-
 def effective_config(config: TrialConfig) -> dict[str, Any]:
     """The settings that have an effect in a configuration: two that agree in them are one model, however they are written."""
     values = config.to_dict()
@@ -186,34 +163,20 @@ def effective_config(config: TrialConfig) -> dict[str, Any]:
     used = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
     scores = [config.score_weights(domain) for domain in (0, 1)]
     losses = {first: config.loss_weights(first) for first in config.first_domains()}
-    dropped = {
-        "preset",
-        "alpha",
-        "beta",
-        "modalities",
-        "sequences",
-        "lambda1",
-        "lambda2",
-        "eval_lambda1",
-        "eval_lambda2",
+    only_ids, sequences = used == ["id"], {name for given in (*scores, *losses.values()) for name in given}
+    without_effect = {
+        "preset alpha beta modalities sequences lambda1 lambda2 eval_lambda1 eval_lambda2 loss_roles score_roles": True,
+        "chunk_elements": True,
+        "text_encoder text_content": "text" not in used,
+        "image_encoder image_content": "image" not in used,
+        "id_dim tied_ids": "id" not in used,
+        "item_projection projection_dim missing": only_ids,
+        "projection_dim": config.item_projection == "none",
+        "scale scale_init scale_max": config.similarity == "dot" and only_ids,
+        "scale_max": config.scale == "fixed",
+        "sampled_negatives": config.objective == "full",
+        "merged_softmax": "xy" not in sequences,
     }
-    dropped |= {"loss_roles", "score_roles", "chunk_elements"}
-    for modality in {"text", "image"} - set(used):
-        dropped |= {f"{modality}_encoder", f"{modality}_content"}
-    if "id" not in used:
-        dropped |= {"id_dim", "tied_ids"}
-    if used == ["id"]:
-        dropped |= {"item_projection", "projection_dim", "missing"}
-    if config.item_projection == "none":
-        dropped.add("projection_dim")
-    if config.similarity == "dot" and used == ["id"]:
-        dropped |= {"scale", "scale_init", "scale_max"}
-    if config.scale == "fixed":
-        dropped.add("scale_max")
-    if config.objective == "full":
-        dropped.add("sampled_negatives")
-    if "xy" not in {s for given in (*scores, *losses.values()) for s in given}:
-        dropped.add("merged_softmax")
+    dropped = {key for keys, is_dropped in without_effect.items() if is_dropped for key in keys.split()}
     shown = {key: value for key, value in values.items() if key not in dropped}
-    shares = {m: round(weights[m], 9) for m in used}
-    return {**shown, "weights": shares, "scores": scores, "losses": losses}
+    return {**shown, "weights": {m: round(weights[m], 9) for m in used}, "scores": scores, "losses": losses}

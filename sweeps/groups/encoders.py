@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.features.matrix import CLIP, TEXT_SOURCES, choose_encoder, feature_folders, read_matrix_manifest
 from llmemf.scenarios.scenario import Scenario
@@ -39,14 +40,13 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     Args:
         text, image: the encoders that the configuration names; `auto` is read as in training.
     """
-    name, found = scenario.name, Encoders()
+    name, found = scenario.name, Encoders(problems={})
     chosen: dict[str, str] = {}
     matrices: dict[str, dict[str, Any]] = {"text": {}, "image": {}}
     for folder in feature_folders(scenario):
         kind, _, encoder = folder.name.partition(".")
         if kind in matrices:
             matrices[kind][encoder] = _details(folder)
-    found.problems = {}
     for kind, wanted in (("text", text), ("image", image)):
         present = sorted(matrices[kind])
         root = (scenario.folder or Path()) / "features"
@@ -54,10 +54,8 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
         if not present:
             found.problems[kind] = f"scenario {name!r} has no {kind} features"
         elif chosen[kind] not in present:
-            names = ", ".join(present)
-            found.problems[kind] = (
-                f"scenario {name!r} has {kind} features from {names}: name one with --set {kind}_encoder=..."
-            )
+            hint = f"from {', '.join(present)}: name one with --set {kind}_encoder=..."
+            found.problems[kind] = f"scenario {name!r} has {kind} features {hint}"
     found.image = None if "image" in found.problems else chosen["image"]
     if "text" in found.problems:
         found.problems["llm"] = found.problems["text"]
@@ -70,16 +68,16 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     else:
         found.text = main
         found.llm = next((twins[source] for source in TEXT_SOURCES if source in twins and source != "title"), None)
+    of_main = f"by the encoder of {main!r}"
     if found.llm is None:
+        enrich = command_line("features", "enrich", name)
+        encode = command_line("features", "encode", name, "--text", "title", "title+llm")
         found.problems["llm"] = (
-            f"scenario {name!r} has no text features with LLM text by the encoder of {main!r}: `llmemf features enrich "
-            f"{name}`, then `llmemf features encode {name} --text title title+llm`"
+            f"scenario {name!r} has no text features with LLM text {of_main}: `{enrich}`, then `{encode}`"
         )
     if found.text is None:
-        found.problems["text"] = (
-            f"scenario {name!r} has no text features without LLM text by the encoder of {main!r}: `llmemf features encode "
-            f"{name} --text title`"
-        )
+        encode = command_line("features", "encode", name, "--text", "title")
+        found.problems["text"] = f"scenario {name!r} has no text features without LLM text {of_main}: `{encode}`"
     return found
 
 

@@ -24,8 +24,6 @@ from sweeps.groups.significance import BEST
 from sweeps.state.home import Stored, located
 from sweeps.state.sweep_record import GROUPS
 
-COMMANDS = {"comparison": "compare", "ablation": "ablation", "rerun": "rerun", "study": "study"}
-"""Kind -> the command that makes it."""
 NOUNS = {"comparison": "system", "ablation": "row", "rerun": "trial", "study": "row"}
 """Kind -> what its rows are called in sentences."""
 Outcome = Literal["interrupted", "completed", "incomplete", "failed"]
@@ -48,7 +46,7 @@ class Row(BaseModel):
     problem: str = ""
     """Why it cannot run here, "" where it can."""
     section: str = ""
-    """The part of the table that it stands in."""
+    """Heading of the part of the table that it stands in."""
     varied: dict[str, Any] = {}
     """The settings that make it this row, as tables show them."""
     objective: float | None = None
@@ -113,11 +111,28 @@ class Group(Stored):
 
     @property
     def command(self) -> str:
-        return COMMANDS[self.kind]
+        """The command that makes it."""
+        return "compare" if self.kind == "comparison" else self.kind
+
+    @property
+    def model(self) -> str:
+        """The system that all rows train, "" where they train several."""
+        models = {row.model for row in self.rows}
+        return models.pop() if len(models) == 1 and self.kind != "comparison" else ""
+
+    @property
+    def source(self) -> Path | None:
+        """The folder of the sweep whose trials are the rows, where they are trials."""
+        return Path(self.storage) / "sweeps" / self.facts["sweep"] if "sweep" in self.facts else None
 
     @property
     def noun(self) -> str:
         return NOUNS[self.kind]
+
+    @property
+    def reference_name(self) -> str:
+        """What the row is called that the others are tested against, where one was named beforehand."""
+        return "full model" if self.kind == "ablation" else "reference"
 
     @property
     def file(self) -> Path:
@@ -145,6 +160,8 @@ class Group(Stored):
         values = located(values, folder)
         if "kind" not in values:
             values = _of_former_version(kind, values, str(path))
+        if kind == "rerun":
+            values.setdefault("origin", f"the best trials of sweep {values['facts']['sweep']}")
         return build_config(cls, values, where=str(path))
 
     def sweep_name(self, row: str, step: str = "search") -> str:
@@ -175,21 +192,11 @@ def _of_former_version(kind: str, values: dict[str, Any], where: str) -> dict[st
         values["trials"], values["reference"] = values.pop("tune", None), values.pop("full", "")
         values["facts"] = {key: values.pop(key, None) for key in ("encoders", "own")}
         values["rows"] = [{"name": name, "model": "llm_emf"} for name in values.pop("rows")]
-    elif kind == "rerun":
+    else:
         values["facts"] = {key: values.pop(key) for key in ("sweep", "asked", "earlier_looks") if key in values}
-        model, configurations, varied, objectives = (
-            values.pop(key) for key in ("model", "configurations", "shown", "objectives")
-        )
-        values["rows"] = [
-            {
-                "name": name,
-                "title": name,
-                "model": model,
-                "overrides": without_removed(configurations[name], where),
-                "varied": varied[name],
-                "objective": objectives[name],
-            }
-            for name in values.pop("trials")
-        ]
-        values["test"] = "winner"
+        model, configurations, varied, objectives = map(values.pop, ("model", "configurations", "shown", "objectives"))
+        values["test"], values["rows"] = "winner", []
+        for name in values.pop("trials"):
+            row = {"name": name, "title": name, "model": model, "varied": varied[name], "objective": objectives[name]}
+            values["rows"].append({**row, "overrides": without_removed(configurations[name], where)})
     return values

@@ -7,10 +7,10 @@ deviations; its rows of earlier systems equal C2DSR's published table, which ran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
 
 from llmemf.config import read_yaml
 
@@ -41,11 +41,11 @@ NAMES = {
 """The systems in the order of the paper's tables, and what they lack beside its like."""
 
 
-@dataclass(frozen=True)
-class PaperTable:
+class PaperTable(BaseModel, frozen=True):
     """One of the paper's tables.
 
     Attributes:
+        title: what it is, for notes.
         num_items: of X and Y.
         num_train: training sequences.
         num_test: test targets of X and Y.
@@ -59,12 +59,10 @@ class PaperTable:
     num_test: tuple[int, int]
     rows: dict[str, tuple[float, ...]]
 
-    def value(self, row: str, domain: str, metric: str) -> float | None:
-        """A number of the table in percent, None where it has none."""
-        if row not in self.rows or domain not in self.domains or metric not in PAPER_METRICS:
-            return None
-        place = len(PAPER_METRICS) * self.domains.index(domain) + PAPER_METRICS.index(metric)
-        return self.rows[row][place] if place < len(self.rows[row]) else None
+    def value(self, row: str, name: str) -> float | None:
+        """The table's number for a metric (`test/movie/mrr`) in percent, None where it has none."""
+        names = [f"test/{domain}/{metric}" for domain in self.domains for metric in PAPER_METRICS]
+        return dict(zip(names, self.rows.get(row, ()), strict=False)).get(name)
 
     def is_of(self, scenario: Scenario) -> bool:
         """Whether a scenario has the sizes of the paper's data: items, training sequences and test targets."""
@@ -74,18 +72,10 @@ class PaperTable:
         return sizes == (self.num_items, self.num_train, self.num_test)
 
 
-def _table(values: dict[str, Any]) -> PaperTable:
-    pairs = {key: tuple(values[key]) for key in ("domains", "num_items", "num_test")}
-    return PaperTable(**{**values, **pairs, "rows": {row: tuple(numbers) for row, numbers in values["rows"].items()}})
-
-
 _TABLES = read_yaml(Path(__file__).with_name("paper_tables.yaml"))
-FOOD_KITCHEN, MOVIE_BOOK, ABLATION = (_table(_TABLES[name]) for name in ("food_kitchen", "movie_book", "ablation"))
-
-
-def table_of_domains(tables: Sequence[PaperTable], domains: tuple[str, str]) -> PaperTable | None:
-    """The one of some tables that is of these two domains, None where there is none."""
-    return next((table for table in tables if table.domains == domains), None)
+FOOD_KITCHEN, MOVIE_BOOK, ABLATION = (PaperTable(**_TABLES[key]) for key in ("food_kitchen", "movie_book", "ablation"))
+PAPERS = {"comparison": (FOOD_KITCHEN, MOVIE_BOOK), "ablation": (ABLATION,)}
+"""Kind of a group -> the paper's tables whose numbers stand beside its rows."""
 
 
 def shown_name(model: str) -> str:

@@ -1,145 +1,116 @@
-"""Tables of text as Markdown, CSV, LaTeX, and for the terminal."""
+"""The tables of a group as Markdown, HTML, LaTeX, CSV, and for the terminal."""
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+import re
+from collections.abc import Iterable
+from typing import Literal
 
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from sweeps.groups.significance import Spread, Test
+from llmemf.pages.charts import Interval, IntervalRow
+from sweeps.groups.blocks import blocks_of, label
+from sweeps.groups.cells import PAGE_ONLY, Block, Cell, level_of, number
+from sweeps.groups.csv_table import csv_lines
+from sweeps.groups.notes import notes_of, warnings_of
+from sweeps.groups.table import OBJECTIVE, Table
+from sweeps.reporting.tables import Section, tables_page
 
 MARKDOWN = {"best": "**{}**", "second": "<u>{}</u>", "winner": "**{}**", "section": "*{}*"}
-LATEX = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "full": r"\textbf{{{}}}", "signed": "${}$"}
+LATEX = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 TERMINAL = {
     "best": "bold", "second": "underline", "winner": "bold", "section": "dim italic", "failed": "red",
     "cannot run": "yellow", "not run yet": "dim",
 }  # fmt: skip
 
 
-class Cell(NamedTuple):
-    """A text and what it is: a key of `MARKDOWN`, `LATEX` or `TERMINAL`, or "" for nothing special."""
+def files(table: Table) -> dict[str, str]:
+    """The tables that are written into the group's folder, by file name; Markdown comes first."""
+    import pandas as pd
 
-    text: str
-    style: str = ""
-
-
-@dataclass
-class Column:
-    """A column: its heading (with line breaks for the terminal) and how the terminal shows it."""
-
-    heading: str
-    right: bool = True
-    wrap: bool = False
-    style: str = ""
-
-
-@dataclass
-class Block:
-    """One table.
-
-    Attributes:
-        lines: cells of each line; a line of one cell is the heading of a section.
-        remark: said below it.
-        chart: the metric of the rows that the HTML page draws above it, "" for none.
-    """
-
-    title: str
-    columns: list[Column]
-    lines: list[list[Cell]] = field(default_factory=list)
-    remark: str = ""
-    gap: int = 2
-    chart: str = ""
+    group, kind = table.group, table.group.kind.capitalize()
+    lead = f"{group.model} on scenario {group.scenario}" if group.model else f"Scenario {group.scenario}"
+    lead += f": {group.origin}." if group.origin else "."
+    blocks, notes, warnings = blocks_of(table), notes_of(table), warnings_of(table)
+    pages = [block.only(block.is_filled) for block in blocks]
+    lines = pd.DataFrame(list(csv_lines(table)), dtype=object)
+    found = {
+        "md": _markdown(f"{kind} {group.name}", lead, pages, [*(f"**{text}**" for text in warnings), *notes]),
+        "html": tables_page(kind, group.name, lead, [_section(table, block) for block in pages], notes, warnings),
+        "csv": lines.to_csv(index=False, lineterminator="\n"),
+    }
+    if group.test == "every row":
+        found["tex"] = _latex(f"{kind}. {lead}", blocks[:-1], notes)
+    return {f"{group.kind}.{ending}": text for ending, text in found.items()}
 
 
-def number(spread: Spread | None, digits: int = 2) -> str:
-    """`5.05 ± 0.12`, or `5.05` of a single seed."""
-    if spread is None:
-        return "-"
-    return f"{spread.mean:.{digits}f}" + ("" if spread.deviation is None else f" ± {spread.deviation:.{digits}f}")
-
-
-def p_value(test: Test | None) -> str:
-    """An adjusted p value as text."""
-    if test is None or math.isnan(test.adjusted):
-        return "-"
-    return "<0.001" if test.adjusted < 0.001 else f"{test.adjusted:.3f}"
-
-
-def difference(test: Test | None) -> str:
-    """A difference in percentage points with its 95 % interval, as text."""
-    if test is None or test.interval is None:
-        return "-"
-    low, high = (100 * bound for bound in test.interval)
-    return f"{100 * test.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
-
-
-def markdown(
-    title: str, subtitle: str, blocks: Sequence[Block], notes: Sequence[str], warnings: Sequence[str] = ()
-) -> str:
-    """A page of tables with what is to be said of them."""
-    lines = [f"# {title}", "", subtitle, "", *(f"**{text}**\n" for text in warnings)]
+def _markdown(title: str, lead: str, blocks: list[Block], notes: list[str]) -> str:
+    lines = [f"# {title}", "", lead, ""]
     for block in blocks:
-        lines += [f"## {block.title}", ""] if block.title else []
-        width = len(block.columns)
-        lines += [_row(column.heading for column in block.columns), "|---|" + "---:|" * (width - 1)]
-        for cells in block.lines:
-            texts = [MARKDOWN.get(cell.style, "{}").format(cell.text) for cell in cells]
-            lines.append(_row([*texts, *[""] * (width - len(texts))]))
+        width = len(block.headings)
+        lines += [f"## {block.title}", "", _line(block.headings), "|---|" + "---:|" * (width - 1)]
+        for line in block.lines:
+            cells = [Cell(line, "section")] + [Cell("")] * (width - 1) if isinstance(line, str) else line.values()
+            lines.append(_line(MARKDOWN.get(cell.style, "{}").format(cell.text) for cell in cells))
         lines += ["", *([block.remark, ""] if block.remark else [])]
     return "\n".join([*lines, *(f"{note}\n" for note in notes)]).rstrip("\n") + "\n"
 
 
-def _row(cells: Iterable[str]) -> str:
+def _line(cells: Iterable[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> str:
-    """Lines as CSV; what a line lacks is empty, what is no column is left out."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+def _section(table: Table, block: Block) -> Section:
+    """A block as a part of the HTML page, with its chart where two rows have values."""
+    cells = [(label(table, row), row.cells[block.chart]) for row in table.rows if block.chart in row.cells]
+    top = max((cell.mean + (cell.deviation or 0.0) for _, cell in cells), default=0.0)
+    chart, remark = [], block.remark
+    if len(cells) > 1 and top > 0:
+        what, digits = (
+            ("the objective on validation", 4)
+            if block.chart == OBJECTIVE
+            else ("the test MRR among stored candidates", 2)
+        )
+        for heading, cell in cells:
+            deviation = cell.deviation or 0.0
+            at, low, high = (
+                max(0.0, value) / top for value in (cell.mean, cell.mean - deviation, cell.mean + deviation)
+            )
+            chart.append(IntervalRow(heading, [Interval(at, low, high)], [number(cell, digits)], [str(cell.count)]))
+        remark = f"{remark} Dots are means of {what} over seeds, lines one standard deviation to both sides.".strip()
+    lines = [[(line, "section")] if isinstance(line, str) else [*line.values()] for line in block.lines]
+    return Section(block.title, block.headings, lines, remark, block.texts(), intervals=chart)
 
 
-def latex(caption: str, head: Sequence[str], blocks: Sequence[Block], notes: Sequence[str]) -> str:
-    """One `table*` for `booktabs`, a block below the other.
-
-    Args:
-        caption: already LaTeX.
-        head: lines of the heading, without their ends.
-    """
-    width = len(blocks[0].columns)
+def _latex(caption: str, blocks: list[Block], notes: list[str]) -> str:
+    """One `table*` for `booktabs`, a block below the other."""
+    blocks = [block.only(lambda heading: level_of(heading) < PAGE_ONLY) for block in blocks]
+    width = len(blocks[0].headings)
     lines = [
         r"% needs \usepackage{booktabs}",
         r"\begin{table*}",
         r"\centering\small",
-        rf"\caption{{{caption}}}",
+        rf"\caption{{{tex(caption)}}}",
         r"\begin{tabular}{l" + "r" * (width - 1) + "}",
         r"\toprule",
-        *(rf"{line} \\" for line in head),
+        " & ".join(map(tex, blocks[0].headings)) + r" \\",
     ]
     for block in blocks:
         lines += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\textit{{{tex(block.title)}}}}} \\"]
-        for index, cells in enumerate(block.lines):
-            if len(cells) == 1:
-                lines += [r"\addlinespace"] if index else []
-            else:
-                lines.append(" & ".join([tex(cells[0].text), *map(_latex_cell, cells[1:])]) + r" \\")
-    text = r"\par\medskip\footnotesize\raggedright " + " ".join(tex(note) for note in notes)
+        for index, line in enumerate(block.lines):
+            if isinstance(line, dict):
+                lines.append(" & ".join(map(_latex_cell, line.values())) + r" \\")
+            elif index:
+                lines.append(r"\addlinespace")
+    text = r"\par\medskip\footnotesize\raggedright " + " ".join(map(tex, notes))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", text, r"\end{table*}"]) + "\n"
 
 
 def _latex_cell(cell: Cell) -> str:
-    text = cell.text.replace(" ± ", r"\,$\pm$\,").replace("<", "$<$")
-    return text if (cell.style, text) == ("signed", "-") else LATEX.get(cell.style, "{}").format(text)
+    text = tex(cell.text).replace(" ± ", r"\,$\pm$\,")
+    return LATEX.get(cell.style, "{}").format(f"${text}$" if re.fullmatch(r"[+-][\d.]+", text) else text)
 
 
 _TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
@@ -151,19 +122,42 @@ def tex(text: str) -> str:
     return "".join(_TEX.get(character, character) for character in text)
 
 
-def rich_table(block: Block) -> RichTable:
-    """A block for the terminal."""
-    made = RichTable(
-        box=box.SIMPLE_HEAD, padding=(0, block.gap, 0, 0), pad_edge=False, show_edge=False, header_style="dim"
-    )
-    for column in block.columns:
+def for_terminal(block: Block, width: int) -> RichTable:
+    """A block with as many columns as have room."""
+    filled = block.only(block.is_filled)
+    for level in range(PAGE_ONLY - 1, -1, -1):
+        shown = filled.only(lambda heading, level=level: level_of(heading) <= level)  # type: ignore[misc]
+        widths = _least_widths(shown)
+        if sum(widths) + 2 * len(widths) <= width:
+            break
+    made = RichTable(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
+    for place, (heading, least) in enumerate(zip(shown.headings, widths, strict=True)):
+        wraps = place in shown.texts()
+        overflow: Literal["fold", "ellipsis"] = "fold" if wraps else "ellipsis"
+        text = _narrow(heading) if place else block.title or heading
         made.add_column(
-            column.heading,
-            justify="right" if column.right else "left",
-            no_wrap=not column.wrap,
-            overflow="fold" if column.wrap else "ellipsis",
-            style=column.style,
+            text, justify="left" if wraps else "right", no_wrap=not wraps, overflow=overflow, min_width=least
         )
-    for cells in block.lines:
+    for line in shown.lines:
+        cells = [Cell(line, "section")] if isinstance(line, str) else line.values()
         made.add_row(*(Text(cell.text, style=TERMINAL.get(cell.style, "")) for cell in cells))
     return made
+
+
+def _narrow(heading: str) -> str:
+    """A heading of several words below one another."""
+    return re.sub(" (?!%)", "\n", heading)
+
+
+def _least_widths(block: Block) -> list[int]:
+    """What each column takes in the terminal where texts are folded at blanks, in the first column only long ones."""
+    widths = []
+    for place, heading in enumerate(block.headings):
+        texts = [line[heading].text for line in block.rows]
+        longest = max(map(len, texts), default=0)
+        if place == 0:
+            longest = min(longest, 30)
+        elif place in block.texts():
+            longest = max((len(word) for text in texts for word in text.split()), default=0)
+        widths.append(max(longest, *map(len, _narrow(heading).split("\n"))))
+    return widths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from sweeps.state.event_log import EVENT_LOG, Event, EventLog
 
-RowOutcome = Literal["done", "failed", "missing"]
 KEYS = ("row", "model", "trial")
 """Under which an event names its row: the first one today, the others in logs of a former version."""
 
@@ -37,7 +36,7 @@ class Tested(Event):
 class Ended(Event):
     """A row is finished."""
 
-    outcome: RowOutcome
+    outcome: Literal["done", "failed", "missing"]
     reason: str = ""
 
 
@@ -53,24 +52,24 @@ class RowResult:
         outcome: "" while it is under way, `done`, `failed` (every trial or seed), `missing` (it cannot run on this data).
         reason: why it failed or cannot run, or what is to be said of one that is done.
         status: how the system relates to its source.
-        seeds: seed -> result.
         search: how its search went, see `evaluation.search_facts`.
         chosen: the searched settings of the chosen configuration.
         parameters: number of trainable scalars.
         facts: what the model says of itself.
         notes: what a reader of its numbers must know.
+        seeds: seed -> result.
     """
 
     name: str
     outcome: str = ""
     reason: str = ""
     status: str = ""
-    seeds: dict[int, SeedResult] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
     chosen: dict[str, Any] = field(default_factory=dict)
     parameters: int | None = None
     facts: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    seeds: dict[int, SeedResult] = field(default_factory=dict)
 
     @property
     def is_short(self) -> bool:
@@ -81,9 +80,9 @@ class RowResult:
         """Seed -> a test metric, of every seed that has it, as fractions."""
         return {seed: found.metrics[metric] for seed, found in sorted(self.seeds.items()) if metric in found.metrics}
 
-    def mean(self, name: str) -> float:
-        """The mean over seeds of `seconds`, `best_epoch` or `epochs_run`."""
-        return float(np.mean([getattr(seed, name) for seed in self.seeds.values()]))
+    def mean(self, name: str) -> float | None:
+        """The mean over seeds of `seconds`, `best_epoch` or `epochs_run`, None without a seed."""
+        return float(np.mean([getattr(seed, name) for seed in self.seeds.values()])) if self.seeds else None
 
     @property
     def metrics(self) -> list[str]:
@@ -92,10 +91,7 @@ class RowResult:
 
 
 class GroupState:
-    """The results of a group and the event log that they follow from.
-
-    Args:
-        folder: the group's folder.
+    """The results of a group and the event log in its folder that they follow from.
 
     Raises:
         InputError: the event log is damaged.
@@ -124,8 +120,8 @@ class GroupState:
         """Log an event and apply it.
 
         Args:
-            event: `opened` (a driver takes the group over), `tested` (a seed; with `parameters`, `status` and `facts` of the
-                model), `ended` (a row; what failed or was missing is tried again by a driver that continues) or `stopped`.
+            event: `opened` (a driver takes the group over), `tested` (a seed), `ended` (a row; what failed or was missing is
+                tried again by a driver that continues) or `stopped`.
             content: fields of the event; those that `RowResult` has replace earlier ones there.
         """
         self._apply(self.event_log.append(event, **content))
@@ -140,5 +136,5 @@ class GroupState:
         result = self.result(row)
         if event["event"] == "tested":
             result.seeds[event["seed"]] = SeedResult(**event["result"])
-        for key in {"outcome", "reason", "status", "search", "chosen", "parameters", "facts", "notes"} & event.keys():
+        for key in ({item.name for item in fields(RowResult)} - {"name", "seeds"}) & event.keys():
             setattr(result, key, event[key])

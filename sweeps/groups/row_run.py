@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
+from llmemf.text_format import plural
 from sweeps.core.descriptions import caveats
 from sweeps.core.plan import Plan
 from sweeps.core.storage import locked
-from sweeps.core.sweep import PartOfGroup, Sweep, TestOfTrials, TrialBackend
+from sweeps.core.sweep import PartOfGroup, Sweep, TestOfTrials
 from sweeps.core.sweep_data import SweepData, load_data
 from sweeps.groups import evaluation
-from sweeps.groups.evaluation import TestEvaluation, ranks_path
+from sweeps.groups.evaluation import ranks_path
 from sweeps.groups.group import Row
-from sweeps.groups.plan import config_of_trial
+from sweeps.groups.new_group import config_of_trial
 from sweeps.groups.results import SeedResult
-from sweeps.groups.row_sweeps import plan_search, plan_seeds
+from sweeps.groups.row_sweeps import is_level, plan_first, plan_seeds
 from sweeps.state.checkpoint_retention import CheckpointRetention
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
@@ -35,40 +34,38 @@ if TYPE_CHECKING:
     from sweeps.groups.run import GroupRun
 
 
-@dataclass
-class GroupBackend(TrialBackend):
-    """What tests put in the place of the trial floor.
-
-    Attributes:
-        train: runs the trials of a sweep without Ray.
-        rank: instead of `evaluate_on_test`.
-    """
-
-    train: Callable[[Sweep], None] | None = None
-    rank: Callable[[Path, SweepData], TestEvaluation] | None = None
-
-
 class RowFailed(Exception):
     """A row has no number to show; the other rows are run all the same."""
 
 
+def is_done(run: GroupRun, row: Row) -> bool:
+    """Whether an earlier driver finished a row, and nothing of it is missing on the disk or in MLflow."""
+    group, result = run.group, run.state.result(row.name)
+    kept = all(ranks_path(group.folder, row.name, seed).exists() for seed in result.seeds)
+    is_level_all = all(is_level(group, row, step) for step in ("search", "seeds"))
+    retried = run.retry_failed and SweepState(group.sweep_folder(row.name, "seeds")).failed()
+    return result.outcome == "done" and kept and is_level_all and not retried
+
+
 def run_row(run: GroupRun, row: Row, place: str) -> None:
     """Search, train over seeds and test one row; how it ended goes to the event log."""
-    status = model_class(row.model).status
+    facts: dict[str, Any] = {"status": model_class(row.model).status}
     try:
-        search = None if run.group.trials is None else plan_search(run.group, row)
-        first = search or plan_seeds(run.group, row, run.group.config_of(row))
+        first = plan_first(run.group, row)
         data = run.backend.data or load_data(first)
     except InputError as error:
-        run.state.write("ended", row=row.name, outcome="missing", reason=str(error), status=status)
+        run.state.write("ended", row=row.name, outcome="missing", reason=str(error), **facts)
         return
     try:
-        _train_row(run, row, search, data, place)
+        facts = _train_row(run, row, first if run.group.trials else None, data, place)
     except RowFailed as error:
-        run.state.write("ended", row=row.name, outcome="failed", reason=str(error), status=status)
+        run.state.write("ended", row=row.name, outcome="failed", reason=str(error), **facts)
+    else:
+        run.state.write("ended", row=row.name, outcome="done", **facts)
 
 
-def _train_row(run: GroupRun, row: Row, search: Plan | None, data: SweepData, place: str) -> None:
+def _train_row(run: GroupRun, row: Row, search: Plan | None, data: SweepData, place: str) -> dict[str, Any]:
+    """Fields of the event that ends the row."""
     facts: dict[str, Any] = {}
     config = run.group.config_of(row)
     if search is not None:
@@ -78,10 +75,8 @@ def _train_row(run: GroupRun, row: Row, search: Plan | None, data: SweepData, pl
             raise RowFailed(_first_error(records, "trial"))
         config = config_of_trial(search, best)
         whole = build_config(search.config_class, {"model": row.model, **config}, where=best.name).to_dict()
-        facts = {
-            "search": evaluation.search_facts(records),
-            "chosen": {key: whole[key] for key in search.varied_keys},
-        }
+        chosen = {key: whole[key] for key in search.varied_keys}
+        facts = {"search": evaluation.search_facts(records), "chosen": chosen}
     seeds = plan_seeds(run.group, row, config)
     test = partial(_test_seeds, run, row, seeds, data) if run.group.test == "every row" else None
     trained = _sweep(run, row, seeds, data, "seeds", place, test)
@@ -91,8 +86,7 @@ def _train_row(run: GroupRun, row: Row, search: Plan | None, data: SweepData, pl
         test(trained, _weights(seeds))
     failed = [record for record in trained if record.outcome == "failed"]
     reason = f"{len(failed)} of {_first_error(failed, 'seed', len(trained))}" if failed else ""
-    notes = caveats(search or seeds, data)
-    run.state.write("ended", row=row.name, outcome="done", reason=reason, notes=notes, **facts)
+    return {"reason": reason, "notes": caveats(search or seeds, data), **facts}
 
 
 def _sweep(
@@ -111,10 +105,8 @@ def _sweep(
         return list(state.records.values())
     record.folder.mkdir(parents=True, exist_ok=True)
     assert run.tracking is not None, "the group is open"
-    part = PartOfGroup(
-        title=f"{run.group.name}   {row.name} on {record.scenario}   ({place}, {step})",
-        tags=run.tracking.tags_of(step), test=test, on_stuck=run.leave_stuck,
-    )  # fmt: skip
+    title = f"{run.group.name}   {row.name} on {record.scenario}   ({place}, {step})"
+    part = PartOfGroup(title=title, tags=run.tracking.tags_of(step), test=test, on_stuck=run.leave_stuck)
     with locked(record.folder, record.name), _trial_console(run) as console:
         sweep, parallel = Sweep(plan, console, backend, part), 0
         try:
@@ -187,28 +179,23 @@ def _test_seeds(
         seed = record.config["seed"]
         path = ranks_path(run.group.folder, row.name, seed)
         if seed not in result.seeds or not path.exists():
-            tested = _evaluate(run, record, weights, data)
+            if record.name not in weights:
+                raise RowFailed(f"the weights of seed {seed} are gone")
+            try:
+                with run.console.status(f"scoring seed {seed} on the test split"):
+                    tested = (run.backend.rank or evaluation.evaluate_on_test)(weights[record.name], data)
+            except (InputError, FloatingPointError) as error:
+                raise RowFailed(str(error)) from error
             evaluation.save_ranks(path, tested.ranks)
             if seed not in result.seeds:
-                trained = round(seconds[record.number], 3)
                 of_seed = SeedResult(
-                    metrics=tested.metrics, best_epoch=record.best_epoch, epochs_run=record.epoch, seconds=trained
-                )
+                    metrics=tested.metrics, best_epoch=record.best_epoch, epochs_run=record.epoch,
+                    seconds=round(seconds[record.number], 3),
+                )  # fmt: skip
                 facts = {key: getattr(tested, key) for key in ("parameters", "status", "facts")}
                 run.state.write("tested", row=row.name, seed=seed, result=of_seed.model_dump(), **facts)
         found[record.name] = result.seeds[seed].metrics
     return found
-
-
-def _evaluate(run: GroupRun, record: TrialRecord, weights: dict[str, Path], data: SweepData) -> TestEvaluation:
-    seed = record.config["seed"]
-    if record.name not in weights:
-        raise RowFailed(f"the weights of seed {seed} are gone")
-    try:
-        with run.console.status(f"scoring seed {seed} on the test split"):
-            return (run.backend.rank or evaluation.evaluate_on_test)(weights[record.name], data)
-    except (InputError, FloatingPointError) as error:
-        raise RowFailed(str(error)) from error
 
 
 def _weights(plan: Plan) -> dict[str, Path]:
@@ -219,4 +206,4 @@ def _weights(plan: Plan) -> dict[str, Path]:
 def _first_error(records: list[TrialRecord], noun: str, total: int | None = None) -> str:
     """`12 trials failed: ValueError: ...`."""
     error = next((record.error for record in records if record.error), "no trial had a value")
-    return f"{text_format.plural(total or len(records), noun)} failed: {error}"
+    return f"{plural(total or len(records), noun)} failed: {error}"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -25,29 +27,42 @@ from sweeps.core.results import code_version
 from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
 from sweeps.core.sweep import (
     ALL_FAILED,
-    CLUSTER_LOST,
     COMPLETED,
     INTERRUPTED,
     NEEDS_USER,
     SOME_FAILED,
     TIME_SPENT,
-)
+    Sweep,
+    TrialBackend,
+    exit_stuck,
+)  # fmt: skip
 from sweeps.core.sweep_data import SweepData, load_scenario
 from sweeps.groups import evaluation, terminal
-from sweeps.groups.evaluation import ranks_path
-from sweeps.groups.group import Group, Outcome, Row
-from sweeps.groups.kind import Kind
+from sweeps.groups.evaluation import TestEvaluation, ranks_path
+from sweeps.groups.group import Group, Outcome
+from sweeps.groups.plan import fit_to_data
+from sweeps.groups.render import files
 from sweeps.groups.results import GroupState, RowResult
-from sweeps.groups.row_run import GroupBackend, evaluate_winner, run_row
-from sweeps.groups.row_sweeps import is_level
+from sweeps.groups.row_run import evaluate_winner, is_done, run_row
 from sweeps.groups.table import Table, build_table
 from sweeps.groups.tracking import GroupTracking
 from sweeps.state import leaderboard
-from sweeps.state.sweep_state import SweepState
+
+
+@dataclass
+class GroupBackend(TrialBackend):
+    """What tests put in the place of the trial floor.
+
+    Attributes:
+        train: runs the trials of a sweep without Ray.
+        rank: instead of `evaluate_on_test`.
+    """
+
+    train: Callable[[Sweep], None] | None = None
+    rank: Callable[[Path, SweepData], TestEvaluation] | None = None
 
 
 def run_group(
-    kind: Kind,
     group: Group,
     console: Console,
     *,
@@ -58,7 +73,6 @@ def run_group(
     """Run or continue a group to its end.
 
     Args:
-        kind: what is special about groups of its kind.
         time_budget: seconds after which it stops in order; `--resume` continues it.
         retry_failed: whether failed seeds, and failed trials of a search that found nothing, run again.
         backend: for tests.
@@ -71,22 +85,13 @@ def run_group(
         InputError: something that the user can repair: data, storage, tracking, resources, a full disk.
     """
     check_reachable(group)
-    record = group.folder / f"{group.kind}.yaml"
-    with held(group.folder, group.name, record), StopRequest(time_budget) as stop, quiet(group) as watch:
+    with held(group.folder, group.name, group.file), StopRequest(time_budget) as stop, quiet(group) as watch:
         watch.stop = stop.request
-        run = GroupRun(kind, group, console, stop, watch, backend or GroupBackend(), retry_failed)
+        run = GroupRun(group, console, stop, watch, backend or GroupBackend(), retry_failed)
         try:
             run.open()
             run.run()
-            done = any(result.outcome == "done" for result in run.state.results.values())
-            page = run.tracking.writer.page() if run.tracking else ""
-            short = [row.name for row in run.state.results.values() if row.is_short]
-            notes = [*run.undelivered, run.close("failed" if not done else "incomplete" if short else "completed")]
-            table = run.table()
-            beside = " (and beside the sweep's leaderboard)" if kind.beside_group(group) else ""
-            files = ", ".join(kind.files(table)) + beside
-            terminal.print_end(kind.blocks(table, console), table, run.state, files, notes, page, console)
-            return ALL_FAILED if not done else SOME_FAILED if short else COMPLETED
+            return run.conclude()
         except (Interrupted, KeyboardInterrupt):
             reason = stop.reason or "interrupted"
             run.close("interrupted", reason)
@@ -103,15 +108,10 @@ def run_group(
 
 
 class SharedRay:
-    """One Ray for many sweeps, as long as what they share with their trials fits into its object store.
-
-    Attributes:
-        parallel: trials at once in the running session, 0 where none runs.
-    """
+    """One Ray for many sweeps, as long as what they share with their trials fits into its object store."""
 
     def __init__(self) -> None:
-        self.parallel = 0
-        self._room = self._held = 0
+        self._parallel = self._room = self._held = 0
 
     def start(self, plan: Plan, data: SweepData) -> int:
         """A running session with room for this data; returns how many trials run at once.
@@ -121,40 +121,28 @@ class SharedRay:
         """
         needed = data.shared_bytes()
         # The last sweep's data is let go only after the next one's has come.
-        if not self.parallel or self._held + needed > self._room:
+        if not self._parallel or self._held + needed > self._room:
             self.stop()
-            self.parallel, notices = start_ray(plan.record, needed)
+            self._parallel, notices = start_ray(plan.record, needed)
             plan.notices += notices
             self._room = needed + OBJECT_STORE_EXTRA // 2
         self._held = needed
-        return self.parallel
+        return self._parallel
 
     def stop(self) -> None:
-        self.parallel = 0
+        self._parallel = 0
         stop_ray()
 
 
 class GroupRun:
-    """A running group.
-
-    Args:
-        kind: what is special about groups of its kind.
-        group: what to run.
-        console: where to show it.
-        stop: the request to stop.
-        watch: the watch over the logs, which listens again after Ray and MLflow have started.
-        backend: for tests.
-        retry_failed: see `run_group`.
-    """
+    """A running group; `watch` is the watch over the logs, which listens again after Ray and MLflow have started."""
 
     def __init__(
-        self, kind: Kind, group: Group, console: Console, stop: StopRequest, watch: LogWatch, backend: GroupBackend,
-        retry_failed: bool,
+        self, group: Group, console: Console, stop: StopRequest, watch: LogWatch, backend: GroupBackend, retry_failed: bool
     ) -> None:  # fmt: skip
-        self.kind, self.group, self.console, self.stop, self.watch = kind, group, console, stop, watch
+        self.group, self.console, self.stop, self.watch = group, console, stop, watch
         self.backend, self.retry_failed = backend, retry_failed
-        self.state = GroupState(group.folder)
-        self.ray = SharedRay()
+        self.state, self.ray = GroupState(group.folder), SharedRay()
         self.tracking: GroupTracking | None = None
         self.undelivered: list[str] = []
 
@@ -164,21 +152,19 @@ class GroupRun:
         Raises:
             InputError: data is missing or has changed, or the tracking server cannot be reached.
         """
-        group = self.group
+        group, data = self.group, self.backend.data
         with self.console.status(f"loading {group.scenario}"):
-            self.scenario = (
-                self.backend.data.scenario if self.backend.data else load_scenario(group.scenario, group.data_root)
-            )
+            self.scenario = data.scenario if data else load_scenario(group.scenario, group.data_root)
         if group.fingerprint not in ("", self.scenario.fingerprint):
             raise InputError(
                 f"scenario {self.scenario.name!r} has changed since {group.kind} {group.name!r} was started (fingerprint "
                 f"{self.scenario.fingerprint[:8]}, was {group.fingerprint[:8]}): bring the old data back, or start anew"
             )
         group.fingerprint, group.status = self.scenario.fingerprint, "running"
-        self.kind.finalize(group, self.scenario)
-        terminal.print_start(group, self.kind.facts(group, self.scenario), self.state, self.console)
+        fit_to_data(group, self.scenario)
+        terminal.print_start(group, self.scenario, self.state, self.console)
         with self.console.status("opening the tracking database"):
-            tracking = GroupTracking(group, self.kind.params(group), self.backend.client)
+            tracking = GroupTracking(group, self.backend.client)
             tracking.open_group()
         self.tracking = tracking
         self.listen()
@@ -203,32 +189,32 @@ class GroupRun:
         """
         for place, row in enumerate(self.group.rows, start=1):
             self.stop.check()
-            earlier = self._is_done(row)
+            earlier = is_done(self, row)
             if not earlier:
                 run_row(self, row, f"{place} of {len(self.group.rows)}")
             table = self.table(row.name)
-            line = self.kind.line(table, table.rows[0], place, earlier)
+            line = terminal.line_of(table, table.rows[0], earlier)
             self.console.print(line, soft_wrap=not self.console.is_terminal)
         if self.group.test == "winner":
             evaluate_winner(self)
 
-    def _is_done(self, row: Row) -> bool:
-        result = self.state.result(row.name)
-        kept = all(ranks_path(self.group.folder, row.name, seed).exists() for seed in result.seeds)
-        is_level_all = all(is_level(self.group, row, step) for step in ("search", "seeds"))
-        retried = self.retry_failed and SweepState(self.group.sweep_folder(row.name, "seeds")).failed()
-        return result.outcome == "done" and kept and is_level_all and not retried
+    def conclude(self) -> int:
+        """Write and print the results of all rows; the exit code."""
+        results = self.state.results.values()
+        done, short = any(row.outcome == "done" for row in results), any(row.is_short for row in results)
+        page = self.tracking.writer.page() if self.tracking else ""
+        notes = [*self.undelivered, self.close("failed" if not done else "incomplete" if short else "completed")]
+        terminal.print_end(self.table(), self.state, notes, page, self.console)
+        return ALL_FAILED if not done else SOME_FAILED if short else COMPLETED
 
     def leave_stuck(self, reason: str) -> None:
+        """End a group whose Ray does not answer any more."""
         self.close("interrupted", reason)
-        why = f"{reason}; Ray does not answer. What was saved continues with:"
-        print_resume(self.console, why, self.group.resume_command())
-        # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
-        os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
+        exit_stuck(self.console, reason, self.group.resume_command())
 
     def table(self, *names: str) -> Table:
         """The table of all that is known by now, or of some rows."""
-        return table_of(self.kind, self.group, self.scenario, self.state, names)
+        return table_of(self.group, self.scenario, self.state, names)
 
     def close(self, outcome: Outcome, reason: str = "") -> str:
         """Write tables and event log, and close the run in MLflow; says what could not be delivered there."""
@@ -237,19 +223,19 @@ class GroupRun:
         tracking, self.tracking = self.tracking, None
         group, table = self.group, self.table()
         group.status = outcome
-        files = self.kind.files(table)
-        for folder in filter(None, (group.folder, self.kind.beside_group(group))):
-            for name, text in files.items() if folder.is_dir() else ():
+        written = files(table)
+        for folder in filter(None, (group.folder, group.source)):
+            for name, text in written.items() if folder.is_dir() else ():
                 write_text(folder / name, text)
         group.save()
         self.state.write("stopped", reason=reason or outcome)
-        page = leaderboard.shortened(next(iter(files.values())))
-        paths = [group.folder / name for name in (*files, f"{group.kind}.yaml")]
+        page = leaderboard.shortened(next(iter(written.values())))
+        paths = [group.folder / name for name in (*written, group.file.name)]
         with self.console.status("delivering to MLflow"):
             return tracking.close_group(outcome, table.summary(), paths, page)
 
 
-def table_of(kind: Kind, group: Group, scenario: Scenario, state: GroupState, names: Sequence[str] = ()) -> Table:
+def table_of(group: Group, scenario: Scenario, state: GroupState, names: Sequence[str] = ()) -> Table:
     """The table of a group as far as it is, of some rows or of all."""
     results = [state.results.get(name, RowResult(name)) for name in names or group.names]
     trained = {row.name: evaluation.ended_seeds(group.sweep_folder(row.name, "seeds")) for row in results}
@@ -258,6 +244,4 @@ def table_of(kind: Kind, group: Group, scenario: Scenario, state: GroupState, na
         for row in results
         if row.outcome == "done" and row.seeds
     }
-    table = build_table(group, scenario, results, trained, ranks, kind.papers)
-    kind.annotate(table)
-    return table
+    return build_table(group, scenario, results, trained, ranks)

@@ -11,13 +11,11 @@ spread over seeds. The interval of a difference has both: its bootstrap draws ca
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
-Key = TypeVar("Key", bound=Hashable)
 LEVEL = 0.95
 BEST = "best"
 """The reference of rows that are each tested against the best other one."""
@@ -98,19 +96,6 @@ def mean_over_seeds(ranks: Sequence[np.ndarray], metric: str) -> np.ndarray:
     return np.mean([gains(of_seed, metric) for of_seed in ranks], axis=0)
 
 
-def mean_draws(gains_SC: np.ndarray, cases_DC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(D,) means of a system over drawn seeds and drawn cases.
-
-    Args:
-        gains_SC: gain by seed and case.
-        cases_DC: how often each draw has each case, as floats.
-        rng: of the seeds' draws.
-    """
-    seeds = len(gains_SC)
-    drawn_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), len(cases_DC))
-    return (drawn_DS * (cases_DC @ gains_SC.T)).sum(1) / gains_SC.size
-
-
 def intervals(
     gains_by_row: Mapping[str, np.ndarray], tests: Mapping[str, Test], draws: int = 1000
 ) -> dict[str, tuple[float, float]]:
@@ -130,7 +115,11 @@ def intervals(
     cases_DC = np.empty((draws, count))
     for drawn_C in cases_DC:
         drawn_C[:] = np.bincount(rng.integers(count, size=count), minlength=count)
-    means = {name: mean_draws(of_row, cases_DC, rng) for name, of_row in gains_by_row.items()}
+    means = {}
+    for name, gains_SC in gains_by_row.items():
+        seeds = len(gains_SC)
+        drawn_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), draws)
+        means[name] = (drawn_DS * (cases_DC @ gains_SC.T)).sum(1) / gains_SC.size
     found = {}
     for name, test in tests.items():
         low, high = np.quantile(means[name] - means[test.against], [0.025, 0.975])
@@ -149,18 +138,17 @@ def paired_p(first: np.ndarray, second: np.ndarray) -> float:
     return float(ttest_rel(first, second).pvalue)
 
 
-def holm(values: Mapping[Key, float]) -> dict[Key, float]:
+def holm(values: Mapping[str, float]) -> dict[str, float]:
     """Holm's adjusted p-values: the i-th smallest of m times m - i + 1, never below the one before it, at most 1.
 
     NaN stays NaN and does not count.
     """
-    known = sorted((p, place) for place, p in enumerate(values.values()) if not math.isnan(p))
-    adjusted = [math.nan] * len(values)
-    largest = 0.0
-    for index, (p, place) in enumerate(known):
-        largest = max(largest, min(1.0, (len(known) - index) * p))
-        adjusted[place] = largest
-    return dict(zip(values, adjusted))
+    known = sorted((key for key, p in values.items() if not math.isnan(p)), key=lambda key: values[key])
+    adjusted = [min(1.0, (len(known) - index) * values[key]) for index, key in enumerate(known)]
+    return {
+        **dict.fromkeys(values, math.nan),
+        **dict(zip(known, np.maximum.accumulate(adjusted).tolist(), strict=True)),
+    }
 
 
 def paired_tests(values: Mapping[str, np.ndarray], reference: str = BEST) -> dict[str, Test]:

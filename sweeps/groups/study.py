@@ -16,12 +16,37 @@ from llmemf.errors import InputError, nearest
 from llmemf.models import MODELS, model_class
 from sweeps.core.settings import as_values, drop_absent_modalities
 from sweeps.groups.group import Group, Row
-from sweeps.groups.kind import Kind
-from sweeps.groups.notes import protocol_notes, row_notes
-from sweeps.groups.plan import GroupOptions, assigned, named_sweep, new_group, of_best_trial, of_scenario
-from sweeps.groups.render import tex
-from sweeps.groups.table import Table
+from sweeps.groups.new_group import GroupOptions, assigned, named_sweep, new_group, of_best_trial, of_scenario
 from sweeps.state.sweep_record import SweepSettings
+
+
+def plan(options: GroupOptions, now: datetime.datetime) -> Group:
+    """A new study.
+
+    Raises:
+        InputError: any mistake in options or scenario file, in one sentence.
+    """
+    if options.from_sweep is not None:
+        record = named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
+        model = record.model
+        if options.model not in (None, model):
+            raise InputError(f"--model {options.model}: sweep {record.name!r} is of {model}: leave --model out")
+        shared = of_best_trial(record, options)
+    else:
+        _, shared = of_scenario(options)
+        model = options.model or "llm_emf"
+        if model not in MODELS:
+            raise InputError(f"--model: unknown system {model!r}: {nearest(model, MODELS)}")
+        config_class = model_class(model).config_class
+        fixed = {key: value for key, value in shared["fixed"].items() if key in config_class.model_fields}
+        shared["fixed"] = fixed | assigned(config_class, options)
+        shared["origin"] = f"the defaults of {model} with what all systems share on {shared['scenario']}"
+    settings = SweepSettings(model=model, fixed=shared["fixed"])
+    varied = dict(parse_assignment(text, flag="--vary") for text in options.vary or [])
+    notices = drop_absent_modalities(settings, varied, options.root / shared["scenario"])
+    rows = _rows(model, settings.fixed, options.vary or [])
+    fields = shared | {"fixed": settings.fixed, "rows": rows, "notices": notices}
+    return new_group(options, now, kind="study", **fields)
 
 
 def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
@@ -38,72 +63,18 @@ def _rows(model: str, fixed: dict[str, Any], vary: list[str]) -> list[Row]:
         grid[key] = as_values(config_class, key, value, where="--vary")
     if not grid:
         raise InputError("--vary is missing: KEY=VALUE,VALUE,...")
-    rows: list[Row] = []
+    rows: dict[str, Row] = {}
     for values in itertools.product(*grid.values()):
         overrides = dict(zip(grid, values, strict=True))
         title = text_format.settings(overrides)
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", title)
-        row = Row(name=name, title=title, model=model, overrides=overrides, varied=overrides)
-        if row.name in [other.name for other in rows]:
+        if name in rows:
             raise InputError(f"--vary: {title} is given twice")
+        rows[name] = Row(name=name, title=title, model=model, overrides=overrides, varied=overrides)
         try:
             build_config(config_class, {"model": model, **fixed, **overrides}, where=title)
         except InputError as error:
-            row.problem = str(error)
-        rows.append(row)
-    if all(row.problem for row in rows):
-        raise InputError(rows[0].problem)
-    return rows
-
-
-class Study(Kind):
-    """Rows are values of settings, everything else is the same."""
-
-    name = "study"
-
-    def plan(self, options: GroupOptions, now: datetime.datetime) -> Group:
-        if options.from_sweep is not None:
-            record = named_sweep(options.from_sweep, options.storage.resolve(), options.scenario)
-            model = record.model
-            if options.model not in (None, model):
-                raise InputError(f"--model {options.model}: sweep {record.name!r} is of {model}: leave --model out")
-            shared = of_best_trial(record, options)
-        else:
-            _, shared = of_scenario(options)
-            model = options.model or "llm_emf"
-            if model not in MODELS:
-                raise InputError(f"--model: unknown system {model!r}: {nearest(model, MODELS)}")
-            config_class = model_class(model).config_class
-            fixed = {key: value for key, value in shared["fixed"].items() if key in config_class.model_fields}
-            shared["fixed"] = fixed | assigned(config_class, options)
-            shared["origin"] = f"the defaults of {model} with what all systems share on {shared['scenario']}"
-        settings = SweepSettings(model=model, fixed=shared["fixed"])
-        varied = dict(parse_assignment(text, flag="--vary") for text in options.vary or [])
-        notices = drop_absent_modalities(settings, varied, options.root / shared["scenario"])
-        rows = _rows(model, settings.fixed, options.vary or [])
-        return new_group(self.name, options, now, **shared | {"fixed": settings.fixed}, rows=rows, notices=notices)
-
-    def own_facts(self, group: Group) -> list[tuple[str, str]]:
-        rows, seeds = text_format.plural(len(group.rows), "row"), text_format.plural(len(group.seeds), "seed")
-        return [
-            ("rows", f"{rows} of {group.rows[0].model}, {seeds} each, each seed tested once"),
-            ("varied", ", ".join(row.title for row in group.rows)),
-            ("configuration", group.origin),
-        ]
-
-    def subtitle(self, table: Table) -> str:
-        return f"{table.group.rows[0].model} on scenario `{table.scenario.name}`: {table.group.origin}."
-
-    def caption(self, table: Table) -> str:
-        return f"{tex(table.group.rows[0].model)} on {tex(table.scenario.name)}."
-
-    def annotate(self, table: Table) -> None:
-        protocol = (
-            f"In percent: mean and standard deviation over {text_format.plural(len(table.group.seeds), 'seed')}; all other "
-            f"settings are those of {table.group.origin}. Each seed was tested once, at its best validation epoch. "
-            "Validation: what training monitors, mean and deviation over seeds. Bold: best; underlined: second."
-        )
-        table.notes = [*protocol_notes(table, protocol), *row_notes(table)]
-
-
-KIND = Study()
+            rows[name].problem = str(error)
+    if all(row.problem for row in rows.values()):
+        raise InputError(next(iter(rows.values())).problem)
+    return list(rows.values())

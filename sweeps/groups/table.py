@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, product
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sweeps.groups.group import Group, Row
-from sweeps.groups.paper_numbers import PAPER_METRICS, PaperTable, table_of_domains
+from sweeps.groups.paper_numbers import PAPER_METRICS, PAPERS, PaperTable
 from sweeps.groups.results import RowResult
 from sweeps.groups.significance import (
     BEST,
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 RANKINGS = {"test": "sampled", "test_full": "full"}
 """Beginning of a metric's name -> the ranks it is made of: among stored candidates, among all items of the domain."""
 OBJECTIVE = "objective"
+Ranks = Mapping[str, Sequence[Mapping[str, np.ndarray]]]
+"""Row -> ranks of each seed, as `evaluation.load_ranks` gives them."""
 
 
 @dataclass
@@ -38,7 +40,6 @@ class TableRow:
     """One row with all that is known of it, by metric (`objective`, `val/movie/mrr`, `test/movie/mrr`, ...).
 
     Attributes:
-        heading: as it stands in the table.
         values: metric -> seed -> value, as fractions.
         cells: their spread over seeds; test metrics in percent where every row is tested.
         case_tests: against another row, over the cases of the test split.
@@ -49,7 +50,6 @@ class TableRow:
 
     row: Row
     result: RowResult
-    heading: str
     values: dict[str, dict[int, float]] = field(default_factory=dict)
     cells: dict[str, Spread] = field(default_factory=dict)
     case_tests: dict[str, Test] = field(default_factory=dict)
@@ -62,9 +62,20 @@ class TableRow:
         return self.row.name
 
     @property
+    def title(self) -> str:
+        return self.row.title or self.row.name
+
+    @property
     def state(self) -> str:
         """Why there are no numbers; "" where there are."""
         return {"done": "", "failed": "failed", "missing": "cannot run"}.get(self.result.outcome, "not run yet")
+
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """By which rows are ordered on validation: the mean of one of which a seed failed leaves out its worst."""
+        if OBJECTIVE not in self.cells:
+            return False, False, 0.0
+        return True, not self.result.reason, self.cells[OBJECTIVE].mean
 
 
 @dataclass
@@ -73,17 +84,12 @@ class Table:
 
     Attributes:
         paper: the paper's table of the same two domains, None where it has none, or none of these rows.
-        same_data: whether the scenario has the sizes of the paper's data.
-        warnings: what the order of the rows does not prove.
-        notes: what a reader must know, one sentence or two each.
     """
 
     group: Group
     scenario: Scenario
     rows: list[TableRow]
     paper: PaperTable | None
-    warnings: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
     @property
     def domains(self) -> tuple[str, str]:
@@ -91,6 +97,7 @@ class Table:
 
     @property
     def same_data(self) -> bool:
+        """Whether the scenario has the sizes of the paper's data."""
         return self.paper is not None and self.paper.is_of(self.scenario)
 
     @property
@@ -99,11 +106,6 @@ class Table:
 
     def row(self, name: str) -> TableRow:
         return next(row for row in self.rows if row.name == name)
-
-    @property
-    def shown(self) -> list[TableRow]:
-        """The rows of the tables of test metrics: all of them, or the one winner once it is tested."""
-        return [row for row in self.rows if row.result.seeds] if self.group.test == "winner" else self.rows
 
     def place(self, row: TableRow, metric: str) -> int:
         """1 for the best mean of a metric, 2 for the second best, 0 for all others; equal means share a place."""
@@ -120,28 +122,17 @@ class Table:
         return bool(full) and all(cells.get(f"test{name[9:]}") == cells[name] for cells, name in full)
 
     @property
-    def tested_metric(self) -> str:
-        """What rows are tested against each other by, in words."""
-        return "MRR" if self.one_ranking else "MRR, sampled"
-
-    @property
     def leader(self) -> str:
-        """The row with the best mean objective, "" where none has a value.
-
-        One of which a seed failed comes after all that have all their seeds: its mean leaves out its worst.
-        """
+        """The row with the best mean objective, "" where none has a value."""
         valued = [row for row in self.rows if OBJECTIVE in row.cells]
-        return max(valued, key=_rank).name if valued else ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every row is finished."""
-        return all(row.result.outcome for row in self.rows)
+        return max(valued, key=lambda row: row.rank).name if valued else ""
 
     @property
     def winner(self) -> str:
-        """The row that was tested, or is to be; "" as long as one is not finished."""
-        return self.group.winner or (self.leader if self.complete else "")
+        """The row that alone is or will be tested; "" as long as a row is not finished, and where every row is tested."""
+        if self.group.test == "every row":
+            return ""
+        return self.group.winner or (self.leader if all(row.result.outcome for row in self.rows) else "")
 
     @property
     def tested(self) -> dict[str, Spread]:
@@ -165,10 +156,6 @@ def _mean(values: Mapping[int, float]) -> float:
     return sum(values.values()) / len(values)
 
 
-def _rank(row: TableRow) -> tuple[bool, float]:
-    return not row.result.reason, row.cells[OBJECTIVE].mean
-
-
 def metric_names(domains: Iterable[str]) -> list[str]:
     """The test metrics of a table, in their order."""
     return [f"{ranking}/{domain}/{metric}" for ranking in RANKINGS for domain in domains for metric in PAPER_METRICS]
@@ -179,31 +166,28 @@ def build_table(
     scenario: Scenario,
     results: Sequence[RowResult],
     trained: Mapping[str, Mapping[int, TrialRecord]],
-    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
-    papers: Sequence[PaperTable] = (),
+    ranks: Ranks,
 ) -> Table:
     """Put results, tests and the paper's numbers together.
 
     Args:
         trained: row -> seed -> what was trained with it.
-        ranks: row -> ranks of each seed, as `evaluation.load_ranks` gives them; of finished rows only.
-        papers: the paper's tables, of which the one of the scenario's domains is used.
+        ranks: of finished rows only.
     """
-    table = Table(group, scenario, [], table_of_domains(papers, scenario.domains))
+    paper = next((paper for paper in PAPERS.get(group.kind, ()) if paper.domains == scenario.domains), None)
+    table, names = Table(group, scenario, [], paper), metric_names(scenario.domains)
     for result in results:
-        row = group.row(result.name)
-        made = TableRow(row, result, row.title or row.name)
-        table.rows.append(made)
+        row = TableRow(group.row(result.name), result)
+        table.rows.append(row)
         if records := trained.get(row.name):
             objectives = {seed: record.objective for seed, record in records.items()}
-            made.values[OBJECTIVE] = {seed: value for seed, value in objectives.items() if value is not None}
+            row.values[OBJECTIVE] = {seed: value for seed, value in objectives.items() if value is not None}
             for name in sorted(set.intersection(*(set(record.metrics) for record in records.values()))):
-                made.values[name] = {seed: record.metrics[name] for seed, record in records.items()}
-            made.epochs = [record.best_epoch for record in records.values()]
-        made.cells = {metric: Spread.of(list(values.values())) for metric, values in made.values.items()}
-        for domain, metric in product(scenario.domains, PAPER_METRICS):
-            if table.paper and (value := table.paper.value(row.name, domain, metric)) is not None:
-                made.paper[f"test/{domain}/{metric}"] = value
+                row.values[name] = {seed: record.metrics[name] for seed, record in records.items()}
+            row.epochs = [record.best_epoch for record in records.values()]
+        row.cells = {metric: Spread.of(list(values.values())) for metric, values in row.values.items()}
+        found = {name: paper.value(row.name, name) for name in names} if paper else {}
+        row.paper = {name: value for name, value in found.items() if value is not None}
     if not any(row.paper for row in table.rows):
         table.paper = None
     if group.test == "winner":
@@ -215,17 +199,16 @@ def build_table(
 
 def _fill_winner(table: Table) -> None:
     """Rows in the order of validation with their tests against the leader, and the winner's test metrics."""
-    table.rows.sort(key=lambda row: (True, _rank(row)) if row.cells else (False, (False, 0.0)), reverse=True)
+    table.rows.sort(key=lambda row: row.rank, reverse=True)
     if table.leader:
         _test_over_seeds(table.rows, table.leader, [OBJECTIVE])
     for row in table.rows:
-        if row.name == table.winner:
-            for metric in row.result.metrics:
-                row.values[metric] = row.result.values(metric)
-                row.cells[metric] = Spread.of(list(row.values[metric].values()))
+        for metric in row.result.metrics if row.name == table.winner else ():
+            row.values[metric] = row.result.values(metric)
+            row.cells[metric] = Spread.of(list(row.values[metric].values()))
 
 
-def _fill_every_row(table: Table, ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]]) -> None:
+def _fill_every_row(table: Table, ranks: Ranks) -> None:
     """The test metrics of all finished rows and their tests."""
     reference, names = table.group.reference, metric_names(table.domains)
     for row in table.rows:
@@ -242,13 +225,10 @@ def _fill_every_row(table: Table, ranks: Mapping[str, Sequence[Mapping[str, np.n
         _test_over_seeds(table.rows, reference, names)
 
 
-def case_tests(
-    ranks: Mapping[str, Sequence[Mapping[str, np.ndarray]]], domains: tuple[str, str], reference: str
-) -> dict[str, dict[str, Test]]:
+def case_tests(ranks: Ranks, domains: tuple[str, str], reference: str) -> dict[str, dict[str, Test]]:
     """Metric -> row -> test over the cases of the test split.
 
     Args:
-        ranks: row -> ranks of each seed.
         reference: the row that the others are tested against, or `best`.
     """
     if not ranks:
@@ -274,13 +254,17 @@ def case_tests(
 def _test_over_seeds(rows: Sequence[TableRow], reference: str, metrics: Iterable[str]) -> None:
     """Paired tests of every row against one of them over common seeds, with Holm's correction."""
     base = next(row for row in rows if row.name == reference)
-    others = [row for row in rows if row is not base]
     for metric in metrics:
-        p_values, differences = {}, {}
-        for row in others:
-            if common := sorted(base.values.get(metric, {}).keys() & row.values.get(metric, {}).keys()):
+        pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        for row in rows:
+            common = sorted(base.values.get(metric, {}).keys() & row.values.get(metric, {}).keys())
+            if common and row is not base:
                 first, second = (np.array([one.values[metric][seed] for seed in common]) for one in (row, base))
-                p_values[row.name], differences[row.name] = paired_p(first, second), float((first - second).mean())
-        for name, adjusted in holm(p_values).items():
-            row = next(row for row in others if row.name == name)
-            row.seed_tests[metric] = Test(reference, differences[name], p_values[name], adjusted)
+                pairs[row.name] = first, second
+        p_values = {name: paired_p(*pair) for name, pair in pairs.items()}
+        adjusted = holm(p_values)
+        for row in rows:
+            if row.name in pairs:
+                first, second = pairs[row.name]
+                difference = float((first - second).mean())
+                row.seed_tests[metric] = Test(reference, difference, p_values[row.name], adjusted[row.name])

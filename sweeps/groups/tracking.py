@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.core.results import artifact_location, origin_tags
-from sweeps.groups.group import Group
+from sweeps.groups.group import BEST, Group
 from sweeps.tracking.addresses import unusable
 from sweeps.tracking.mlflow_runs import Operation, TrackingTarget
 from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
@@ -18,11 +18,10 @@ class GroupTracking(Tracking):
     """The run of a group.
 
     Args:
-        params: of the run, beside shared settings, rows and seeds.
         client: makes the MLflow client; tests give their own.
     """
 
-    def __init__(self, group: Group, params: dict[str, Any], client: Callable[[], Any] | None = None) -> None:
+    def __init__(self, group: Group, client: Callable[[], Any] | None = None) -> None:
         names, seeds = "+".join(group.names), "+".join(map(str, group.seeds))
         self.group, owner = group, RunOwner.of(group, group.kind)
         tags = {
@@ -31,7 +30,9 @@ class GroupTracking(Tracking):
             "fingerprint": group.fingerprint,
             **origin_tags(group, group.seed, f"sweeps/{group.command}"),
         }
-        params = {**group.fixed, f"{group.noun}s": names, "seeds": seeds, **params}
+        configuration = f"searched, {group.trials} trials" if group.trials else group.origin
+        params = {**group.fixed, f"{group.noun}s": names, "seeds": seeds, "configuration": configuration}
+        params |= {} if group.reference == BEST else {group.reference_name.replace(" ", "_"): group.reference}
         artifacts = artifact_location(group)
         super().__init__(TrackingTarget(group.tracking_uri, group.scenario, owner, artifacts, tags, params), client)
 

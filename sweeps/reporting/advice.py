@@ -6,14 +6,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
 from llmemf import text_format
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.models import model_class
 from sweeps.reporting import commands
-from sweeps.reporting.agreement import rank_correlation
 from sweeps.reporting.certainty import Certainty
 from sweeps.reporting.history import SweepHistory
 from sweeps.reporting.importance import ENOUGH, FEWEST, Importances
@@ -54,8 +51,6 @@ def advise(history: SweepHistory, importances: Importances, certainty: Certainty
         widen_range(history, importances),
         compare_seeds(history, certainty),
         train_longer(history),
-        train_shorter(history),
-        cut_later(history),
         fix_unimportant(history, importances),
         add_trials(history),
     ]
@@ -124,27 +119,22 @@ class FailingRegion:
 
 def failing_region(history: SweepHistory, parameter: Parameter) -> FailingRegion | None:
     """The region with the most failures beyond those elsewhere; None where they are spread, or fewer than two."""
-    if not parameter.is_numeric:
-        return None
     ran = [record for record in history.records if record.ended or record.error or record.objective is not None]
-    found = [(record.varied.get(parameter.key), bool(record.error)) for record in ran]
-    pairs = [(float(value), failed) for value, failed in found if value is not None]
+    pairs = [(record.varied.get(parameter.key), bool(record.error)) for record in ran if parameter.is_numeric]
+    pairs = [(value, failed) for value, failed in pairs if value is not None]
     total = sum(failed for _, failed in pairs)
+    found: list[tuple[float, FailingRegion]] = []
     if total < 2 or total == len(pairs):
         return None
-    best, best_score = None, -math.inf
     for is_upper in (True, False):
         for end in sorted({value for value, _ in pairs}):
             inside = [failed for value, failed in pairs if (value >= end if is_upper else value <= end)]
-            rest = len(pairs) - len(inside)
-            if not rest or sum(inside) < 0.8 * total or sum(inside) < 0.7 * len(inside):
-                continue
-            outside = total - sum(inside)
-            score = sum(inside) / len(inside) - outside / rest
-            if score > best_score:
-                words = f"{sum(inside)} of {len(inside)} with", f"{outside} of {rest}"
-                best, best_score = FailingRegion(end, is_upper, *words), score
-    return best
+            many, rest = sum(inside), len(pairs) - len(inside)
+            if rest and many >= 0.8 * total and many >= 0.7 * len(inside):
+                outside = total - many
+                words = f"{many} of {len(inside)} with", f"{outside} of {rest}"
+                found.append((many / len(inside) - outside / rest, FailingRegion(float(end), is_upper, *words)))
+    return max(found, key=lambda item: item[0])[1] if found else None
 
 
 def widen_range(history: SweepHistory, importances: Importances) -> Advice | None:
@@ -233,38 +223,6 @@ def train_longer(history: SweepHistory) -> Advice | None:
     gain = f", gaining {best.curve[-1] - best.curve[-2]:.4f} in it" if len(best.curve) > 1 else ""
     why = f"{best.name} was best at its last epoch ({best.record.best_epoch} of {best.record.epochs}){gain}."
     return Advice("Train longer", why, commands.again(history.record, epochs=2 * best.record.epochs))
-
-
-def train_shorter(history: SweepHistory) -> Advice | None:
-    """Completed trials stop improving long before they end."""
-    completed = [record for record in history.records if record.outcome == "completed"]
-    if len(completed) < FEW_COMPLETED or history.best is None:
-        return None
-    latest = max(int(np.quantile([r.best_epoch for r in completed], 0.9)), history.best.record.best_epoch)
-    ran = float(np.mean([record.epoch for record in completed]))
-    enough = math.ceil(1.25 * latest)
-    if enough > 0.6 * ran:
-        return None
-    why = f"Nine of ten completed trials had their best epoch by epoch {latest}, and ran {ran:.0f} epochs."
-    return Advice("Train shorter", why, commands.again(history.record, epochs=enough))
-
-
-def cut_later(history: SweepHistory) -> Advice | None:
-    """Where a trial stands at the first rung says little about where it ends: successive halving cuts too early."""
-    if not history.rungs:
-        return None
-    first = history.rungs[0]
-    ran = [t for t in history.trials.values() if t.record.outcome == "completed" and len(t.curve) > first]
-    if len(ran) < FEW_COMPLETED:
-        return None
-    early = [max(trial.curve[:first]) for trial in ran]
-    correlation = rank_correlation(early, [trial.objective for trial in ran])
-    later = min(max(1, history.epochs - 1), 2 * first)
-    if correlation is None or correlation >= 0.4 or later <= first:
-        return None
-    why = f"Among {len(ran)} trials that ran on, the order at epoch {first} and at the end have a rank correlation of "
-    why += f"{correlation:.2f}: the curves cross after the first cut."
-    return Advice("Cut later", why, commands.again(history.record, grace_period=later))
 
 
 def add_trials(history: SweepHistory) -> Advice | None:

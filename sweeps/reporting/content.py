@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from llmemf import text_format
 from llmemf.command_line import command_line
-from llmemf.pages.charts import Bar, IntervalRow, Plot
 from llmemf.ranking_names import METRICS, ranking_rows
 from sweeps.core.descriptions import caveats_of, reference_notes
 from sweeps.core.summary import failed_trials
 from sweeps.reporting import bar_charts, commands, trial_charts
-from sweeps.reporting.advice import Advice, advise
+from sweeps.reporting.advice import advise
 from sweeps.reporting.agreement import agreements
-from sweeps.reporting.breakdown import Breakdown, Ranked, break_down
+from sweeps.reporting.breakdown import Ranked, break_down
 from sweeps.reporting.certainty import Certainty, certainty
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.importance import Importances, importances
@@ -25,86 +23,15 @@ from sweeps.reporting.parameters import simplex_pair
 from sweeps.reporting.provenance import facts, shared_settings
 from sweeps.reporting.spending import Spending, hours, spend
 from sweeps.reporting.standing import seconds_left
-from sweeps.reporting.stopped import StoppingSection, stopping_section
+from sweeps.reporting.stopped import stopping_section
 from sweeps.reporting.tracked import Tracked
-from sweeps.reporting.trial_table import TrialTable, trial_table
+from sweeps.reporting.trial_table import trial_table
 from sweeps.state.confirmation import confirmed
 
 METRIC_HEADINGS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
 WAITS = "The importance of settings is computed when the sweep has ended."
 NOT_LIVE = "The cases are ranked when the sweep has ended, by the command `report`."
 FAILURES = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
-
-
-@dataclass(frozen=True)
-class BestTrial:
-    """How good and how sure it is, its settings as YAML lines, and the command that trains it again ("" without one)."""
-
-    sentence: str
-    metrics: list[list[str]]
-    settings: str
-    command: str
-
-
-@dataclass(frozen=True)
-class SettingCharts:
-    """What the searched settings did: key -> slice, the map of a simplex, parallel coordinates."""
-
-    importances: list[Bar]
-    slices: dict[str, Plot]
-    simplex: Plot | None
-    shares: str
-    parallel: Plot | None
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """All that both pages show; what is None, empty or "" is left out.
-
-    Attributes:
-        lead, status: what was run; how it stands where it has not ended.
-        tiles: the headline: name, number, what belongs to it.
-        notes: what a reader of the numbers must know.
-        curves, outcomes: learning curves, and how the trials ended that have one.
-        best_so_far, losses: beside them.
-        spending_rows: outcome, trials, epochs, time, CPU-hours, and GPU-hours where a GPU was used.
-        failures: trial, kind, reason and settings of each.
-        agreements: domain, sentence, chart.
-        breakdown: of the best trial, None with `breakdown_problem` as the reason.
-        facts, shared_settings: name and text.
-        labels: number of a trial -> the lines of its label at the pointer.
-    """
-
-    title: str
-    made: datetime.datetime
-    lead: str
-    status: str
-    tiles: list[tuple[str, str, str]]
-    notes: list[str]
-    best: BestTrial | None
-    trials: TrialTable | None
-    curves: Plot | None
-    best_so_far: Plot | None
-    losses: Plot | None
-    outcomes: set[str]
-    importances: Importances
-    setting_charts: SettingCharts | None
-    spending: Spending
-    saving: str
-    stopping: StoppingSection | None
-    spending_stack: list[Bar]
-    spending_rows: list[list[str]]
-    failures: list[list[str]]
-    errors_folder: Path
-    agreements: list[tuple[str, str, Plot | None]]
-    breakdown: Breakdown | None
-    breakdown_problem: str
-    breakdown_charts: dict[str, list[IntervalRow]]
-    facts: list[tuple[str, str]]
-    shared_settings: list[tuple[str, str]]
-    advice: list[Advice]
-    is_running: bool
-    labels: dict[int, list[str]]
 
 
 def make_report_data(
@@ -114,8 +41,8 @@ def make_report_data(
     made: datetime.datetime | None = None,
     *,
     is_live: bool = False,
-) -> ReportData:
-    """Draw the conclusions.
+) -> SimpleNamespace:
+    """Draw the conclusions: the values of both templates; what is None, empty or "" is left out.
 
     Args:
         ranked: ranks of the leading trials; None where the breakdown is left out.
@@ -131,11 +58,13 @@ def make_report_data(
     if ranked and ranked.scenario and best and best.name in ranked.ranks:
         cases = int(history.fixed.get("valid_cases") or 0)
         breakdown = break_down(best.name, ranked.ranks[best.name], ranked.scenario, valid_cases=cases)
-    return ReportData(
+    failed = [record for record in [*history.records, *(repeat.record for repeat in history.repeats)] if record.error]
+    return SimpleNamespace(
         title=history.record.name,
         made=made or datetime.datetime.now(),
         lead=_lead(history),
         status=_status(history, is_live),
+        # Name, number, and what belongs to it.
         tiles=_tiles(history, sure, spending),
         notes=_notes(history, objectives, encoders),
         best=_best_trial(history, sure),
@@ -153,14 +82,11 @@ def make_report_data(
         spending_rows=_spending_rows(spending) if history.records else [],
         failures=[
             [record.name, FAILURES.get(record.kind, record.kind), record.error, text_format.settings(record.varied)]
-            for record in [*history.records, *(repeat.record for repeat in history.repeats)]
-            if record.error
+            for record in failed
         ],
         errors_folder=history.record.folder / "errors",
-        agreements=[
-            (item.domain, item.sentence, None if item.is_identical else trial_charts.scatter(history, item))
-            for item in agreements(history)
-        ],
+        # Domain, sentence, chart.
+        agreements=agreements(history),
         breakdown=breakdown,
         breakdown_problem=ranked.problem if ranked else NOT_LIVE if is_live else "Left out (--no-breakdown).",
         breakdown_charts=bar_charts.group_charts(breakdown) if breakdown else {},
@@ -288,7 +214,8 @@ def _running_tiles(history: SweepHistory) -> list[tuple[str, str, str]]:
     ]
 
 
-def _best_trial(history: SweepHistory, sure: Certainty) -> BestTrial | None:
+def _best_trial(history: SweepHistory, sure: Certainty) -> dict[str, Any] | None:
+    """How good and how sure it is, its settings as YAML lines, and the command that trains it again ("" without one)."""
     best, record = history.best, history.record
     if best is None:
         return None
@@ -296,7 +223,8 @@ def _best_trial(history: SweepHistory, sure: Certainty) -> BestTrial | None:
     lines = "\n".join(f"{key}: {_yaml(value)}" for key, value in settings.items())
     path = record.folder / "best.yaml"
     command = command_line("train", record.scenario, "--config", path, "--output", "FOLDER") if path.exists() else ""
-    return BestTrial(sure.sentence if len(history.valued) > 1 else "", _metric_rows(best, history), lines, command)
+    sentence = sure.sentence if len(history.valued) > 1 else ""
+    return {"sentence": sentence, "metrics": _metric_rows(best, history), "settings": lines, "command": command}
 
 
 def _yaml(value: Any) -> str:
@@ -314,17 +242,18 @@ def _metric_rows(best: TrialHistory, history: SweepHistory) -> list[list[str]]:
     ]
 
 
-def _setting_charts(history: SweepHistory, found: Importances) -> SettingCharts | None:
+def _setting_charts(history: SweepHistory, found: Importances) -> dict[str, Any] | None:
+    """What the searched settings did: key -> slice, the map of a simplex, parallel coordinates."""
     if not history.valued or not history.parameters:
         return None
     pair = simplex_pair(history.parameters)
-    return SettingCharts(
-        importances=bar_charts.importance_bars(found),
-        slices={parameter.key: trial_charts.slice_of(history, parameter) for parameter in history.parameters},
-        simplex=trial_charts.simplex(history, pair) if pair else None,
-        shares=f"{pair[0].key}, {pair[1].key} and the rest" if pair else "",
-        parallel=trial_charts.parallel(history),
-    )
+    return {
+        "importances": bar_charts.importance_bars(found),
+        "slices": {parameter.key: trial_charts.slice_of(history, parameter) for parameter in history.parameters},
+        "simplex": trial_charts.simplex(history, pair) if pair else None,
+        "shares": f"{pair[0].key}, {pair[1].key} and the rest" if pair else "",
+        "parallel": trial_charts.parallel(history),
+    }
 
 
 def _saving(spending: Spending) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -95,19 +96,15 @@ def _fixed(record: SweepRecord) -> dict[str, Any]:
 
 def _read_epochs(trials: dict[int, TrialHistory], events: list[dict[str, Any]], monitor: str) -> None:
     """Curves and times of the epochs out of the event log."""
-    seconds: dict[int, list[float]] = {}
-    for event in events:
-        if event["event"] != "epoch":
-            continue
+    seconds: defaultdict[int, list[float]] = defaultdict(list)
+    for event in (event for event in events if event["event"] == "epoch"):
         result, trial = event["result"], trials[event["trial"]]
         value = -result["val/loss"] if monitor == "val_loss" and "val/loss" in result else result.get("val/mrr")
         trial.curve.append(result["objective"] if value is None else value)
         if trial.record.first_loss and "train/loss" in result:
             trial.losses.append(result["train/loss"] / trial.record.first_loss)
-        trial.stopped_early = bool(result.get("stopped_early"))
-        took = result.get("seconds_train", 0.0) + result.get("seconds_valid", 0.0)
-        if took:
-            seconds.setdefault(event["trial"], []).append(took)
+        if took := result.get("seconds_train", 0.0) + result.get("seconds_valid", 0.0):
+            seconds[event["trial"]].append(took)
     for number, values in seconds.items():
         trials[number].epoch_seconds = sum(values) / len(values)
 

@@ -9,7 +9,7 @@ from typing import Any
 from sweeps.reporting.parameters import Parameter
 from sweeps.search.rungs import rungs_of
 from sweeps.state.references import References
-from sweeps.state.sweep_record import GROUPS, SweepRecord
+from sweeps.state.sweep_record import SweepRecord, group_of
 from sweeps.state.trial_records import TrialRecord, best_of, ranked
 
 
@@ -21,7 +21,6 @@ class TrialHistory:
         losses: training loss after epoch 1, 2, ..., over that of the first.
         curve: what is monitored (higher is better) after epoch 1, 2, ...; not the best so far.
         epoch_seconds: mean time of training and validation per epoch; None before the first.
-        stopped_early: whether its own patience ended it.
         cpus, gpus: what it held last.
         cpu_seconds, gpu_seconds: what it held of each, in units of one CPU or GPU.
     """
@@ -30,7 +29,6 @@ class TrialHistory:
     curve: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     epoch_seconds: float | None = None
-    stopped_early: bool = False
     cpus: float = 0.0
     gpus: float = 0.0
     cpu_seconds: float = 0.0
@@ -143,10 +141,4 @@ class SweepHistory:
     @property
     def group(self) -> str:
         """What this sweep is a part of: `comparison NAME`, `ablation NAME`, `rerun NAME`, or ""."""
-        parts, storage = self.record.name.split("--"), Path(self.record.storage)
-        for count in range(len(parts) - 1, 0, -1):
-            owner = "--".join(parts[:count])
-            for root in GROUPS:
-                if (storage / root / owner).exists():
-                    return f"{GROUPS[root]} {owner}"
-        return ""
+        return group_of(Path(self.record.storage), self.record.name)

@@ -121,9 +121,9 @@ def _optuna_trials(trials: Sequence[TrialHistory], parameters: Sequence[Paramete
             distributions[p.key] = CategoricalDistribution(list(p.values))
     found = []
     for trial in trials:
-        values = {p.key: trial.record.varied[p.key] for p in parameters}
+        varied = trial.record.varied
         values = {
-            p.key: float(values[p.key]) if p.is_numeric else text_format.number(values[p.key]) for p in parameters
+            p.key: float(varied[p.key]) if p.is_numeric else text_format.number(varied[p.key]) for p in parameters
         }
         found.append(create_trial(params=values, distributions=distributions, value=trial.record.objective))
     return found

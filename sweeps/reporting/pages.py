@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 from llmemf.pages.html_page import render
 from sweeps.reporting.bar_charts import half_width
-from sweeps.reporting.content import METRIC_HEADINGS, ReportData
+from sweeps.reporting.content import METRIC_HEADINGS
 
 FINE = 120
 """From so many trials on, dots and lines are drawn finer."""
 
 
-def as_html(data: ReportData, *, live: int = 0) -> str:
+def as_html(data: SimpleNamespace, *, live: int = 0) -> str:
     """The page: opens offline, needs no script to be read, fits desk, phone and paper.
 
     Args:
@@ -22,12 +23,12 @@ def as_html(data: ReportData, *, live: int = 0) -> str:
     return render("sweeps.reporting", "report.html", {**_values(data), "live": live})
 
 
-def as_markdown(data: ReportData) -> str:
+def as_markdown(data: SimpleNamespace) -> str:
     """The same numbers and sentences, charts as tables."""
     return re.sub(r"\n{3,}", "\n\n", render("sweeps.reporting", "report.md", _values(data)))
 
 
-def _values(data: ReportData) -> dict[str, Any]:
+def _values(data: SimpleNamespace) -> dict[str, Any]:
     return {
         "data": data,
         "metric_headings": METRIC_HEADINGS,

@@ -23,13 +23,13 @@ class Share:
 
     @classmethod
     def of(cls, trials: Sequence[TrialHistory]) -> Share:
-        return cls(
-            len(trials),
-            sum(trial.record.epoch for trial in trials),
-            sum(trial.record.seconds for trial in trials),
-            sum(trial.cpu_seconds for trial in trials),
-            sum(trial.gpu_seconds for trial in trials),
+        records = [trial.record for trial in trials]
+        seconds = (
+            sum(record.seconds for record in records),
+            sum(t.cpu_seconds for t in trials),
+            sum(t.gpu_seconds for t in trials),
         )
+        return cls(len(trials), sum(record.epoch for record in records), *seconds)
 
 
 @dataclass(frozen=True)

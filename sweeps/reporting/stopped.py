@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 from llmemf import text_format
 from sweeps.reporting.history import SweepHistory
@@ -13,69 +13,44 @@ SHOWN = 5
 HEADINGS = ["trial", "chance", "stopped after", "value", "expected end", "gains of"]
 
 
-@dataclass(frozen=True)
-class StoppingSection:
-    """What the page shows of `Stopping`.
-
-    Attributes:
-        places: of the winner at each rung: epoch, rank, how many were stopped before.
-        factors, fates: reduction factors, and per grace period what each would have done to the winner.
-        stopped: the most promising of the stopped trials; empty where nothing can be said, of which `remark` has the reason.
+def stopping_section(history: SweepHistory) -> dict[str, Any] | None:
+    """The places of the winner at each rung, what each reduction factor and grace period would have done to it, and the most
+    promising of the stopped trials; None while the sweep runs, and where no trial was stopped.
     """
-
-    sentence: str
-    winner: str
-    places: list[list[str]]
-    factors: list[str]
-    fates: list[list[str]]
-    stopped: list[list[str]]
-    remark: str
-    headings: list[str]
-
-
-def stopping_section(history: SweepHistory) -> StoppingSection | None:
-    """None while the sweep runs, and where no trial was stopped."""
-    found = None
+    found, own = None, history.record
     if history.state != "running":
-        found = stopping(history.records, history.rungs, history.record.reduction_factor)
+        found = stopping(history.records, history.rungs, own.reduction_factor)
     if found is None:
         return None
-    factors = sorted({factor for _, factor in found.fates})
-    graces = sorted({grace for grace, _ in found.fates})
-    own = history.record
-    return StoppingSection(
-        sentence=found.sentence,
-        winner=found.winner.name,
-        places=[
+    graces, factors = (sorted(set(values)) for values in zip(*found.fates, strict=True))
+    here = own.grace_period, own.reduction_factor
+    fates = [
+        [str(grace), *(_fate(found.fates[grace, factor]) + " *" * ((grace, factor) == here) for factor in factors)]
+        for grace in graces
+    ]
+    stopped = [
+        [
+            end.record.name,
+            text_format.chance(end.chance),
+            str(end.record.epoch),
+            f"{end.record.values[-1]:.4f}",
+            f"{end.expected:.4f}",
+            str(end.finished),
+        ]
+        for end in found.stopped[:SHOWN]
+    ]
+    return {
+        "sentence": found.sentence,
+        "winner": found.winner.name,
+        "places": [
             [f"{place.epoch}", f"{place.rank} of {place.trials}", f"{place.stopped_before or '-'}"]
             for place in found.places
         ],
-        factors=[str(factor) for factor in factors],
-        fates=[
-            [
-                str(grace),
-                *(
-                    _fate(found.fates[grace, factor])
-                    + " *" * ((grace, factor) == (own.grace_period, own.reduction_factor))
-                    for factor in factors
-                ),
-            ]
-            for grace in graces
-        ],
-        stopped=[
-            [
-                end.record.name,
-                text_format.chance(end.chance),
-                str(end.record.epoch),
-                f"{end.record.values[-1]:.4f}",
-                f"{end.expected:.4f}",
-                str(end.finished),
-            ]
-            for end in found.stopped[:SHOWN]
-        ],
-        remark=_remark(found),
-        headings=HEADINGS,
-    )
+        "factors": list(map(str, factors)),
+        "fates": fates,
+        "stopped": (HEADINGS, stopped),
+        "remark": _remark(found),
+    }
 
 
 def _fate(epoch: int | None) -> str:

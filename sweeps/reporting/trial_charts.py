@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from llmemf import text_format
 from llmemf.pages.charts import Axis, Dot, Label, Line, Plot, Point, indent, inset, linear_axis, whole_axis
-from sweeps.reporting.agreement import Agreement
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.parameters import Parameter
 
@@ -202,12 +203,16 @@ def parallel(history: SweepHistory) -> Plot | None:
     return plot
 
 
-def scatter(history: SweepHistory, agreement: Agreement) -> Plot:
-    """MRR among all items against MRR among the stored candidates, one dot per trial."""
-    sampled, full = [p[1] for p in agreement.points], [p[2] for p in agreement.points]
+def scatter(history: SweepHistory, domain: str, points: Mapping[int, tuple[float, float]]) -> Plot:
+    """MRR among all items against MRR among the stored candidates, one dot per trial.
+
+    Args:
+        points: number of a trial -> both.
+    """
+    sampled, full = zip(*points.values(), strict=True)
     x = linear_axis(min(sampled), max(sampled), label="MRR among stored candidates", pad=0.05)
     y = linear_axis(min(full), max(full), label="MRR among all items", pad=0.05)
-    plot = Plot(f"MRR of {agreement.domain} among all items against stored candidates", "small both", x, y)
-    for number, a, b in reversed(agreement.points):
+    plot = Plot(f"MRR of {domain} among all items against stored candidates", "small both", x, y)
+    for number, (a, b) in reversed(points.items()):
         plot.dots.append(Dot(x.at(a), y.at(b), kind_of(history, history.trials[number]), number))
     return plot

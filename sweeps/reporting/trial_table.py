@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from llmemf import text_format
 from sweeps.core.result_tables import heading
@@ -14,20 +13,15 @@ from sweeps.state import leaderboard
 from sweeps.state.leaderboard import SHOWN_METRICS
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """What is shown, and what it is sorted by where that is something else."""
 
     text: str
     sort: str = ""
 
 
-Fill = Callable[[dict[str, Any], TrialHistory], Cell]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column and how its cells are made of a leaderboard's row and the trial's history.
+class Column(NamedTuple):
+    """A column.
 
     Attributes:
         kind: classes: `t` a text, `x` minor and hidden at first.
@@ -36,80 +30,66 @@ class Column:
     """
 
     heading: str
-    fill: Fill
     kind: str = ""
     low_first: bool = False
     is_short: bool = True
 
 
-@dataclass(frozen=True)
-class Row:
-    """One trial as a row of the table."""
+def trial_table(history: SweepHistory, spending: Spending, count: int = 20) -> SimpleNamespace | None:
+    """`columns`, `rows` (each with `number`, `is_best` and `cells`), the best trial first, and `short`: headings and texts of
+    the first rows, main columns only; None without trials.
 
-    number: int
-    is_best: bool
-    cells: list[Cell]
-
-
-@dataclass(frozen=True)
-class TrialTable:
-    """All trials with the columns that the page shows."""
-
-    columns: list[Column]
-    rows: list[Row]
-
-    def short(self, count: int) -> tuple[list[str], list[list[str]]]:
-        """Headings and texts of the first rows, main columns only."""
-        chosen = [place for place, column in enumerate(self.columns) if column.is_short]
-        texts = [[row.cells[place].text for place in chosen] for row in self.rows[:count]]
-        return [self.columns[place].heading for place in chosen], texts
-
-
-def trial_table(history: SweepHistory, spending: Spending) -> TrialTable | None:
-    """The best trial first; None without trials."""
+    Args:
+        count: rows of the short table.
+    """
     rows = leaderboard.rows(history.records)
     if not rows:
         return None
     metrics = [name for name in rows[0] if "/" in name]
     shown = [f"val/{domain}/{name}" for domain in history.domains for name in SHOWN_METRICS]
     shown = [name for name in shown if name in metrics]
-    columns = [
-        Column("rank", lambda row, trial: Cell(str(row["rank"])), low_first=True),
-        Column("trial", lambda row, trial: Cell(trial.name), "t", low_first=True),
-        Column("outcome", lambda row, trial: Cell(row["outcome"]), "t out", low_first=True),
-        Column("objective", _number("objective")),
-        *([_seeds(), Column("mean", _number("mean")), Column("sd", _number("sd"))] if "mean" in rows[0] else []),
-        Column("epochs", lambda row, trial: Cell(f"{row['best_epoch']}/{row['epochs_run']}", str(row["best_epoch"]))),
-        *(Column(heading(name), _number(name)) for name in shown),
-        *(Column(key, _setting(key)) for key in dict.fromkeys(key for r in history.records for key in r.varied)),
-        Column("minutes", lambda row, trial: Cell(f"{row['seconds'] / 60:.1f}", str(row["seconds"])), "", True, False),
-    ]
-    if spending.uses_gpus:
-        columns.append(Column("GPU-h", lambda row, trial: _hours(trial.gpu_seconds), "", True, False))
-    columns.append(Column("CPU-h", lambda row, trial: _hours(trial.cpu_seconds), "x", True, False))
-    columns += [Column(heading(name), _number(name), "x", is_short=False) for name in metrics if name not in shown]
-    lines = []
-    for row, trial in zip(rows, history.ranked, strict=True):
-        lines.append(Row(trial.record.number, trial is history.best, [column.fill(row, trial) for column in columns]))
-    return TrialTable(columns, lines)
+    settings = dict.fromkeys(key for record in history.records for key in record.varied)
+
+    def cells(row: dict[str, Any], trial: TrialHistory) -> dict[Column, Cell]:
+        found = {
+            Column("rank", low_first=True): Cell(str(row["rank"])),
+            Column("trial", "t", low_first=True): Cell(trial.name),
+            Column("outcome", "t out", low_first=True): Cell(row["outcome"]),
+            Column("objective"): _number(row["objective"]),
+        }
+        if "mean" in row:
+            found[Column("seeds")] = Cell("-" if row["seeds"] is None else str(row["seeds"]))
+            found |= {Column(name): _number(row[name]) for name in ("mean", "sd")}
+        found[Column("epochs")] = Cell(f"{row['best_epoch']}/{row['epochs_run']}", str(row["best_epoch"]))
+        found |= {Column(heading(name)): _number(row[name]) for name in shown}
+        found |= {Column(key): _setting(row[key]) for key in settings}
+        found[Column("minutes", "", True, False)] = Cell(f"{row['seconds'] / 60:.1f}", str(row["seconds"]))
+        if spending.uses_gpus:
+            found[Column("GPU-h", "", True, False)] = _hours(trial.gpu_seconds)
+        found[Column("CPU-h", "x", True, False)] = _hours(trial.cpu_seconds)
+        minor = [name for name in metrics if name not in shown]
+        return found | {Column(heading(name), "x", is_short=False): _number(row[name]) for name in minor}
+
+    lines = [(trial, cells(row, trial)) for row, trial in zip(rows, history.ranked, strict=True)]
+    columns = list(lines[0][1])
+    main = [column for column in columns if column.is_short]
+    return SimpleNamespace(
+        columns=columns,
+        rows=[
+            SimpleNamespace(number=trial.record.number, is_best=trial is history.best, cells=list(line.values()))
+            for trial, line in lines
+        ],
+        short=([column.heading for column in main], [[line[key].text for key in main] for _, line in lines[:count]]),
+    )
 
 
-def _number(name: str) -> Fill:
-    return lambda row, trial: Cell("-") if row[name] is None else Cell(f"{row[name]:.4f}", repr(row[name]))
+def _number(value: float | None) -> Cell:
+    return Cell("-") if value is None else Cell(f"{value:.4f}", repr(value))
 
 
-def _seeds() -> Column:
-    return Column("seeds", lambda row, trial: Cell("-" if row["seeds"] is None else str(row["seeds"])))
-
-
-def _setting(key: str) -> Fill:
-    def fill(row: dict[str, Any], trial: TrialHistory) -> Cell:
-        value = row[key]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        text = "-" if value in (None, "") else text_format.number(value)
-        return Cell(text, repr(value) if is_number else "")
-
-    return fill
+def _setting(value: Any) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return Cell("-" if value in (None, "") else text_format.number(value), repr(value) if is_number else "")
 
 
 def _hours(seconds: float) -> Cell:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,7 +18,7 @@ from llmemf.io import write_text
 from sweeps.core.sweep_data import SweepData
 from sweeps.reporting.beside import MOST, beside_page
 from sweeps.reporting.breakdown import Ranked, rank_leaders
-from sweeps.reporting.content import ReportData, make_report_data
+from sweeps.reporting.content import make_report_data
 from sweeps.reporting.gather import gather
 from sweeps.reporting.history import SweepHistory
 from sweeps.reporting.pages import as_html, as_markdown
@@ -29,26 +30,6 @@ from sweeps.tracking.addresses import one_line
 PAGE, MARKDOWN = "report.html", "report.md"
 QUICK = 10_000_000
 """Validation cases times items that are ranked at the end of a sweep without being asked for: seconds on a CPU."""
-
-
-class Report(NamedTuple):
-    """The HTML page that was written, and what it says."""
-
-    page: Path
-    history: SweepHistory
-    data: ReportData
-
-    def values(self) -> dict[str, Any]:
-        """What it says as plain values, for programs."""
-        data = self.data
-        return {
-            **with_trials(self.history),
-            "notes": data.notes,
-            "certainty": data.best.sentence if data.best else "",
-            "importances": [asdict(item) for item in data.importances.items],
-            "advice": [asdict(item) for item in data.advice],
-            "page": str(self.page),
-        }
 
 
 def write_at_end(record: SweepRecord, data: SweepData, console: Console, mlflow_answers: bool) -> str:
@@ -81,11 +62,14 @@ def write_at_end(record: SweepRecord, data: SweepData, console: Console, mlflow_
     return str(record.folder / PAGE)
 
 
-def write_report(record: SweepRecord, console: Console, *, breakdown: bool = True) -> Report:
+def write_report(record: SweepRecord, console: Console, *, breakdown: bool = True) -> dict[str, Any]:
     """Write both pages; a running sweep is only read.
 
     Args:
         breakdown: whether to rank the validation cases by the kept weights.
+
+    Returns:
+        What it says as plain values, for programs; `page` is the path of the HTML page.
 
     Raises:
         InputError: the event log is damaged, or the folder cannot be written.
@@ -111,10 +95,17 @@ def write_report(record: SweepRecord, console: Console, *, breakdown: bool = Tru
     size = text_format.size(page.stat().st_size)
     console.print(Text.assemble(("report  ", "dim"), str(page), f" ({size})"), soft_wrap=True)
     console.print(Text.assemble(("        ", "dim"), str(markdown)), soft_wrap=True)
-    return Report(page, history, data)
+    return {
+        **with_trials(history),
+        "notes": data.notes,
+        "certainty": data.best["sentence"] if data.best else "",
+        "importances": [asdict(item) for item in data.importances.items],
+        "advice": [asdict(item) for item in data.advice],
+        "page": str(page),
+    }
 
 
-def _write(history: SweepHistory, tracked: Tracked, ranked: Ranked | None) -> tuple[ReportData, str]:
+def _write(history: SweepHistory, tracked: Tracked, ranked: Ranked | None) -> tuple[SimpleNamespace, str]:
     """Both pages into the folder and the run: what they say, and why MLflow does not have them.
 
     Raises:

@@ -15,29 +15,26 @@ from sweep_fakes import FakeTrainer, epoch_result, grow, tiny_data
 from llmemf.ranking import summarise
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
-from sweeps.groups import ablation, comparison, rerun, study
 from sweeps.groups.evaluation import TestEvaluation
-from sweeps.groups.plan import GroupOptions, plan_group
-from sweeps.groups.row_run import GroupBackend
-from sweeps.groups.run import run_group
+from sweeps.groups.new_group import GroupOptions
+from sweeps.groups.plan import NEW, check_new, plan_group
+from sweeps.groups.run import GroupBackend, run_group
 from sweeps.state import checkpoints
 from sweeps.state.sweep_state import SweepState
 
-KINDS = {module.KIND.name: module.KIND for module in (comparison, ablation, rerun, study)}
 NOW = datetime.datetime(2026, 1, 2, 3, 4, 5)
 
 
 def plan(kind, **options):
     """A new group."""
-    return plan_group(kind, lambda given, now: KINDS[kind].plan(given, NOW), GroupOptions(**options), resume=False)
+    group = NEW[kind](GroupOptions(**options), NOW)
+    check_new(group)
+    return group
 
 
 def resume(kind, **options):
     """A stored group."""
-    group = plan_group(kind, KINDS[kind].plan, GroupOptions(**options), resume=True)
-    if kind == "comparison":
-        comparison.KIND.extend(group, options.get("models"))
-    return group
+    return plan_group(kind, GroupOptions(**options), resume=True)
 
 
 def go(group, floor, data=None, mlflow=False, server=None, **more):
@@ -46,7 +43,7 @@ def go(group, floor, data=None, mlflow=False, server=None, **more):
     client = None if mlflow else no_server if server is None else lambda: server
     backend = GroupBackend(data=data or tiny_data(), train=floor.train, rank=floor.rank, client=client)
     console = Console(file=out, width=160, highlight=False, markup=False)
-    code = run_group(KINDS[group.kind], group, console, backend=backend, **more)
+    code = run_group(group, console, backend=backend, **more)
     return code, out.getvalue()
 
 

@@ -134,10 +134,10 @@ def test_rows_are_trained_over_seeds_and_tested_once_against_the_full_model(swee
     assert float(line["p_seeds"]) == pytest.approx(over_seeds[smallest])
     assert float(line["p_seeds_holm"]) == pytest.approx(min(1, 3 * over_seeds[smallest]))
     page = (record.folder / "ablation.md").read_text()
-    assert "| + text + image (full model) |" in page and "| + text + LLM: cannot run | - |" in page
-    assert "+ text + LLM cannot run: no LLM text." in page and "sweep s1 (t02)" in page
+    assert "| **+ text + image (full model)** |" in page and "| + text + LLM: cannot run | - |" in page
+    assert "+ text + LLM cannot run: no LLM text" in page and "sweep s1 (t02)" in page
     assert lines["ids", "movie", "stored candidates", "mrr"]["paper"] == "5.03", "the sample's domains are the paper's"
-    assert "paper MRR (other data)" in page
+    assert "paper (other data) MRR" in page
     latex = (record.folder / "ablation.tex").read_text()
     cells = {line.count(" & ") for line in latex.splitlines() if line.endswith(r"\\") and "multicolumn" not in line}
     assert cells == {10} and latex.count("{") == latex.count("}")

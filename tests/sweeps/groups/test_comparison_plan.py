@@ -6,7 +6,7 @@ from pathlib import Path
 import group_fakes
 import pytest
 import yaml
-from group_fakes import KINDS, resume
+from group_fakes import resume
 from sweep_fakes import grow, tiny_scenario
 from typer.testing import CliRunner
 
@@ -15,7 +15,8 @@ from llmemf.models import MODELS, model_class
 from sweeps.cli.main import single
 from sweeps.core.settings import SHARED_SETTINGS, load_settings, scenario_files
 from sweeps.groups.group import Group
-from sweeps.groups.plan import GroupOptions, plan_group
+from sweeps.groups.new_group import GroupOptions
+from sweeps.groups.plan import plan_group
 from sweeps.groups.row_sweeps import plan_search, plan_seeds
 from sweeps.state.sweep_state import SweepState
 
@@ -112,7 +113,6 @@ def test_a_system_leaves_out_the_modalities_that_no_item_has(here):
     scenario = tiny_scenario("shops")
     dataclasses.replace(scenario, items=scenario.items.assign(image="")).save(here / "data")
     record = plan(scenario="shops", models=["sasrec", "llm_emf"])
-    KINDS["comparison"].extend(record, None)
     (notice,) = record.notices
     assert notice.startswith("LLM-EMF: no item of shops has a stored image")
     assert search(record, "llm_emf").fixed["modalities"] == ["id", "text"]
@@ -178,8 +178,7 @@ def test_the_newest_comparison_goes_on(here):
 
 
 def start_or_continue(**options):
-    kind = KINDS["comparison"]
-    return plan_group(kind.name, kind.plan, GroupOptions(**options), resume=False, start_or_continue=True)
+    return plan_group("comparison", GroupOptions(**options), start_or_continue=True)
 
 
 def test_names_that_are_taken(here):

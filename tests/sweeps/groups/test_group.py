@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from group_fakes import KINDS, Floor, go, make_sweep, no_server, plan, resume
+from group_fakes import Floor, go, make_sweep, no_server, plan, resume
 
 from llmemf.errors import InputError
 from sweeps.groups.encoders import Encoders
 from sweeps.groups.group import Group
-from sweeps.groups.plan import GroupOptions, plan_group
+from sweeps.groups.new_group import GroupOptions
+from sweeps.groups.plan import plan_group
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking import mlflow_writer
@@ -135,8 +136,8 @@ def test_continue_says_which_options_have_no_effect(project_folder):
     group = plan("comparison", **options)
     group.folder.mkdir(parents=True)
     group.save()
-    again = plan_group("comparison", KINDS["comparison"].plan, GroupOptions(**options), start_or_continue=True)
+    again = plan_group("comparison", GroupOptions(**options), start_or_continue=True)
     assert again.notices == []
     changed = GroupOptions(**options | {"seeds": 3, "models": ["sasrec", "mifn"]})
-    (notice,) = plan_group("comparison", KINDS["comparison"].plan, changed, start_or_continue=True).notices
+    (notice,) = plan_group("comparison", changed, start_or_continue=True).notices
     assert "--seeds" in notice and "--models" in notice and "--trials-per-model" not in notice

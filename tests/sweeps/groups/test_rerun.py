@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 from llmemf.errors import InputError
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
-from sweeps.groups import rerun
+from sweeps.groups.blocks import blocks_of
 from sweeps.groups.group import Group, Row
+from sweeps.groups.notes import notes_of, warnings_of
+from sweeps.groups.render import files
 from sweeps.groups.results import GroupState, RowResult, SeedResult
 from sweeps.groups.table import OBJECTIVE, build_table
 from sweeps.state.sweep_record import find_sweep
@@ -95,7 +97,7 @@ def test_validation_chooses_and_only_the_winner_is_tested_once(sweep):
     assert line["winner"] == "1" and line["seeds"] == "3"
     for name in ("rerun.md", "rerun.csv"):
         assert (sweep.folder / name).read_text() == (record.folder / name).read_text()
-    assert "test of t03" in text and "t02  validation" in text
+    assert "Test of t03" in text and "t02  validation" in text
 
 
 @pytest.mark.slow
@@ -183,7 +185,7 @@ def test_the_command_shows_its_plan(sweep, monkeypatch):
 
     done = CliRunner().invoke(single("rerun"), ["s1", "--top", "2", "--dry-run"])
     assert done.exit_code == 0, done.output
-    assert "t02  0.9000  lr=4e-3" in done.output and "nothing was started" in done.output
+    assert "t02 0.9000 lr=4e-3" in " ".join(done.output.split()) and "nothing was started" in done.output
     assert not (Path(sweep.storage) / "reruns").exists()
 
 
@@ -216,13 +218,11 @@ def make(values, *, reasons=None, winner="", tested=(), missing=(), asked=2):
             )
             for seed, value in enumerate(own, start=1)
         }
-    table = build_table(group, tiny_scenario(), results, seeds, {})
-    rerun.KIND.annotate(table)
-    return table
+    return build_table(group, tiny_scenario(), results, seeds, {})
 
 
 def markdown(table):
-    return rerun.KIND.files(table)["rerun.md"]
+    return files(table)["rerun.md"]
 
 
 def against_leader(row):
@@ -232,7 +232,7 @@ def against_leader(row):
 def test_a_ranking_within_the_noise_is_warned_of():
     table = make(NEAR)
     assert table.winner == "t10" and [line.name for line in table.rows] == ["t10", "t12"]
-    (warning,) = table.warnings
+    (warning,) = warnings_of(table)
     p = stats.ttest_rel(NEAR["t10"], NEAR["t12"]).pvalue
     assert warning.startswith("The ranking is within the noise") and f"p {p:.3f}, intervals overlap" in warning
     assert f"**{warning}**" in markdown(table)
@@ -240,7 +240,7 @@ def test_a_ranking_within_the_noise_is_warned_of():
 
 def test_a_clear_ranking_is_not():
     table = make({"t12": FAR["t12"], "t10": FAR["t10"]})
-    assert table.winner == "t10" and not table.warnings
+    assert table.winner == "t10" and not warnings_of(table)
     assert against_leader(table.rows[1]).p == stats.ttest_rel(FAR["t12"], FAR["t10"]).pvalue
     assert against_leader(table.rows[1]).difference == pytest.approx(np.mean(FAR["t12"]) - np.mean(FAR["t10"]))
 
@@ -249,9 +249,11 @@ def test_noise_behind_a_clear_second_place_is_told_apart():
     middle = [value - 0.0001 * (1 + 0.01 * place) for place, value in enumerate(FAR["t10"])]
     noisy = [0.09, 0.01, 0.08, 0.02, 0.04]
     table = make({**FAR, "t07": noisy})
-    assert table.warnings[0].startswith("Not all") is (table.rows[1].name != "t07")
-    assert "t07" in table.warnings[0] and "t12" not in table.warnings[0]
-    assert not make({"t10": FAR["t10"], "t11": middle}).warnings, "nearly the same distance at every seed is no noise"
+    assert warnings_of(table)[0].startswith("Not all") is (table.rows[1].name != "t07")
+    assert "t07" in warnings_of(table)[0] and "t12" not in warnings_of(table)[0]
+    assert not warnings_of(make({"t10": FAR["t10"], "t11": middle})), (
+        "nearly the same distance at every seed is no noise"
+    )
 
 
 def test_holm_counts_the_others():
@@ -265,9 +267,9 @@ def test_holm_counts_the_others():
 
 def test_one_seed_is_warned_of():
     table = make({"t10": [0.05], "t12": [0.04]})
-    assert table.winner == "t10" and "One seed says nothing" in table.warnings[0]
-    cells = [cell.text for cell in rerun.KIND.last_block(table).lines[0]]
-    assert cells[2:6] == ["0.0500", "-", "-", "leader"]
+    assert table.winner == "t10" and "One seed says nothing" in warnings_of(table)[0]
+    line = blocks_of(table)[0].rows[0]
+    assert [line[key].text for key in ("validation", "sd", "95 % interval", "p")] == ["0.0500", "-", "-", "leader"]
 
 
 def test_one_of_which_a_seed_failed_does_not_win():
@@ -281,20 +283,20 @@ def test_one_of_which_a_seed_failed_does_not_win():
 
 def test_the_one_that_was_tested_stays_the_winner():
     table = make(NEAR, winner="t12", tested=["t12"])
-    assert table.winner == "t12" and "t12 was chosen and tested earlier; t10 leads now" in table.warnings[0]
+    assert table.winner == "t12" and "t12 was chosen and tested earlier; t10 leads now" in warnings_of(table)[0]
     assert table.tested["test/movie/mrr"].mean == pytest.approx(np.mean(NEAR["t12"]) / 2)
 
 
 def test_luck_of_the_search_and_missing_trials_are_told():
-    notes = " ".join(make(NEAR, asked=3).notes)
+    notes = " ".join(notes_of(make(NEAR, asked=3)))
     assert "t10, t12 scored above the interval" in notes and "3 were asked for; the sweep has 2 trials" in notes
-    assert "1 time before" not in notes and "1 time before" in " ".join(make(NEAR, tested=["t10"]).notes)
+    assert "1 time before" not in notes and "1 time before" in " ".join(notes_of(make(NEAR, tested=["t10"])))
 
 
 def test_the_files_hold_the_same_numbers():
     table = make(NEAR, tested=["t10"])
-    files = rerun.KIND.files(table)
-    lines, page = lines_of(files["rerun.csv"]), files["rerun.md"]
+    written = files(table)
+    lines, page = lines_of(written["rerun.csv"]), written["rerun.md"]
     for row in table.rows:
         line, spread = lines[row.name, OBJECTIVE], row.cells[OBJECTIVE]
         assert [float(value) for value in line["values"].split(";")] == NEAR[row.name]
@@ -306,4 +308,4 @@ def test_the_files_hold_the_same_numbers():
     assert float(lines["t10", "test/movie/mrr"]["mean"]) == tested.mean
     assert ("t12", "test/movie/mrr") not in lines
     assert f"| movie MRR | {tested.mean:.4f} | {tested.deviation:.4f} |" in page
-    assert set(files) == {"rerun.md", "rerun.html", "rerun.csv"}
+    assert set(written) == {"rerun.md", "rerun.html", "rerun.csv"}

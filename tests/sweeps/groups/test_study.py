@@ -104,9 +104,12 @@ def test_every_row_is_trained_over_seeds_and_tested_once(here):
     assert [float(value) for value in line["values"].split(";")] == values and line["against"] == "heads-1"
     assert float(line["validation"]) == pytest.approx(0.04)
     page = (group.folder / "study.md").read_text()
-    assert "| heads=2 | 0.0400 ± 0.0000 | 2 | heads=2 |" in page and "heads=3: cannot run" in page
+    assert (
+        "| heads=2 | 0.0400 | 0.0000 | 0.0400 to 0.0400 | 2 | 2 | 2 | 4.0 s | 200 | heads=2 |" in page
+        and "heads=3: cannot run" in page
+    )
     cells = {row.count(" & ") for row in (group.folder / "study.tex").read_text().splitlines() if "pm" in row}
-    assert cells == {7}
+    assert cells == {8}
 
 
 @pytest.mark.slow

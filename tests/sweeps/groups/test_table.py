@@ -11,12 +11,13 @@ from sweep_fakes import tiny_scenario
 
 from llmemf.models import MODELS
 from llmemf.ranking import summarise
-from sweeps.groups import comparison
 from sweeps.groups import table as tables
+from sweeps.groups.blocks import blocks_of
+from sweeps.groups.csv_table import csv_lines
 from sweeps.groups.group import Group, Row
-from sweeps.groups.notes import side_note
-from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, shown_name, table_of_domains
-from sweeps.groups.render import rich_table
+from sweeps.groups.notes import notes_of, side_note
+from sweeps.groups.paper_numbers import FOOD_KITCHEN, MOVIE_BOOK, NAMES, in_table_order, shown_name
+from sweeps.groups.render import files, for_terminal
 from sweeps.groups.results import RowResult, SeedResult
 from sweeps.groups.significance import BEST, Spread
 
@@ -60,9 +61,7 @@ def made_table(scenario=None, **systems):
         if result.outcome == "done"
     }
     scenario = scenario or tiny_scenario()
-    table = tables.build_table(group, scenario, list(systems.values()), {}, ranks, comparison.KIND.papers)
-    comparison.KIND.annotate(table)
-    return table
+    return tables.build_table(group, scenario, list(systems.values()), {}, ranks)
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def test_cases_must_be_the_same():
 
 def test_markdown_by_hand(table):
     """SASRec, movies, N@5: seed 1 (1 + 1/log2 3) / 2 = 81.55 %, seed 2 (1 + 1/log2 5) / 2 = 71.53 %; mean 76.54."""
-    page = comparison.KIND.files(table)["comparison.md"]
+    page = files(table)["comparison.md"]
     one = (1 + 1 / np.log2(3)) / 2
     two = (1 + 1 / np.log2(5)) / 2
     text = f"**{50 * (one + two):.2f} ± {100 * np.std([one, two], ddof=1):.2f}**"
@@ -133,8 +132,8 @@ def test_markdown_by_hand(table):
     assert rows["Popularity (floor)"][1] == "8.75" and rows["Popularity (floor)"][7:10] == ["-", "-", "-"]
     assert rows["PSJNet (reconstructed): failed"][1:7] == ["-"] * 6
     assert rows["LLM-EMF: cannot run"][1:10] == ["-"] * 6 + ["6.32", "5.35", "5.78"]
-    costs = next(line for line in lines if line.startswith("| SASRec | 6"))
-    assert costs == "| SASRec | 6 (2 stopped early) | 5:01 | 2 | 1:02 | 3/4 | 65.5 k | lr=1e-3 |"
+    rows = next(line for line in lines[lines.index("## Rows") :] if line.startswith("| SASRec"))
+    assert rows == "| SASRec | 2 | 3 | 4 | 6 (2 stopped early) | 5:01 | 1:02 | 65.5 k | lr=1e-3 |"
     assert (
         "PSJNet failed: 6 trials failed: NonFiniteLoss: nan" in page and "LLM-EMF cannot run: no image features" in page
     )
@@ -146,21 +145,21 @@ def test_rankings_that_are_the_same_stand_once_but_in_the_csv(monkeypatch):
     own = made_ranks
     monkeypatch.setitem(globals(), "made_ranks", lambda ranks: {**(found := own(ranks)), "full": found["sampled"]})
     table = made_table(gru4rec=made_result("gru4rec"), sasrec=made_result("sasrec"))
-    files = comparison.KIND.files(table)
-    (head,) = {line for line in files["comparison.md"].splitlines() if line.startswith("| system | MRR")}
+    written = files(table)
+    (head,) = {line for line in written["comparison.md"].splitlines() if line.startswith("| system | MRR")}
     assert head.split(" | ")[1:5] == ["MRR", "NDCG@5", "NDCG@10", "paper (other data) MRR"]
-    assert "stored candidates are all" in table.notes[1]
-    assert {line["ranked_among"] for line in comparison.KIND.csv_lines(table)} == {"stored candidates", "all items"}
-    assert files["comparison.tex"].count("sampled") == 0
+    assert "stored candidates are all" in notes_of(table)[1]
+    assert {line["ranked_among"] for line in csv_lines(table)} == {"stored candidates", "all items"}
+    assert written["comparison.tex"].count("sampled") == 0
 
 
 def test_rows_of_which_no_paper_knows_have_no_columns_for_it():
     table = made_table(popularity=made_result("popularity", status="floor"))
-    assert table.paper is None and "paper" not in comparison.KIND.files(table)["comparison.md"]
+    assert table.paper is None and "paper" not in files(table)["comparison.md"]
 
 
 def test_csv_is_tidy_and_unrounded(table):
-    lines = list(csv.DictReader(io.StringIO(comparison.KIND.files(table)["comparison.csv"])))
+    lines = list(csv.DictReader(io.StringIO(files(table)["comparison.csv"])))
     found = {(line["model"], line["domain"], line["ranked_among"], line["metric"]): line for line in lines}
     assert len(found) == len(lines) == 3 * 2 * 2 * 3 + 2
     line = found["sasrec", "movie", "stored candidates", "mrr"]
@@ -173,9 +172,9 @@ def test_csv_is_tidy_and_unrounded(table):
 
 
 def test_latex_has_as_many_cells_in_every_row(table):
-    text = comparison.KIND.files(table)["comparison.tex"]
+    text = files(table)["comparison.tex"]
     rows = [line for line in text.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
-    assert len(rows) == 1 + 2 * 5 and {line.count(" & ") for line in rows} == {10}
+    assert len(rows) == 1 + 2 * 5 and {line.count(" & ") for line in rows} == {11}
     assert r"SASRec & \textbf{68.75\,$\pm$\,8.84}" in text and r"GRU4Rec & \underline{43.75" in text
     assert text.count("{") == text.count("}") and "paper (other data)" in text
     assert "_" not in text.replace(r"\_", "")
@@ -183,11 +182,10 @@ def test_latex_has_as_many_cells_in_every_row(table):
 
 def test_special_characters_do_not_break_a_format(table):
     table.rows[3].result.reason = "a | b & c_d < 5 %\nnext"
-    comparison.KIND.annotate(table)
-    assert r"a | b \& c\_d $<$ 5 \%" in comparison.KIND.files(table)["comparison.tex"]
+    assert r"a | b \& c\_d $<$ 5 \%" in files(table)["comparison.tex"]
 
 
-@pytest.mark.parametrize(("width", "factor", "numbers"), [(160, 1, 9), (100, 0.1, 7), (90, 1, 6)])
+@pytest.mark.parametrize(("width", "factor", "numbers"), [(160, 1, 9), (100, 0.1, 5), (90, 1, 4)])
 def test_the_terminal_gets_what_fits(table, width, factor, numbers):
     for row in table.rows:
         row.cells = {
@@ -198,43 +196,42 @@ def test_the_terminal_gets_what_fits(table, width, factor, numbers):
         }
     out = io.StringIO()
     console = Console(file=out, width=width)
-    made = rich_table(comparison.KIND.terminal_block(table, "movie", console))
+    blocks = blocks_of(table)
+    made = for_terminal(blocks[0], width)
     console.print(made)
-    console.print(rich_table(comparison.KIND.last_block(table, width)))
+    console.print(for_terminal(blocks[-1], width))
     text = out.getvalue()
     assert all(len(line.rstrip()) <= width for line in text.splitlines()) and "…" not in text
-    assert len(made.columns) == numbers + 2, "systems and p stand beside the numbers"
+    assert len(made.columns) == numbers + 3, "systems, difference and p stand beside the numbers"
     for word in ("68.75 ± 8.84" if factor == 1 else " 6.88 ± 0.88", "3.79", "(other", "cannot run", "failed"):
         assert word in text, word
 
 
 def test_a_scenario_of_other_domains_has_no_paper_columns():
     scenario = dataclasses.replace(tiny_scenario(), domains=("toy", "game"))
-    assert table_of_domains((FOOD_KITCHEN, MOVIE_BOOK), scenario.domains) is None
     result = made_result("sasrec")
     metrics = summarise(made_ranks([1, 2, 4, 5, 10]), ("toy", "game"), "test")
     result.seeds = {1: SeedResult(metrics=metrics, best_epoch=1, epochs_run=1, seconds=0.0)}
     table = made_table(scenario, sasrec=result)
-    assert (
-        "paper" not in comparison.KIND.files(table)["comparison.md"]
-        and "paper" not in comparison.KIND.files(table)["comparison.tex"]
-    )
+    assert "paper" not in files(table)["comparison.md"] and "paper" not in files(table)["comparison.tex"]
 
 
 def test_the_papers_data_is_known_by_its_sizes():
     scenario = tiny_scenario()
-    small = dataclasses.replace(MOVIE_BOOK, num_items=(3, 3), num_train=2, num_test=(1, 1))
+    small = MOVIE_BOOK.model_copy(update={"num_items": (3, 3), "num_train": 2, "num_test": (1, 1)})
     assert small.is_of(scenario) and not MOVIE_BOOK.is_of(scenario)
     for change in ({"num_items": (3, 4)}, {"num_train": 3}, {"num_test": (2, 0)}):
-        assert not dataclasses.replace(small, **change).is_of(scenario), change
+        assert not small.model_copy(update=change).is_of(scenario), change
 
 
 def test_the_papers_numbers():
     """Its text: LLM-EMF's gain over the best earlier system on Food MRR is 0.69 points; over C2DSR's own paper 0.33."""
-    food = {model: FOOD_KITCHEN.value(model, "food", "mrr") for model in FOOD_KITCHEN.rows}
+    food = {model: FOOD_KITCHEN.value(model, "test/food/mrr") for model in FOOD_KITCHEN.rows}
     best = max(value for model, value in food.items() if model not in ("llm_emf", "c2dsr"))
     assert food["llm_emf"] - best == pytest.approx(0.69) and food["llm_emf"] - food["c2dsr"] == pytest.approx(0.33)
-    assert MOVIE_BOOK.value("tri_cdr", "book", "ndcg_10") == 2.22 and MOVIE_BOOK.value("c2dsr", "book", "mrr") is None
+    assert (
+        MOVIE_BOOK.value("tri_cdr", "test/book/ndcg_10") == 2.22 and MOVIE_BOOK.value("c2dsr", "test/book/mrr") is None
+    )
     for table in (FOOD_KITCHEN, MOVIE_BOOK):
         assert all(len(row) == 6 for row in table.rows.values()) and set(table.rows) <= set(NAMES)
         assert all(row[2] > row[1] and row[5] > row[4] for row in table.rows.values()), "NDCG grows with its cut"
@@ -252,4 +249,6 @@ def test_metrics_beside_accuracy_are_listed_best_first():
         for seed, found in systems[name].seeds.items():
             found.metrics |= {"test/movie/mrr_per_item": per_item + seed / 100, "test/movie/coverage_10": share}
     table = made_table(**systems)
-    assert "movie: GRU4Rec 21.50 / 50.0, SASRec 11.50 / 25.0." in side_note(table) and side_note(table) in table.notes
+    assert "movie: GRU4Rec 21.50 / 50.0, SASRec 11.50 / 25.0." in side_note(table) and side_note(table) in notes_of(
+        table
+    )

@@ -89,14 +89,6 @@ def test_a_best_last_epoch_asks_for_more_epochs(tmp_path):
     assert advice.train_longer(peaked) is None
 
 
-def test_an_early_plateau_asks_for_fewer_epochs(tmp_path):
-    early = [trial([0.02, 0.05 + n / 1e4, *[0.04] * 18]) for n in range(6)]
-    found = advice.train_shorter(sweep(tmp_path, early, epochs=20))
-    assert "--epochs 3" in found.command and "by epoch 2, and ran 20" in found.why
-    late = sweep(tmp_path, [trial(rising(0.05 + n / 1e4)) for n in range(6)], name="late")
-    assert advice.train_shorter(late) is None
-
-
 def test_failures_in_one_region_are_left_out(tmp_path):
     trials = [at(1e-2, 0.0, end="failed") for _ in range(4)] + [at(lr, 0.05) for lr in (1e-4, 1e-4, 1e-3, 1e-3)]
     found = advice.avoid_failures(sweep(tmp_path, trials))
@@ -119,15 +111,6 @@ def test_memory_asks_for_smaller_batches(tmp_path):
     trials = [trial([], "failed", kind="memory", error="OutOfMemoryError"), at(1e-3, 0.05)]
     found = advice.avoid_failures(sweep(tmp_path, trials, fixed={"batch_size": 64}))
     assert "--set batch_size=32" in found.command and "want of memory" in found.why
-
-
-def test_crossing_curves_ask_for_later_cuts(tmp_path):
-    crossing = [trial([0.01 * n, 0.011 * n, *[0.2 - 0.01 * n] * 4]) for n in range(1, 7)]
-    found = advice.cut_later(sweep(tmp_path, crossing))
-    assert "--grace-period 4" in found.command and "rank correlation of -1.00" in found.why
-    parallel = [trial(rising(0.01 * n)) for n in range(1, 7)]
-    assert advice.cut_later(sweep(tmp_path, parallel, name="parallel")) is None
-    assert advice.cut_later(sweep(tmp_path, crossing, name="off", scheduler="none")) is None
 
 
 def test_few_trials_ask_for_more(tmp_path):
