@@ -193,7 +193,8 @@ def _of_former_version(kind: str, values: dict[str, Any], where: str) -> dict[st
         values["facts"] = {key: values.pop(key, None) for key in ("encoders", "own")}
         values["rows"] = [{"name": name, "model": "llm_emf"} for name in values.pop("rows")]
     else:
-        values["facts"] = {key: values.pop(key) for key in ("sweep", "asked", "earlier_looks") if key in values}
+        values["facts"] = {"sweep": values.pop("sweep"), "earlier_looks": values.pop("earlier_looks", 0)}
+        values.pop("asked", None)
         model, configurations, varied, objectives = map(values.pop, ("model", "configurations", "shown", "objectives"))
         values["test"], values["rows"] = "winner", []
         for name in values.pop("trials"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 
 from llmemf.models import model_class
-from llmemf.scenarios.audit import domain_facts
-from llmemf.scenarios.scenario import Scenario
 from llmemf.text_format import plural
 from sweeps.groups.blocks import paper_heading
 from sweeps.groups.cells import p_value
@@ -43,7 +41,7 @@ def _protocol(table: Table) -> list[str]:
     )
     if len(group.seeds) > 1 and any(len(row.result.seeds) == 1 and not row.result.reason for row in done):
         text += " A closed form, in which nothing is drawn, has one."
-    notes = [text, f"{_ranked_among(table)} Equal scores share their mean rank.", _cold(table.scenario)]
+    notes = [text, f"{_ranked_among(table)} Equal scores share their mean rank."]
     notes += [text] if (text := side_note(table)) else []
     if len(done) > 1:
         named = group.reference != BEST
@@ -60,11 +58,6 @@ def _protocol(table: Table) -> list[str]:
                 "p, seeds: the same test over seeds: would other seeds give the same answer? A difference stands where both "
                 "are small; over few seeds only large ones can be."
             )
-    if group.trials is None and group.kind == "ablation":
-        notes.append(
-            "Rows keep the full model's configuration; one that was tuned for itself might do better (--tune N gives every row "
-            "a search of its own)."
-        )
     return notes
 
 
@@ -101,11 +94,8 @@ def _on_paper(table: Table) -> list[str]:
 
 def _on_rows(table: Table) -> list[str]:
     """Why rows have no numbers, and what their models and data say of themselves."""
-    done, group = table.done, table.group
-    notes = []
-    if not group.model and any(row.result.status == "faithful" for row in done):
-        notes.append("A system without a remark in brackets is written faithfully from its source.")
-    notes += [f"{row.title} {row.state}: {row.result.reason}" for row in table.rows if row.result.reason and row.state]
+    done = table.done
+    notes = [f"{row.title} {row.state}: {row.result.reason}" for row in table.rows if row.result.reason and row.state]
     notes += [f"{row.title}: {row.result.reason}." for row in done if row.result.reason]
     notes += [text for row in done if (text := not_converged(row))]
     for row in done:
@@ -116,17 +106,6 @@ def _on_rows(table: Table) -> list[str]:
         for note in row.result.notes:
             titles.setdefault(note, []).append(row.title)
     return notes + [note if len(own) == len(done) else f"{', '.join(own)}: {note}" for note, own in titles.items()]
-
-
-def _cold(scenario: Scenario) -> str:
-    """Share of test targets that no training sequence holds, by domain."""
-    facts = {domain: domain_facts(scenario, index) for index, domain in enumerate(scenario.domains)}
-    shares = [
-        f"{100 * found.cold_targets['test'] / count:.1f} % of the {domain} targets"
-        for domain, found in facts.items()
-        if (count := found.targets["test"])
-    ]
-    return f"Never seen in training: {' and '.join(shares)}."
 
 
 def side_note(table: Table) -> str:
@@ -185,9 +164,6 @@ def _notes_on_winner(table: Table) -> list[str]:
             "The configuration was chosen on validation; each of its seeds was tested once. The sweep itself had been tested "
             f"{plural(group.facts.get('earlier_looks', 0), 'time')} before."
         )
-    asked = group.facts.get("asked", 0)
-    if len(group.rows) < asked:
-        notes.append(f"{asked} were asked for; the sweep has {len(group.rows)} trials with a value.")
     notes += [f"{row.name} {reason}" for row in table.rows if (reason := row.result.reason)]
     return [*notes, *dict.fromkeys(note for name in group.names for note in table.row(name).result.notes)]
 

@@ -55,6 +55,6 @@ def plan(options: GroupOptions, now: datetime.datetime) -> Group:
         "name": options.name or f"{sweep.name}-rerun",
         "test": "winner",
         "origin": f"the best trials of sweep {sweep.name}",
-        "facts": {"sweep": sweep.name, "asked": top, "earlier_looks": len(state.tests)},
+        "facts": {"sweep": sweep.name, "earlier_looks": len(state.tests)},
     }
     return new_group(options, now, kind="rerun", rows=rows, seed=sweep.seed, **fields | given)
