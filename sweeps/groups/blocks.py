@@ -100,7 +100,7 @@ def _rows(table: Table) -> Block:
         best_epoch = fmean(row.epochs) if row.epochs else result.mean("best_epoch")
         found: dict[str, str | Cell] = {
             "in the sweep": digits(row.row.objective),
-            "validation": digits(spread and spread.mean),
+            "validation": digits(spread.mean if spread else None),
         }
         found |= mean_and_interval(spread)
         found |= {"p": "leader" if row.name == table.leader else p_value(test)} if chooses else {}

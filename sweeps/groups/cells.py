@@ -94,4 +94,4 @@ def mean_and_interval(spread: Spread | None) -> dict[str, str]:
     """Standard deviation and 95 % interval of a mean, as columns."""
     low, high = (spread.low, spread.high) if spread else (None, None)
     interval = "-" if low is None else f"{digits(low)} to {digits(high)}"
-    return {"sd": digits(spread and spread.deviation), "95 % interval": interval}
+    return {"sd": digits(spread.deviation if spread else None), "95 % interval": interval}

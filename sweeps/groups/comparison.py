@@ -52,9 +52,10 @@ def add_systems(group: Group, models: list[str]) -> None:
     names = dict.fromkeys([*group.names, *models])
     group.rows = [Row(name=name, model=name) for name in in_table_order(list(names))]
     fill_rows(group)
-    plans = list(first_plans(group, with_data=False).values())
-    if all(isinstance(plan, InputError) for plan in plans):
-        raise plans[0]
+    plans = first_plans(group, with_data=False)
+    problems = [plan for plan in plans.values() if isinstance(plan, InputError)]
+    if len(problems) == len(plans):
+        raise problems[0]
 
 
 def fill_rows(group: Group) -> None:

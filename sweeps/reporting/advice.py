@@ -120,10 +120,10 @@ class FailingRegion:
 def failing_region(history: SweepHistory, parameter: Parameter) -> FailingRegion | None:
     """The region with the most failures beyond those elsewhere; None where they are spread, or fewer than two."""
     ran = [record for record in history.records if record.ended or record.error or record.objective is not None]
-    pairs = [(record.varied.get(parameter.key), bool(record.error)) for record in ran if parameter.is_numeric]
-    pairs = [(value, failed) for value, failed in pairs if value is not None]
+    found = [(record.varied.get(parameter.key), bool(record.error)) for record in ran if parameter.is_numeric]
+    pairs = [(float(value), failed) for value, failed in found if value is not None]
     total = sum(failed for _, failed in pairs)
-    found: list[tuple[float, FailingRegion]] = []
+    regions: list[tuple[float, FailingRegion]] = []
     if total < 2 or total == len(pairs):
         return None
     for is_upper in (True, False):
@@ -133,8 +133,8 @@ def failing_region(history: SweepHistory, parameter: Parameter) -> FailingRegion
             if rest and many >= 0.8 * total and many >= 0.7 * len(inside):
                 outside = total - many
                 words = f"{many} of {len(inside)} with", f"{outside} of {rest}"
-                found.append((many / len(inside) - outside / rest, FailingRegion(float(end), is_upper, *words)))
-    return max(found, key=lambda item: item[0])[1] if found else None
+                regions.append((many / len(inside) - outside / rest, FailingRegion(end, is_upper, *words)))
+    return max(regions, key=lambda region: region[0])[1] if regions else None
 
 
 def widen_range(history: SweepHistory, importances: Importances) -> Advice | None:

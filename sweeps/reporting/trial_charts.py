@@ -213,6 +213,6 @@ def scatter(history: SweepHistory, domain: str, points: Mapping[int, tuple[float
     x = linear_axis(min(sampled), max(sampled), label="MRR among stored candidates", pad=0.05)
     y = linear_axis(min(full), max(full), label="MRR among all items", pad=0.05)
     plot = Plot(f"MRR of {domain} among all items against stored candidates", "small both", x, y)
-    for number, (a, b) in reversed(points.items()):
+    for number, (a, b) in reversed(list(points.items())):
         plot.dots.append(Dot(x.at(a), y.at(b), kind_of(history, history.trials[number]), number))
     return plot

@@ -88,7 +88,7 @@ def test_a_report_as_a_whole(tmp_path):
     # Where the report is made is no part of what it says.
     advice = [replace(item, command=item.command and "a command") for item in data.advice]
     fixed = {"facts": [("sweep", "s1")], "advice": advice, "errors_folder": Path("errors"), "shared_settings": []}
-    data.__dict__ |= {"made": datetime.datetime(2026, 11, 26, 3, 0), **fixed}
+    vars(data).update({"made": datetime.datetime(2026, 11, 26, 3, 0), **fixed})
     assert_snapshot(Outline(as_html(data)).blocks, Path(__file__).with_name("report.txt"))
     assert_snapshot(as_markdown(data), Path(__file__).with_name("report.md"))
 
