@@ -60,24 +60,20 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     if "text" in found.problems:
         found.problems["llm"] = found.problems["text"]
         return found
-    main = chosen["text"]
-    details = matrices["text"][main]
-    twins = _same_encoder(matrices["text"], details)
+    main, details = chosen["text"], matrices["text"][chosen["text"]]
+    of_source = _same_encoder(matrices["text"], details)
     if details.get("source") in ("llm", "title+llm"):
-        found.llm, found.text = main, twins.get("title")
+        found.llm, found.text = main, of_source.get("title")
     else:
-        found.text = main
-        found.llm = next((twins[source] for source in TEXT_SOURCES if source in twins and source != "title"), None)
-    of_main = f"by the encoder of {main!r}"
-    if found.llm is None:
-        enrich = command_line("features", "enrich", name)
-        encode = command_line("features", "encode", name, "--text", "title", "title+llm")
-        found.problems["llm"] = (
-            f"scenario {name!r} has no text features with LLM text {of_main}: `{enrich}`, then `{encode}`"
-        )
-    if found.text is None:
-        encode = command_line("features", "encode", name, "--text", "title")
-        found.problems["text"] = f"scenario {name!r} has no text features without LLM text {of_main}: `{encode}`"
+        sources = [source for source in TEXT_SOURCES if source in of_source and source != "title"]
+        found.text, found.llm = main, of_source[sources[0]] if sources else None
+    for kind, words, sources in (("llm", "with", ("title", "title+llm")), ("text", "without", ("title",))):
+        if getattr(found, kind) is None:
+            remedy = f"`{command_line('features', 'encode', name, '--text', *sources)}`"
+            if kind == "llm":
+                remedy = f"`{command_line('features', 'enrich', name)}`, then {remedy}"
+            none = f"scenario {name!r} has no text features {words} LLM text by the encoder of {main!r}"
+            found.problems[kind] = f"{none}: {remedy}"
     return found
 
 
