@@ -67,9 +67,9 @@ def find_encoders(scenario: Scenario, *, text: str = "auto", image: str = "auto"
     else:
         sources = [source for source in TEXT_SOURCES if source in of_source and source != "title"]
         found.text, found.llm = main, of_source[sources[0]] if sources else None
-    for kind, words, sources in (("llm", "with", ("title", "title+llm")), ("text", "without", ("title",))):
+    for kind, words, texts in (("llm", "with", ("title", "title+llm")), ("text", "without", ("title",))):
         if getattr(found, kind) is None:
-            remedy = f"`{command_line('features', 'encode', name, '--text', *sources)}`"
+            remedy = f"`{command_line('features', 'encode', name, '--text', *texts)}`"
             if kind == "llm":
                 remedy = f"`{command_line('features', 'enrich', name)}`, then {remedy}"
             none = f"scenario {name!r} has no text features {words} LLM text by the encoder of {main!r}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 from llmemf.models import model_class
+from llmemf.scenarios.audit import domain_facts
+from llmemf.scenarios.scenario import Scenario
 from llmemf.text_format import plural
 from sweeps.groups.blocks import paper_heading
 from sweeps.groups.cells import p_value
@@ -41,7 +43,7 @@ def _protocol(table: Table) -> list[str]:
     )
     if len(group.seeds) > 1 and any(len(row.result.seeds) == 1 and not row.result.reason for row in done):
         text += " A closed form, in which nothing is drawn, has one."
-    notes = [text, f"{_ranked_among(table)} Equal scores share their mean rank."]
+    notes = [text, f"{_ranked_among(table)} Equal scores share their mean rank.", _cold(table.scenario)]
     notes += [text] if (text := side_note(table)) else []
     if len(done) > 1:
         named = group.reference != BEST
@@ -106,6 +108,17 @@ def _on_rows(table: Table) -> list[str]:
         for note in row.result.notes:
             titles.setdefault(note, []).append(row.title)
     return notes + [note if len(own) == len(done) else f"{', '.join(own)}: {note}" for note, own in titles.items()]
+
+
+def _cold(scenario: Scenario) -> str:
+    """Share of test targets that no training sequence holds, by domain."""
+    facts = {domain: domain_facts(scenario, index) for index, domain in enumerate(scenario.domains)}
+    shares = [
+        f"{100 * found.cold_targets['test'] / count:.1f} % of the {domain} targets"
+        for domain, found in facts.items()
+        if (count := found.targets["test"])
+    ]
+    return f"Never seen in training: {' and '.join(shares)}."
 
 
 def side_note(table: Table) -> str:

@@ -140,6 +140,14 @@ def test_markdown_by_hand(table):
     assert "36,845 + 63,937 items" in page and "closed form" in page
 
 
+def test_targets_that_were_never_seen_in_training_are_counted(table):
+    scenario = table.scenario
+    targets, seen = scenario.test.targets, set(scenario.train.items.tolist())
+    for index, domain in enumerate(scenario.domains):
+        own = [item not in seen for item in targets.tolist() if (item >= scenario.num_x) == bool(index)]
+        assert f"{100 * sum(own) / len(own):.1f} % of the {domain} targets" in " ".join(notes_of(table))
+
+
 def test_rankings_that_are_the_same_stand_once_but_in_the_csv(monkeypatch):
     """In a small domain the stored candidates are all its items."""
     own = made_ranks
