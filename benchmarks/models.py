@@ -1,6 +1,6 @@
 """How fast every system trains: sequences per second, with SASRec as the unit.
 
-    python benchmarks/models.py [--models sasrec,abxi+negative_sampling=per_position] [--max-length 15]
+    python benchmarks/models.py [--models sasrec,gru4rec+variant=pinet] [--max-length 15]
                                 [--scenario movie_book_windows --data-root data] [--rounds 5] [--steps 4]
                                 [--batch-size 256] [--dim 64] [--threads 1] [--device cpu]
 

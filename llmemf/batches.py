@@ -60,26 +60,20 @@ class TrialData:
     ) -> TrialData:
         """Take what training needs from a scenario; features are checked against it.
 
+        Rows of features are brought to unit length, but for packed ones, which are so already.
+
         Raises:
             InputError: a feature matrix does not fit the scenario.
         """
-        for matrix in (text, image, profile):
+        features = {"text": text, "image": image, "profile": profile}
+        for kind, matrix in features.items():
             if matrix is not None:
                 matrix.check(scenario)
-        text, image, profile = (matrix and _unit_rows(matrix) for matrix in (text, image, profile))
-        data = cls(
-            domains=scenario.domains,
-            num_x=scenario.num_x,
-            num_items=scenario.num_items,
-            num_users=scenario.num_users,
-            train=scenario.train,
-            valid=scenario.valid,
-            valid_candidates=scenario.candidates["valid"],
-            text=text,
-            image=image,
-            fingerprint=scenario.fingerprint,
-            profile=profile,
-        )
+                if not matrix.packed:
+                    features[kind] = replace(matrix, rows=unit_rows(matrix.rows, matrix.has))
+        taken = ("domains", "num_x", "num_items", "num_users", "train", "valid", "fingerprint")
+        shared = {name: getattr(scenario, name) for name in taken}
+        data = cls(valid_candidates=scenario.candidates["valid"], **shared, **features)
         # Hashed here once: trials get this object with its hashes, and would otherwise each read all features for them.
         _ = data.feature_hashes
         return data
@@ -104,11 +98,6 @@ def device_sequences(
         layout=getattr(config, "layout", "compact"),
         device=device,
     )
-
-
-def _unit_rows(matrix: FeatureMatrix) -> FeatureMatrix:
-    """The same features, every present row of unit length, absent rows zero: packed ones as they are, others as an fp32 copy."""
-    return matrix if matrix.packed else replace(matrix, rows=unit_rows(matrix.rows, matrix.has))
 
 
 @dataclass(frozen=True)

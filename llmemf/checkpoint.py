@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llmemf.batches import DeviceSequences, TrialData, device_sequences
-from llmemf.config import TrialConfig, build_config, read_yaml, without_removed
+from llmemf.config import TrialConfig, build_config, read_yaml
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.io import atomic_file, file_hash, storage_errors, write_text
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.ranking import rank_cases, side_metrics, summarise
+from llmemf.removed import without_removed
 from llmemf.scenarios.scenario import Scenario
 
 STATE, BEST, CONFIG = "state.pt", "best.safetensors", "config.yaml"

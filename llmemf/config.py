@@ -11,12 +11,13 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llmemf.errors import InputError, nearest
+from llmemf.removed import REMOVED, remedy
 
 
 class TrialConfig(BaseModel):
@@ -104,11 +105,14 @@ class BaselineConfig(TrialConfig):
     small the strength: with 5e-5, one epoch of GRU4Rec at 5e-3 took two thirds off the vectors of items that occur once.
     `l2_mode: adamw` and `embedding_rows` do no such thing."""
 
+    dim: int = Field(64, ge=1)
+    """Width of vectors and states."""
+
     @model_validator(mode="after")
     def _check_heads(self) -> BaselineConfig:
-        heads, width = getattr(self, "heads", 1), getattr(self, "dim", 1)
-        if width % heads:
-            raise ValueError(f"heads = {heads} must divide dim = {width}")
+        heads = getattr(self, "heads", 1)
+        if self.dim % heads:
+            raise ValueError(f"heads = {heads} must divide dim = {self.dim}")
         return self
 
 
@@ -137,58 +141,12 @@ def unknown_keys(values: Iterable[str], valid: Iterable[str], where: str) -> lis
     """One sentence per key of `values` that is not in `valid`: the nearest valid one, or what became of a removed setting."""
     valid = list(valid)
     return [
-        f"{where}: {key} was removed: {REMOVED[key].remedy}"
+        f"{where}: {key} was removed: {remedy(key)}"
         if key in REMOVED
         else f"{where}: unknown key {key!r}: {nearest(str(key), valid)}"
         for key in values
         if key not in valid
     ]
-
-
-class Removed(NamedTuple):
-    """A setting, or some of its values, that earlier versions had.
-
-    Attributes:
-        inert: values with which nothing happened that happens no longer: dropped where a file of a run holds them.
-        remedy: what to do about any other value.
-    """
-
-    inert: tuple[Any, ...]
-    remedy: str
-
-
-REMOVED = {
-    "cuda_graphs": Removed((False, "auto", "no"), "leave it out: a step is not recorded"),
-    "compile": Removed((False, True), "leave it out: it took minutes and made a step no faster"),
-    "group_encoders": Removed((False, "auto", "no"), "leave it out: encoders are computed one by one"),
-    "objective_kernel": Removed(
-        (False, "auto", "plain"), "leave it out; objective_precision = fp16 is what is left of it"
-    ),
-    "norm": Removed(("query",), "leave it out: a block of SASRec normalises its queries, as the original does"),
-    "l2_emb": Removed((0.0,), "leave it out; l2_mode = embedding_rows holds the item table small"),
-    "align_normalisation": Removed(("source",), "leave it out: LeCDSR weighs its alignment as its source does"),
-    "stack": Removed((1,), "leave it out: a process trains one trial at a time"),
-}
-"""Settings and options that are gone. Their names belong to no setting of any model."""
-REMOVED_VALUES = {"objective_precision": ("auto",)}
-"""Values that are gone of settings that still exist: dropped from files, so that the default takes their place."""
-
-
-def without_removed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values out of a file that an earlier version wrote, without settings that no longer exist.
-
-    Raises:
-        InputError: a removed setting has a value that made a difference.
-    """
-    kept = {}
-    for key, value in values.items():
-        if key in REMOVED:
-            # 1 is True and 0 is False for Python, not here.
-            if not any(value == inert and type(value) is type(inert) for inert in REMOVED[key].inert):
-                raise InputError(f"{where}: {key} = {value!r} was removed: {REMOVED[key].remedy}")
-        elif not any(value == inert for inert in REMOVED_VALUES.get(key, ())):
-            kept[key] = value
-    return kept
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # ten times as fast where libyaml is

@@ -196,18 +196,18 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}): {remedy}") from None
+        problem = f" cannot be read ({error.strerror or error})"
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start:,}): {remedy}") from None
+        problem = f" is not UTF-8 text (byte {error.start:,})"
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno} is not JSON ({error.msg}): {remedy}") from None
+        problem = f", line {error.lineno} is not JSON ({error.msg})"
     except RecursionError:
-        raise InputError(f"{path} is JSON of more levels than can be read: {remedy}") from None
-    if not isinstance(content, dict):
-        raise InputError(
-            f"{path} holds {'null' if content is None else type(content).__name__}, not an object: {remedy}"
-        )
-    return content
+        problem = " is JSON of more levels than can be read"
+    else:
+        if isinstance(content, dict):
+            return content
+        problem = f" holds {'null' if content is None else type(content).__name__}, not an object"
+    raise InputError(f"{path}{problem}: {remedy}")
 
 
 def read_json_model(path: Path, kind: type[Model], remedy: str) -> Model:
@@ -365,20 +365,15 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
                 except (ValueError, RecursionError):
                     record = None
                 if not isinstance(record, dict):
-                    raise damaged_line(path, number, line)
+                    raise InputError(
+                        f"{path}, line {number} is damaged ({line[:40]!r}): bring the file back from a backup, or keep the "
+                        f"{number - 1} lines before it only (what happened later is then forgotten)"
+                    )
                 yield record
     except FileNotFoundError:
         return
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-
-
-def damaged_line(path: Path, number: int, line: bytes) -> InputError:
-    """The error for a line of a log, counted from 1, that is not one of its records."""
-    return InputError(
-        f"{path}, line {number} is damaged ({line[:40]!r}): bring the file back from a backup, or keep the {number - 1} lines "
-        "before it only (what happened later is then forgotten)"
-    )
 
 
 def _cut_torn_line(file: int) -> None:

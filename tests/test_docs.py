@@ -71,5 +71,5 @@ def test_the_example_can_be_listed_and_swept(registered):
     from sweeps.search.space_entries import build_space
 
     assert all(row.text for row in settings(registered.FadingMeanConfig, NAME))
-    space = build_space(registered.FadingMean.default_space())
+    space = build_space(registered.FadingMean.search_space)
     assert {key for block in space.blocks for key in block.keys} == {"lr", "l2", "gamma"}

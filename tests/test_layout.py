@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     "llmemf": [
-        {"errors", "text_format", "ranking_names", "io", "command_line", "config", "memory", "pages"},
+        {"errors", "text_format", "ranking_names", "io", "command_line", "config", "removed", "memory", "pages"},
         {"scenarios"},
         {"features"},
         {"batches", "models", "objective", "objective_half", "ranking"},

@@ -73,5 +73,5 @@ def _show(name: str) -> None:
             typer.echo()
             Console(highlight=False, markup=False).print(table)
     typer.echo("\nsearch space of a sweep, where the scenario's YAML names none:")
-    for line in space_lines(kind.default_space()):
+    for line in space_lines(kind.search_space):
         typer.echo(f"  {line}")

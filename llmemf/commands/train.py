@@ -50,9 +50,10 @@ def train(
 ) -> None:
     """Train one model; the test split is not read."""
     from llmemf.checkpoint import is_checkpoint
-    from llmemf.config import build_config, parse_assignment, read_yaml, without_removed
+    from llmemf.config import build_config, parse_assignment, read_yaml
     from llmemf.features.matrix import present_modalities
     from llmemf.models import model_class
+    from llmemf.removed import without_removed
 
     values = without_removed(read_yaml(config), where=str(config)) if config else {}
     values.update(parse_assignment(text) for text in assignments or [])

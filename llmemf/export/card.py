@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from llmemf.config import TrialConfig
@@ -12,6 +13,17 @@ STATUS_NOTES = {
     "pseudo-profile": "User profiles are means of item texts, not written by a language model as in the source.",
     "substitute graph": "The knowledge graph of the source is replaced by one of co-occurrences.",
 }
+
+
+LIMITS = (
+    "For experiments with cross-domain recommendation, and for suggestions to people whose taste the data resembles. Not for decisions about people.",
+    "It was trained on what was taken, not on what was liked, and repeats what the data preferred; items that came later than the data are unknown to it.",
+)
+USE = (
+    "Ids that the model does not know are skipped and named in the answer; where it knows none, the answer is the domain's "
+    "most popular items and says so (`fallback`). Items of the history are left out of the answer unless `exclude_history` is "
+    "false. The model knows nothing of the person but this history. Scores can be compared within one answer only."
+)
 
 
 def model_card(
@@ -34,54 +46,33 @@ def model_card(
     """
     x, y = manifest["domains"]
     history = ",".join(examples)
-    lines = [
-        f"# {name}",
-        "",
-        (
-            f"A next-item recommender over two domains, **{x}** and **{y}**: from the items that a person took, in order, it "
-            f"scores every item of either domain. System `{manifest['system']}` ({manifest['status']}), written from: "
-            f"{source_of_system or 'this project'}."
-        ),
-        "",
-        "## Use",
-        "",
-        "```bash",
-        f'llmemf recommend --model {name} --history "{history}" --domain {y} --k 10',
-        f"llmemf evaluate {name} {manifest['scenario']} --split valid     # needs the scenario; gives the numbers below",
-        "```",
-        "",
-        "```python",
-        "from llmemf.export.recommendation import Recommendations",
-        f'Recommendations.load("{name}").answer({{"history": {list(examples)!r}, "domain": "{y}", "k": 10}})',
-        "```",
-        "",
-        (
-            "Ids that the model does not know are skipped and named in the answer; where it knows none, the answer is the domain's "
-            "most popular items and says so (`fallback`). Items of the history are left out of the "
-            "answer unless `exclude_history` is false. The model knows nothing of the person but this history. Scores can be "
-            "compared within one answer only."
-        ),
-        "",
-        "## Data",
-        "",
-        *_data(manifest),
-        "",
-        "## Numbers",
-        "",
-        *_numbers(manifest, metrics),
-        "",
-        "## Intended use and limits",
-        "",
-        *[f"- {line}" for line in _limits(manifest, config, metrics)],
-        "",
-        "## Where it comes from",
-        "",
-        *[f"- {key}: {value}" for key, value in manifest["source"].items()],
-        *[f"- {key}: {value}" for key, value in manifest["facts"].items()],
-        "",
-        "Settings: `config.yaml`. No file of this folder is a pickle.",
-    ]
-    return "\n".join(lines) + "\n"
+    sections = {
+        "Use": [
+            "```bash",
+            f'llmemf recommend --model {name} --history "{history}" --domain {y} --k 10',
+            f"llmemf evaluate {name} {manifest['scenario']} --split valid     # needs the scenario; gives the numbers below",
+            "```",
+            "",
+            "```python",
+            "from llmemf.export.recommendation import Recommendations",
+            f'Recommendations.load("{name}").answer({{"history": {list(examples)!r}, "domain": "{y}", "k": 10}})',
+            "```",
+            "",
+            USE,
+        ],
+        "Data": _data(manifest),
+        "Numbers": _numbers(manifest, metrics),
+        "Intended use and limits": [f"- {line}" for line in _limits(manifest, config, metrics)],
+        "Where it comes from": [f"- {key}: {value}" for key, value in (manifest["source"] | manifest["facts"]).items()],
+    }
+    text = (
+        f"# {name}\n\nA next-item recommender over two domains, **{x}** and **{y}**: from the items that a person took, in order, "
+        f"it scores every item of either domain. System `{manifest['system']}` ({manifest['status']}), written from: "
+        f"{source_of_system or 'this project'}.\n"
+    )
+    for title, lines in sections.items():
+        text += "\n".join(["", f"## {title}", "", *lines, ""])
+    return text + "\nSettings: `config.yaml`. No file of this folder is a pickle.\n"
 
 
 def _data(manifest: Mapping[str, Any]) -> list[str]:
@@ -104,29 +95,20 @@ def _data(manifest: Mapping[str, Any]) -> list[str]:
 
 def _numbers(manifest: Mapping[str, Any], metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     rows = []
-    for split, values in metrics.items():
-        for domain in manifest["domains"]:
-            for suffix, among in RANKINGS.values():
-                found = [values.get(f"{PREFIXES[split]}{suffix}/{domain}/{name}") for name in METRICS]
-                if any(value is not None for value in found):
-                    cells = ["-" if value is None else f"{value:.4f}" for value in found]
-                    rows.append("| " + " | ".join([split, domain, among, *cells]) + " |")
+    for (split, values), domain, (suffix, among) in product(metrics.items(), manifest["domains"], RANKINGS.values()):
+        found = [values.get(f"{PREFIXES[split]}{suffix}/{domain}/{name}") for name in METRICS]
+        if any(value is not None for value in found):
+            rows.append([split, domain, among, *("-" if value is None else f"{value:.4f}" for value in found)])
     if not rows:
         return ["None were logged."]
     names = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
-    return ["| " + " | ".join(names) + " |", "|" + "---|" * len(names), *rows]
+    head, *lines = [f"| {' | '.join(row)} |" for row in [names, *rows]]
+    return [head, "|" + "---|" * len(names), *lines]
 
 
 def _limits(manifest: Mapping[str, Any], config: TrialConfig, metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     lines = [
-        (
-            "For experiments with cross-domain recommendation, and for suggestions to people whose taste the data resembles. Not "
-            "for decisions about people."
-        ),
-        (
-            "It was trained on what was taken, not on what was liked, and repeats what the data preferred; items that came later "
-            "than the data are unknown to it."
-        ),
+        *LIMITS,
         f"It reads the last {config.max_length} items of a history.",
         *manifest["notes"],
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,10 @@ from llmemf.scenarios.scenario import Scenario
 
 
 def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test") -> dict[str, float]:
-    """Score a held-out split with the exported weights; users keep the ids of the scenario.
-
-    Args:
-        scenario: the scenario the model was trained on.
-        split: "test" or "valid".
+    """Score a held-out split ("test" or "valid") with the exported weights; users keep the ids of the scenario.
 
     Returns:
-        as `llmemf.checkpoint.evaluate_checkpoint`: `{split}/{domain}/{metric}`, `{split}_full/...`, `{split}_unseen/...`, and their means.
+        as `llmemf.checkpoint.evaluate_checkpoint`.
 
     Raises:
         InputError: it is another scenario.
@@ -39,15 +35,8 @@ def evaluate_export(model: ExportedModel, scenario: Scenario, split: str = "test
     return all_metrics(rank_split(parts, model.config, sequences, scenario, split), scenario, split)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Numbers that were computed again, against those that were logged.
-
-    Attributes:
-        equal: how many are the same float.
-        total: how many were logged and can be compared.
-        largest: greatest difference.
-    """
+class Comparison(NamedTuple):
+    """Numbers that were computed again: how many of those logged are the same float, and the greatest difference."""
 
     equal: int
     total: int

@@ -20,12 +20,12 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load_file as load_arrays
 from safetensors.numpy import save_file as save_arrays
@@ -52,11 +52,6 @@ SEQUENCE_PARTS = ("users", "offsets", "items", "times")
 COUNTS = "train.counts"
 
 
-class _Feature(BaseModel):
-    encoder: str
-    hash: str
-
-
 class _Manifest(BaseModel):
     """What `model.json` says; a later version may say more."""
 
@@ -67,12 +62,12 @@ class _Manifest(BaseModel):
     facts: dict[str, Any]
     scenario: str
     fingerprint: str
-    domains: Annotated[list[str], Field(min_length=2, max_length=2)]
-    num_x: Annotated[int, Field(ge=1)]
-    num_items: Annotated[int, Field(ge=2)]
-    num_users: Annotated[int, Field(ge=0)]
+    domains: tuple[str, str]
+    num_x: int
+    num_items: int
+    num_users: int
     sequences: dict[str, int]
-    features: dict[str, _Feature]
+    features: dict[str, dict[Literal["encoder", "hash"], str]]
     training_sequences: bool
     source: dict[str, Any]
     notes: list[str]
@@ -84,13 +79,10 @@ class ExportedModel:
     """The content of a folder, its model ready to score.
 
     Attributes:
-        folder: where it was loaded from.
         manifest: the content of `model.json`.
-        config: settings of the trial, with the device that was asked for.
         items: `external_id` and `title` in global order.
         metrics: logged numbers by split.
         models: the model of domain X and that of domain Y; one and the same unless `selection: per_domain`.
-        device: where the models are.
         counts: (num_items,) how often each item occurs in training; None in a folder of an earlier version that lacks it.
     """
 
@@ -105,7 +97,7 @@ class ExportedModel:
 
     @property
     def domains(self) -> tuple[str, str]:
-        return tuple(self.manifest["domains"])
+        return self.manifest["domains"]
 
     @property
     def num_x(self) -> int:
@@ -175,7 +167,6 @@ def export_checkpoint(
         metrics: what was logged, by split ("valid", "test").
         source: plain facts about where the model comes from (sweep, trial, code), for the model card.
         notes: what a reader of its numbers must know.
-        overwrite: replace a folder that exists.
 
     Raises:
         InputError: the checkpoint belongs to other data, cannot be read, or the folder exists or cannot be written.
@@ -191,15 +182,15 @@ def export_checkpoint(
     data = TrialData.build(scenario, **features)
     check_data(checkpoint, stored, data, verb="export")
     tensors = read_best(checkpoint, stored)
-    arrays = {f"train.{part}": getattr(data.train, part) for part in SEQUENCE_PARTS}
     keeps_training = _state_follows_from_training(config, data)
-    if not keeps_training:
-        arrays = {name: array[:0] for name, array in arrays.items()} | {"train.offsets": np.zeros(1, np.int64)}
+    kept = data.train if keeps_training else Sequences.from_rows([], [])
+    arrays = {f"train.{part}": getattr(kept, part) for part in SEQUENCE_PARTS}
     arrays[COUNTS] = np.bincount(data.train.items, minlength=data.num_items)
     for name in stored["features"]:
         matrix: FeatureMatrix = getattr(data, name)
         arrays |= {f"{name}.rows": matrix.rows, f"{name}.has": matrix.has}
-    model = build_models(config, data, stored["best"], tensors, torch.device("cpu"), with_unknown_user=False)[0]
+    model = build_models(config, data, stored["best"], tensors, torch.device("cpu"))[0]
+    counts = {name: getattr(scenario, name) for name in ("num_x", "num_items", "num_users")}
     manifest = {
         "format": FORMAT,
         "system": config.model,
@@ -208,9 +199,7 @@ def export_checkpoint(
         "scenario": scenario.name,
         "fingerprint": scenario.fingerprint,
         "domains": list(scenario.domains),
-        "num_x": scenario.num_x,
-        "num_items": scenario.num_items,
-        "num_users": scenario.num_users,
+        **counts,
         "sequences": {name: len(scenario.split(name)) for name in ("train", "valid", "test")},
         "features": {
             name: {"encoder": features[name].encoder, "hash": digest} for name, digest in stored["features"].items()
@@ -242,30 +231,29 @@ def build_models(
     best: Collection[str],
     tensors: Mapping[str, Tensor],
     device: torch.device,
-    *,
-    with_unknown_user: bool = True,
 ) -> tuple[Recommender, Recommender]:
-    """The models of X and of Y with their weights, in evaluation mode.
+    """The models of X and of Y with their weights, in evaluation mode, for one more user: the last one, who has no history.
 
     Args:
         data: what they are built on.
         best: sets of weights: `joint`, or `x` and `y`.
-        tensors: weights as in a checkpoint, by set; a system in closed form has none.
-        with_unknown_user: add one user without a history, the last one. Tables with one row per user get a row of zeros for it.
+        tensors: weights as in a checkpoint, by set; a system in closed form has none. Tables with one row per user get a row
+            of zeros for the one who was added.
 
     Raises:
         InputError: the weights do not fit the configuration.
     """
-    if with_unknown_user:
-        data = _with_unknown_user(data)
-    found = {}
+    profile = data.profile
+    if profile is not None:
+        rows = np.concatenate([profile.rows, np.zeros_like(profile.rows[:1])])
+        profile = replace(profile, rows=rows, has=np.append(profile.has, False))
+    data, found = replace(data, num_users=data.num_users + 1, profile=profile), {}
     for name in best:
         own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
         model = model_class(config.model)(config, data)
-        expected = model.state_dict()
-        for key, tensor in own.items():
-            wanted = expected[key].shape if key in expected else tensor.shape
-            if with_unknown_user and wanted != tensor.shape and wanted == (data.num_users, *tensor.shape[1:]):
+        for key, expected in model.state_dict().items():
+            tensor = own.get(key, expected)
+            if tensor.shape != expected.shape == (data.num_users, *tensor.shape[1:]):
                 own[key] = torch.cat([tensor, tensor.new_zeros(1, *tensor.shape[1:])])
         try:
             model.load_state_dict(own)
@@ -273,14 +261,6 @@ def build_models(
             raise InputError(f"the weights do not fit the configuration: {' '.join(str(error).split())}") from None
         found[name] = model.to(device).eval()
     return (found["joint"], found["joint"]) if "joint" in found else (found["x"], found["y"])
-
-
-def _with_unknown_user(data: TrialData) -> TrialData:
-    profile = data.profile
-    if profile is not None:
-        rows = np.concatenate([profile.rows, np.zeros_like(profile.rows[:1])])
-        profile = replace(profile, rows=rows, has=np.append(profile.has, False))
-    return replace(data, num_users=data.num_users + 1, profile=profile)
 
 
 def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
@@ -304,23 +284,17 @@ def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
 
 def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> TrialData:
     """The data that the system was built on; sequences are empty where its state does not follow from them."""
-    none = Sequences.from_rows([], [])
     features = {
         kind: FeatureMatrix(kind, fact["encoder"], arrays[f"{kind}.rows"], arrays[f"{kind}.has"], "")
         for kind, fact in manifest["features"].items()
     }
     return TrialData(
-        domains=tuple(manifest["domains"]),
-        num_x=manifest["num_x"],
-        num_items=manifest["num_items"],
-        num_users=manifest["num_users"],
+        domains=manifest["domains"],
         train=Sequences(*(arrays[f"train.{part}"] for part in SEQUENCE_PARTS)),
-        valid=none,
+        valid=Sequences.from_rows([], []),
         valid_candidates=np.zeros((0, 1), np.int32),
-        text=features.get("text"),
-        image=features.get("image"),
-        profile=features.get("profile"),
-        fingerprint=manifest["fingerprint"],
+        **{name: features.get(name) for name in ("text", "image", "profile")},
+        **{name: manifest[name] for name in ("num_x", "num_items", "num_users", "fingerprint")},
     )
 
 

@@ -30,6 +30,7 @@ POPULARITY = "popularity"
 BATCH_SCORES = 2**24
 """Scores that are computed at once: histories times items of a domain."""
 BATCH_HISTORIES = 256
+KINDS = {str: "a text", bool: "true or false", int: "a number", float: "a number", dict: "an object", list: "a list"}
 
 
 class _Question(NamedTuple):
@@ -51,6 +52,8 @@ class Recommendations:
 
     def __init__(self, model: ExportedModel) -> None:
         self.model = model
+        self.ranges = (range(model.num_x), range(model.num_x, model.num_items))
+        """Global ids of X and of Y."""
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> Recommendations:
@@ -111,13 +114,19 @@ class Recommendations:
             else:
                 waiting[question.domain][place] = question
         for domain, questions in enumerate(waiting):
-            size = max(1, min(BATCH_HISTORIES, BATCH_SCORES // len(self._range(domain))))
-            # Histories of about one length fill a batch without padding.
+            size = max(1, min(BATCH_HISTORIES, BATCH_SCORES // len(self.ranges[domain])))
+            # Histories of about one length fill a batch without padding; those of nobody known need no model.
             places = sorted(questions, key=lambda place: len(questions[place].known))
             for start in range(0, len(places), size):
-                batch = places[start : start + size]
-                for place, answer in zip(batch, self._answered([questions[place] for place in batch], domain)):
-                    answers[place] = answer
+                batch = {place: questions[place] for place in places[start : start + size]}
+                known = {place: question for place, question in batch.items() if question.known}
+                found: dict[int, tuple[np.ndarray, np.ndarray] | None] = {}
+                if known:
+                    scores = self.scores([question.known for question in known.values()], domain)
+                    found = dict(zip(known, _best(scores, list(known.values()))))
+                for place, question in batch.items():
+                    best = found.get(place)
+                    answers[place] = self._popular(question) if best is None else self._answer(question, *best)
         return answers
 
     def scores(self, histories: Sequence[Sequence[int]], domain: int) -> Tensor:
@@ -127,46 +136,19 @@ class Recommendations:
         # A tensor of its own, outside of inference mode, which may be written to.
         return found.clone()
 
-    def _answered(self, questions: list[_Question], domain: int) -> list[dict[str, Any]]:
-        """The answers to questions about one domain."""
-        known = [question for question in questions if question.known]
-        found = iter(self._best(self.scores([question.known for question in known], domain), known) if known else ())
-        best = [next(found) if question.known else None for question in questions]
-        return [
-            self._answer(question, *places) if places is not None else self._popular(question)
-            for question, places in zip(questions, best)
-        ]
-
-    def _best(self, scores: Tensor, questions: list[_Question]) -> list[tuple[np.ndarray, np.ndarray] | None]:
-        """The places (local ids) with the highest of (B, n) scores and these, best first; None where a row has no score."""
-        for row, question in zip(scores, questions):
-            row[question.left_out] = -torch.inf
-        borders = scores.topk(max(question.k for question in questions), dim=1).values.numpy()
-        found: list[tuple[np.ndarray, np.ndarray] | None] = []
-        for row, border, question in zip(scores.numpy(), borders, questions):
-            # Equal scores stand in the order of the item table, which `topk` does not promise.
-            above = np.flatnonzero(row > border[question.k - 1])
-            equal = np.flatnonzero(row == border[question.k - 1])[: question.k - len(above)]
-            places = np.concatenate([above[np.argsort(-row[above], kind="stable")], equal])
-            places = places[np.isfinite(row[places])]
-            found.append((places, row[places]) if len(places) else None)
-        return found
-
     def _popular(self, question: _Question) -> dict[str, Any]:
         """The most popular items of the domain instead of the model's, and marked as such."""
-        counts = self.model.counts
+        counts, own = self.model.counts, self.ranges[question.domain]
         if counts is None:
             problem = "can say nothing from this history" if question.known else "knows no item of this history"
             return {"error": f"the model {problem}, and its folder does not say what is popular: export it again"}
-        own = self._range(question.domain)
-        rows = torch.from_numpy(counts[own.start : own.stop].astype(np.float64))[None]
-        best = self._best(rows, [question])[0]
+        best = _best(torch.from_numpy(counts[own.start : own.stop].astype(np.float64))[None], [question])[0]
         assert best is not None, "counts are finite, and `k` leaves room for them"
         return {**self._answer(question, *best), "fallback": POPULARITY}
 
     def _answer(self, question: _Question, places: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         ids, titles = self._names
-        numbers = self._range(question.domain).start + places
+        numbers = self.ranges[question.domain].start + places
         items = [
             {"rank": rank, "id": ids[number], "title": titles[number], "score": score}
             for rank, (number, score) in enumerate(zip(numbers, scores.tolist()), start=1)
@@ -177,10 +159,6 @@ class Recommendations:
             "known_items": len(question.known),
             "unknown_items": question.unknown,
         }
-
-    def _range(self, domain: int) -> range:
-        """Global ids of a domain."""
-        return range(self.model.num_x, self.model.num_items) if domain else range(self.model.num_x)
 
     def _batch(self, histories: Sequence[Sequence[int]]) -> Batch:
         """The histories as evaluation shows them: before a held-out item, which no model reads."""
@@ -203,11 +181,10 @@ class Recommendations:
             InputError: it is not understood, or asks for more items than there are.
         """
         history, domain, k, exclude = self._checked(request)
-        known, unknown = [], []
-        for name in history:
-            number = self._find(name)
-            known.append(number) if number is not None else unknown.append(name)
-        own = self._range(domain)
+        numbers = {name: self._find(name) for name in history}
+        known = [number for name in history if (number := numbers[name]) is not None]
+        unknown = [name for name in history if numbers[name] is None]
+        own = self.ranges[domain]
         left_out = sorted({number - own.start for number in known if number in own}) if exclude else []
         if k > len(own) - len(left_out):
             beside = f" of which {len(left_out)} stand in the history" if left_out else ""
@@ -221,27 +198,27 @@ class Recommendations:
             raise InputError(f"a request is an object with {', '.join(REQUEST_KEYS)}; this is {_kind(request)}")
         if problems := unknown_keys(request, REQUEST_KEYS, "request"):
             raise InputError(problems[0])
-        for key in ("history", "domain"):
-            if request.get(key) is None:
-                raise InputError(f"{key} is missing from the request")
-        history, domain = request["history"], request["domain"]
+        given = {"k": DEFAULT_K, "exclude_history": True} | {
+            key: value for key, value in request.items() if value is not None
+        }
+        if missing := [key for key in REQUEST_KEYS if key not in given]:
+            raise InputError(f"{missing[0]} is missing from the request")
+        history, domain, k, exclude = (given[key] for key in REQUEST_KEYS)
         if not isinstance(history, list | tuple):
             raise InputError(f"history must be a list of item ids; this is {_kind(history)}")
         for place, name in enumerate(history):
             if isinstance(name, bool) or not isinstance(name, str | int):
                 raise InputError(f"history[{place}] = {name!r} is no item id: ids are strings")
-        names = self.model.domains
-        if domain not in names:
-            raise InputError(f"unknown domain {domain!r}: {nearest(str(domain), names)}")
-        k = DEFAULT_K if request.get("k") is None else request["k"]
+        if domain not in self.model.domains:
+            raise InputError(f"unknown domain {domain!r}: {nearest(str(domain), self.model.domains)}")
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
             raise InputError(f"k = {k!r}: a whole number from 1 on is expected")
-        exclude = True if request.get("exclude_history") is None else request["exclude_history"]
         if not isinstance(exclude, bool):
             raise InputError(f"exclude_history = {exclude!r}: true or false is expected")
-        return [str(name) for name in history], names.index(domain), k, exclude
+        return [str(name) for name in history], self.model.domains.index(domain), k, exclude
 
     def _find(self, name: str) -> int | None:
+        """The global id of an external id, of one that is written `domain:id`, or None where nobody knows it."""
         numbers = self._numbers.get(name, [])
         if len(numbers) > 1:
             both = " or ".join(f"{domain}:{name}" for domain in self.model.domains)
@@ -251,17 +228,25 @@ class Recommendations:
         prefix, _, rest = name.partition(":")
         if prefix not in self.model.domains:
             return None
-        of_y = prefix == self.model.domains[1]
-        return next((n for n in self._numbers.get(rest, []) if (n >= self.model.num_x) == of_y), None)
+        own = self.ranges[self.model.domains.index(prefix)]
+        return next((number for number in self._numbers.get(rest, []) if number in own), None)
+
+
+def _best(scores: Tensor, questions: list[_Question]) -> list[tuple[np.ndarray, np.ndarray] | None]:
+    """The places (local ids) with the highest of (B, n) scores and these, best first; None where a row has no score."""
+    for row, question in zip(scores, questions):
+        row[question.left_out] = -torch.inf
+    borders = scores.topk(max(question.k for question in questions), dim=1).values.numpy()
+    found: list[tuple[np.ndarray, np.ndarray] | None] = []
+    for row, border, question in zip(scores.numpy(), borders, questions):
+        # Equal scores stand in the order of the item table, which `topk` does not promise.
+        above = np.flatnonzero(row > border[question.k - 1])
+        equal = np.flatnonzero(row == border[question.k - 1])[: question.k - len(above)]
+        places = np.concatenate([above[np.argsort(-row[above], kind="stable")], equal])
+        places = places[np.isfinite(row[places])]
+        found.append((places, row[places]) if len(places) else None)
+    return found
 
 
 def _kind(value: Any) -> str:
-    names = {
-        str: "a text",
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        dict: "an object",
-        list: "a list",
-    }
-    return names.get(type(value), "nothing" if value is None else f"a {type(value).__name__}")
+    return KINDS.get(type(value), "nothing" if value is None else f"a {type(value).__name__}")

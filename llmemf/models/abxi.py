@@ -10,8 +10,8 @@ F, G, G_x, G_y are SwiGLU networks; h_xy is taken where the target is the next m
 target's domain before it. The loss is InfoNCE with inner products over 0.75 against negatives of the target's domain, averaged
 per sequence over its X targets and over its Y targets, summed, then averaged over sequences.
 
-Different from the source: positions count a view's own items back from its newest; with `negative_sampling: shared` (the
-default) all targets of a batch meet the same negatives, more of them, whose sum is brought to that of `negatives`; a history
+Different from the source: positions count a view's own items back from its newest; all targets of a batch
+meet the same negatives, more of them, whose sum is brought to that of `negatives`; a history
 without an item of the target's domain has the merged term alone.
 
 Shapes: B batch, L merged columns, D width, N items, n items of one domain, R targets of one domain, K negatives, r rank.
@@ -19,8 +19,7 @@ Shapes: B batch, L merged columns, D width, N items, n items of one domain, R ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +28,8 @@ from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, SequenceView, TrialData
 from llmemf.config import BaselineConfig
-from llmemf.models.alignment import last_columns
 from llmemf.models.attention import Layout
+from llmemf.models.columns import at_last
 from llmemf.models.next_item import domain_items, score_items
 from llmemf.models.recommender import Recommender
 
@@ -54,10 +53,9 @@ class ABXIConfig(BaselineConfig):
     """Rank of the adapters before the output (source: 16 to 64, by data set)."""
     negatives: int = Field(128, ge=1)
     """Negatives that a target competes with."""
-    negative_sampling: Literal["shared", "per_position"] = "shared"
-    """One draw for all targets of a batch, or, as in the source, one for each of them (several times slower)."""
     shared_negatives: int = Field(1024, ge=1)
-    """Items drawn per step and domain where the draw is shared; their mean stands for `negatives` of them."""
+    """Items drawn per step and domain for all targets of a batch; their mean stands for `negatives` of them. The source draws
+    for each target, which is several times slower."""
     temperature: float = Field(0.75, gt=0)
     """Inner products are divided by it (source 0.75)."""
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -76,6 +74,12 @@ class ABXI(Recommender):
     config_class = ABXIConfig
     config: ABXIConfig
     source = "Bian et al.: ABXI, invariant interest adaptation for task-guided cross-domain recommendation, WWW 2025"
+    search_space: ClassVar = {
+        "lr": [3e-4, 1e-3, 2e-3],
+        "l2": [0.5, 2.0, 5.0],
+        "adapter_rank": [4, 16, 64],
+        "dropout": [0.3, 0.5],
+    }
 
     def __init__(self, config: ABXIConfig, data: TrialData) -> None:
         super().__init__(config, data)
@@ -95,10 +99,6 @@ class ABXI(Recommender):
         for table in (self.items, self.positions):
             nn.init.trunc_normal_(table, std=0.02, a=-0.04, b=0.04)
 
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {"lr": [3e-4, 1e-3, 2e-3], "l2": [0.5, 2.0, 5.0], "adapter_rank": [4, 16, 64], "dropout": [0.3, 0.5]}
-
     def states(self, view: str, items_BL: Tensor) -> Tensor:
         """(B, L, D) states h_v of one sequence, zero at padding; the sequence may have gaps."""
         real_BL = items_BL < self.num_items
@@ -110,10 +110,6 @@ class ABXI(Recommender):
         a_RD = layout.blank(self.norm(h_RD + self.drop(self.attention(h_RD, layout))))
         network, adapted = self.network(a_RD), self.adapters[view](a_RD)
         return layout.table(layout.blank(self.view_norms[view](a_RD + self.drop(network) + self.drop(adapted))))
-
-    def target_states(self, merged_RD: Tensor, own_RD: Tensor, domain: int) -> Tensor:
-        """(R, D) z_d from the states of the merged sequence and of the domain's own."""
-        return self._merged_term(merged_RD, domain) + self._own_term(own_RD, domain)
 
     def _merged_term(self, state_RD: Tensor, domain: int) -> Tensor:
         network, adapted = self.merged_output(state_RD), self.output_adapters[domain](state_RD)
@@ -134,7 +130,7 @@ class ABXI(Recommender):
             own_BLD = self.states(name, view.items.masked_fill(~has_target, self.num_items))
             before = target_columns(merged, domain, num_x=self.num_x, pad=self.num_items)
             rows, targets = before.nonzero()[:, 0], view.next_same[has_target]
-            states = self.target_states(merged_BLD[before], own_BLD[has_target], domain)
+            states = self._merged_term(merged_BLD[before], domain) + self._own_term(own_BLD[has_target], domain)
             with torch.autocast(states.device.type, enabled=False):
                 loss = loss + self._contrast(states.to(self.items.dtype), targets, rows, merged, domain)
         return loss
@@ -151,19 +147,14 @@ class ABXI(Recommender):
         config, items = self.config, domain_items(domain, self.num_x, self.num_items)
         scaled = states / config.temperature
         positive = (scaled * F.embedding(targets, self.items)).sum(1)
-        if config.negative_sampling == "shared":
-            count = min(config.shared_negatives, items.stop - items.start)
-            ids = items.start + torch.randperm(items.stop - items.start, device=states.device)[:count]
-            column = torch.full((self.num_items + 1,), count, device=states.device)
-            column[ids] = torch.arange(count, device=states.device)
-            met = torch.zeros(len(own), count + 1, dtype=torch.bool, device=states.device)
-            met.scatter_(1, column[own], True)
-            excluded = met[:, :count][rows]
-            logits = scaled @ F.embedding(ids, self.items).T
-        else:
-            ids = torch.randint(items.start, items.stop, (len(targets), config.negatives), device=states.device)
-            excluded = torch.isin(ids + rows[:, None] * (self.num_items + 1), own + _keys(own, self.num_items + 1))
-            logits = (F.embedding(ids, self.items) @ scaled.unsqueeze(2)).squeeze(2)
+        count = min(config.shared_negatives, items.stop - items.start)
+        ids = items.start + torch.randperm(items.stop - items.start, device=states.device)[:count]
+        column = torch.full((self.num_items + 1,), count, device=states.device)
+        column[ids] = torch.arange(count, device=states.device)
+        met = torch.zeros(len(own), count + 1, dtype=torch.bool, device=states.device)
+        met.scatter_(1, column[own], True)
+        excluded = met[:, :count][rows]
+        logits = scaled @ F.embedding(ids, self.items).T
         # Negatives that the sequence holds do not count; the mean of the others stands for each of `negatives`.
         logits = logits.masked_fill(excluded, -torch.inf)
         number = (~excluded).sum(1).clamp(min=1)
@@ -177,8 +168,7 @@ class ABXI(Recommender):
         name = "xy"[domain]
         items_BL = batch.views[name].items
         real_BL = items_BL < self.num_items
-        last = last_columns(real_BL)
-        own = self.states(name, items_BL)[torch.arange(len(last), device=last.device), last]
+        own = at_last(self.states(name, items_BL), real_BL)
         merged = self.states("xy", batch.views["xy"].items)[:, -1]
         states = self._merged_term(merged, domain) + self._own_term(own, domain) * real_BL.any(1, keepdim=True)
         return score_items(states, self.items, domain, num_x=self.num_x) / self.config.temperature
@@ -192,10 +182,6 @@ def target_columns(merged: SequenceView, domain: int, *, num_x: int, pad: int) -
     low, high = (num_x, pad) if domain else (0, num_x)
     inside = (merged.items >= low) & (merged.items < high)
     return (merged.next_merged >= low) & (merged.next_merged < high) & (inside.cumsum(1) > 0)
-
-
-def _keys(own: Tensor, stride: int) -> Tensor:
-    return torch.arange(len(own), device=own.device)[:, None] * stride
 
 
 class CausalAttention(nn.Module):

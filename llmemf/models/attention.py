@@ -10,8 +10,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from llmemf.config import BaselineConfig
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -115,6 +118,15 @@ class AttentionBlock(nn.Module):
         return dropout(x, self.dropout, self.training)
 
 
+class EncoderConfig(BaselineConfig):
+    """Settings of systems whose encoders are those of SASRec."""
+
+    encoder_layers: int = Field(2, ge=1, le=8)
+    """Attention blocks of each encoder."""
+    heads: int = Field(1, ge=1)
+    """Attention heads; must divide `dim`."""
+
+
 class SequenceEncoder(nn.Module):
     """Causal self-attention over one left-padded sequence; the same for every modality and every sequence.
 
@@ -139,6 +151,12 @@ class SequenceEncoder(nn.Module):
         self.positions = nn.Parameter(torch.empty(max_length, width).normal_(0, 0.02)) if positions else None
         self.norm = None if bare else nn.LayerNorm(width, eps=1e-8)
         self.max_length = max_length
+
+    @classmethod
+    def of(cls, config: EncoderConfig) -> SequenceEncoder:
+        """One encoder as a system's settings have it."""
+        shape = {"layers": config.encoder_layers, "heads": config.heads}
+        return cls(config.dim, config.max_length, dropout=config.dropout, **shape)
 
     def forward(self, x_BLD: Tensor, real_BL: Tensor) -> Tensor:
         """(B, L, D) states; rows at padding are zero.

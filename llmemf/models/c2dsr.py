@@ -15,7 +15,7 @@ Shapes: B batch, L merged columns, D width, N items, n items of one domain, R ro
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -25,15 +25,16 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, TrialData
-from llmemf.models.alignment import last_columns
-from llmemf.models.attention import SequenceEncoder, dropout
+from llmemf.models.attention import EncoderConfig, SequenceEncoder, dropout
+from llmemf.models.columns import at_last
+from llmemf.models.item_to_item import domain_members, successors
 from llmemf.models.next_item import NextItemConfig, domain_items, plain_softmax
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.objective import SampledColumns, mixture_nll, sampled_columns
 
 
-class C2DSRConfig(NextItemConfig):
-    """Settings of C2DSR. The source has dim 256, dropout 0.2 (code) or 0.3 (paper), lr 1e-3 and batches of 256."""
+class C2DSRConfig(NextItemConfig, EncoderConfig):
+    """Settings of C2DSR. The source has width 256, 2 blocks, 1 head, dropout 0.2 (code) or 0.3 (paper), lr 1e-3 and batches of 256."""
 
     layout: Literal["aligned"] = "aligned"
     """S^X and S^Y keep the merged columns, so that their states can be added to the merged ones."""
@@ -43,10 +44,6 @@ class C2DSRConfig(NextItemConfig):
     """lambda: weight of the four softmax terms; 1 - lambda goes to the two infomax terms (source 0.7)."""
     graph_layers: int = Field(1, ge=0, le=4)
     """Depth of the graph convolution (source 1; its paper tries 1 to 4); 0 leaves the item vectors as they are."""
-    encoder_layers: int = Field(2, ge=1, le=8)
-    """Attention blocks of each of the three encoders (source 2)."""
-    heads: int = Field(1, ge=1)
-    """Attention heads (source 1); must divide the width."""
     loss_columns: int = Field(10, ge=0)
     """Latest columns whose next items are trained (source 10, of 15); 0 takes all."""
 
@@ -57,6 +54,7 @@ class C2DSR(Recommender):
     config_class = C2DSRConfig
     config: C2DSRConfig
     source = "Cao et al.: Contrastive cross-domain sequential recommendation (C2DSR), CIKM 2022"
+    search_space: ClassVar = {**SHORT_BUDGET, "softmax_share": [0.3, 0.7, 0.9], "graph_layers": [1, 2]}
 
     tables: Mapping[str, SmoothedTable]
 
@@ -67,16 +65,11 @@ class C2DSR(Recommender):
         merged, single = successor_graphs(data)
         graphs = {"xy": merged, "x": single, "y": single}
         self.tables = nn.ModuleDict({s: SmoothedTable(graphs[s], config) for s in VIEWS})  # type: ignore[assignment]  # a ModuleDict is a mapping to its modules
-        shape: dict[str, Any] = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
-        self.encoders = nn.ModuleDict({s: SequenceEncoder(config.dim, config.max_length, **shape) for s in VIEWS})
+        self.encoders = nn.ModuleDict({s: SequenceEncoder.of(config) for s in VIEWS})
         sizes = (self.num_x, self.num_items - self.num_x)
         self.outputs = nn.ModuleList([nn.Linear(config.dim, size) for size in sizes])  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
         self.output_pad = nn.Linear(config.dim, 1)
         self.discriminators = nn.ModuleList([Bilinear(config.dim) for _ in sizes])
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {**SHORT_BUDGET, "softmax_share": [0.3, 0.7, 0.9], "graph_layers": [1, 2]}
 
     def states(self, sequence: str, items_BL: Tensor) -> Tensor:
         """(B, L, D) states of one sequence: positions sqrt(D) (G[i] + E[i]) + P[position] through its encoder."""
@@ -184,8 +177,7 @@ class C2DSR(Recommender):
     def _last_state(self, batch: Batch, sequence: str) -> Tensor:
         """(B, D) state at the last item of a sequence, zero where there is none."""
         items = batch.views[sequence].items
-        last = last_columns(items < self.num_items)
-        return self.states(sequence, items)[torch.arange(len(last), device=items.device), last]
+        return at_last(self.states(sequence, items), items < self.num_items)
 
     def batch_rows(self, batch: Batch) -> Tensor:
         ids = self.batch_items(batch)
@@ -269,16 +261,9 @@ class SuccessorGraph(nn.Module):
 def successor_graphs(data: TrialData) -> tuple[SuccessorGraph, SuccessorGraph]:
     """Graphs of what follows what in the training sequences: merged, and inside each domain."""
     items = data.train.items
-    row = data.train.rows
-
-    def edges(member: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        kept, same = items[member], np.diff(row[member]) == 0
-        return kept[:-1][same], kept[1:][same]
-
-    merged = edges(np.ones(len(items), bool))
-    inside = [edges(items < data.num_x), edges(items >= data.num_x)]
-    previous, following = (np.concatenate(ends) for ends in zip(*inside))
-    return SuccessorGraph(*merged, data.num_items), SuccessorGraph(previous, following, data.num_items)
+    merged = successors(data.train, items >= 0)
+    inside = zip(*(successors(data.train, member) for member in domain_members(items, data.num_x)))
+    return SuccessorGraph(*merged, data.num_items), SuccessorGraph(*map(np.concatenate, inside), data.num_items)
 
 
 def _masked_mean(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:

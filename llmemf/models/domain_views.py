@@ -35,12 +35,3 @@ def training_pairs(batch: Batch, domains: Domains, pad: int) -> tuple[Tensor, Te
 def evaluation_history(batch: Batch, domains: Domains, domain: int) -> Tensor:
     """(B, L) the history that a target domain (0 is X, 1 is Y) is scored from."""
     return batch.views["xy" if domains == "merged" else "xy"[domain]].items
-
-
-def to_the_left(items_BL: Tensor, kept_BL: Tensor, pad: int) -> Tensor:
-    """(B, L) the kept items in their order from the left, `pad` behind them.
-
-    A recurrence that starts from zero then reads real items first, and padding changes none of their states.
-    """
-    order = (~kept_BL).int().argsort(dim=1, stable=True)
-    return items_BL.masked_fill(~kept_BL, pad).gather(1, order)

@@ -46,7 +46,7 @@ class DualGRUConfig(NextItemConfig):
 
 
 class DualGRU(Recommender):
-    """Item vectors, one GRU per domain, one output matrix per domain; subclasses implement `transfers`."""
+    """Item vectors, one GRU per domain, one output matrix per domain; subclasses implement `handed_over`."""
 
     config: DualGRUConfig
 
@@ -62,9 +62,9 @@ class DualGRU(Recommender):
             self.output[:, -1] = 0
 
     @abstractmethod
-    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
-        """For each of the target domains, z: what the other domain hands over, out of what the target may see; (B, D), or
-        (B, T, D) where sequences have several targets.
+    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
+        """z of a target domain: what the other one hands over, out of what the target may see; (B, D), or (B, T, D) where
+        sequences have several targets.
 
         Args:
             states: what `encode` gives.
@@ -72,15 +72,10 @@ class DualGRU(Recommender):
 
     def read(self, batch: Batch) -> TimeLines:
         """Targets of a training batch and what they see."""
-        if self.config.prefixes == "every":
-            return every_item(batch, num_x=self.num_x, pad=self.num_items)
-        return last_two(
-            batch,
-            num_x=self.num_x,
-            pad=self.num_items,
-            causal=self.config.v2_causal,
-            random_prefix=self.config.prefixes == "random",
-        )
+        config, numbers = self.config, {"num_x": self.num_x, "pad": self.num_items}
+        if config.prefixes == "every":
+            return every_item(batch, **numbers)
+        return last_two(batch, causal=config.v2_causal, random_prefix=config.prefixes == "random", **numbers)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(..., D) item vectors; zero at padding."""
@@ -93,7 +88,7 @@ class DualGRU(Recommender):
     def decoder_inputs(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
         """[z; h; 1] (B, 2 D + 1), or (B, T, 2 D + 1), for each of the target domains."""
         own = [gather_columns(after(states[domain]), lines.seen[domain][domain]) for domain in domains]
-        handed = self.transfers(lines, states, domains)
+        handed = [self.handed_over(lines, states, domain) for domain in domains]
         return [with_one(self.drop(torch.cat([z, h], -1))) for z, h in zip(handed, own)]
 
     def training_loss(self, batch: Batch) -> Tensor:
@@ -102,11 +97,10 @@ class DualGRU(Recommender):
         inputs = self.decoder_inputs(lines, self.encode(lines), (0, 1))
         exact = torch.cat([items.flatten() for items in lines.items])
         loss = self.output.new_zeros(())
-        with torch.autocast(exact.device.type, enabled=False):
-            for domain in (0, 1):
-                rows = has_target(lines, domain)
-                given, targets = inputs[domain][rows].to(self.output.dtype), lines.target(domain)[rows]
-                loss = loss + next_item_nll(self.config, given, targets, self.output, num_x=self.num_x, exact=exact)
+        for domain in (0, 1):
+            rows = has_target(lines, domain)
+            given, targets = inputs[domain][rows], lines.target(domain)[rows]
+            loss = loss + next_item_nll(self.config, given, targets, self.output, num_x=self.num_x, exact=exact)
         return loss
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:

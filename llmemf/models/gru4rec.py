@@ -11,17 +11,17 @@ Shapes: B batch, L length, D item width, H state width, N items, R rows with a t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.domain_views import Domains, evaluation_history, to_the_left, training_pairs
+from llmemf.models.columns import to_the_left
+from llmemf.models.domain_views import Domains, evaluation_history, training_pairs
 from llmemf.models.next_item import NextItemConfig, domain_items, embed_items, next_item_nll
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 
@@ -42,13 +42,8 @@ class GRU4RecConfig(NextItemConfig):
     say there."""
     domains: Domains = "merged"
     """What is read: the merged sequence, or the target domain's own; one model for both domains either way."""
-    hidden_dim: int | None = Field(None, ge=1)
-    """State width; None is the variant's: twice the item width in `ce`, the item width in the others."""
     layers: int = Field(1, ge=1, le=8)
     """GRU layers; every source has 1 by default."""
-    state_dropout: bool = False
-    """Drop the state between two steps too, as the `pinet` source does. Steps are then taken one by one: slow on long
-    windows."""
     ranking_loss: Literal["bpr_max", "cross_entropy"] = "bpr_max"
     """Loss of `official`."""
     bpreg: float = Field(1.0, ge=0)
@@ -58,19 +53,10 @@ class GRU4RecConfig(NextItemConfig):
     support_power: float = Field(0.75, ge=0, le=1)
     """Negatives of `official` are drawn in proportion to support^alpha; this is alpha, which the authors search from 0 to 1."""
 
-    @model_validator(mode="after")
-    def _check_width(self) -> GRU4RecConfig:
-        if self.variant == "official" and self.hidden_dim not in (None, self.dim):
-            raise ValueError(
-                f"hidden_dim = {self.hidden_dim} must equal dim = {self.dim} in variant = official, where states meet "
-                "the item vectors themselves"
-            )
-        return self
-
     @property
     def state_width(self) -> int:
         """H."""
-        return self.hidden_dim or (2 * self.dim if self.variant == "ce" else self.dim)
+        return 2 * self.dim if self.variant == "ce" else self.dim
 
 
 class GRU4Rec(Recommender):
@@ -80,6 +66,7 @@ class GRU4Rec(Recommender):
     config: GRU4RecConfig
     status = "re-implementation"
     source = "Hidasi et al.: Session-based recommendations with recurrent neural networks (GRU4Rec), ICLR 2016"
+    search_space: ClassVar = {**SHORT_BUDGET, "variant": ["ce", "pinet"]}
 
     cumulative_support: Tensor
 
@@ -97,10 +84,6 @@ class GRU4Rec(Recommender):
             cumulative = torch.from_numpy(np.concatenate([[0], np.cumsum(weight)]))
             self.register_buffer("cumulative_support", cumulative, persistent=False)
 
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {**SHORT_BUDGET, "variant": ["ce", "pinet"]}
-
     @property
     def table(self) -> Tensor:
         """(N, D) or, with biases as the last column, (N, D + 1): what a query is multiplied with."""
@@ -109,10 +92,7 @@ class GRU4Rec(Recommender):
     def states(self, items_BL: Tensor) -> Tensor:
         """(B, L, H) states after each item; padding must be on the right."""
         inputs_BLD = self.drop(embed_items(items_BL, self.items)[..., : self.config.dim])
-        if self.config.state_dropout and self.training:
-            states_BLH = self._step_by_step(inputs_BLD)
-        else:
-            states_BLH = self.gru(inputs_BLD)[0]
+        states_BLH = self.gru(inputs_BLD)[0]
         return states_BLH if self.config.variant == "ce" else self.drop(states_BLH)
 
     def queries(self, states: Tensor) -> Tensor:
@@ -131,11 +111,8 @@ class GRU4Rec(Recommender):
             queries = self.queries(states_BLH)
             with torch.autocast(items_BL.device.type, enabled=False):
                 return self._ranking_loss(queries, targets_BL) / counted.sum().clamp(min=1)
-        queries = self.queries(states_BLH[counted])
-        with torch.autocast(items_BL.device.type, enabled=False):
-            return next_item_nll(
-                self.config, queries, targets_BL[counted], self.table, num_x=self.num_x, exact=items_BL.flatten()
-            )
+        queries, targets = self.queries(states_BLH[counted]), targets_BL[counted]
+        return next_item_nll(self.config, queries, targets, self.table, num_x=self.num_x, exact=items_BL)
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) logits of the last state; an empty history has the zero state."""
@@ -146,22 +123,6 @@ class GRU4Rec(Recommender):
         last = (length - 1).clamp(min=0)[:, None, None].expand(-1, 1, states_BLH.shape[2])
         state_BH = states_BLH.gather(1, last)[:, 0] * (length > 0)[:, None]
         return self.queries(state_BH) @ self.table[domain_items(domain, self.num_x, self.num_items)].T
-
-    def _step_by_step(self, inputs: Tensor) -> Tensor:
-        """The GRU with its state dropped between steps: the output of a step is whole, the next step reads what is left."""
-        for layer in range(self.config.layers):
-            weight_in, weight_state, *biases = self.gru.all_weights[layer]
-            bias_in, bias_state = biases or (None, None)
-            state, outputs = inputs.new_zeros(len(inputs), self.config.state_width), []
-            for given in F.linear(inputs, weight_in, bias_in).unbind(1):
-                reset, update, new = given.chunk(3, 1)
-                own_reset, own_update, own_new = F.linear(state, weight_state, bias_state).chunk(3, 1)
-                new = torch.tanh(new + torch.sigmoid(reset + own_reset) * own_new)
-                output = torch.lerp(new, state, torch.sigmoid(update + own_update))
-                outputs.append(output)
-                state = self.drop(output)
-            inputs = torch.stack(outputs, 1)
-        return inputs
 
     def _ranking_loss(self, queries_BLD: Tensor, targets_BL: Tensor) -> Tensor:
         """Sum over all rows of the authors' loss on shared negatives, each row against items of its target's domain.
@@ -206,7 +167,9 @@ def _table(num_items: int, width: int, *, bias: bool) -> nn.Parameter:
 
 def bpr_max(own_R: Tensor, scores_RC: Tensor, counted_RC: Tensor, config: GRU4RecConfig) -> Tensor:
     """(R,) -log(sum_j w_j sigmoid(r_i - r_j)) + bpreg sum_j w_j r_j^2, w the softmax of the negatives' scores r_j."""
-    own_R, scores_RC = (_activate(values, config.final_activation) for values in (own_R, scores_RC))
+    if config.final_activation != "linear":
+        alpha = float(config.final_activation.removeprefix("elu-"))
+        own_R, scores_RC = (F.elu(values, alpha=alpha) for values in (own_R, scores_RC))
     log_weights = scores_RC.masked_fill(~counted_RC, -torch.inf).log_softmax(1)
     ranked = (log_weights + F.logsigmoid(own_R[:, None] - scores_RC)).logsumexp(1)
     return config.bpreg * (log_weights.exp() * scores_RC.square()).sum(1) - ranked
@@ -216,7 +179,3 @@ def sampled_cross_entropy(own_R: Tensor, scores_RC: Tensor, counted_RC: Tensor, 
     """(R,) -log softmax of the target among itself and the negatives, uncorrected for how these were drawn."""
     others_R = scores_RC.masked_fill(~counted_RC, -torch.inf).logsumexp(1)
     return torch.logaddexp(own_R, others_R) - own_R
-
-
-def _activate(scores: Tensor, name: str) -> Tensor:
-    return scores if name == "linear" else F.elu(scores, alpha=float(name.partition("-")[2]))

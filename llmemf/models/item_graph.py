@@ -16,41 +16,16 @@ Shapes: N items, R relations, T neighbours at most per item and relation.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 from scipy import sparse
 
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.models.item_knn import largest_in_row
+from llmemf.models.item_knn import BLOCK_ITEMS, incidence, largest_in_row, pairs_that_meet
+from llmemf.models.item_to_item import domain_members, successors
 from llmemf.scenarios.sequences import Sequences
 
 RELATIONS = ("also_buy", "also_view", "buy_after_view", "bought_together", "adaptation")
-BLOCK = 2048
-"""Items whose neighbours are searched at once."""
 DAY = 86_400
-
-
-@dataclass(frozen=True)
-class ItemGraph:
-    """Neighbours of every item in every relation.
-
-    Attributes:
-        neighbours: (N + 1, R, T) int32 item ids, strongest first, padded with N; row N, of padding, has none.
-        recipe: what it was made of, in words.
-    """
-
-    neighbours: np.ndarray
-    recipe: str
-
-    @cached_property
-    def hash(self) -> str:
-        """SHA-256 of the neighbours."""
-        digest = hashlib.sha256(repr(self.neighbours.shape).encode())
-        digest.update(np.ascontiguousarray(self.neighbours, dtype="<i4").tobytes())
-        return digest.hexdigest()
 
 
 def build_item_graph(
@@ -61,73 +36,56 @@ def build_item_graph(
     top: int = 10,
     min_count: int = 2,
     text: FeatureMatrix | None = None,
-) -> ItemGraph:
-    """The graph of a training split.
+) -> np.ndarray:
+    """Neighbours of every item in every relation, out of a training split.
 
     Args:
         train: training sequences alone.
         top: T, neighbours kept per item and relation; equal strengths go to the lower id.
         min_count: how often a pair must occur; does not apply to text.
         text: features of the items (rows of unit length) for `also_view`; without them that relation is empty.
+
+    Returns:
+        (N + 1, R, T) int32 item ids, strongest first, padded with N; row N, of padding, has none.
     """
-    row = train.rows
-    together = _incidence(row, train.items, num_items)
+    together = incidence(train.rows, train.items, num_items)
     dated = train.times >= 0
-    _, day = np.unique(np.stack([row[dated], train.times[dated] // DAY], 1), axis=0, return_inverse=True)
-    same_day = _incidence(day.reshape(-1), train.items[dated], num_items)
+    _, day = np.unique(np.stack([train.rows[dated], train.times[dated] // DAY], 1), axis=0, return_inverse=True)
+    same_day = incidence(day.reshape(-1), train.items[dated], num_items)
     settings = {"num_x": num_x, "top": top, "min_count": min_count}
     tables = {
         "also_buy": _alike(together, across=False, **settings),
         "also_view": _similar_text(text, num_x, num_items, top),
-        "buy_after_view": _following(row, train.items, num_x, num_items, top, min_count),
+        "buy_after_view": _following(train, num_x, num_items, top, min_count),
         "bought_together": _alike(same_day, across=False, **settings),
         "adaptation": _alike(together, across=True, **settings),
     }
     neighbours = np.full((num_items + 1, len(RELATIONS), top), num_items, dtype=np.int32)
     for number, relation in enumerate(RELATIONS):
         neighbours[:num_items, number] = tables[relation]
-    kind = "cooc" if text is None else f"cooc_text ({text.encoder}, {text.hash()[:12]})"
-    return ItemGraph(neighbours, f"{kind}, top {top}, min count {min_count}")
+    return neighbours
 
 
-def _incidence(group: np.ndarray, items: np.ndarray, num_items: int) -> sparse.csr_matrix:
-    """(groups, N) which items occur in which group, as ones."""
-    shape = (int(group.max(initial=-1)) + 1, num_items)
-    matrix = sparse.csr_matrix((np.ones(len(items), dtype=np.float32), (group, items)), shape=shape)
-    matrix.sum_duplicates()
-    matrix.data[:] = 1
-    return matrix
-
-
-def _alike(incidence: sparse.csr_matrix, *, across: bool, num_x: int, top: int, min_count: int) -> np.ndarray:
+def _alike(met: sparse.csr_array, *, across: bool, num_x: int, top: int, min_count: int) -> np.ndarray:
     """(N, T) items that occur together most, co_ij / sqrt(n_i n_j), within the domains or across them."""
-    num_items = incidence.shape[1]
+    num_items = met.shape[1]
     table = np.full((num_items, top), num_items, dtype=np.int32)
-    occurrences = np.asarray(incidence.sum(0)).reshape(-1)
-    by_item = incidence.T.tocsr()
-    for start in range(0, num_items, BLOCK):
-        counts = (by_item[start : start + BLOCK] @ incidence).tocoo()
-        source, other = counts.row + start, counts.col
-        kept = (counts.data >= min_count) & (source != other) & (((source < num_x) != (other < num_x)) == across)
+    occurrences = np.asarray(met.sum(0)).reshape(-1)
+    for source, other, counts in pairs_that_meet(met):
+        kept = (counts >= min_count) & (((source < num_x) != (other < num_x)) == across)
         source, other = source[kept], other[kept]
-        strength = counts.data[kept] / np.sqrt(occurrences[source] * occurrences[other])
-        _fill(table, source, other, strength)
+        _fill(table, source, other, counts[kept] / np.sqrt(occurrences[source] * occurrences[other]))
     return table
 
 
-def _following(row: np.ndarray, items: np.ndarray, num_x: int, num_items: int, top: int, min_count: int) -> np.ndarray:
+def _following(train: Sequences, num_x: int, num_items: int, top: int, min_count: int) -> np.ndarray:
     """(N, T) items that most often come next in the same domain of a sequence."""
-    counts = sparse.csr_matrix((num_items, num_items), dtype=np.int64)
-    for member in (items < num_x, items >= num_x):
-        of_row, of_domain = row[member], items[member]
-        pair = (of_row[1:] == of_row[:-1]) & (of_domain[1:] != of_domain[:-1])
-        source, other = of_domain[:-1][pair], of_domain[1:][pair]
-        ones = np.ones(len(source), dtype=np.int64)
-        counts = counts + sparse.csr_matrix((ones, (source, other)), shape=counts.shape)
-    counts = counts.tocoo()
-    kept = counts.data >= min_count
+    parts = [successors(train, member) for member in domain_members(train.items, num_x)]
+    pairs = np.concatenate([np.stack(part, 1) for part in parts])
+    found, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
+    kept = counts >= min_count
     table = np.full((num_items, top), num_items, dtype=np.int32)
-    _fill(table, counts.row[kept], counts.col[kept], counts.data[kept])
+    _fill(table, *found[kept].T, counts[kept])
     return table
 
 
@@ -139,14 +97,14 @@ def _similar_text(text: FeatureMatrix | None, num_x: int, num_items: int, top: i
     for low, high in ((0, num_x), (num_x, num_items)):
         known = low + np.flatnonzero(text.has[low:high])
         rows = np.asarray(text.rows[known], dtype=np.float32)
-        for start in range(0, len(known), BLOCK):
-            cosine = rows[start : start + BLOCK] @ rows.T
+        for start in range(0, len(known), BLOCK_ITEMS):
+            cosine = rows[start : start + BLOCK_ITEMS] @ rows.T
             cosine[np.arange(len(cosine)), start + np.arange(len(cosine))] = -np.inf
             count = min(top, len(known) - 1)
             if not count:
                 continue
             best = np.argpartition(-cosine, count - 1, axis=1)[:, :count]
-            source = np.repeat(known[start : start + BLOCK], count)
+            source = np.repeat(known[start : start + BLOCK_ITEMS], count)
             _fill(table, source, known[best].reshape(-1), np.take_along_axis(cosine, best, 1).reshape(-1))
     return table
 

@@ -15,8 +15,8 @@ else; nothing random is added.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -26,7 +26,7 @@ from torch import Tensor
 from llmemf.batches import Batch, TrialData
 from llmemf.models.item_to_item import ItemToItem, ItemToItemConfig
 
-BLOCK_ITEMS = 8192
+BLOCK_ITEMS = 4096
 """Rows of the similarity that are held before all but the nearest neighbours are dropped."""
 
 
@@ -36,9 +36,7 @@ class ItemKNNConfig(ItemToItemConfig):
     similarity: Literal["cosine", "regularised"] = "cosine"
     """Cosine with shrinkage (RecBole), or the regularised form of GRU4Rec's baselines, which pi-Net's authors used."""
     neighbours: int = Field(100, ge=1)
-    """Nearest items that each item keeps, of both domains together (100 in both sources)."""
-    neighbours_of: Literal["history", "candidate"] = "history"
-    """Whose neighbours are kept: a history item speaks for its nearest items, or a candidate hears its nearest items."""
+    """Nearest items that each item keeps and speaks for, of both domains together (100 in both sources)."""
     shrink: float = Field(0.0, ge=0)
     """Added to the denominator of the cosine (RecBole 0)."""
     regularisation: float = Field(20.0, ge=0)
@@ -59,20 +57,30 @@ class ItemKNN(ItemToItem):
     config_class = ItemKNNConfig
     config: ItemKNNConfig
     source = "Item-based k-nearest neighbours in the forms of RecBole and of GRU4Rec's published baselines"
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {
-            "neighbours": [20, 50, 100, 200],
-            "shrink": [0.0, 10.0, 50.0],
-            "history": ["both", "target_domain"],
-            "decay": [1.0, 0.9, 0.7],
-            "popularity": [0.0, 0.001, 3.0],
-        }
+    search_space: ClassVar = {
+        "neighbours": [20, 50, 100, 200],
+        "shrink": [0.0, 10.0, 50.0],
+        "history": ["both", "target_domain"],
+        "decay": [1.0, 0.9, 0.7],
+        "popularity": [0.0, 0.001, 3.0],
+    }
 
     def matrix(self, data: TrialData) -> sparse.csr_array:
         """S with the nearest neighbours kept."""
-        return nearest_neighbours(occurrences(data, self.config.unit), self.config)
+        config, train = self.config, data.train
+        groups = train.rows if config.unit == "sequence" else train.users_by_item.astype(np.int64)
+        met = incidence(groups, train.items, data.num_items)
+        counts = met.sum(0).astype(np.float64)
+        blocks = []
+        for rows, columns, shared in pairs_that_meet(met):
+            values = shared.astype(np.float64) / _denominator(counts[rows], counts[columns], config)
+            kept, _ = largest_in_row(rows, columns, values, config.neighbours)
+            blocks.append((rows[kept], columns[kept], values[kept]))
+        rows, columns, values = (np.concatenate(parts) for parts in zip(*blocks))
+        shape = (data.num_items, data.num_items)
+        similar = sparse.coo_array((values.astype(np.float32), (rows, columns)), shape=shape).tocsr()
+        similar.sort_indices()
+        return similar
 
     def read(self, batch: Batch, domain: int) -> Tensor:
         """The whole history or its last item, of both domains or of the candidates' own."""
@@ -80,49 +88,29 @@ class ItemKNN(ItemToItem):
         return items_BL[:, -1:] if self.config.profile == "last" else items_BL
 
 
-def occurrences(data: TrialData, unit: Literal["sequence", "user"]) -> sparse.csr_array:
-    """R: 1 where a training sequence, or a user's training sequences together, hold an item."""
-    units = np.arange(len(data.train)) if unit == "sequence" else data.train.users
-    rows = np.repeat(units.astype(np.int64), data.train.lengths)
-    shape = (int(rows.max(initial=0)) + 1, data.num_items)
-    matrix = sparse.coo_array((np.ones(len(rows), np.float32), (rows, data.train.items)), shape=shape).tocsr()
-    matrix.data[:] = 1
-    return matrix
-
-
-def nearest_neighbours(matrix: sparse.csr_array, config: ItemKNNConfig) -> sparse.csr_array:
-    """S (N, N), row of a history item, column of a candidate, with the nearest neighbours kept.
-
-    Args:
-        matrix: R.
-    """
-    counts = matrix.sum(0).astype(np.float64)
-    transposed = matrix.T.tocsr()
-    by_candidate = config.neighbours_of == "candidate"
-    blocks = []
-    for start in range(0, len(counts), BLOCK_ITEMS):
-        block = (transposed[start : start + BLOCK_ITEMS] @ matrix).tocoo()
-        rows, columns = block.coords
-        rows = rows + start
-        apart = rows != columns
-        rows, columns, shared = rows[apart], columns[apart], block.data[apart].astype(np.float64)
-        # co is symmetric: the rows of a block stand for history items, or for candidates.
-        history, candidates = (columns, rows) if by_candidate else (rows, columns)
-        values = shared / _denominator(counts[history], counts[candidates], config)
-        kept, _ = largest_in_row(rows, columns, values, config.neighbours)
-        blocks.append((history[kept], candidates[kept], values[kept]))
-    history, candidates, values = (np.concatenate(parts) for parts in zip(*blocks))
-    shape = (len(counts), len(counts))
-    similar = sparse.coo_array((values.astype(np.float32), (history, candidates)), shape=shape).tocsr()
-    similar.sort_indices()
-    return similar
-
-
 def _denominator(history: np.ndarray, candidates: np.ndarray, config: ItemKNNConfig) -> np.ndarray:
     if config.similarity == "cosine":
         return np.sqrt(history) * np.sqrt(candidates) + config.shrink + 1e-6
     lambda_, a = config.regularisation, config.exponent
     return (history + lambda_) ** a * (candidates + lambda_) ** (1 - a)
+
+
+def incidence(group: np.ndarray, items: np.ndarray, num_items: int) -> sparse.csr_array:
+    """R (groups, N): 1 where a group holds an item."""
+    shape = (int(group.max(initial=0)) + 1, num_items)
+    matrix = sparse.coo_array((np.ones(len(items), np.float32), (group, items)), shape=shape).tocsr()
+    matrix.data[:] = 1
+    return matrix
+
+
+def pairs_that_meet(matrix: sparse.csr_array) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The entries of co: item, other item, how many groups hold both; a block of items at a time."""
+    by_item = matrix.T.tocsr()
+    for start in range(0, matrix.shape[1], BLOCK_ITEMS):
+        block = (by_item[start : start + BLOCK_ITEMS] @ matrix).tocoo()
+        rows, columns = block.coords
+        apart = rows + start != columns
+        yield rows[apart] + start, columns[apart], block.data[apart]
 
 
 def largest_in_row(

@@ -20,6 +20,7 @@ from torch import Tensor
 from llmemf.batches import Batch, TrialData
 from llmemf.config import TrialConfig
 from llmemf.models.recommender import Recommender
+from llmemf.scenarios.sequences import Sequences
 
 GATHERED_ELEMENTS = 2**23
 """Neighbours that are read at once in scoring."""
@@ -100,6 +101,18 @@ class ItemToItem(Recommender):
         weights = self.config.decay ** (items_BL.shape[1] - 1 - columns)
         cells = rows[owner] * scores.shape[1] + self.neighbours[place] - (self.num_x if domain else 0)
         scores.view(-1).index_add_(0, cells, self.similarities[place] * weights[owner])
+
+
+def domain_members(items: np.ndarray, num_x: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the items of X and of Y."""
+    return items < num_x, items >= num_x
+
+
+def successors(train: Sequences, member: np.ndarray, distance: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Every item of the subsequences of `member`, and the item that stands `distance` places after it."""
+    items, rows = train.items[member], train.rows[member]
+    same = rows[distance:] == rows[:-distance]
+    return items[:-distance][same], items[distance:][same]
 
 
 def training_shares(data: TrialData) -> np.ndarray:

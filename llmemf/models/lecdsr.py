@@ -23,8 +23,7 @@ negatives, P filled slots of all prefixes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +42,7 @@ MASKED = -1e4
 
 
 class LeCDSRConfig(BaselineConfig):
-    """Settings of LeCDSR. The source trains batches of 1024 prefixes for 10 epochs with AdamW, lr 1e-4, decay 1e-6."""
+    """Settings of LeCDSR. The source has width 512 and trains batches of 1024 prefixes for 10 epochs with AdamW, lr 1e-4, decay 1e-6."""
 
     text_encoder: str = "auto"
     """Which text features: the encoder's name, or `auto` where there is only one. The source has a text-embedding
@@ -54,8 +53,6 @@ class LeCDSRConfig(BaselineConfig):
     training targets, and are zero for other users); `table`: a learned vector per user (zero for other users)."""
     profile_encoder: str = "auto"
     """Which encoded profiles, where `profile` is `llm`."""
-    dim: int = Field(64, ge=1)
-    """Width D; the source has 512."""
     text_hidden: int = Field(768, ge=1)
     """Hidden width of the maps of text and profile (source 768)."""
     temperature: float = Field(3.0, gt=0)
@@ -83,6 +80,12 @@ class LeCDSR(Recommender):
     config: LeCDSRConfig
     source = "LeCDSR: LLM-enhanced cross-domain sequential recommendation (authors' code)"
     status = "pseudo-profile"
+    search_space: ClassVar = {
+        **SHORT_BUDGET,
+        "temperature": [0.3, 1.0, 3.0],
+        "align_temperature": [3.0, 7.0],
+        "align_weight": [0.0, 0.1, 0.3],
+    }
 
     known: Tensor
     profiles: Tensor
@@ -127,15 +130,6 @@ class LeCDSR(Recommender):
     @classmethod
     def needs(cls, config: LeCDSRConfig) -> frozenset[str]:
         return frozenset({"text", "profile"} if config.profile == "llm" else {"text"})
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {
-            **SHORT_BUDGET,
-            "temperature": [0.3, 1.0, 3.0],
-            "align_temperature": [3.0, 7.0],
-            "align_weight": [0.0, 0.1, 0.3],
-        }
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Mean over prefixes of the hinge sum, plus lambda times the alignment of ids and texts."""
@@ -185,8 +179,7 @@ class LeCDSR(Recommender):
         if limit and counted.shape[1] > limit:
             order = torch.rand(counted.shape, device=counted.device).masked_fill_(~counted, 2)
             counted = counted & (order <= order.kthvalue(limit, 1, keepdim=True).values)
-        row, last = counted.nonzero(as_tuple=True)
-        return row, last
+        return counted.nonzero(as_tuple=True)
 
     def _vectors(self, items_BL: Tensor) -> tuple[Tensor, Tensor]:
         """I and T, (B, L, D) each; zero at padding."""

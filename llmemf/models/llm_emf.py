@@ -10,8 +10,8 @@ Shapes: B batch, L length, D width, N items, n items of one domain, M modalities
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,12 @@ class LLMEMF(Recommender):
     config_class = LLMEMFConfig
     config: LLMEMFConfig
     source = "LLM-EMF: LLM-enhanced multimodal fusion for cross-domain sequential recommendation"
+    search_space: ClassVar = {
+        **Recommender.search_space,
+        "alpha, beta": {"simplex": 0.1},
+        "lambda1": [0.0, 0.1, 0.3, 0.5, 0.7, 1.0],
+        "lambda2": [0.0, 0.1, 0.3, 0.5, 0.7, 1.0],
+    }
 
     towers: Sequence[LLMEMFEncoders]
 
@@ -40,11 +46,6 @@ class LLMEMF(Recommender):
     @classmethod
     def needs(cls, config: LLMEMFConfig) -> frozenset[str]:
         return frozenset({*config.modalities, *(["text"] if config.text_weight else [])} - {"id"})
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        lambdas = [0.0, 0.1, 0.3, 0.5, 0.7, 1.0]
-        return {**super().default_space(), "alpha, beta": {"simplex": 0.1}, "lambda1": lambdas, "lambda2": lambdas}
 
     def training_loss(self, batch: Batch) -> Tensor:
         """L = L^X + lambda1 L^Y + lambda2 L^{X+Y} (eq. 10), summed over positions, averaged over sequences."""

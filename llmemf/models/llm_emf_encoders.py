@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from llmemf.batches import VIEWS, Batch, DeviceSequences, SequenceView, TrialData
 from llmemf.errors import InputError
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.models.alignment import last_columns
 from llmemf.models.attention import SequenceEncoder
 from llmemf.models.back_off import BackOff
+from llmemf.models.columns import at_last
 from llmemf.models.content import with_content
 from llmemf.models.item_table import FrozenTable, IdTable
 from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
@@ -241,8 +241,7 @@ class LLMEMFEncoders(nn.Module):
             real = view.items < self.num_items
             states = self.states(real, s, [t.input_rows(view.items, kept) for t, kept in zip(tables, rows)])
             # In the aligned layout the last column may be the other domain's.
-            last = last_columns(real)
-            queries[s] = [state[torch.arange(len(last), device=last.device), last] for state in states]
+            queries[s] = [at_last(state, real) for state in states]
             empty = ~real.any(1)
             missing[s] = empty
             if self._learns_empty(s):

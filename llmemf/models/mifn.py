@@ -10,9 +10,7 @@ Shapes: B batch, L length, D width, n nodes of a sub-graph, N items, R relations
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +19,13 @@ from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
 from llmemf.errors import InputError
+from llmemf.io import bytes_hash
 from llmemf.models.dual_gru import DualGRU, DualGRUConfig, has_target
 from llmemf.models.item_graph import RELATIONS, build_item_graph
 from llmemf.models.next_item import domain_items
 from llmemf.models.pi_net import FilteredTransfer
 from llmemf.models.recommender import SHORT_BUDGET
-from llmemf.models.sub_graph import SubGraph, sub_graph
+from llmemf.models.sub_graph import sub_graph
 from llmemf.models.time_lines import TimeLines, after, gather_columns, whole_history
 from llmemf.objective import sampled_columns
 
@@ -46,8 +45,6 @@ class MIFNConfig(DualGRUConfig):
     """Nodes of a sub-graph; the released code has 200."""
     hops: Literal[1, 2] = 2
     """How far from the session a sub-graph may reach; the source has 2."""
-    iterations: int = Field(1, ge=1)
-    """Rounds of messages; the source has 1."""
     kg: Literal["cooc", "cooc_text"] = "cooc"
     """Relations from training sequences alone, or with `also_view` from text features as well."""
     kg_neighbours: int = Field(10, ge=1)
@@ -65,6 +62,7 @@ class MIFN(DualGRU):
     config: MIFNConfig
     status = "substitute graph"
     source = "Mixed information flow for cross-domain sequential recommendations (TKDD 2022)"
+    search_space: ClassVar = {**SHORT_BUDGET, "nodes": [32, 64], "kg_neighbours": [5, 10]}
 
     neighbours: Tensor
 
@@ -72,56 +70,37 @@ class MIFN(DualGRU):
         super().__init__(config, data)
         if config.kg == "cooc_text" and data.text is None:
             raise InputError("kg = cooc_text needs text features, which were not given: add them, or set kg = cooc")
-        graph = build_item_graph(
-            data.train,
-            num_x=self.num_x,
-            num_items=self.num_items,
-            top=config.kg_neighbours,
-            min_count=config.kg_min_count,
-            text=data.text if config.kg == "cooc_text" else None,
-        )
-        self._facts = {"kg": graph.recipe, "kg_hash": graph.hash}
-        self.register_buffer("neighbours", torch.from_numpy(graph.neighbours).long(), persistent=False)
+        text = data.text if config.kg == "cooc_text" else None
+        limits = {"top": config.kg_neighbours, "min_count": config.kg_min_count}
+        graph = build_item_graph(data.train, num_x=self.num_x, num_items=self.num_items, text=text, **limits)
+        kind = "cooc" if text is None else f"cooc_text ({text.encoder}, {text.hash()[:12]})"
+        recipe = f"{kind}, top {config.kg_neighbours}, min count {config.kg_min_count}"
+        digest = bytes_hash(repr(graph.shape).encode(), graph.astype("<i4").tobytes())
+        self._facts = {"kg": recipe, "kg_hash": digest}
+        self.register_buffer("neighbours", torch.from_numpy(graph).long(), persistent=False)
         self.transfer = FilteredTransfer(config.dim, 0, config.dropout)
         self.knowledge = KnowledgeTransfer(config.dim, len(RELATIONS))
         self.pointers = nn.ModuleList([AdditiveAttention(config.dim) for _ in range(2)])
         self.switches = nn.ModuleList([nn.Linear(3 * config.dim, 1) for _ in range(2)])
+        # Checkpoints of earlier versions hold the facts as bytes.
+        self.register_load_state_dict_pre_hook(
+            lambda model, state, prefix, *_: state.pop(f"{prefix}_extra_state", None)
+        )
 
     @classmethod
     def needs(cls, config: MIFNConfig) -> frozenset[str]:
         return frozenset({"text"} if config.kg == "cooc_text" else ())
 
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {**SHORT_BUDGET, "nodes": [32, 64], "kg_neighbours": [5, 10]}
-
     def facts(self) -> dict[str, str]:
         return dict(self._facts)
-
-    def get_extra_state(self) -> Tensor:
-        """The facts as bytes, so that every checkpoint carries them beside the weights."""
-        return torch.tensor(list(json.dumps(self._facts).encode()), dtype=torch.uint8)
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Check the facts of a checkpoint against this model's.
-
-        Raises:
-            InputError: its weights were trained on another graph.
-        """
-        stored = json.loads(bytes(state.cpu().tolist()))
-        if stored != self._facts:
-            raise InputError(
-                f"the checkpoint was trained on the item graph {stored['kg']} ({stored['kg_hash'][:12]}), this is "
-                f"{self._facts['kg']} ({self._facts['kg_hash'][:12]}): use it with the data it was trained on"
-            )
 
     def encode(self, lines: TimeLines) -> tuple[Tensor, ...]:
         """States of both GRUs, then of both transfer GRUs, each (B, Lx, D) or (B, Ly, D)."""
         states = super().encode(lines)
         return (*states, *(self.transfer(lines, states, line) for line in (0, 1)))
 
-    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
-        return [gather_columns(after(states[3 - domain]), lines.seen[domain][1 - domain]) for domain in domains]
+    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
+        return gather_columns(after(states[3 - domain]), lines.seen[domain][1 - domain])
 
     def training_loss(self, batch: Batch) -> Tensor:
         """-log P_X - log P_Y, and -log(P_S + 1e-4) where the target is not in the sub-graph; means over targets."""
@@ -175,31 +154,27 @@ class MIFN(DualGRU):
         """
         seen = lines.merged_seen[domain][rows]
         session = lines.merged[rows]
-        graph = sub_graph(
+        nodes, adjacency = sub_graph(
             session, seen, self.neighbours, size=self.config.nodes, hops=self.config.hops, num_x=self.num_x
         )
-        nodes = graph.nodes
         members = (nodes < self.num_x, (nodes >= self.num_x) & (nodes < self.num_items))
         last_is_y = (session.gather(1, (seen - 1).clamp(min=0)[:, None]) >= self.num_x) & (seen > 0)[:, None]
         own, carried = (
-            torch.where(last_is_y, *(self._at(lines, states[kind + line], domain, line, rows) for line in (1, 0)))
+            torch.where(
+                last_is_y,
+                *(gather_columns(after(states[kind + line]), lines.seen[domain][line])[rows] for line in (1, 0)),
+            )
             for kind in (0, 2)
         )
         is_in = torch.where(last_is_y, members[1], members[0])
         is_cross = torch.where(last_is_y, members[0], members[1])
-        entities = self.embed(nodes)
-        for _ in range(self.config.iterations):
-            entities = self.knowledge(entities, graph, is_in, is_cross, own, carried)
+        entities = self.knowledge(self.embed(nodes), adjacency, is_in, is_cross, own, carried)
         z, h = inputs[rows, : self.config.dim], inputs[rows, self.config.dim : 2 * self.config.dim]
         member = members[domain]
         pointer = self.pointers[domain](h, entities, member)
         summed = (entities * member.unsqueeze(2)).sum(1)
         switch = self.switches[domain](torch.cat([h, z, summed], 1))[:, 0].to(self.output.dtype)
         return pointer, switch.masked_fill(~member.any(1), -1e4), nodes
-
-    def _at(self, lines: TimeLines, states: Tensor, domain: int, line: int, rows: Tensor) -> Tensor:
-        """(R, D) state of a line at its last item that the target of a domain may see."""
-        return gather_columns(after(states[rows]), lines.seen[domain][line][rows])
 
     def _log_sequence(self, inputs: Tensor, targets: Tensor, domain: int, exact: Tensor) -> Tensor:
         """(R,) log-probability of the targets under the sequence decoder, exact or with an estimated normaliser."""
@@ -251,7 +226,7 @@ class KnowledgeTransfer(nn.Module):
         self.update = nn.GRUCell(2 * relations * width, width)
 
     def forward(
-        self, entities: Tensor, graph: SubGraph, is_in: Tensor, is_cross: Tensor, own: Tensor, carried: Tensor
+        self, entities: Tensor, adjacency: Tensor, is_in: Tensor, is_cross: Tensor, own: Tensor, carried: Tensor
     ) -> Tensor:
         """(B, n, D) node states after the round; zero at padding.
 
@@ -269,7 +244,10 @@ class KnowledgeTransfer(nn.Module):
         y_cross = self.map_cross(y_cross) * is_cross.unsqueeze(2)
         y_cross = y_cross + self.mutual_attention(y_cross, y_in)
         real = (is_in | is_cross).unsqueeze(2)
-        heard = [self._pass(self.message_in(y_in), graph, real), self._pass(self.message_cross(y_cross), graph, real)]
+        heard = [
+            self._pass(self.message_in(y_in), adjacency, real),
+            self._pass(self.message_cross(y_cross), adjacency, real),
+        ]
         message = F.relu(torch.cat(heard, 2)).flatten(0, 1)
         return self.update(message, entities.flatten(0, 1)).view_as(entities) * real
 
@@ -277,9 +255,9 @@ class KnowledgeTransfer(nn.Module):
         """(B, n, D) sum_m (w^T (y_cr,n * y_in,m)) y_in,m as two matrix products, without the (n, n, D) table."""
         return (y_cross * self.mutual) @ y_in.transpose(1, 2) @ y_in
 
-    def _pass(self, messages: Tensor, graph: SubGraph, real: Tensor) -> Tensor:
+    def _pass(self, messages: Tensor, adjacency: Tensor, real: Tensor) -> Tensor:
         """(B, n, R D) what every node hears, relation by relation."""
         batch, size, width = messages.shape
-        relations = graph.adjacency.shape[1]
+        relations = adjacency.shape[1]
         by_relation = (messages * real).view(batch, size, relations, width // relations).transpose(1, 2)
-        return (graph.adjacency.to(messages.dtype) @ by_relation).transpose(1, 2).reshape(batch, size, width)
+        return (adjacency.to(messages.dtype) @ by_relation).transpose(1, 2).reshape(batch, size, width)

@@ -6,7 +6,7 @@
 The form with two networks is that of pi-Net's authors ("MLP++"): both share the users' table, items and networks are per
 domain. Their faults are left out: here every interaction is a positive in every epoch, and the user of a Y pair is the user
 of that pair. Since W_1 [p; q] = W_1u p + W_1i q, all items of a domain pass the first layer once for all users. Users without
-training sequences are folded in (`user_vectors`) from an item table that serves this purpose alone.
+training sequences are folded in (`user_item_pairs`) from an item table that serves this purpose alone.
 
 Shapes: B batch, R pairs, C negatives per pair or candidates, D width, H width of the first layer, N items, n items of one domain.
 """
@@ -14,9 +14,8 @@ Shapes: B batch, R pairs, C negatives per pair or candidates, D width, H width o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +26,8 @@ from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import dropout
 from llmemf.models.next_item import domain_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
-from llmemf.models.user_item_pairs import Negatives, PairConfig, user_item_pairs
-from llmemf.models.user_vectors import UserVectors
+from llmemf.models.unseen_items import UnseenItems
+from llmemf.models.user_item_pairs import PairConfig, UserVectors, user_item_pairs
 
 SCORE_ELEMENTS = 2**21
 """Elements of the first layer that are held at once in scoring."""
@@ -45,8 +44,6 @@ class NCFMLPConfig(PairConfig):
     """Width of user and item vectors, and of the first hidden layer (source 32)."""
     layers: int = Field(3, ge=1, le=6)
     """Hidden layers, each half as wide as the one before (source 3: 32, 16, 8)."""
-    init: Literal["he", "source"] = "he"
-    """Start of the hidden layers: He uniform, or N(0, 0.01) as in the source, whose signal vanishes on its way up."""
     negatives: int = Field(4, ge=1)
     """Negatives per positive, of its domain (source 4)."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -66,6 +63,7 @@ class NCFMLP(Recommender):
 
     config_class = NCFMLPConfig
     config: NCFMLPConfig
+    search_space: ClassVar = {"lr": SHORT_BUDGET["lr"], "layers": [1, 2, 3], "user_mode": ["auto", "fold_in"]}
     source = "He et al.: Neural collaborative filtering, WWW 2017, in the two-domain form of pi-Net's authors (MLP++)"
 
     def __init__(self, config: NCFMLPConfig, data: TrialData) -> None:
@@ -77,20 +75,14 @@ class NCFMLP(Recommender):
             if table is not None:
                 nn.init.normal_(table, 0, 0.01)
         self.towers = nn.ModuleList([PairNetwork(config) for _ in range(2)])
-        self.negatives = Negatives(config, data)
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {"lr": SHORT_BUDGET["lr"], "layers": [1, 2, 3], "user_mode": ["auto", "fold_in"]}
+        self.unseen = UnseenItems(data)
 
     def training_loss(self, batch: Batch) -> Tensor:
         """BCE_X + BCE_Y; a domain without a pair counts nothing."""
-        pairs = user_item_pairs(batch, pad=self.num_items, positives=self.config.positives)
-        negatives = self.negatives.draw(batch.users[pairs.rows], pairs.items)
+        pairs = user_item_pairs(batch, self.num_items)
+        positives = pairs.items
+        negatives_RC = self.unseen.draw(batch.users[pairs.rows], positives, self.config.negatives)
         user_RD = self.users.of_pairs(batch.users, pairs, self.folding)
-        return self._pair_loss(user_RD, pairs.items, negatives)
-
-    def _pair_loss(self, user_RD: Tensor, positives: Tensor, negatives_RC: Tensor) -> Tensor:
         ids_RC = torch.cat([positives[:, None], negatives_RC], 1)
         labels_RC = torch.zeros_like(ids_RC, dtype=torch.float32)
         labels_RC[:, 0] = 1
@@ -111,15 +103,10 @@ class NCFMLP(Recommender):
         step = max(1, SCORE_ELEMENTS // (len(batch) * self.config.dim))
         return torch.cat([network(user_BD[:, None], part[None]) for part in items_nD.split(step)], 1)
 
-    def score(self, batch: Batch, candidates_BC: Tensor, domain: int) -> Tensor:
-        """(B, C) logits of the candidates alone."""
-        user_BD = self.users.of_histories(batch, self.folding)
-        return self.towers[domain](user_BD[:, None], F.embedding(candidates_BC, self.items))
-
     def batch_rows(self, batch: Batch) -> Tensor:
         ids = self.batch_items(batch)
         tables = [F.embedding(ids, table) for table in (self.items, self.folding) if table is not None]
-        return torch.cat(tables if self.users.rows is None else [*tables, self.users.rows[batch.users.unique()]])
+        return torch.cat([*tables, *self.users.touched(batch)])
 
 
 class PairNetwork(nn.Module):
@@ -135,12 +122,9 @@ class PairNetwork(nn.Module):
         self.out = nn.Linear(widths[-1], 1)
         nn.init.uniform_(self.out.weight, -math.sqrt(3 / widths[-1]), math.sqrt(3 / widths[-1]))
         for layer in (self.of_user, self.of_item, *self.hidden):
-            if config.init == "source":
-                nn.init.normal_(layer.weight, 0, 0.01)
-            else:
-                # The two parts of the first layer are one matrix with 2 D inputs.
-                inputs = layer.in_features * (1 if layer in self.hidden else 2)
-                nn.init.uniform_(layer.weight, -math.sqrt(6 / inputs), math.sqrt(6 / inputs))
+            # He uniform: with the source's N(0, 0.01) the signal vanishes. The two parts of the first layer are one matrix.
+            inputs = layer.in_features * (1 if layer in self.hidden else 2)
+            nn.init.uniform_(layer.weight, -math.sqrt(6 / inputs), math.sqrt(6 / inputs))
         for layer in (self.of_item, *self.hidden, self.out):
             nn.init.zeros_(layer.bias)
 

@@ -19,8 +19,6 @@ from llmemf.objective import mixture_nll, sampled_columns
 class NextItemConfig(BaselineConfig):
     """Settings of models that are trained with a softmax over items."""
 
-    dim: int = Field(64, ge=1)
-    """Width of item vectors and states."""
     objective: Literal["full", "sampled"] = "full"
     """The exact softmax, or an unbiased estimate of its normaliser from drawn items (large catalogues on CPU cores)."""
     sampled_negatives: int = Field(1024, ge=1)
@@ -41,12 +39,19 @@ def next_item_nll(
     """Mean negative log-probability of the next items under a softmax over inner products, a scalar.
 
     Args:
-        states: (R, D).
+        states: (R, D), of any precision.
         targets: (R,) global item ids.
         table: (N, D) item vectors.
         num_x: items of domain X; the first ones.
         exact: item ids that a sampled normaliser counts exactly (the inputs of the batch).
     """
+    with torch.autocast(states.device.type, enabled=False):
+        return _next_item_nll(config, states.to(table.dtype), targets, table, num_x, exact)
+
+
+def _next_item_nll(
+    config: NextItemConfig, states: Tensor, targets: Tensor, table: Tensor, num_x: int, exact: Tensor
+) -> Tensor:
     ranges = [(0, num_x), (num_x, len(table))] if config.softmax_scope == "domain" else [(0, len(table))]
     parts = [(low, high, ((targets >= low) & (targets < high)).nonzero()[:, 0]) for low, high in ranges]
     parts = [part for part in parts if len(part[2])]

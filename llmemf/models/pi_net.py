@@ -8,8 +8,7 @@ Shapes: B batch, L length of a domain's line, D width, K members.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,17 +39,14 @@ class PiNet(DualGRU):
     config_class = PiNetConfig
     config: PiNetConfig
     source = "pi-Net: a parallel information-sharing network for cross-domain sequential recommendations (SIGIR 2019)"
+    search_space: ClassVar = {**SHORT_BUDGET, "lr": [5e-3, 1e-2], "members": [1, 2, 4]}
 
     def __init__(self, config: PiNetConfig, data: TrialData) -> None:
         super().__init__(config, data)
         self.transfer = FilteredTransfer(config.dim, config.members, config.dropout, config.literal_member_bug)
 
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {**SHORT_BUDGET, "lr": [5e-3, 1e-2], "members": [1, 2, 4]}
-
-    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
-        return [self.transfer.last(lines, states, domain) for domain in domains]
+    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
+        return self.transfer.last(lines, states, domain)
 
 
 class FilteredTransfer(nn.Module):

@@ -7,8 +7,7 @@ n_i counts the training interactions with i; the softmax of a row is then an ite
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -35,6 +34,7 @@ class Popularity(Recommender):
     closed_form = True
     status = "floor"
     source = "Counts of the training interactions"
+    search_space: ClassVar = {"count": ["interactions", "users"]}
 
     scores: Tensor
 
@@ -46,10 +46,6 @@ class Popularity(Recommender):
             items = np.unique(users * data.num_items + items) % data.num_items
         counts = torch.from_numpy(np.bincount(items, minlength=data.num_items))
         self.register_buffer("scores", torch.log(counts.float() + 1), persistent=False)
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {"count": ["interactions", "users"]}
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Zero: nothing is trained."""

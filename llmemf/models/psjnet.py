@@ -10,8 +10,7 @@ pairs of steps.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +48,7 @@ class PSJNet(DualGRU):
     config: PSJNetConfig
     status = "reconstructed"
     source = "PSJNet: parallel split-join networks for shared account cross-domain sequential recommendations (TKDE)"
+    search_space: ClassVar = {**SHORT_BUDGET, "lr": [5e-3, 1e-2], "roles": [1, 2, 4]}
 
     def __init__(self, config: PSJNetConfig, data: TrialData) -> None:
         super().__init__(config, data)
@@ -58,23 +58,19 @@ class PSJNet(DualGRU):
             self.splits = nn.ModuleList([RoleSplit(config.dim, config.roles, config.dropout) for _ in range(2)])
             self.joins = nn.ModuleList([Join(config.dim, config.join) for _ in range(2)])
 
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {**SHORT_BUDGET, "lr": [5e-3, 1e-2], "roles": [1, 2, 4]}
-
-    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
+    def encode(self, lines: TimeLines) -> tuple[Tensor, ...]:
+        """States of both GRUs (B, Lx, D) and (B, Ly, D), then, in variant II, of both splits (B, K, Lx, D), (B, K, Ly, D)."""
+        states = super().encode(lines)
         if self.config.variant == "I":
-            return [self.transfer.last(lines, states, domain) for domain in domains]
-        split = [
-            self.splits[line](states[line], gather_columns(after(states[1 - line]), lines.before[line]))
-            for line in (0, 1)
-        ]
-        return [
-            self.joins[domain](
-                split[1 - domain], split[domain], lines.seen[domain][1 - domain], lines.seen[domain][domain]
-            )
-            for domain in domains
-        ]
+            return states
+        latest_other = [gather_columns(after(states[1 - line]), lines.before[line]) for line in (0, 1)]
+        return (*states, *(self.splits[line](states[line], latest_other[line]) for line in (0, 1)))
+
+    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
+        if self.config.variant == "I":
+            return self.transfer.last(lines, states, domain)
+        giver_seen, own_seen = lines.seen[domain][1 - domain], lines.seen[domain][domain]
+        return self.joins[domain](states[3 - domain], states[2 + domain], giver_seen, own_seen)
 
 
 class RoleSplit(nn.Module):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,11 @@ class Recommender(nn.Module, ABC):
     """How the system relates to its source; shown beside every number: `faithful`, `reconstructed`, ..."""
     source: str = ""
     """The paper or page that it was written from."""
+    search_space: ClassVar[Mapping[str, Any]] = {
+        "lr": [1e-4, 5e-4, 1e-3, 5e-3, 1e-2],
+        "l2": [1e-5, 5e-5, 1e-4, 5e-4, 1e-3],
+    }
+    """Search space used where a scenario's YAML names none: key -> list of values, or {low, high, log}."""
 
     def __init__(self, config: TrialConfig, data: TrialData) -> None:
         super().__init__()
@@ -53,11 +58,6 @@ class Recommender(nn.Module, ABC):
         """Inputs beyond the sequences: a subset of {"text", "image"}."""
         return frozenset()
 
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        """Search space used where a scenario's YAML names none: key -> list of values, or {low, high, log}."""
-        return {"lr": [1e-4, 5e-4, 1e-3, 5e-3, 1e-2], "l2": [1e-5, 5e-5, 1e-4, 5e-4, 1e-3]}
-
     @abstractmethod
     def training_loss(self, batch: Batch) -> Tensor:
         """Scalar loss of a training batch."""
@@ -65,11 +65,6 @@ class Recommender(nn.Module, ABC):
     @abstractmethod
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) scores of all items of a domain (0 is X, 1 is Y) as the next item of every history."""
-
-    def score(self, batch: Batch, candidates_BC: Tensor, domain: int) -> Tensor:
-        """(B, C) scores of candidates given by their global ids, all of one domain."""
-        offset = self.num_x if domain else 0
-        return self.score_all(batch, domain).gather(1, candidates_BC - offset)
 
     def plan_epoch(self, sequences: DeviceSequences, order: Tensor) -> None:
         """Prepare for the batches of an epoch, once, before its first step; most models have nothing to prepare.

@@ -10,41 +10,32 @@ Shapes: B batch, L length, D width, N items, R rows with a target.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.attention import SequenceEncoder
+from llmemf.models.attention import EncoderConfig, SequenceEncoder
 from llmemf.models.domain_views import Domains, evaluation_history, training_pairs
-from llmemf.models.next_item import NextItemConfig, binary_cross_entropy, next_item_nll, score_items
+from llmemf.models.next_item import NextItemConfig, binary_cross_entropy, embed_items, next_item_nll, score_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
 
 
-class SASRecConfig(NextItemConfig):
+class SASRecConfig(NextItemConfig, EncoderConfig):
     """Settings of SASRec.
 
-    Source values: width 50, 200 items (50 on sparse data), dropout 0.2 to 0.5, batch 128, Adam at 1e-3 with betas 0.9 and
+    Source values: 2 blocks, 1 head, width 50, 200 items (50 on sparse data), dropout 0.2 to 0.5, batch 128, Adam at 1e-3 with betas 0.9 and
     0.98; RecBole has width 64, 2 heads, dropout 0.5, cross entropy.
     """
 
     domains: Domains = "merged"
     """What is read: the merged sequence, or the target domain's own; one model for both domains either way."""
-    encoder_layers: int = Field(2, ge=1, le=8)
-    """Attention blocks; the paper has 2."""
-    heads: int = Field(1, ge=1)
-    """Attention heads; the paper has 1. Must divide `dim`."""
-    positions: Literal["from_start", "from_end"] = "from_start"
-    """What position 1 is: the oldest item, or the newest one, as in the sources, whose columns are aligned at the end."""
     loss: Literal["ce", "bce"] = "ce"
-    """Softmax over items (`objective` and `softmax_scope` say which), or the paper's binary cross entropy with one negative
-    per step that the user has not met in training. The choice changes results by a lot; C2DSR's encoders have `ce`."""
+    """Softmax over items (`objective` and `softmax_scope` say which), or the paper's binary cross entropy with one negative per step that the
+    user has not met in training. The choice changes results by a lot; C2DSR's encoders have `ce`."""
 
 
 class SASRec(Recommender):
@@ -53,50 +44,30 @@ class SASRec(Recommender):
     config_class = SASRecConfig
     config: SASRecConfig
     source = "Kang and McAuley: Self-attentive sequential recommendation (SASRec), ICDM 2018"
+    search_space: ClassVar = {**SHORT_BUDGET, "encoder_layers": [1, 2], "heads": [1, 2]}
 
     def __init__(self, config: SASRecConfig, data: TrialData) -> None:
         super().__init__(config, data)
         self.items = nn.Parameter(torch.empty(self.num_items, config.dim).normal_(0, 0.02))
-        self.encoder = SequenceEncoder(
-            config.dim,
-            config.max_length,
-            layers=config.encoder_layers,
-            heads=config.heads,
-            dropout=config.dropout,
-            positions=config.positions == "from_start",
-        )
-        self.from_end = None
-        if config.positions == "from_end":
-            self.from_end = nn.Parameter(torch.empty(config.max_length, config.dim).normal_(0, 0.02))
+        self.encoder = SequenceEncoder.of(config)
         self.unseen = UnseenItems(data, scope=config.softmax_scope) if config.loss == "bce" else None
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {**SHORT_BUDGET, "encoder_layers": [1, 2], "heads": [1, 2]}
 
     def states(self, items_BL: Tensor) -> Tensor:
         """(B, L, D) states after each item; zero at padding."""
-        real_BL = items_BL < self.num_items
-        rows_BLD = F.embedding(items_BL.clamp(max=self.num_items - 1), self.items)
-        if self.from_end is not None:
-            index_BL = (real_BL.flip(1).cumsum(1).flip(1) - 1).clamp(0, self.config.max_length - 1)
-            # The encoder multiplies its input by sqrt(D), which positions are spared.
-            rows_BLD = rows_BLD + F.embedding(index_BL, self.from_end) / math.sqrt(self.config.dim)
-        return self.encoder(rows_BLD * real_BL.unsqueeze(2), real_BL)
+        return self.encoder(embed_items(items_BL, self.items), items_BL < self.num_items)
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Mean over all steps that have a next item."""
         items_BL, targets_BL = training_pairs(batch, self.config.domains, self.num_items)
         counted = targets_BL < self.num_items
-        states, targets = self.states(items_BL)[counted].to(self.items.dtype), targets_BL[counted]
+        states, targets = self.states(items_BL)[counted], targets_BL[counted]
+        if self.unseen is None:
+            return next_item_nll(self.config, states, targets, self.items, num_x=self.num_x, exact=items_BL)
         with torch.autocast(states.device.type, enabled=False):
-            if self.unseen is None:
-                return next_item_nll(
-                    self.config, states, targets, self.items, num_x=self.num_x, exact=items_BL.flatten()
-                )
             # In `target_only` the rows of the users come twice: their X sequences, then their Y sequences.
             users = batch.users.repeat(len(items_BL) // len(batch))[:, None].expand_as(items_BL)[counted]
             pair = (targets, self.unseen.draw(users, targets)[:, 0])
+            states = states.to(self.items.dtype)
             return binary_cross_entropy(torch.stack([(states * F.embedding(i, self.items)).sum(1) for i in pair]).T)
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:

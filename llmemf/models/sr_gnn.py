@@ -11,14 +11,13 @@ and then, with h_last the node of the latest item,
 
 The sum goes over visits: an item that is visited twice counts twice.
 
-Shapes: S sessions, L length, V nodes, D width, N items, n items of one domain.
+Shapes: S sessions, L length, V nodes, E edges, D width, N items, n items of one domain.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,6 @@ from llmemf.batches import Batch, TrialData
 from llmemf.models.attention import in_parts
 from llmemf.models.next_item import NextItemConfig, next_item_nll, score_items, sum_at
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
-from llmemf.models.session_graph import prefixes, session_graphs
 
 CELLS_AT_ONCE = 2**18
 """Visits (sessions x columns) whose node states are held at once in training; above, parts are computed twice."""
@@ -50,6 +48,7 @@ class SRGNN(Recommender):
     config_class = SRGNNConfig
     config: SRGNNConfig
     source = "Wu et al.: Session-based recommendation with graph neural networks (SR-GNN), AAAI 2019"
+    search_space: ClassVar = {**SHORT_BUDGET, "steps": [1, 2]}
 
     def __init__(self, config: SRGNNConfig, data: TrialData) -> None:
         super().__init__(config, data)
@@ -64,10 +63,6 @@ class SRGNN(Recommender):
         bound = 1 / math.sqrt(width)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {**SHORT_BUDGET, "steps": [1, 2]}
 
     def session_vectors(self, items_SL: Tensor) -> Tensor:
         """(S, D) vector of each session, a table padded with N on whichever side; zero for an empty session.
@@ -98,16 +93,64 @@ class SRGNN(Recommender):
         sessions_SL, targets = prefixes(view.items, view.next_merged, pad=self.num_items)
         step = max(1, CELLS_AT_ONCE // view.items.shape[1])
         vectors = in_parts(self.session_vectors, list(zip(sessions_SL.split(step))))
-        with torch.autocast(targets.device.type, enabled=False):
-            return next_item_nll(
-                self.config,
-                vectors.to(self.items.dtype),
-                targets,
-                self.items,
-                num_x=self.num_x,
-                exact=view.items.flatten(),
-            )
+        return next_item_nll(self.config, vectors, targets, self.items, num_x=self.num_x, exact=view.items)
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) inner products of the session vectors with the domain's items."""
         return score_items(self.session_vectors(batch.views["xy"].items), self.items, domain, num_x=self.num_x)
+
+
+class SessionGraphs(NamedTuple):
+    """Directed graphs of S sessions, end to end; no edge joins two of them.
+
+    Attributes:
+        items: (V,) item of each node.
+        session: (V,) session of each node, ascending.
+        visits: (V,) how often its session visits the item.
+        source, target: (E,) nodes of each edge; an item that follows another several times has one edge.
+        in_share: (E,) 1 over the number of edges that enter the edge's target: A_in[target, source].
+        out_share: (E,) 1 over the number of edges that leave the edge's source: A_out[source, target].
+        last: (V,) bool, the node is the last visit of its session.
+    """
+
+    items: Tensor
+    session: Tensor
+    visits: Tensor
+    source: Tensor
+    target: Tensor
+    in_share: Tensor
+    out_share: Tensor
+    last: Tensor
+
+
+def session_graphs(items_SL: Tensor, *, pad: int) -> SessionGraphs:
+    """Graphs of the sessions in a table that is padded with `pad`, on whichever side; an empty session has no node."""
+    session, column = (items_SL < pad).nonzero(as_tuple=True)
+    visited = items_SL[session, column]
+    # Sorted by session, then item; `node` says which node each visit is.
+    keys, node, visits = torch.unique(session * pad + visited, return_inverse=True, return_counts=True)
+    count = len(keys)
+    follows = session[1:] == session[:-1]
+    edges = torch.unique(node[:-1][follows] * count + node[1:][follows])
+    source, target = edges // max(1, count), edges % max(1, count)
+    is_last = torch.ones_like(session, dtype=torch.bool)
+    is_last[:-1] = ~follows
+    last = torch.zeros(count, dtype=torch.bool, device=node.device)
+    last[node[is_last]] = True
+    return SessionGraphs(
+        items=keys % pad,
+        session=keys // pad,
+        visits=visits,
+        source=source,
+        target=target,
+        in_share=1 / torch.bincount(target, minlength=count)[target],
+        out_share=1 / torch.bincount(source, minlength=count)[source],
+        last=last,
+    )
+
+
+def prefixes(items_BL: Tensor, targets_BL: Tensor, *, pad: int) -> tuple[Tensor, Tensor]:
+    """View V3 of a shifted batch: (S, L) all that precedes each target, and the targets (S,)."""
+    row, column = (targets_BL < pad).nonzero(as_tuple=True)
+    later = torch.arange(items_BL.shape[1], device=items_BL.device) > column[:, None]
+    return items_BL[row].masked_fill(later, pad), targets_BL[row, column]

@@ -5,8 +5,6 @@ Shapes: B batch, L session length, C candidates, n nodes, N items, R relations, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,21 +15,9 @@ CONNECTING = 4096.0
 """Rank of a node that both domains' items lead to, above any count."""
 
 
-@dataclass(frozen=True)
-class SubGraph:
-    """Sub-graphs of B sessions.
-
-    Attributes:
-        nodes: (B, n) item ids in ascending order, padded with N.
-        adjacency: (B, R, n, n) 1 where node i hears of node j in a relation: j is a neighbour of i, they follow each other in
-            the session (all relations, both directions), or i = j.
-    """
-
-    nodes: Tensor
-    adjacency: Tensor
-
-
-def sub_graph(session: Tensor, seen: Tensor, neighbours: Tensor, *, size: int, hops: int, num_x: int) -> SubGraph:
+def sub_graph(
+    session: Tensor, seen: Tensor, neighbours: Tensor, *, size: int, hops: int, num_x: int
+) -> tuple[Tensor, Tensor]:
     """Session items and the part of the graph around them.
 
     The latest items of the session take up to half of the nodes. The rest go to their neighbours; where the X side and the Y
@@ -42,8 +28,12 @@ def sub_graph(session: Tensor, seen: Tensor, neighbours: Tensor, *, size: int, h
     Args:
         session: (B, L) merged items, padded on the right.
         seen: (B,) how many of them there are to see.
-        neighbours: (N + 1, R, T) of `ItemGraph`.
+        neighbours: (N + 1, R, T) of `build_item_graph`.
         size: n.
+
+    Returns:
+        (B, n) item ids in ascending order, padded with N; and (B, R, n, n) 1 where node i hears of node j in a relation: j is
+        a neighbour of i, they follow each other in the session (all relations, both directions), or i = j.
     """
     pad = len(neighbours) - 1
     columns = min(session.shape[1], size // 2)
@@ -74,7 +64,7 @@ def sub_graph(session: Tensor, seen: Tensor, neighbours: Tensor, *, size: int, h
         )
         chosen = _choose(ids, weights, share, size, num_x, pad)
     nodes = ids.gather(1, chosen).sort(1).values
-    return SubGraph(nodes, _adjacency(nodes, session, neighbours))
+    return nodes, _adjacency(nodes, session, neighbours)
 
 
 def _collect(ids: Tensor, weights: Tensor, pad: int) -> tuple[Tensor, Tensor]:

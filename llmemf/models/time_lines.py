@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from llmemf.batches import Batch
-from llmemf.models.domain_views import to_the_left
+from llmemf.models.columns import to_the_left
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def whole_history(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
     how they lay between each other is not known, so such an item counts none of the other domain before it.
     """
     merged = to_the_left(batch.views["xy"].items, batch.views["xy"].items < pad, pad)
-    of_domain = (merged < num_x, (merged >= num_x) & (merged < pad))
+    of_domain = _of_domain(merged, num_x, pad)
     lines = [to_the_left(batch.views[view].items, batch.views[view].items < pad, pad) for view in ("x", "y")]
     lengths = [(line < pad).sum(1) for line in lines]
     passed = [member.cumsum(1) for member in of_domain]
@@ -75,65 +75,9 @@ def whole_history(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
     return TimeLines((lines[0], lines[1]), (before[0], before[1]), merged, (seen, seen), (length, length), None, pad)
 
 
-def last_two(batch: Batch, *, num_x: int, pad: int, causal: bool, random_prefix: bool = False) -> TimeLines:
-    """View V2 of a training batch: the last item of each domain is its target.
-
-    Args:
-        batch: shifted (V1): the views hold all items of a sequence but its last, which is `next_merged` of the last column.
-        causal: each target sees what comes before it and nothing else, as in evaluation. Otherwise, as in the originals,
-            both targets are taken out and each sees all the rest: the earlier one also what the other domain did after it,
-            the later one not the other domain's last item.
-        random_prefix: each sequence first ends at a random one of its items but the first.
-    """
-    lines = whole_history(batch, num_x=num_x, pad=pad)
-    column = torch.arange(lines.merged.shape[1], device=lines.merged.device)
-    length = lines.merged_seen[0]
-    if random_prefix:
-        drawn = (torch.rand(len(length), device=length.device) * length).long() + 1
-        length = torch.minimum(drawn, length)
-    following = torch.cat([lines.merged[:, 1:], torch.full_like(lines.merged[:, :1], pad)], 1)
-    last = (length - 1).clamp(min=0)[:, None]
-    final = following.gather(1, last)[:, 0]
-    final = torch.where(length == lines.merged_seen[0], batch.views["xy"].next_merged[:, -1], final)
-    is_input = column < length[:, None]
-    member = (is_input & (lines.merged < num_x), is_input & (lines.merged >= num_x))
-    is_final = (final < num_x, (final >= num_x) & (final < pad))
-
-    lengths, targets, early, place = [], [], [], []
-    for own in (0, 1):
-        length = member[own].sum(1)
-        early.append(is_final[1 - own] & (length > 0))
-        latest = lines.items[own].gather(1, (length - 1).clamp(min=0)[:, None])[:, 0]
-        targets.append(torch.where(is_final[own], final, torch.where(early[own], latest, pad)))
-        lengths.append(length)
-        place.append((member[own] * (column + 1)).amax(1) - 1)
-    if not causal:
-        kept = [length - gone.long() for length, gone in zip(lengths, early)]
-        for own in (0, 1):
-            is_input = is_input & ~(early[own][:, None] & (column == place[own][:, None]))
-    else:
-        kept = lengths
-    merged_length = is_input.sum(1)
-
-    items, before, seen, merged_seen = [], [], [], []
-    for own, other in ((0, 1), (1, 0)):
-        within = torch.arange(lines.items[own].shape[1], device=final.device) < kept[own][:, None]
-        items.append(lines.items[own].masked_fill(~within, pad))
-        before.append(torch.minimum(lines.before[own], kept[other][:, None]))
-        last = (lengths[own] - 1).clamp(min=0)
-        ahead = lines.before[own].gather(1, last[:, None])[:, 0]
-        counts = {own: torch.where(early[own], last, kept[own]), other: torch.where(early[own], ahead, kept[other])}
-        seen.append((counts[0], counts[1]) if causal else (kept[0], kept[1]))
-        merged_seen.append(torch.where(early[own], place[own], merged_length) if causal else merged_length)
-    return TimeLines(
-        (items[0], items[1]),
-        (before[0], before[1]),
-        to_the_left(lines.merged, is_input, pad),
-        (seen[0], seen[1]),
-        (merged_seen[0], merged_seen[1]),
-        (targets[0], targets[1]),
-        pad,
-    )
+def _of_domain(merged: Tensor, num_x: int, pad: int) -> tuple[Tensor, Tensor]:
+    """(B, L) bool: the item is of X, of Y."""
+    return merged < num_x, (merged >= num_x) & (merged < pad)
 
 
 def every_item(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
@@ -144,11 +88,54 @@ def every_item(batch: Batch, *, num_x: int, pad: int) -> TimeLines:
     lines = whole_history(batch, num_x=num_x, pad=pad)
     view = batch.views["xy"]
     following = to_the_left(view.next_merged, view.items < pad, pad)
-    is_x, is_y = lines.merged < num_x, (lines.merged >= num_x) & (lines.merged < pad)
+    is_x, is_y = _of_domain(lines.merged, num_x, pad)
     seen = (is_x.cumsum(1), is_y.cumsum(1))
     merged_seen = seen[0] + seen[1]
     targets = (following.masked_fill(following >= num_x, pad), following.masked_fill(following < num_x, pad))
     return TimeLines(lines.items, lines.before, lines.merged, (seen, seen), (merged_seen, merged_seen), targets, pad)
+
+
+def last_two(batch: Batch, *, num_x: int, pad: int, causal: bool, random_prefix: bool = False) -> TimeLines:
+    """View V2 of a training batch: the last item of each domain is its target.
+
+    Args:
+        batch: shifted (V1): the views hold all items of a sequence but its last, which is `next_merged` of the last column.
+        causal: each target sees what comes before it and nothing else, as in evaluation. Otherwise, as in the originals,
+            both targets are taken out and each sees all the rest: the earlier one also what the other domain did after it,
+            the later one not the other domain's last item.
+        random_prefix: each sequence first ends at a random one of its items but the first.
+    """
+    lines = every_item(batch, num_x=num_x, pad=pad)
+    width = lines.merged.shape[1]
+    length = (lines.merged < pad).sum(1)
+    if random_prefix:
+        drawn = (torch.rand(len(length), device=length.device) * length).long() + 1
+        length = torch.minimum(drawn, length)
+    final = torch.minimum(lines.target(0), lines.target(1)).gather(1, (length - 1).clamp(min=0)[:, None])
+    column, length = torch.arange(width + 1, device=length.device), length[:, None]
+    whole = torch.cat([lines.merged, torch.full_like(final, pad)], 1).scatter(1, length, final)
+    whole = whole.masked_fill(column > length, pad)
+    of_domain = _of_domain(whole, num_x, pad)
+    place = [(member * (column + 1)).amax(1, keepdim=True) - 1 for member in of_domain]
+    is_input = column < length if causal else (whole < pad) & (column != place[0]) & (column != place[1])
+    inputs = [member & is_input for member in of_domain]
+    items, before, seen, targets = [], [], [], []
+    for own, other in ((0, 1), (1, 0)):
+        columns = lines.items[own].shape[1]
+        items.append(to_the_left(whole, inputs[own], pad)[:, :columns])
+        before.append(to_the_left(inputs[other].cumsum(1), inputs[own], 0)[:, :columns])
+        targets.append(whole.gather(1, place[own].clamp(min=0))[:, 0].masked_fill(place[own][:, 0] < 0, pad))
+        counts = [(member & (column < place[own]) if causal else member).sum(1) for member in inputs]
+        seen.append((counts[0], counts[1]))
+    return TimeLines(
+        (items[0], items[1]),
+        (before[0], before[1]),
+        to_the_left(whole, is_input, pad)[:, :width],
+        (seen[0], seen[1]),
+        (seen[0][0] + seen[0][1], seen[1][0] + seen[1][1]),
+        (targets[0], targets[1]),
+        pad,
+    )
 
 
 def after(states_BLD: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ then speaks for its own domain only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from itertools import product
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -21,8 +21,7 @@ from scipy import sparse
 from torch import Tensor
 
 from llmemf.batches import Batch, TrialData
-from llmemf.models.item_to_item import ItemToItem, ItemToItemConfig
-from llmemf.scenarios.sequences import Sequences
+from llmemf.models.item_to_item import ItemToItem, ItemToItemConfig, domain_members, successors
 
 
 class TransitionsConfig(ItemToItemConfig):
@@ -46,23 +45,24 @@ class Transitions(ItemToItem):
     config_class = TransitionsConfig
     config: TransitionsConfig
     source = "Transition counts of the last items, the sequence-aware neighbour baseline"
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {
-            "sequences": ["merged", "own"],
-            "reach": [1, 3, 10],
-            "last_items": [1, 3, 10],
-            "decay": [0.3, 0.5, 0.8],
-            "popularity": [0.0, 0.001, 1.0],
-        }
+    search_space: ClassVar = {
+        "sequences": ["merged", "own"],
+        "reach": [1, 3, 10],
+        "last_items": [1, 3, 10],
+        "decay": [0.3, 0.5, 0.8],
+        "popularity": [0.0, 0.001, 1.0],
+    }
 
     def matrix(self, data: TrialData) -> sparse.csr_array:
         """S: of every item the shares of its successors, which add up to 1 within each domain."""
-        train, merged = data.train, self.config.sequences == "merged"
-        parts = [(train.items, train.rows)] if merged else _by_domain(train, self.num_x)
-        counts = sum(_successors(items, rows, self.config.reach, data.num_items) for items, rows in parts)
-        counts = counts.tocsr()
+        items = data.train.items
+        members = [items >= 0] if self.config.sequences == "merged" else domain_members(items, self.num_x)
+        parts = []
+        for member, distance in product(members, range(1, self.config.reach + 1)):
+            before, after = successors(data.train, member, distance)
+            parts.append((before, after, np.full(len(before), 1 / distance)))
+        before, after, weights = (np.concatenate(part) for part in zip(*parts))
+        counts = sparse.coo_array((weights, (before, after)), shape=(data.num_items, data.num_items)).tocsr()
         in_y = counts.indices >= self.num_x
         row = np.repeat(np.arange(data.num_items), np.diff(counts.indptr))
         totals = np.bincount(2 * row + in_y, counts.data, minlength=2 * data.num_items)
@@ -74,19 +74,3 @@ class Transitions(ItemToItem):
         """The last items, of both domains or of the candidates' own."""
         view = batch.views["xy" if self.config.sequences == "merged" else "xy"[domain]]
         return view.items[:, -self.config.last_items :]
-
-
-def _by_domain(sequences: Sequences, num_x: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    in_x, rows = sequences.items < num_x, sequences.rows
-    return [(sequences.items[member], rows[member]) for member in (in_x, ~in_x)]
-
-
-def _successors(items: np.ndarray, rows: np.ndarray, reach: int, num_items: int) -> sparse.csr_array:
-    """t (N, N): successors up to `reach` places ahead in the same row, each weighing one over its distance."""
-    pairs = []
-    for distance in range(1, min(reach, len(items) - 1) + 1):
-        same = rows[distance:] == rows[:-distance]
-        before, after = items[:-distance][same], items[distance:][same]
-        pairs.append((before, after, np.full(len(before), 1 / distance)))
-    before, after, weights = (np.concatenate(part) for part in zip(*pairs)) if pairs else ([], [], [])
-    return sparse.coo_array((weights, (before, after)), shape=(num_items, num_items)).tocsr()

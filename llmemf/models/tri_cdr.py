@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from llmemf.batches import VIEWS, Batch, TrialData
-from llmemf.config import BaselineConfig
-from llmemf.models.alignment import before_next, last_columns, merged_columns
-from llmemf.models.attention import SequenceEncoder, in_parts
-from llmemf.models.next_item import binary_cross_entropy, domain_items, draw_in_domain, embed_items
+from llmemf.models.attention import EncoderConfig, SequenceEncoder, in_parts
+from llmemf.models.columns import before_next, last_columns, merged_columns
+from llmemf.models.next_item import binary_cross_entropy, domain_items, embed_items
 from llmemf.models.recommender import SHORT_BUDGET, Recommender
 from llmemf.models.unseen_items import UnseenItems
 
@@ -37,26 +36,17 @@ PAIRS_AT_ONCE = 2**18
 """Pairs of a step and a key whose inner layers are held at once; more are recomputed in the backward pass."""
 
 
-class TriCDRConfig(BaselineConfig):
-    """Settings of Tri-CDR. The source has batches of 120, dropout 0.2, lr 1e-3 and no L2."""
+class TriCDRConfig(EncoderConfig):
+    """Settings of Tri-CDR. The source has width 64, 2 blocks, 1 head, batches of 120, dropout 0.2, lr 1e-3 and no L2."""
 
-    dim: int = Field(64, ge=1)
-    """Width of item vectors and states (source 64)."""
     targets: Literal["joint", "per_target"] = "joint"
     """One set of encoders for both target domains, or a model of its own for each (source)."""
-    encoder_layers: int = Field(2, ge=1, le=8)
-    """Attention blocks of each encoder (source 2)."""
-    heads: int = Field(1, ge=1)
-    """Attention heads (source 1); must divide the width."""
     pretrain_epochs: int = Field(1, ge=0)
     """First epochs that train each encoder as a SASRec of its own sequence (source: until they stop improving, with epochs
     that are not counted); what the model scores with is not trained in them, so they must be fewer than `epochs`."""
-    negatives: Literal["unseen", "any"] = "unseen"
-    """The negative of a step is drawn from the target's domain: what the user has in no training sequence (source), or
-    all but the target. With the first, nothing tells the model to rank an item of the history below the target."""
     num_negatives: int = Field(16, ge=1)
-    """Negatives per step (source 1); more of them share the weight of the one. Within a few epochs one of some 50,000
-    items hardly ever meets highly ranked ones."""
+    """Negatives per step (source 1), of the target's domain and in no training sequence of the user; more of them share the
+    weight of the one. Within a few epochs one of some 50,000 items hardly ever meets highly ranked ones."""
     scale: float = Field(5.0, gt=0)
     """Factor of the cosine between the fused vector and an item (source 5)."""
     contrast_weight: float = Field(0.1, ge=0)
@@ -94,6 +84,13 @@ class TriCDR(Recommender):
     config_class = TriCDRConfig
     config: TriCDRConfig
     source = "Ma et al.: Triple sequence learning for cross-domain recommendation (Tri-CDR), TOIS 2024"
+    search_space: ClassVar = {
+        **SHORT_BUDGET,
+        "num_negatives": [4, 16],
+        "contrast_weight": [0.0, 0.1],
+        "triplet_weight": [0.0, 1.0],
+        "margin": [1.0, 4.0],
+    }
 
     steps_taken: Tensor
     encoders: Sequence[TripleEncoder]
@@ -105,23 +102,13 @@ class TriCDR(Recommender):
         count = 1 if config.targets == "joint" else 2
         self.encoders = nn.ModuleList([TripleEncoder(config, data.num_items) for _ in range(count)])  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
         self.heads = nn.ModuleList([TargetHead(config) for _ in range(2)])  # type: ignore[assignment]  # a ModuleList is a sequence of its modules
-        self.unseen = UnseenItems(data, scope="domain")
+        self.unseen = UnseenItems(data)
         windows = int((-(-(data.train.lengths - 1) // config.max_length)).clip(min=1).sum())
         self.pretrain_steps = config.pretrain_epochs * -(-windows // config.batch_size)
         # Counted in Python, so that no step waits for the device, and kept in the checkpoint, so that a resumed run continues.
         self.steps = 0
         self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
         self.register_load_state_dict_post_hook(lambda model, _: setattr(model, "steps", int(model.steps_taken)))
-
-    @classmethod
-    def default_space(cls) -> Mapping[str, Any]:
-        return {
-            **SHORT_BUDGET,
-            "num_negatives": [4, 16],
-            "contrast_weight": [0.0, 0.1],
-            "triplet_weight": [0.0, 1.0],
-            "margin": [1.0, 4.0],
-        }
 
     def training_loss(self, batch: Batch) -> Tensor:
         """Cross entropy of the fused vectors + w_cl contrast + w_tri triplet, summed over the target domains."""
@@ -168,10 +155,8 @@ class TriCDR(Recommender):
 
     def _negatives(self, batch: Batch, counted_BT: Tensor, targets: Tensor) -> Tensor:
         """(R, C) negatives for the target of every counted step."""
-        count = self.config.num_negatives
-        if self.config.negatives == "any":
-            return draw_in_domain(targets, count, num_x=self.num_x, num_items=self.num_items)
-        return self.unseen.draw(batch.users[:, None].expand_as(counted_BT)[counted_BT], targets, count)
+        users = batch.users[:, None].expand_as(counted_BT)[counted_BT]
+        return self.unseen.draw(users, targets, self.config.num_negatives)
 
     def _encoder(self, domain: int) -> TripleEncoder:
         return self.encoders[domain % len(self.encoders)]
@@ -216,8 +201,7 @@ class TripleEncoder(nn.Module):
         self.tables = nn.ParameterDict(
             {name: nn.Parameter(torch.empty(num_items, config.dim).normal_(0, 0.02)) for name in VIEWS}
         )
-        shape: dict[str, Any] = {"layers": config.encoder_layers, "heads": config.heads, "dropout": config.dropout}
-        self.encoders = nn.ModuleDict({name: SequenceEncoder(config.dim, config.max_length, **shape) for name in VIEWS})
+        self.encoders = nn.ModuleDict({name: SequenceEncoder.of(config) for name in VIEWS})
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """States (B, L, D) of each sequence."""

@@ -1,22 +1,30 @@
-"""Training view V4: (user, item) pairs out of a batch of sequences, and negatives for them.
+"""Training view V4: (user, item) pairs out of a batch of sequences, and the vectors of their users.
 
-Shapes: B batch, L items of a sequence, R pairs, C negatives per pair.
+Two thirds of the users of published test splits have no training sequence, so that a table by user alone would rank their
+items by chance. A folded-in user is the mean of vectors of the history's items, and training makes the model used to it:
+
+    p_u = (1 - m) P[u] + m mean over the other items j of the sequence of V[j],   m ~ Bernoulli(1/2)
+
+"Other" is what keeps the positive out of the vector that it is scored with.
+
+Shapes: B batch, L items of a sequence, R pairs, D width, N items.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from llmemf.batches import Batch, TrialData
 from llmemf.config import BaselineConfig
-from llmemf.models.next_item import draw_in_domain
-from llmemf.models.unseen_items import UnseenItems
+from llmemf.models.next_item import embed_items
+
+FOLD_IN_SHARE = 0.5
+"""Probability that a training pair sees the mean of the sequence's other items in place of the user's row."""
 
 
 class PairConfig(BaselineConfig):
@@ -25,19 +33,11 @@ class PairConfig(BaselineConfig):
     user_mode: Literal["auto", "id", "fold_in"] = "auto"
     """What a user's vector is: the mean of vectors of the history's items (`fold_in`), a row of a table by user (`id`; zero
     for a user without training sequences), or that row where there is one and else the mean (`auto`)."""
-    fold_in_share: float = Field(0.5, ge=0, le=1)
-    """With `auto`: probability that a training pair sees the mean of the sequence's other items in place of the row."""
-    positives: Literal["all", "last"] = "all"
-    """Every item of a training sequence is a positive, or its last one alone (what validation asks for)."""
     negatives: int = Field(1, ge=1)
-    """Negatives per positive, of its domain."""
-    negative_sampling: Literal["unseen", "any", "events"] = "unseen"
-    """Uniform among the items that the user has in no training sequence, uniform among all but the positive, or an item of a
-    random training interaction (popular ones often, nothing excluded)."""
+    """Negatives per positive: of its domain, and in no training sequence of the user."""
 
 
-@dataclass(frozen=True)
-class Pairs:
+class Pairs(NamedTuple):
     """Positives of a batch.
 
     Attributes:
@@ -56,46 +56,60 @@ class Pairs:
         return self.items_BL[self.rows, self.columns]
 
 
-def user_item_pairs(batch: Batch, *, pad: int, positives: Literal["all", "last"]) -> Pairs:
-    """The pairs of a training batch.
-
-    The item that two windows of one long sequence share is a pair in each of them.
-    """
+def user_item_pairs(batch: Batch, pad: int) -> Pairs:
+    """The pairs of a training batch; the item that two windows of one long sequence share is a pair in each of them."""
     view = batch.views["xy"]
     items_BL = torch.cat([view.items, view.next_merged[:, -1:]], 1)
-    is_pair = items_BL < pad
-    if positives == "last":
-        is_pair = is_pair & (torch.arange(items_BL.shape[1], device=items_BL.device) == items_BL.shape[1] - 1)
-    return Pairs(items_BL, *is_pair.nonzero(as_tuple=True))
+    return Pairs(items_BL, *(items_BL < pad).nonzero(as_tuple=True))
 
 
-class Negatives(nn.Module):
-    """Draws of negatives from the domain of each positive."""
+class UserVectors(nn.Module):
+    """P and the rule of what a user's vector is (`PairConfig.user_mode`); V is given with every call."""
 
-    events: Tensor
+    known: Tensor
 
-    def __init__(self, config: PairConfig, data: TrialData) -> None:
+    def __init__(self, config: PairConfig, data: TrialData, width: int) -> None:
         super().__init__()
-        self.config, self.num_x, self.num_items = config, data.num_x, data.num_items
-        self.unseen = UnseenItems(data, scope="domain") if config.negative_sampling == "unseen" else None
-        if config.negative_sampling == "events":
-            events = np.sort(data.train.items)
-            self.num_x_events = int(np.searchsorted(events, data.num_x))
-            self.register_buffer("events", torch.from_numpy(events), persistent=False)
+        self.config, self.num_items = config, data.num_items
+        self.rows = None if config.user_mode == "fold_in" else nn.Parameter(torch.empty(data.num_users, width))
+        known = torch.zeros(data.num_users, dtype=torch.bool)
+        known[torch.from_numpy(data.train.users).long()] = True
+        self.register_buffer("known", known, persistent=False)
 
-    def draw(self, users: Tensor, positives: Tensor) -> Tensor:
-        """(R, C) item ids; any but the positive for a user who has met all items of the domain.
+    def of_pairs(self, users: Tensor, pairs: Pairs, folding: Tensor | None) -> Tensor:
+        """(R, D) vectors in training.
 
         Args:
-            users: (R,).
-            positives: (R,) item ids.
+            users: (B,).
+            folding: V (N, D); None with `user_mode: id`.
         """
-        count = self.config.negatives
-        if self.config.negative_sampling == "any":
-            return draw_in_domain(positives, count, num_x=self.num_x, num_items=self.num_items)
-        if self.unseen is not None:
-            return self.unseen.draw(users, positives, count)
-        in_y = (positives >= self.num_x)[:, None]
-        size = torch.where(in_y, len(self.events) - self.num_x_events, self.num_x_events)
-        share = torch.rand(len(positives), count, device=positives.device, dtype=torch.float64)
-        return self.events[torch.where(in_y, self.num_x_events, 0) + (share * size).long()].long()
+        owners = users[pairs.rows]
+        if folding is None or self.config.user_mode == "id":
+            return self._own(owners)
+        vectors_BLD = embed_items(pairs.items_BL, folding)
+        others = (pairs.items_BL < self.num_items).sum(1)[pairs.rows, None] - 1
+        own = vectors_BLD[pairs.rows, pairs.columns]
+        folded = (vectors_BLD.sum(1)[pairs.rows] - own) / others.clamp(min=1)
+        if self.rows is None:
+            return folded
+        by_id = (torch.rand(others.shape, device=others.device) >= FOLD_IN_SHARE) | (others == 0)
+        return torch.where(by_id, self._own(owners), folded)
+
+    def of_histories(self, batch: Batch, folding: Tensor | None) -> Tensor:
+        """(B, D) vectors in evaluation; zero for a user without training sequences and history."""
+        known = self.known[batch.users][:, None]
+        if folding is None or self.config.user_mode == "id":
+            return self._own(batch.users) * known
+        items_BL = batch.views["xy"].items
+        count = (items_BL < self.num_items).sum(1, keepdim=True)
+        folded = embed_items(items_BL, folding).sum(1) / count.clamp(min=1)
+        return folded if self.rows is None else torch.where(known, self._own(batch.users), folded)
+
+    def touched(self, batch: Batch) -> list[Tensor]:
+        """The rows of P that a training batch reads."""
+        return [] if self.rows is None else [self.rows[batch.users.unique()]]
+
+    def _own(self, users: Tensor) -> Tensor:
+        """(R, D) vectors that were learned for users."""
+        assert self.rows is not None, "with `user_mode: fold_in` no user has a vector"
+        return F.embedding(users, self.rows)

@@ -86,7 +86,7 @@ def template(scenario: str, model: str, data_root: Path) -> str:
         "",
         "space:  # what is searched: a list of values, {low: 1.0e-4, high: 1.0e-2, log: true}, or {simplex: STEP}",
     ]
-    for key, values in model_class(model).default_space().items():
+    for key, values in model_class(model).search_space.items():
         if isinstance(values, dict):
             inner = ", ".join(f"{part}: {typed(value)}" for part, value in values.items())
             lines.append(f"  {key}: {{{inner}}}")

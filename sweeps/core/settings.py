@@ -229,7 +229,7 @@ def find_settings(requested: str | None, data_root: Path, model: str | None) -> 
     if used not in files:
         own = command_line("new-scenario", used)
         notices = [f"no scenario file: the system's default space is used; `{own}` writes one to change"]
-        return {"space": dict(model_class(model or "llm_emf").default_space())}, used, notices
+        return {"space": dict(model_class(model or "llm_emf").search_space)}, used, notices
     values, notices = _settings_of(files[used], model)
     if files[used].parent == data_root:
         notices.insert(0, f"settings of {files[used]}")
@@ -281,7 +281,7 @@ def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[st
     if model in (None, written_for):
         if not values.get("space"):
             fixed = values.get("fixed", {})
-            space = dict(model_class(written_for).default_space())
+            space = dict(model_class(written_for).search_space)
             single = [key for key in space_keys(space) if key in fixed and not isinstance(fixed[key], list)]
             values["space"] = merged_space(space, {key: fixed.pop(key) for key in single})
         return values, []
@@ -296,4 +296,4 @@ def _settings_of(path: Path, model: str | None) -> tuple[dict[str, Any], list[st
         f"{path.name} is for {written_for}: of it {model} takes {', '.join(fixed) or 'no setting'}, which all systems share, "
         "and searches its own default space"
     )
-    return {**kept, "fixed": fixed, "space": dict(model_type.default_space())}, [notice]
+    return {**kept, "fixed": fixed, "space": dict(model_type.search_space)}, [notice]

@@ -93,7 +93,7 @@ def _filled(group: Group, model: str) -> Row:
     config_class, known = model_type.config_class, model_type.config_class.model_fields
     shared = {key: value for key, value in group.fixed.items() if key in known}
     fixed = settings.checked_settings(config_class, shared, f"{group.scenario}: fixed")
-    space = settings.checked_space(config_class, dict(model_type.default_space()), where=model)
+    space = settings.checked_space(config_class, dict(model_type.search_space), where=model)
     own_settings, own = SweepSettings(model=model, fixed=fixed, space=space), []
     for text in group.assignments:
         addressed, key = _addressed(text)

@@ -15,10 +15,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmemf.command_line import command_line
-from llmemf.config import build_config, read_yaml, without_removed
+from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError
 from llmemf.io import write_text
 from llmemf.models import model_class
+from llmemf.removed import without_removed
 from sweeps.core.settings import space_keys
 from sweeps.groups.significance import BEST
 from sweeps.state.home import Stored, located
@@ -184,7 +185,7 @@ def _of_former_version(kind: str, values: dict[str, Any], where: str) -> dict[st
     """Fields of a group from a file that was written when each kind had a file format of its own."""
     values = {"kind": kind, **values}
     for section in {"fixed", "space"} & values.keys():
-        values[section] = without_removed(values[section], where)
+        values[section] = without_removed(values[section], where, "llm_emf" if kind == "ablation" else "")
     if kind == "comparison":
         values["trials"] = values.pop("trials_per_model", 20)
         values["rows"] = [{"name": name, "model": name} for name in values.pop("models")]
@@ -199,5 +200,5 @@ def _of_former_version(kind: str, values: dict[str, Any], where: str) -> dict[st
         values["test"], values["rows"] = "winner", []
         for name in values.pop("trials"):
             row = {"name": name, "title": name, "model": model, "varied": varied[name], "objective": objectives[name]}
-            values["rows"].append({**row, "overrides": without_removed(configurations[name], where)})
+            values["rows"].append({**row, "overrides": without_removed(configurations[name], where, model)})
     return values

@@ -13,9 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from llmemf.command_line import command_line
-from llmemf.config import build_config, read_yaml, without_removed
+from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError, nearest
 from llmemf.io import write_text
+from llmemf.removed import without_removed
 from sweeps.state.home import Stored, located
 
 log = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class SweepRecord(Stored, SweepSettings):
         values = located({"confirm": 0, **{names.get(key, key): value for key, value in stored.items()}}, folder)
         for section in ("fixed", "space"):
             if isinstance(values.get(section), dict):
-                values[section] = without_removed(values[section], where)
+                values[section] = without_removed(values[section], where, values.get("model", ""))
         return build_config(cls, values, where=where)
 
 

@@ -4,16 +4,16 @@ import pytest
 import yaml
 
 from llmemf.config import (
-    REMOVED,
     TrialConfig,
     build_config,
     parse_assignment,
     parse_value,
     read_yaml,
-    without_removed,
 )
 from llmemf.errors import InputError
+from llmemf.models import MODELS, model_class
 from llmemf.models.llm_emf import LLMEMFConfig
+from llmemf.removed import REMOVED, without_removed
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,21 @@ def test_removed_settings_that_made_no_difference_are_dropped(key, value):
     assert without_removed({"lr": 0.1, key: value}, "old.yaml") == {"lr": 0.1}
 
 
+def test_a_setting_that_other_models_still_have_is_removed_for_one():
+    old = {"model": "sasrec", "positions": "from_start", "norm": "query"}
+    assert without_removed(old, "old.yaml") == {"model": "sasrec"}
+    assert without_removed({"positions": "from_start"}, "old.yaml", "sasrec") == {}
+    assert without_removed({"positions": True}, "old.yaml", "llm_emf") == {"positions": True}
+    with pytest.raises(InputError, match=r"^old\.yaml: positions = 'from_end' was removed"):
+        without_removed({**old, "positions": "from_end"}, "old.yaml")
+
+
+def test_what_a_model_still_has_is_not_removed():
+    for name in MODELS:
+        fields = model_class(name).config_class.model_fields
+        assert not [key for key in fields if key in REMOVED or f"{name}.{key}" in REMOVED], name
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -216,4 +231,3 @@ def test_a_setting_keeps_the_values_that_it_still_has():
 def test_a_removed_setting_that_is_given_is_refused_with_what_to_do():
     with pytest.raises(InputError, match="--set: cuda_graphs was removed"):
         build_config(LLMEMFConfig, {"cuda_graphs": False}, where="--set")
-    assert not REMOVED.keys() & LLMEMFConfig.model_fields.keys()

@@ -17,7 +17,7 @@ from llmemf.models import MODELS, attention, model_class
 from llmemf.training import Trainer
 
 SMALL = {"batch_size": 16, "eval_batch_size": 32, "epochs": 2, "max_length": 8, "lr": 0.01, "dropout": 0.2}
-WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")
+WIDTHS = ("dim", "id_dim")
 VARIANTS = {
     **{name: {"model": name} for name in MODELS},
     "llm_emf of ids": {"model": "llm_emf", "modalities": ["id"], "encoder_layers": 1},

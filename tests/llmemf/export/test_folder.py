@@ -21,7 +21,7 @@ from llmemf.training import Trainer
 
 SMALL = {"batch_size": 16, "eval_batch_size": 8, "epochs": 1, "max_length": 6, "device": "cpu", "lr": 0.01, "seed": 3,
          "encoder_layers": 1}  # fmt: skip
-WIDTHS = ("dim", "id_dim", "hidden_dim", "item_dim")
+WIDTHS = ("dim", "id_dim")
 VARIANTS = {
     **{name: {"model": name} for name in MODELS},
     "bprmf by id": {"model": "bprmf", "user_mode": "id"},

@@ -123,33 +123,6 @@ def test_the_loss_with_every_item_as_a_negative_equals_the_twin(data, options):
     assert model.training_loss(batch).item() == pytest.approx(Twin(model).loss(rows, negatives), rel=1e-4)
 
 
-def test_negatives_of_each_position_are_of_its_domain_and_not_of_its_sequence(data, monkeypatch):
-    model = make_model(data, negative_sampling="per_position")
-    batch = whole(make_sequences(data, "train", config=model.config))
-    rows = [data.train.row(index).tolist() for index in range(len(data.train))]
-
-    def every(low, high, shape, device=None):
-        return torch.arange(low, high).repeat(shape[0], 1)
-
-    monkeypatch.setattr(torch, "randint", every)
-
-    def negatives(domain, sequence):
-        return [item for item in range(NUM_ITEMS) if in_domain(item, domain) and item not in sequence]
-
-    assert model.training_loss(batch).item() == pytest.approx(Twin(model).loss(rows, negatives), rel=1e-4)
-
-
-def test_both_ways_to_draw_have_the_same_loss_on_average(data):
-    values = {}
-    for way, options in {"shared": {"shared_negatives": 20}, "per_position": {}}.items():
-        model = make_model(data, negative_sampling=way, negatives=20, **options)
-        batch = whole(make_sequences(data, "train", config=model.config))
-        torch.manual_seed(1)
-        with torch.no_grad():
-            values[way] = np.mean([model.training_loss(batch).item() for _ in range(60)])
-    assert values["shared"] == pytest.approx(values["per_position"], rel=0.03)
-
-
 def test_a_sequence_of_one_domain_trains_on_that_domain_alone():
     data = make_data(make_scenario(rows={"train": [[1, 2, 3], [4, 5, 6]]}))
     model = make_model(data).train()

@@ -7,15 +7,14 @@ from tiny import NUM_ITEMS, NUM_X, batch_of, make_data, make_scenario, random_mo
 
 from llmemf.batches import Batch, SequenceView, device_sequences
 from llmemf.config import build_config
-from llmemf.errors import InputError
 from llmemf.models.gru4rec import GRU4Rec, GRU4RecConfig
 
 WIDTH = 5
 SETTINGS = {"model": "gru4rec", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}
 FORMS = [
-    {"variant": "ce", "hidden_dim": 7},
+    {"variant": "ce"},
     {"variant": "ce", "layers": 2},
-    {"variant": "pinet", "hidden_dim": 4},
+    {"variant": "pinet"},
     {"variant": "official"},
 ]
 
@@ -33,8 +32,8 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def read(model, history, keep=1.0):
-    """States after each item of one history, one after another; `keep` scales the state before it is read again."""
+def read(model, history):
+    """States after each item of one history, one after another."""
     weights = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     inputs = [weights["items"][item][:WIDTH] for item in history]
     for layer in range(model.config.layers):
@@ -45,10 +44,10 @@ def read(model, history, keep=1.0):
         part = [slice(0, size), slice(size, 2 * size), slice(2 * size, 3 * size)]
         h, outputs = np.zeros(size), []
         for x in inputs:
-            a, b = given @ x + bias_in, recurrent @ (keep * h) + bias_state
+            a, b = given @ x + bias_in, recurrent @ h + bias_state
             r, z = sigmoid(a[part[0]] + b[part[0]]), sigmoid(a[part[1]] + b[part[1]])
             n = np.tanh(a[part[2]] + r * b[part[2]])
-            h = (1 - z) * n + z * keep * h
+            h = (1 - z) * n + z * h
             outputs.append(h)
         inputs = outputs
     return inputs
@@ -138,24 +137,6 @@ def test_the_other_domain_is_read_only_in_the_merged_sequence(data):
         with torch.no_grad():
             before, after = (model.score_all(b, 0) for b in (base, Batch(base.users, moved, None)))
         assert torch.equal(before, after) is (domains == "target_only")
-
-
-def test_state_dropout_acts_between_steps_alone(data, monkeypatch):
-    model = make(data, variant="pinet", hidden_dim=4, layers=2, state_dropout=True)
-    history = [3, 40, 8, 60, 2]
-    rows = model.items.detach()[torch.tensor(history)][None]
-    monkeypatch.setattr(model, "drop", lambda values: values * 0.25)
-    stepped = model._step_by_step(rows)[0].detach().numpy()
-    np.testing.assert_allclose(stepped, np.stack(read(model, history, keep=0.25)), rtol=1e-5, atol=1e-6)
-
-
-def test_steps_taken_one_by_one_are_the_gru_where_nothing_is_dropped(data):
-    for form in ({"variant": "pinet"}, {"variant": "ce", "layers": 2}):
-        model = make(data, **form, state_dropout=True)
-        items = torch.randint(0, NUM_ITEMS, (3, 6))
-        whole_pass = model.states(items)
-        model.train()
-        torch.testing.assert_close(model.states(items), whole_pass, rtol=1e-6, atol=1e-6)
 
 
 def elu(x, alpha):
@@ -268,9 +249,7 @@ def test_the_official_form_learns(data):
     assert np.mean(1 / np.array(ranks)) > 0.9
 
 
-def test_the_official_form_has_one_width():
-    with pytest.raises(InputError, match="hidden_dim = 8 must equal dim = 5"):
-        build_config(GRU4RecConfig, {**SETTINGS, "variant": "official", "hidden_dim": 8})
+def test_widths_of_the_states_of_each_form():
     widths = {
         v: build_config(GRU4RecConfig, {**SETTINGS, "variant": v}).state_width for v in ("ce", "pinet", "official")
     }

@@ -16,12 +16,11 @@ from llmemf.models.item_knn import ItemKNN, ItemKNNConfig
 OPTIONS = [
     {},
     {"neighbours": 3},
-    {"neighbours": 3, "neighbours_of": "candidate"},
     {"neighbours": 4, "shrink": 10.0},
     {"neighbours": 4, "shrink": 1e60},
     {"similarity": "regularised"},
     {"similarity": "regularised", "exponent": 0.2, "regularisation": 3.0, "neighbours": 5},
-    {"similarity": "regularised", "exponent": 0.9, "neighbours": 2, "neighbours_of": "candidate"},
+    {"similarity": "regularised", "exponent": 0.9, "neighbours": 2},
     {"unit": "user", "neighbours": 6},
     {"history": "target_domain"},
     {"history": "target_domain", "decay": 0.5},
@@ -61,11 +60,9 @@ def similarities_by_hand(data, config):
                 found[i][c] = together / below
     kept = defaultdict(dict)
     for one in range(NUM_ITEMS):
-        by_candidate = config.neighbours_of == "candidate"
-        row = {i: found[i][one] for i in range(NUM_ITEMS) if one in found[i]} if by_candidate else found[one]
+        row = found[one]
         for other in sorted(row, key=lambda item: (-row[item], item))[: config.neighbours]:
-            i, c = (other, one) if by_candidate else (one, other)
-            kept[i][c] = row[other]
+            kept[one][other] = row[other]
     return kept
 
 

@@ -69,19 +69,19 @@ def other_items(item, count):
     return [low + (item - low + 5 + 3 * k) % (high - low) for k in range(count)]
 
 
-@pytest.mark.parametrize("options", [{"user_mode": "id"}, {"user_mode": "fold_in"}, {"user_mode": "id", "positives": "last", "negatives": 2}], ids=str)  # fmt: skip
+@pytest.mark.parametrize("options", [{"user_mode": "id"}, {"user_mode": "fold_in"}, {"user_mode": "id", "negatives": 2}], ids=str)  # fmt: skip
 def test_loss_equals_loops(options, data):
     """The mean over all positives and negatives of X, plus that of Y."""
     model = make_model(data, **options)
     count = model.config.negatives
-    model.negatives.draw = lambda users, positives: torch.tensor([other_items(i, count) for i in positives.tolist()])
+    model.unseen.draw = lambda users, positives, count: torch.tensor(
+        [other_items(i, count) for i in positives.tolist()]
+    )
     users, items, folding = table(model.users.rows), table(model.items), table(model.folding)
     terms = ([], [])
     for number in range(len(data.train)):
         row = data.train.row(number).tolist()
         for place, i in enumerate(row):
-            if "positives" in options and place < len(row) - 1:
-                continue
             others = row[:place] + row[place + 1 :]
             by_id = options["user_mode"] == "id"
             user = users[data.train.users[number]] if by_id else np.mean([folding[other] for other in others], 0)
@@ -104,16 +104,12 @@ def test_each_domain_trains_its_own_tower():
     assert not model.items.grad[NUM_X:].any()
 
 
-def test_start_of_the_source_and_he():
-    config = build_config(NCFMLPConfig, {**BASE, "dim": 256})
+def test_hidden_layers_start_as_he_has_it():
     torch.manual_seed(0)
-    he = PairNetwork(config)
-    source = PairNetwork(config.model_copy(update={"init": "source"}))
+    he = PairNetwork(build_config(NCFMLPConfig, {**BASE, "dim": 256}))
     # Uniform in +-sqrt(6 / inputs) has the variance 2 / inputs; the first layer has 512 inputs in two parts.
     for layer, inputs in ((he.of_user, 512), (he.of_item, 512), (he.hidden[0], 256), (he.hidden[1], 128)):
         assert float(layer.weight.std()) == pytest.approx((2 / inputs) ** 0.5, rel=0.05)
-    for layer in (source.of_user, source.of_item, *source.hidden):
-        assert float(layer.weight.std()) == pytest.approx(0.01, rel=0.05)
     assert float(he.out.weight.abs().max()) <= (3 / 64) ** 0.5
 
 
@@ -126,7 +122,7 @@ def test_widths_are_halved():
 
 def test_dropout_acts_in_training_alone(data):
     model = make_model(data, user_mode="id", dropout=0.5)
-    model.negatives.draw = lambda users, positives: torch.tensor([other_items(i, 4) for i in positives.tolist()])
+    model.unseen.draw = lambda users, positives, count: torch.tensor([other_items(i, 4) for i in positives.tolist()])
     batch = whole(make_sequences(data, "train", max_length=12))
     assert float(model.training_loss(batch)) != float(model.training_loss(batch))
     model.eval()

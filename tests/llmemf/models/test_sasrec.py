@@ -13,11 +13,7 @@ from llmemf.models.sasrec import SASRecConfig
 
 WIDTH = 4
 SETTINGS = {"model": "sasrec", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}
-FORMS = [
-    {},
-    {"heads": 2, "encoder_layers": 3},
-    {"positions": "from_end", "encoder_layers": 1},
-]
+FORMS = [{}, {"heads": 2, "encoder_layers": 3}]
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +58,7 @@ def read(model, history):
     """(length, D) states of one history."""
     weights = {name: value.detach().numpy() for name, value in model.state_dict().items()}
     config, count = model.config, len(history)
-    places = (
-        weights["encoder.positions"][:count] if config.positions == "from_start" else weights["from_end"][:count][::-1]
-    )
-    x = np.sqrt(WIDTH) * weights["items"][history] + places
+    x = np.sqrt(WIDTH) * weights["items"][history] + weights["encoder.positions"][:count]
     for number in range(config.encoder_layers):
         block = f"encoder.blocks.{number}"
 

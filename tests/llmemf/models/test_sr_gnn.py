@@ -9,7 +9,7 @@ from tiny import NUM_ITEMS, NUM_X, batch_of, make_data, make_scenario, random_mo
 
 import llmemf.models.sr_gnn as module
 from llmemf.models import attention
-from llmemf.models.session_graph import prefixes, session_graphs
+from llmemf.models.sr_gnn import prefixes, session_graphs
 
 WIDTH = 4
 SETTINGS = {"model": "sr_gnn", "dim": WIDTH, "max_length": 12, "dropout": 0.0, "device": "cpu"}

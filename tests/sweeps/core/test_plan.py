@@ -546,7 +546,7 @@ def test_every_system_sweeps_a_scenario_that_was_written_for_another(tmp_path, s
     assert len(said) == 1
     shared = {key: stored["fixed"][key] for key in ("batch_size", "epochs", "patience")}
     assert plan.record.fixed == shared and not plan.record.constraints
-    own = checked_space(model_class(model).config_class, dict(model_class(model).default_space()), where="")
+    own = checked_space(model_class(model).config_class, dict(model_class(model).search_space), where="")
     assert plan.record.space == own
 
 

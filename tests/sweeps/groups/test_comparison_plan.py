@@ -42,7 +42,7 @@ def test_all_systems_by_default_with_one_budget_each():
         planned = search(record, model)
         assert planned.trials <= 7 and planned.record.name == f"c1--{model}"
         assert set(planned.space.varied_keys) == {
-            key.strip() for name in model_class(model).default_space() for key in name.split(",")
+            key.strip() for name in model_class(model).search_space for key in name.split(",")
         }
         full = planned.space.continuous or planned.space.size >= 7
         assert planned.trials == (7 if full else planned.space.size)
@@ -70,7 +70,7 @@ def test_a_setting_is_for_all_that_have_it_or_for_one():
     assert llm_emf.fixed["id_dim"] == 4
     points = {name: plan.space.blocks[0].points for name, plan in (("sasrec", sasrec), ("gru4rec", gru4rec))}
     assert points["sasrec"] == ((1e-3,), (2e-3,)) and points["gru4rec"] == tuple(
-        (lr,) for lr in model_class("gru4rec").default_space()["lr"]
+        (lr,) for lr in model_class("gru4rec").search_space["lr"]
     )
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from tiny import NUM_ITEMS, NUM_X, make_config, make_data, make_sequences, whole
 
-from llmemf.models.alignment import before_next, merged_columns
+from llmemf.models.columns import before_next, merged_columns
 
 
 def of_domain(items, domain):

@@ -1,4 +1,4 @@
-"""Where the items of a domain's own sequence stand on the merged time line.
+"""Columns of padded tables: the last item of each row, and where the items of a domain stand on the merged time line.
 
 Shapes: B batch, L merged columns, K columns of a domain's compact view, T target steps.
 """
@@ -12,6 +12,20 @@ from torch import Tensor
 def last_columns(real_BL: Tensor) -> Tensor:
     """(B,) column of the last real item of each row, which may have gaps; 0 where there is none."""
     return (real_BL * torch.arange(1, real_BL.shape[1] + 1, device=real_BL.device)).argmax(1)
+
+
+def at_last(states_BLD: Tensor, real_BL: Tensor) -> Tensor:
+    """(B, D) state at the last real item of each row; at column 0 where there is none."""
+    return states_BLD[torch.arange(len(real_BL), device=real_BL.device), last_columns(real_BL)]
+
+
+def to_the_left(items_BL: Tensor, kept_BL: Tensor, pad: int) -> Tensor:
+    """(B, L) the kept items in their order from the left, `pad` behind them.
+
+    A recurrence that starts from zero then reads real items first, and padding changes none of their states.
+    """
+    order = (~kept_BL).int().argsort(dim=1, stable=True)
+    return items_BL.masked_fill(~kept_BL, pad).gather(1, order)
 
 
 def merged_columns(num_columns: int, of_domain_BL: Tensor) -> Tensor:
