@@ -46,7 +46,7 @@ class DualGRUConfig(NextItemConfig):
 
 
 class DualGRU(Recommender):
-    """Item vectors, one GRU per domain, one output matrix per domain; subclasses implement `handed_over`."""
+    """Item vectors, one GRU per domain, one output matrix per domain; subclasses implement `transfers`."""
 
     config: DualGRUConfig
 
@@ -62,9 +62,9 @@ class DualGRU(Recommender):
             self.output[:, -1] = 0
 
     @abstractmethod
-    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
-        """z of a target domain: what the other one hands over, out of what the target may see; (B, D), or (B, T, D) where
-        sequences have several targets.
+    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
+        """For each of the target domains, z: what the other domain hands over, out of what the target may see; (B, D), or
+        (B, T, D) where sequences have several targets.
 
         Args:
             states: what `encode` gives.
@@ -88,7 +88,7 @@ class DualGRU(Recommender):
     def decoder_inputs(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
         """[z; h; 1] (B, 2 D + 1), or (B, T, 2 D + 1), for each of the target domains."""
         own = [gather_columns(after(states[domain]), lines.seen[domain][domain]) for domain in domains]
-        handed = [self.handed_over(lines, states, domain) for domain in domains]
+        handed = self.transfers(lines, states, domains)
         return [with_one(self.drop(torch.cat([z, h], -1))) for z, h in zip(handed, own)]
 
     def training_loss(self, batch: Batch) -> Tensor:

@@ -10,6 +10,7 @@ Shapes: B batch, L length, D width, n nodes of a sub-graph, N items, R relations
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -99,8 +100,8 @@ class MIFN(DualGRU):
         states = super().encode(lines)
         return (*states, *(self.transfer(lines, states, line) for line in (0, 1)))
 
-    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
-        return gather_columns(after(states[3 - domain]), lines.seen[domain][1 - domain])
+    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
+        return [gather_columns(after(states[3 - domain]), lines.seen[domain][1 - domain]) for domain in domains]
 
     def training_loss(self, batch: Batch) -> Tensor:
         """-log P_X - log P_Y, and -log(P_S + 1e-4) where the target is not in the sub-graph; means over targets."""

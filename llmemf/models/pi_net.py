@@ -8,6 +8,7 @@ Shapes: B batch, L length of a domain's line, D width, K members.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -45,8 +46,8 @@ class PiNet(DualGRU):
         super().__init__(config, data)
         self.transfer = FilteredTransfer(config.dim, config.members, config.dropout, config.literal_member_bug)
 
-    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
-        return self.transfer.last(lines, states, domain)
+    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
+        return [self.transfer.last(lines, states, domain) for domain in domains]
 
 
 class FilteredTransfer(nn.Module):

@@ -10,6 +10,7 @@ pairs of steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -58,19 +59,19 @@ class PSJNet(DualGRU):
             self.splits = nn.ModuleList([RoleSplit(config.dim, config.roles, config.dropout) for _ in range(2)])
             self.joins = nn.ModuleList([Join(config.dim, config.join) for _ in range(2)])
 
-    def encode(self, lines: TimeLines) -> tuple[Tensor, ...]:
-        """States of both GRUs (B, Lx, D) and (B, Ly, D), then, in variant II, of both splits (B, K, Lx, D), (B, K, Ly, D)."""
-        states = super().encode(lines)
+    def transfers(self, lines: TimeLines, states: tuple[Tensor, ...], domains: Sequence[int]) -> list[Tensor]:
         if self.config.variant == "I":
-            return states
-        latest_other = [gather_columns(after(states[1 - line]), lines.before[line]) for line in (0, 1)]
-        return (*states, *(self.splits[line](states[line], latest_other[line]) for line in (0, 1)))
-
-    def handed_over(self, lines: TimeLines, states: tuple[Tensor, ...], domain: int) -> Tensor:
-        if self.config.variant == "I":
-            return self.transfer.last(lines, states, domain)
-        giver_seen, own_seen = lines.seen[domain][1 - domain], lines.seen[domain][domain]
-        return self.joins[domain](states[3 - domain], states[2 + domain], giver_seen, own_seen)
+            return [self.transfer.last(lines, states, domain) for domain in domains]
+        split = [
+            self.splits[line](states[line], gather_columns(after(states[1 - line]), lines.before[line]))
+            for line in (0, 1)
+        ]
+        return [
+            self.joins[domain](
+                split[1 - domain], split[domain], lines.seen[domain][1 - domain], lines.seen[domain][domain]
+            )
+            for domain in domains
+        ]
 
 
 class RoleSplit(nn.Module):
