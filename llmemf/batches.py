@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class TrialData:
         Raises:
             InputError: a feature matrix does not fit the scenario.
         """
-        features = {"text": text, "image": image, "profile": profile}
+        features: dict[str, Any] = {"text": text, "image": image, "profile": profile}
         for kind, matrix in features.items():
             if matrix is not None:
                 matrix.check(scenario)

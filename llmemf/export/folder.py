@@ -284,7 +284,7 @@ def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
 
 def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> TrialData:
     """The data that the system was built on; sequences are empty where its state does not follow from them."""
-    features = {
+    features: dict[str, Any] = {
         kind: FeatureMatrix(kind, fact["encoder"], arrays[f"{kind}.rows"], arrays[f"{kind}.has"], "")
         for kind, fact in manifest["features"].items()
     }

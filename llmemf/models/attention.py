@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -155,7 +156,7 @@ class SequenceEncoder(nn.Module):
     @classmethod
     def of(cls, config: EncoderConfig) -> SequenceEncoder:
         """One encoder as a system's settings have it."""
-        shape = {"layers": config.encoder_layers, "heads": config.heads}
+        shape: dict[str, Any] = {"layers": config.encoder_layers, "heads": config.heads}
         return cls(config.dim, config.max_length, dropout=config.dropout, **shape)
 
     def forward(self, x_BLD: Tensor, real_BL: Tensor) -> Tensor:

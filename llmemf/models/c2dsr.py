@@ -261,9 +261,10 @@ class SuccessorGraph(nn.Module):
 def successor_graphs(data: TrialData) -> tuple[SuccessorGraph, SuccessorGraph]:
     """Graphs of what follows what in the training sequences: merged, and inside each domain."""
     items = data.train.items
-    merged = successors(data.train, items >= 0)
-    inside = zip(*(successors(data.train, member) for member in domain_members(items, data.num_x)))
-    return SuccessorGraph(*merged, data.num_items), SuccessorGraph(*map(np.concatenate, inside), data.num_items)
+    inside = [successors(data.train, member) for member in domain_members(items, data.num_x)]
+    previous, following = (np.concatenate(ends) for ends in zip(*inside))
+    merged = SuccessorGraph(*successors(data.train, items >= 0), data.num_items)
+    return merged, SuccessorGraph(previous, following, data.num_items)
 
 
 def _masked_mean(states_BLD: Tensor, mask_BL: Tensor) -> Tensor:

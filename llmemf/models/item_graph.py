@@ -85,7 +85,7 @@ def _following(train: Sequences, num_x: int, num_items: int, top: int, min_count
     found, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
     kept = counts >= min_count
     table = np.full((num_items, top), num_items, dtype=np.int32)
-    _fill(table, *found[kept].T, counts[kept])
+    _fill(table, found[kept, 0], found[kept, 1], counts[kept])
     return table
 
 

@@ -179,7 +179,8 @@ class LeCDSR(Recommender):
         if limit and counted.shape[1] > limit:
             order = torch.rand(counted.shape, device=counted.device).masked_fill_(~counted, 2)
             counted = counted & (order <= order.kthvalue(limit, 1, keepdim=True).values)
-        return counted.nonzero(as_tuple=True)
+        row, last = counted.nonzero(as_tuple=True)
+        return row, last
 
     def _vectors(self, items_BL: Tensor) -> tuple[Tensor, Tensor]:
         """I and T, (B, L, D) each; zero at padding."""
