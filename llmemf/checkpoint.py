@@ -45,10 +45,7 @@ def save_checkpoint(
     """Write a checkpoint; when a save fails or is killed, the folder holds the one before, or none where this is the first.
 
     Args:
-        folder: an existing folder.
         state: plain tensors and numbers for `state.pt`.
-        config: settings of the trial.
-        data: what it was trained on.
         best: by set of weights ("joint", or "x" and "y"): `value`, `epoch`, and `weights` by name.
         facts: what the model was built on beside configuration and features.
 
@@ -98,13 +95,7 @@ def _valid_hashes(folder: Path, written: Mapping[str, str]) -> dict[str, list[st
 
 
 def check_file(folder: Path, name: str, stored: Mapping[str, Any]) -> None:
-    """Raise InputError where a file is not as it was written; checkpoints of earlier versions hold no hashes and pass.
-
-    Args:
-        folder: the checkpoint.
-        name: `STATE` or `BEST`.
-        stored: what `read_checkpoint` gave.
-    """
+    """Raise InputError where a file is not as it was written; checkpoints of earlier versions hold no hashes and pass."""
     valid = stored.get("sha256", {}).get(name)
     if valid and file_hash(folder / name) not in valid:
         raise InputError(f"{folder / name} is damaged (its SHA-256 is not in {CONFIG}): restore it, or train anew")
@@ -134,12 +125,23 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
     return {**stored, "config": without_removed(stored["config"], where=str(folder / CONFIG))}
 
 
+def stored_config(folder: Path, stored: Mapping[str, Any], **changes: Any) -> TrialConfig:
+    """The configuration of a checkpoint that was read, with changes.
+
+    Raises:
+        InputError: this version does not take it.
+    """
+    kind = model_class(stored["config"]["model"]).config_class
+    return build_config(kind, {**stored["config"], **changes}, where=str(folder / CONFIG))
+
+
+def weights_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Those of one set out of what `read_best` gave, by their names in the model."""
+    return {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.startswith(f"{name}/")}
+
+
 def read_best(folder: Path, stored: Mapping[str, Any]) -> dict[str, Tensor]:
     """Weights of the best epoch(s), by set and name: `joint/...`, or `x/...` and `y/...`.
-
-    Args:
-        folder: the checkpoint.
-        stored: what `read_checkpoint` gave.
 
     Raises:
         InputError: the file is damaged or cannot be read.
@@ -152,14 +154,7 @@ def read_best(folder: Path, stored: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData, *, verb: str = "use") -> None:
-    """Raise InputError unless a checkpoint was trained on this scenario and these features.
-
-    Args:
-        folder: the checkpoint.
-        stored: the content of its `config.yaml`.
-        data: the given data, to be compared.
-        verb: for the message: what the user wants to do with the checkpoint.
-    """
+    """Raise InputError unless a checkpoint was trained on this scenario and these features; `verb` is what the user wants."""
     if stored["fingerprint"] != data.fingerprint:
         raise InputError(
             f"checkpoint {folder} was trained on data {stored['fingerprint'][:12]}, this is {data.fingerprint[:12]}: "
@@ -180,21 +175,10 @@ def evaluate_checkpoint(
     *,
     device: str = "auto",
 ) -> dict[str, float]:
-    """Score a chosen checkpoint on a held-out split.
-
-    Args:
-        folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
-        scenario: the scenario it was trained on; its fingerprint is compared.
-        features: the matrices it was trained with, by kind; their hashes are compared.
-        split: "test" or "valid".
+    """Score a chosen checkpoint on a held-out split; features by kind, arguments and errors else as of `rank_checkpoint`.
 
     Returns:
-        `{split}/{domain}/{metric}` on stored candidates, `{split}_full/...` on the full catalogue, and their means; with
-        `selection: per_domain` every domain is scored by its own weights.
-
-    Raises:
-        InputError: the checkpoint belongs to other data, or cannot be read.
-        FloatingPointError: a score is NaN.
+        `{split}/{domain}/{metric}` on stored candidates, `{split}_full/...` on the full catalogue, and their means.
     """
     _, ranks = rank_checkpoint(folder, scenario, TrialData.build(scenario, **features), split, device=device)
     return all_metrics(ranks, scenario, split)
@@ -214,8 +198,6 @@ def rank_checkpoint(
     """Rank every case of a held-out split by the weights of a chosen checkpoint.
 
     Args:
-        folder: a checkpoint folder (`best.safetensors`, `config.yaml`).
-        scenario: the scenario it was trained on.
         data: of the scenario and features it was trained on; fingerprint and hashes are compared.
         split: "test" or "valid".
 
@@ -229,20 +211,17 @@ def rank_checkpoint(
     """
     folder = Path(folder)
     stored = read_checkpoint(folder)
-    model_type = model_class(stored["config"]["model"])
-    config = build_config(model_type.config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
+    config = stored_config(folder, stored, device=device)
     check_data(folder, stored, data)
     target = pick_device(config.device)
     sequences = device_sequences(config, scenario, split, target)
-    model = model_type(config, data).to(target)
+    model = model_class(config.model)(config, data).to(target)
     tensors = read_best(folder, stored)
     targets = scenario.split(split).targets
 
     def parts() -> Iterator[tuple[Recommender, np.ndarray | None]]:
         for name in stored["best"]:
-            model.load_state_dict(
-                {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
-            )
+            model.load_state_dict(weights_of(tensors, name))
             yield model, None if name == "joint" else np.flatnonzero((targets >= scenario.num_x) == (name == "y"))
 
     return model, rank_split(parts(), config, sequences, scenario, split)

@@ -184,7 +184,6 @@ def read_json_object(path: Path, remedy: str) -> dict[str, Any]:
     """The object that a JSON file holds.
 
     Args:
-        path: the file.
         remedy: what the user can do where the file is damaged ("import it again").
 
     Raises:

@@ -165,12 +165,9 @@ def evaluate(
 
 def _score_checkpoint(folder: Path, scenario: Scenario, split: str, device: str) -> tuple[dict[str, float], str]:
     """Metrics, and an empty note."""
-    from llmemf.checkpoint import CONFIG, evaluate_checkpoint, read_checkpoint
-    from llmemf.config import build_config
-    from llmemf.models import model_class
+    from llmemf.checkpoint import evaluate_checkpoint, read_checkpoint, stored_config
 
-    stored = read_checkpoint(folder)["config"]
-    settings = build_config(model_class(stored["model"]).config_class, stored, where=str(folder / CONFIG))
+    settings = stored_config(folder, read_checkpoint(folder))
     return evaluate_checkpoint(folder, scenario, _features(settings, scenario), split, device=device), ""
 
 

@@ -33,8 +33,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llmemf.batches import TrialData
-from llmemf.checkpoint import BEST, CONFIG, check_data, read_best, read_checkpoint
-from llmemf.config import TrialConfig, build_config
+from llmemf.checkpoint import BEST, CONFIG, check_data, read_best, read_checkpoint, stored_config, weights_of
+from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.export.card import model_card
 from llmemf.features.matrix import FeatureMatrix
@@ -125,8 +125,7 @@ class ExportedModel:
             if file_hash(folder / name) != expected:
                 raise InputError(f"{folder / name} was changed after it was exported: export the model again")
         stored = read_checkpoint(folder)
-        config_class = model_class(stored["config"]["model"]).config_class
-        config = build_config(config_class, {**stored["config"], "device": device}, where=str(folder / CONFIG))
+        config = stored_config(folder, stored, device=device)
         try:
             arrays = load_arrays(folder / DATA)
             data = _trial_data(manifest, arrays)
@@ -177,8 +176,7 @@ def export_checkpoint(
     if target.exists() and not is_exported(target):
         raise InputError(f"{target} exists and holds no exported model: it is not overwritten; give another folder")
     stored = read_checkpoint(checkpoint)
-    kind = model_class(stored["config"]["model"])
-    config = build_config(kind.config_class, {**stored["config"], "device": "cpu"}, where=str(checkpoint / CONFIG))
+    config = stored_config(checkpoint, stored, device="cpu")
     data = TrialData.build(scenario, **features)
     check_data(checkpoint, stored, data, verb="export")
     tensors = read_best(checkpoint, stored)
@@ -220,7 +218,7 @@ def export_checkpoint(
         manifest["files"] = {name: file_hash(temporary / name) for name in HASHED}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         examples = scenario.items.external_id[[*range(2), scenario.num_x]].tolist()
-        card = model_card(manifest, config, metrics, source_of_system=kind.source, examples=examples, name=target.name)
+        card = model_card(manifest, config, metrics, source_of_system=model.source, examples=examples, name=target.name)
         (temporary / CARD).write_text(card)
     return target
 
@@ -249,7 +247,7 @@ def build_models(
         profile = replace(profile, rows=rows, has=np.append(profile.has, False))
     data, found = replace(data, num_users=data.num_users + 1, profile=profile), {}
     for name in best:
-        own = {key.removeprefix(f"{name}/"): t for key, t in tensors.items() if key.startswith(f"{name}/")}
+        own = weights_of(tensors, name)
         model = model_class(config.model)(config, data)
         for key, expected in model.state_dict().items():
             tensor = own.get(key, expected)
