@@ -282,17 +282,19 @@ def _state_follows_from_training(config: TrialConfig, data: TrialData) -> bool:
 
 def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> TrialData:
     """The data that the system was built on; sequences are empty where its state does not follow from them."""
-    features: dict[str, Any] = {
+    given: dict[str, Any] = {
+        name: manifest[name] for name in ("domains", "num_x", "num_items", "num_users", "fingerprint")
+    }
+    given |= dict.fromkeys(("text", "image", "profile"))
+    given |= {
         kind: FeatureMatrix(kind, fact["encoder"], arrays[f"{kind}.rows"], arrays[f"{kind}.has"], "")
         for kind, fact in manifest["features"].items()
     }
     return TrialData(
-        domains=manifest["domains"],
         train=Sequences(*(arrays[f"train.{part}"] for part in SEQUENCE_PARTS)),
         valid=Sequences.from_rows([], []),
         valid_candidates=np.zeros((0, 1), np.int32),
-        **{name: features.get(name) for name in ("text", "image", "profile")},
-        **{name: manifest[name] for name in ("num_x", "num_items", "num_users", "fingerprint")},
+        **given,
     )
 
 
