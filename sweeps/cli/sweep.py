@@ -110,7 +110,7 @@ def sweep(
     warm_start: Annotated[
         str | None,
         typer.Option(
-            metavar="SWEEP|none",
+            metavar="SWEEP|FILE.csv|none",
             help="Learn from earlier results.  [default: the newest finished sweep of the same data, model and space]",
         ),
     ] = None,

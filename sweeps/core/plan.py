@@ -133,7 +133,8 @@ class Plan:
     @property
     def shared(self) -> dict[str, Any]:
         """Settings that all trials share: the fixed ones, and those whose grid has a single value."""
-        return {**self.fixed, **self.space.fixed}
+        single = [block for block in self.space.blocks if block.kind == "fixed"]
+        return {**self.fixed, **{key: value for block in single for key, value in zip(block.keys, block.points[0])}}
 
     def state(self) -> SweepState:
         """How far the sweep is, as a driver of this plan finds it.
@@ -230,7 +231,7 @@ def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence
     config_class = model_class(record.model).config_class
     space = build_space(record.space, record.constraints)
     fixed = {"model": record.model, "seed": record.seed, **record.fixed}
-    for key in space.keys:
+    for key in [key for block in space.blocks for key in block.keys]:
         fixed.pop(key, None)
     immutable = [key for key in IMMUTABLE_SETTINGS if key in space.varied_keys]
     if immutable:

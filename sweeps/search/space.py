@@ -36,17 +36,6 @@ class Space:
     dropped_by: dict[str, int] = field(default_factory=dict)
 
     @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """All settings of the space, in their order."""
-        return tuple(key for block in self.blocks for key in block.keys)
-
-    @property
-    def fixed(self) -> dict[str, Any]:
-        """Settings whose grid has a single value."""
-        single = [block for block in self.blocks if block.kind == "fixed"]
-        return {key: value for block in single for key, value in zip(block.keys, block.points[0])}
-
-    @cached_property
     def grid_blocks(self) -> tuple[Block, ...]:
         return tuple(block for block in self.blocks if block.points)
 

@@ -151,6 +151,18 @@ def test_a_resumed_warm_sweep_proposes_the_same_when_the_earlier_one_is_gone(fol
     assert run(build_plan(record), 6) == whole
 
 
+def test_a_file_of_results_warms_a_sweep(folder):
+    path = folder / "results.csv"
+    path.write_text("lr,lambda2,epoch,objective\n1e-3,0.1,1,0.2\n1e-3,0.1,4,0.3\n1e-2,0.5,2,0.5\n")
+    record = planned(warm_start=str(path)).record
+    assert record.warm_start == str(path)
+    assert [seen.values for seen in record.observations] == [{1: 0.2, 4: 0.3}, {2: 0.5}]
+    assert pairs(record.points) == [(0.001, 0.1)]
+    path.write_text("lr,lambda2,objective\n1e-1,0.1,0.2\n")
+    with pytest.raises(InputError, match="line 2: lr = 0.1"):
+        planned(warm_start=str(path))
+
+
 def test_what_cannot_be_compared_is_not_learned_from(folder):
     run(planned(name="s"), 2)
     with pytest.raises(InputError, match="--warm-start s: its ties is mean, this sweep's optimistic"):
