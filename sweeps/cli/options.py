@@ -108,7 +108,9 @@ SweepArgument = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
 OnEnd = Annotated[
     str | None,
-    typer.Option(metavar="CMD", help="When it ends, run a command, which gets JSON on its input.  [default: none]"),
+    typer.Option(
+        metavar="CMD|URL", help="When it ends, run a command or send a POST request, with JSON.  [default: none]"
+    ),
 ]
 
 

@@ -8,12 +8,15 @@ import shutil
 import socket
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from llmemf.errors import InputError
 from llmemf.text_format import plural
-from sweeps.cluster import node_probe
+from sweeps.cluster import node_probe, ray_private
 from sweeps.cluster.resources import check_request, trials_that_fit
 from sweeps.state.sweep_record import RECORD, SweepRecord
 
@@ -21,7 +24,27 @@ ANSWER_SECONDS = 120.0
 """A node that has not answered after this is not used: its first worker imports torch, perhaps over a network."""
 STORAGE_SECONDS = 45.0
 """Network file systems show a new file after some seconds, by default after 30 at most."""
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster's description on the head."""
+KUBERAY = "KUBERAY_GEN_RAY_START_CMD"
+"""KubeRay sets this in its pods; it keeps its scaling to itself."""
 SHOWN = 3
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """Machines of one kind that the cluster has or may still start.
+
+    Attributes:
+        most: how many of them there may be; None without a limit.
+    """
+
+    name: str
+    resources: dict[str, float]
+    most: int | None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {describe(self.resources)}"
 
 
 def check_cluster(record: SweepRecord) -> tuple[int, list[str]]:
@@ -43,7 +66,8 @@ def cluster_room(record: SweepRecord) -> tuple[int, list[str]]:
         InputError: not even one trial fits.
     """
     check_request(record)
-    return capacity(record, alive())
+    planned, most_workers = planned_nodes()
+    return capacity(record, alive(), planned, most_workers)
 
 
 def alive() -> list[dict[str, Any]]:
@@ -53,32 +77,93 @@ def alive() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def capacity(record: SweepRecord, nodes: list[dict[str, Any]]) -> tuple[int, list[str]]:
+def capacity(
+    record: SweepRecord, nodes: list[dict[str, Any]], planned: list[NodeType] | None, most_workers: int | None = None
+) -> tuple[int, list[str]]:
     """How many trials run at once, counted node by node, and what the user should know about it.
-
-    How far a cluster grows by itself only the user knows: `--concurrency` asks for more trials than fit now.
 
     Args:
         nodes: alive nodes, as `ray.nodes()` gives them.
+        planned: node types of a cluster that grows by itself; None where the cluster does not tell.
+        most_workers: how many nodes of all types together it may start.
 
     Raises:
         InputError: not even one trial fits.
     """
     now = sum(trials_that_fit(record, node["Resources"]) for node in nodes)
-    most, notices = record.concurrency or now, []
+    asked, notices = record.concurrency, []
+    # Where the cluster does not tell, only the user can know that it starts machines when somebody asks for them.
+    later = asked or 0 if planned is None else most_at_once(record, planned, most_workers)
+    if later is None:
+        if asked is None:
+            raise InputError("the cluster grows without a limit: say how many trials run at once with --concurrency")
+        later = asked
+    most = max(now, later)
     if not most:
         able = [node["Resources"] for node in nodes if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
-        kinds = [f"{plural(count, 'node')} with {text}" for text, count in sorted(Counter(map(describe, able)).items())]
-        asks = describe({"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial})
+        there = Counter(map(describe, able))
+        kinds = [f"{plural(count, 'node')} with {text}" for text, count in sorted(there.items(), reverse=True)]
+        kinds = kinds or ["no node for trials"]
+        kinds += [f"and may start {kind}" for kind in planned or []]
+        asks = {"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial}
+        grows = "; if it starts nodes on demand, give --concurrency" if planned is None else ""
         raise InputError(
-            f"one trial asks for {asks} on one node; the cluster has {', '.join(kinds[::-1]) or 'no node for trials'}: lower "
-            "--cpus-per-trial or --gpus-per-trial; if it starts nodes on demand, give --concurrency"
+            f"one trial asks for {describe(asks)} on one node; the cluster has {', '.join(kinds)}: lower "
+            f"--cpus-per-trial or --gpus-per-trial{grows}"
         )
+    most = most if asked is None else min(asked, most)
     if most > now:
         notices.append(f"{now} of {plural(most, 'trial')} at once fit now, the others wait until the cluster has grown")
     if not record.gpus_per_trial and any(node["Resources"].get("GPU") for node in nodes):
         notices.append("the cluster has GPUs and no trial asks for one: --gpus-per-trial 1")
     return most, notices
+
+
+def most_at_once(record: SweepRecord, planned: list[NodeType], most_workers: int | None) -> int | None:
+    """Trials on a cluster that has grown as far as it may; None without a limit."""
+    total, left = 0, most_workers
+    for kind in sorted(planned, key=lambda kind: -trials_that_fit(record, kind.resources)):
+        each = trials_that_fit(record, kind.resources)
+        if not each:
+            continue
+        count = kind.most if left is None else left if kind.most is None else min(kind.most, left)
+        if count is None:
+            return None
+        total += each * count
+        left = None if left is None else left - count
+    return total
+
+
+def planned_nodes() -> tuple[list[NodeType] | None, int | None]:
+    """Node types that the cluster may start and the limit over all of them; (None, None) where it does not tell."""
+    if groups := ray_private.node_groups():
+        kinds = [
+            NodeType(group.name, dict(group.resources), None if group.max_count < 0 else group.max_count)
+            for group in groups
+        ]
+        return kinds, None
+    if not _on_head() or KUBERAY in os.environ:
+        return None, None
+    path = BOOTSTRAP.expanduser()
+    return read_node_types(yaml.safe_load(path.read_text())) if path.exists() else ([], None)
+
+
+def read_node_types(config: dict[str, Any]) -> tuple[list[NodeType] | None, int | None]:
+    """Worker types of a cluster that `ray up` started; a fixed set of machines has none."""
+    if config.get("provider", {}).get("type") == "local":
+        return [], None
+    workers = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
+    if any("CPU" not in kind.get("resources", {}) for kind in workers.values()):
+        return None, None
+    kinds = [NodeType(name, kind["resources"], kind.get("max_workers", 0)) for name, kind in workers.items()]
+    return kinds, config["max_workers"]
+
+
+def _on_head() -> bool:
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    return any(node["NodeID"] == own and "node:__internal_head__" in node["Resources"] for node in ray.nodes())
 
 
 def check_nodes(folder: Path, nodes: list[dict[str, Any]]) -> None:

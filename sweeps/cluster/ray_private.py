@@ -28,6 +28,14 @@ def keep_idle_workers(controller: Any, more: int) -> None:
     tune._actor_cache.increase_max(tune.get_trials()[-1].placement_group_factory, more)
 
 
+def node_groups() -> list[Any]:
+    """The kinds of nodes that the connected cluster may start (`name`, `resources`, `max_count`); empty where it tells none."""
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    return [] if config is None else list(config.node_group_configs)
+
+
 def own_address(address: str) -> str:
     """The address of this machine as Ray's nodes give it where `address` is a local one, otherwise `address`."""
     from ray._private.services import resolve_ip_for_localhost

@@ -267,8 +267,11 @@ class Sweep:
             tags |= {"best_trial": best.name, "test_looks": str(len(self.state.tests))}
             summary |= test
         if is_searched and not self.part:
-            for name, folder in self.retention.weights().items():
+            kept = self.retention.weights()
+            for name, folder in kept.items():
                 tracking.log_weights(name, folder)
+            if best and best.name in kept:
+                tracking.log_model(best, kept[best.name], self.state.time_of(best))
         tracking.log_parent(
             metrics=summary, tags=tags, paths=paths, step=len(records), time=best.updated if best else 0
         )

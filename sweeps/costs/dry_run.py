@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
-from sweeps.cluster.resources import machine
+from llmemf.config import read_yaml
+from sweeps.cluster.check import BOOTSTRAP, most_at_once, read_node_types
+from sweeps.cluster.resources import machine, trials_that_fit
 from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
 from sweeps.core.summary import print_start
@@ -123,15 +125,35 @@ def _print_dropped(plan: Plan, console: Console) -> None:
 def describe_fit(plan: Plan, parallel: int) -> list[tuple[str, str]]:
     """The resources that a trial asks for, and those that are there."""
     record = plan.record
-    asks = ("one trial", _resources_text(record.cpus_per_trial, record.gpus_per_trial))
+    asks = [("one trial", _resources_text(record.cpus_per_trial, record.gpus_per_trial))]
     if record.ray_address:
         said = "" if record.concurrency else " (assumed: give --concurrency)"
-        return [asks, ("cluster", f"{record.ray_address}, which a dry run does not ask; {parallel} at once{said}")]
-    here, runs = machine(), min(parallel, plan.trials)
-    idle = here["CPU"] - runs * record.cpus_per_trial, max(0.0, here["GPU"] - runs * record.gpus_per_trial)
+        cluster = f"{record.ray_address}, which a dry run does not ask; {parallel} at once{said}"
+        return [*asks, ("cluster", cluster), *_described_cluster(plan)]
+    here = machine()
+    runs = min(parallel, plan.trials)
+    cpus = here["CPU"] - runs * record.cpus_per_trial
+    gpus = max(0.0, here["GPU"] - runs * record.gpus_per_trial)
     limit = " (--concurrency)" if record.concurrency == parallel else ""
     there = f"{_resources_text(here['CPU'], here['GPU'])}: {text_format.plural(parallel, 'trial')} at once{limit}"
-    return [asks, ("machine", f"{there}, {_resources_text(*idle)} idle")]
+    return [*asks, ("machine", f"{there}, {_resources_text(cpus, gpus)} idle")]
+
+
+def _described_cluster(plan: Plan) -> list[tuple[str, str]]:
+    """Machines that the cluster of this head may start, where `ray up` left its description."""
+    path = BOOTSTRAP.expanduser()
+    if not path.exists():
+        return []
+    kinds, most_workers = read_node_types(read_yaml(path))
+    rows = []
+    for kind in kinds or []:
+        each = trials_that_fit(plan.record, kind.resources)
+        most = "any number" if kind.most is None else f"at most {kind.most}"
+        rows.append(("may start", f"{most} of {kind}, {text_format.plural(each, 'trial')} each"))
+    total = most_at_once(plan.record, kinds, most_workers) if kinds else None
+    if total is not None:
+        rows.append(("", f"{text_format.plural(total, 'trial')} at once when it has grown as far as it may"))
+    return rows
 
 
 def _resources_text(cpus: float, gpus: float) -> str:

@@ -21,7 +21,7 @@ LARGEST_BATCH = 100
 
 
 class NoRun(LookupError):
-    """A write to a run whose creation was refused; it will never succeed."""
+    """A write to a run or model whose creation was refused; it will never succeed."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Operation:
     """One write that waits or is being tried, small enough to be tried again as a whole.
 
     Attributes:
-        kind: create, reopen, name, inputs, metrics, params, tags, artifact, end.
+        kind: create, reopen, name, inputs, metrics, params, tags, artifact, end; model, and its points, files, output, end.
         run: name of the trial, or `PARENT`.
         content: what to write.
         attempts: failed ones so far.
@@ -83,6 +83,7 @@ class MlflowRuns:
         self._experiment: str | None = None
         self.runs: dict[str, str] = {}
         self.incomplete: set[str] = set()
+        self._models: dict[str, Any] = {}
 
     @property
     def client(self) -> Any:
@@ -122,6 +123,9 @@ class MlflowRuns:
         if write.kind == "create":
             self.runs[write.run] = self._create(write)
             return
+        if write.kind.startswith("model"):
+            self._deliver_model(write)
+            return
         client, run, content = self.client, self._run(write.run), write.content
         tags = dict(content.get("tags", {}))
         match write.kind:
@@ -152,6 +156,42 @@ class MlflowRuns:
             client.log_batch(run, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
         if write.kind == "end":
             client.set_terminated(run, content["status"], end_time=content["time"])
+
+    def _deliver_model(self, write: Operation) -> None:
+        """A part of a logged model of a run, which MLflow's page of models lists with settings and metrics.
+
+        One that the run has of the same weights is taken, and left as it is where nothing is missing.
+        """
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        client, run, content = self.client, self._run(write.run), write.content
+        if write.kind == "model":
+            known = client.search_logged_models([self.experiment()], f"source_run_id = '{run}'")
+            same = (model for model in known if content["tags"].items() <= model.tags.items())
+            self._models[write.run] = next(same, None) or client.create_logged_model(
+                self.experiment(),
+                name=self.target.owner.name,
+                source_run_id=run,
+                tags={**content["tags"], **self.target.owner.tags},
+                params={key: _text(value) for key, value in content["params"].items()},
+                model_type="recommender",
+            )
+            return
+        if (model := self._models.get(write.run)) is None:
+            raise NoRun(f"the model of {write.run} was never created")
+        if model.status == "READY":
+            return
+        match write.kind:
+            case "model points":  # those of the run's best epoch once more, now as those of the model
+                time, step, own = content["time"], content["step"], model.model_id
+                points = [Metric(key, value, time, step, model_id=own) for key, value in content["values"].items()]
+                client.log_batch(run, metrics=points)
+            case "model files":
+                client.log_model_artifacts(model.model_id, content["folder"])
+            case "model output":
+                client.log_outputs(run, [LoggedModelOutput(model.model_id, content["step"])])
+            case "model end":
+                client.finalize_logged_model(model.model_id, "READY")
 
     def _run(self, name: str) -> str:
         if name not in self.runs:

@@ -198,6 +198,22 @@ class Tracking:
         tags = {f"facts.{key}": str(value) for key, value in facts.items()} | {WEIGHTS_HASH: sha256}
         self.writer.write("tags", name, tags=tags)
 
+    def log_model(self, record: TrialRecord, folder: Path, time: int) -> None:
+        """The weights of the best trial as a logged model of its run, with its settings and validation metrics.
+
+        Args:
+            time: of the epoch that they are of.
+        """
+        paths = [folder / name for name in WEIGHTS]
+        if not all(path.exists() for path in paths):
+            return
+        tags, values = {WEIGHTS_HASH: file_hash(paths[0])}, finite(record.metrics)
+        self.writer.write("model", record.name, tags=tags, params=self._params(record))
+        self.writer.write("model points", record.name, values=values, step=record.best_epoch, time=time)
+        self.writer.write("model files", record.name, folder=str(folder))
+        self.writer.write("model output", record.name, step=record.best_epoch)
+        self.writer.write("model end", record.name)
+
     def log_parent(
         self,
         *,

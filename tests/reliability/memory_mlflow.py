@@ -18,12 +18,14 @@ class MemoryMlflow:
     Attributes:
         experiments: name -> id.
         runs: id -> run as plain values: `experiment`, `status`, `tags`, `params`, `metrics`, `artifacts`, `start`, `end`,
-            `inputs` (name and digest of each data set).
+            `inputs` (name and digest of each data set), `outputs` (ids of its models).
+        models: id -> logged model.
     """
 
     def __init__(self) -> None:
         self.experiments: dict[str, str] = {}
         self.runs: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, Any] = {}
 
     def client(
         self, before: Callable[[str], None] = lambda name: None, after: Callable[[str], None] = lambda name: None
@@ -85,6 +87,7 @@ class MemoryMlflow:
             "metrics": {},
             "artifacts": {},
             "inputs": set(),
+            "outputs": set(),
             "start": start_time,
             "end": None,
         }
@@ -127,3 +130,21 @@ class MemoryMlflow:
 
     def log_inputs(self, run_id: str, datasets: Any) -> None:
         self.runs[run_id]["inputs"] |= {(found.dataset.name, found.dataset.digest) for found in datasets}
+
+    def log_outputs(self, run_id: str, models: Any) -> None:
+        self.runs[run_id]["outputs"] |= {found.model_id for found in models}
+
+    def search_logged_models(self, experiments: list[str], condition: str) -> list[Any]:
+        run_id = re.fullmatch(r"source_run_id = '([^']*)'", condition)[1]
+        return [model for model in self.models.values() if model.source_run_id == run_id]
+
+    def create_logged_model(self, experiment: str, **facts: Any) -> Any:
+        model_id = f"m-{len(self.models) + 1}"
+        self.models[model_id] = SimpleNamespace(model_id=model_id, status="PENDING", **facts)
+        return self.models[model_id]
+
+    def log_model_artifacts(self, model_id: str, folder: str) -> None:
+        assert model_id in self.models
+
+    def finalize_logged_model(self, model_id: str, status: str) -> None:
+        self.models[model_id].status = status

@@ -12,7 +12,7 @@ from sweeps.tracking.mlflow_runs import mlflow_client
 
 def story(client: Any, artifact: Any) -> list[Any]:
     """Calls as a sweep makes them, and what can be seen of them afterwards."""
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
     found: list[Any] = [client.get_experiment_by_name("e")]
     experiment = client.create_experiment("e", artifact_location=artifact.parent.as_uri(), tags={"a": "b"})
@@ -34,6 +34,13 @@ def story(client: Any, artifact: Any) -> list[Any]:
     client.set_terminated(run_id, "KILLED", end_time=11)
     client.update_run(run_id, name="t01 pruned")
     client.log_artifact(run_id, str(artifact), artifact_path="best")
+    model = client.create_logged_model(
+        experiment, name="s", source_run_id=run_id, tags={"a": "b"}, params={}, model_type="r"
+    )
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 2)])
+    client.finalize_logged_model(model.model_id, "READY")
+    models = client.search_logged_models([experiment], f"source_run_id = '{run_id}'")
+    found += [(item.model_id == model.model_id, item.status == "READY", item.tags["a"]) for item in models]
     found += [
         [(point.step, point.value, point.timestamp) for point in client.get_metric_history(run_id, "m")],
         client.get_metric_history(run_id, "none"),

@@ -1,6 +1,8 @@
 """Sweeps for people and programs: the list, one sweep, and whoever is told that one has ended."""
 
+import http.server
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,7 +70,31 @@ def test_a_command_is_told_how_it_ended(tmp_path, error, code):
     assert (tmp_path / "named").read_text() == f"s1 completed {code}\n"
 
 
-@pytest.mark.parametrize("hook", ["exit 3", "no-such-command"])
+def test_an_address_gets_a_request():
+    told = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        with (
+            pytest.raises(typer.Exit),
+            on_end(f"http://127.0.0.1:{server.server_port}/", lambda: {"name": "s1"}, Console()),
+        ):
+            raise typer.Exit(0)
+        thread.join()
+    assert told == [{"name": "s1", "exit_code": 0}]
+
+
+@pytest.mark.parametrize("hook", ["exit 3", "http://127.0.0.1:9/"])
 def test_a_hook_that_fails_is_said_and_changes_nothing(hook, capsys):
     with pytest.raises(typer.Exit) as left, on_end(hook, lambda: {"name": "s1", "state": "failed"}, Console()):
         raise typer.Exit(1)

@@ -14,12 +14,13 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import yaml
 
 from llmemf.errors import InputError
 from llmemf.features.cluster import leave_ray
 from sweeps.cluster import access, login_node, node_probe, ray_session
 from sweeps.cluster import check as cluster
-from sweeps.cluster.check import capacity, check_cluster, compare, node_problem
+from sweeps.cluster.check import NodeType, capacity, check_cluster, compare, node_problem, read_node_types
 from sweeps.cluster.resources import check_request, trials_that_fit
 from sweeps.state.sweep_record import SweepRecord
 
@@ -76,8 +77,9 @@ def test_room_is_counted_node_by_node():
     nodes = [node(8, 1), node(8), node(3, 4), node(0, 0)]
     for wanted, expected in [((1, 0), 19), ((2, 0), 9), ((1, 1), 1 + 3), ((2, 0.5), 2 + 1), ((5, 0), 2), ((8, 1), 1)]:
         asked = record(cpus_per_trial=wanted[0], gpus_per_trial=wanted[1])
-        assert capacity(asked, nodes)[0] == expected, wanted
-    assert capacity(record(concurrency=5), nodes)[0] == 5
+        assert capacity(asked, nodes, [])[0] == expected, wanted
+    assert capacity(record(concurrency=5), nodes, [])[0] == 5
+    assert capacity(record(concurrency=50), nodes, [])[0] == 19
 
 
 def test_the_sum_over_nodes_is_no_room():
@@ -85,23 +87,49 @@ def test_the_sum_over_nodes_is_no_room():
     nodes = [node(8, 1), node(8, 1), node(0, 0)]
     for values in ({"cpus_per_trial": 10}, {"gpus_per_trial": 2}):
         with pytest.raises(InputError, match="on one node; the cluster has 2 nodes with 8 CPU and 1 GPU: lower"):
-            capacity(record(**values), nodes)
+            capacity(record(**values), nodes, [])
     with pytest.raises(InputError, match="asks for 1 CPU and 1 GPU"):
-        capacity(record(gpus_per_trial=1), [node(8), node(0, 1)])
+        capacity(record(gpus_per_trial=1), [node(8), node(0, 1)], [])
 
 
 def test_a_cluster_that_grows():
-    assert capacity(record(), [node(4)]) == (4, [])
+    """The workers of `ray_cluster.yaml`: 8 spot nodes of 8 CPUs and 1 GPU, none of which runs yet."""
+    spot = NodeType("gpu_spot", {"CPU": 8.0, "GPU": 1.0}, 8)
+    half = record(gpus_per_trial=0.5)
+    most, notices = capacity(half, [node()], [spot], 8)
+    assert most == 16 and "0 of 16 trials at once fit now" in notices[0]
+    assert capacity(half, [node(), node(8, 1)], [spot], 8)[0] == 16, "a node that runs is one of the eight"
+    assert capacity(half, [node()], [spot], 3)[0] == 6, "the limit over all types"
+    big = NodeType("big", {"CPU": 64.0, "GPU": 8.0}, 2)
+    assert capacity(half, [node()], [spot, big], 4)[0] == 2 * 16 + 2 * 2, "as it is best filled"
+    with pytest.raises(InputError, match="may start gpu_spot: 8 CPU and 1 GPU: lower"):
+        capacity(record(gpus_per_trial=2), [node()], [spot], 8)
+    with pytest.raises(InputError, match="--concurrency"):
+        capacity(half, [node()], [NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, None)])
+
+
+def test_a_cluster_that_does_not_tell_how_far_it_grows():
+    assert capacity(record(), [node(4)], None) == (4, [])
     with pytest.raises(InputError, match="no node for trials.*starts nodes on demand, give --concurrency"):
-        capacity(record(gpus_per_trial=1), [node()])
+        capacity(record(gpus_per_trial=1), [node()], None)
     for nodes, now in (([node()], 0), ([node(8, 2)], 2)):
-        most, notices = capacity(record(gpus_per_trial=1, concurrency=8), nodes)
+        most, notices = capacity(record(gpus_per_trial=1, concurrency=8), nodes, None)
         assert most == 8 and f"{now} of 8 trials at once fit now" in notices[0]
 
 
 def test_unused_gpus_are_mentioned():
-    assert "--gpus-per-trial 1" in capacity(record(), [node(8, 1)])[1][0]
-    assert capacity(record(gpus_per_trial=1), [node(8, 1)])[1] == []
+    assert "--gpus-per-trial 1" in capacity(record(), [node(8, 1)], [])[1][0]
+    assert capacity(record(gpus_per_trial=1), [node(8, 1)], [])[1] == []
+
+
+def test_node_types_are_read_where_ray_up_leaves_them():
+    from ray.autoscaler._private.util import prepare_config
+
+    config = prepare_config(yaml.safe_load((ROOT / "ray_cluster.yaml").read_text()))
+    assert read_node_types(config) == (None, None), "AWS has not been asked for the machines' sizes yet"
+    config["available_node_types"]["gpu_spot"]["resources"] = {"CPU": 8, "GPU": 1}
+    assert read_node_types(config) == ([NodeType("gpu_spot", {"CPU": 8, "GPU": 1}, 8)], 8)
+    assert read_node_types(prepare_config(yaml.safe_load((ROOT / "deploy/on_premise.yaml").read_text()))) == ([], None)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from sweeps.cluster.ray_private import ASK_HEAD, asha_rungs, keep_idle_workers, 
         ("ray._raylet", "GcsClient", "whether a cluster wants a token"),
         ("ray._raylet", "InnerGcsClient.get_all_node_info", "whether a cluster wants a token"),
         ("ray._private.services", "resolve_ip_for_localhost", "whether this machine is a node of the cluster"),
+        ("ray._private.state", "state.get_cluster_config", "how far a cluster grows by itself"),
         ("ray.scripts.scripts", "cli.commands", "the node of a login machine"),
     ],
 )

@@ -100,8 +100,8 @@ def runs(record):
     return {run.data.tags["trial"]: run for run in RunOwner.of(record).find(client, experiment)}
 
 
-WEIGHTS = 2
-"""Files of weights in MLflow: those of both trials."""
+WEIGHTS = 3
+"""Files of weights in MLflow: those of both trials, and the best trial's as a logged model."""
 
 
 def artifacts(record):

@@ -91,6 +91,17 @@ def test_resources_of_the_machine(project_folder, data, monkeypatch):
     assert "10.0.0.1:6379, which a dry run does not ask; 7 at once" in text and "\nmachine" not in text
 
 
+def test_a_cluster_of_ray_up_shows_what_it_may_start(project_folder, data, monkeypatch):
+    description = project_folder / "ray_bootstrap_config.yaml"
+    description.write_text(
+        "head_node_type: head\nmax_workers: 5\navailable_node_types:\n"
+        "  head: {resources: {CPU: 0}}\n  spot: {resources: {CPU: 8, GPU: 1}, max_workers: 4}\n"
+    )
+    monkeypatch.setattr("sweeps.costs.dry_run.BOOTSTRAP", description)
+    text = shown(make(ray_address="auto", gpus_per_trial=0.25), data, 1)
+    assert "at most 4 of spot" in text and "4 trials each" in text and "16 trials at once when it has grown" in text
+
+
 def test_a_disk_that_is_too_small_is_told(project_folder, data, monkeypatch):
     plan = make(trials=12)
     need = needs.disk_need(plan, data.trial_data, 2)

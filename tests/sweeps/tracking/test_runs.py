@@ -174,6 +174,31 @@ def test_a_run_names_its_data_and_what_it_used_stands_apart_from_how_well_it_did
     assert points(client, found["t01"], "train/loss_relative") == [(1, 1.0), (2, 0.75)]
 
 
+@pytest.mark.parametrize("every", [1000, 3])
+def test_the_best_trial_is_one_logged_model_however_often_it_is_sent(target, state, tmp_path, every):
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    for name in ("best.safetensors", "config.yaml"):
+        (weights / name).write_text("{}")
+    sweep = Sweep(state, target)
+    sweep.tracker.writer._client = FlakyClient(mlflow_client(target.uri), every)
+    record = sweep.start()
+    sweep.report(record, EPOCHS)
+    for _ in range(2):
+        sweep.tracker.log_model(record, weights, state.time_of(record))
+    sweep.close()
+    client, found = runs(target)
+    (model,) = client.search_logged_models([found["t01"].info.experiment_id])
+    assert (model.name, model.status, model.source_run_id) == ("s1", "READY", found["t01"].info.run_id)
+    assert model.params == {"epochs": str(EPOCHS), "lr": "0.001", "alpha": "0.3"}
+    assert {metric.key: metric.value for metric in model.metrics} == record.metrics
+    assert [output.model_id for output in found["t01"].outputs.model_outputs] == [model.model_id]
+    assert points(client, found["t01"], "val/movie/mrr") == [(step, 0.1) for step in range(1, EPOCHS + 1)]
+    assert {path.name for path in Path(model.artifact_location.removeprefix("file://")).iterdir()} == {
+        "best.safetensors", "config.yaml",
+    }  # fmt: skip
+
+
 def test_a_run_has_the_times_of_its_trial(target, state):
     sweep = Sweep(state, target)
     sweep.report(sweep.start(), EPOCHS)
