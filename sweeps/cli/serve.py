@@ -37,13 +37,14 @@ def serve(
     """Answer histories over HTTP with a model, until Ctrl-C."""
     from llmemf.export.folder import ExportedModel, is_exported
     from sweeps.export.registry import save_for_mlflow
+    from sweeps.state.sweep_record import storage_folder
     from sweeps.tracking import pages
 
     console = CommandConsole()
     pages.check_port(port, host)
     folder = Path(model)
     if not is_exported(folder):
-        folder = _of_sweep(model, storage.resolve(), console)
+        folder = _of_sweep(model, storage_folder(storage), console)
     environment = {
         # MLflow starts its server by name, in an environment that need not be active.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

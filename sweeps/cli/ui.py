@@ -31,10 +31,11 @@ def ui(
     ] = None,
 ) -> None:
     """Browse the sweeps of a storage folder in MLflow's own pages."""
+    from sweeps.state.sweep_record import storage_folder
     from sweeps.tracking import pages
 
     console = CommandConsole()
-    storage = storage.resolve()
+    storage = storage_folder(storage)
     uri = pages.find_tracking(storage, tracking_uri)
     if uri.startswith("http"):
         console.print("the runs are on a server:")

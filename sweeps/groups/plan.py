@@ -16,7 +16,7 @@ from sweeps.core.settings import RESOURCES
 from sweeps.groups import ablation, comparison, rerun, study
 from sweeps.groups.group import Group, root_of
 from sweeps.groups.new_group import GroupOptions
-from sweeps.state.sweep_record import readable
+from sweeps.state.sweep_record import readable, storage_folder
 
 NEW: dict[str, Callable[[GroupOptions, datetime.datetime], Group]] = {
     "comparison": comparison.plan,
@@ -104,7 +104,7 @@ def find_group(kind: str, storage: Path, name: str | None, scenario: str | None 
     Raises:
         InputError: there is none; existing ones are offered.
     """
-    root = root_of(kind, storage)
+    root = root_of(kind, storage_folder(storage))
     existing = sorted(path.parent.name for path in root.glob(f"*/{kind}.yaml"))
     if name is not None and name not in existing:
         hint = nearest(name, existing) if existing else f"none is stored in {root}"

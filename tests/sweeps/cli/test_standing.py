@@ -31,6 +31,17 @@ def storage(tmp_path):
     return tmp_path
 
 
+@pytest.mark.parametrize("place", ["notes", "notes/below"])
+@pytest.mark.parametrize(
+    "words", ["sweeps", "report x", "live x", "serve x", "export x", "ui", "clean", "ablation --resume --name x"]
+)
+def test_a_file_in_the_place_of_the_storage_is_named_by_every_command(tmp_path, capsys, words, place):
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(SystemExit) as left:
+        main([*words.split(), "--storage", str(tmp_path / place)])
+    assert left.value.code == 2 and f"{tmp_path / 'notes'} is a file" in capsys.readouterr().err
+
+
 def test_sweeps_are_listed_the_newest_first_without_those_of_groups(storage, capsys):
     found = json.loads(printed(capsys, "sweeps", "--storage", storage, "--json"))
     assert [(item["name"], item["state"]) for item in found] == [("new", "failed"), ("old", "completed")]
