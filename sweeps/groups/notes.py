@@ -99,13 +99,12 @@ def _on_rows(table: Table) -> list[str]:
     done = table.done
     notes = [f"{row.title} {row.state}: {row.result.reason}" for row in table.rows if row.result.reason and row.state]
     notes += [f"{row.title}: {row.result.reason}." for row in done if row.result.reason]
-    notes += [text for row in done if (text := not_converged(row))]
     for row in done:
         said = "; ".join(f"{key} {value}" for key, value in row.result.facts.items())
         notes += [f"{row.title}: {said}."] if said else []
     titles: dict[str, list[str]] = {}
     for row in done:
-        for note in row.result.notes:
+        for note in filter(None, [not_converged(row), *row.result.notes]):
             titles.setdefault(note, []).append(row.title)
     return notes + [note if len(own) == len(done) else f"{', '.join(own)}: {note}" for note, own in titles.items()]
 
@@ -149,8 +148,8 @@ def not_converged(row: TableRow) -> str:
     if not last or model_class(row.row.model).closed_form:
         return ""
     return (
-        f"{row.title}: not converged: the best epoch was the last in {len(last)} of "
-        f"{plural(len(seeds), 'seed')} ({max(found.epochs_run for found in last)} epochs); more may bring more."
+        f"Not converged: the best epoch was the last in {len(last)} of {plural(len(seeds), 'seed')} "
+        f"({max(found.epochs_run for found in last)} epochs); more may bring more."
     )
 
 

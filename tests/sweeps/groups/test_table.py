@@ -148,6 +148,19 @@ def test_targets_that_were_never_seen_in_training_are_counted(table):
         assert f"{100 * sum(own) / len(own):.1f} % of the {domain} targets" in " ".join(notes_of(table))
 
 
+def test_systems_that_were_best_at_their_last_epoch_are_named_together():
+    results = {name: made_result(name) for name in ("gru4rec", "sasrec", "popularity")}
+    for name in ("sasrec", "popularity"):
+        for seed in results[name].seeds.values():
+            seed.best_epoch = seed.epochs_run
+    (note,) = [note for note in notes_of(made_table(**results)) if "onverged" in note]
+    assert note.startswith("SASRec: ") and "2 of 2 seeds (4 epochs)" in note, "a closed form has no epochs"
+    for seed in results["gru4rec"].seeds.values():
+        seed.best_epoch = seed.epochs_run
+    (note,) = [note for note in notes_of(made_table(**results)) if "onverged" in note]
+    assert note.startswith("GRU4Rec, SASRec: ")
+
+
 def test_rankings_that_are_the_same_stand_once_but_in_the_csv(monkeypatch):
     """In a small domain the stored candidates are all its items."""
     own = made_ranks
