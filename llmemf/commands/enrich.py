@@ -20,8 +20,8 @@ from llmemf.commands.long_run import INTERRUPTED, UNFINISHED
 from llmemf.errors import InputError
 
 if TYPE_CHECKING:
+    from llmemf.features.enrich import Progress
     from llmemf.features.llm_cache import AnswerCache
-    from llmemf.features.llm_calls import Progress
     from llmemf.features.llm_cost import Budget
     from llmemf.features.llm_endpoint import Endpoint
     from llmemf.features.llm_plan import Plan

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpcore2
@@ -89,20 +89,11 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         raise failure
 
 
-class _Body(httpx2.AsyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+class GuardedTransport(httpx2.AsyncHTTPTransport):
+    """httpx's transport over a pool of guarded connections; it raises `NoImage` beside httpx's own errors.
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class GuardedTransport(httpx2.AsyncBaseTransport):
-    """httpx transport over a pool of guarded connections; its errors are those of httpcore and `NoImage`."""
+    httpx has no option for the pool, so the private `_pool` of its transport, all that this has, is set here.
+    """
 
     def __init__(self, backend: GuardedBackend, connections: int) -> None:
         self._pool = httpcore2.AsyncConnectionPool(
@@ -111,14 +102,3 @@ class GuardedTransport(httpx2.AsyncBaseTransport):
             keepalive_expiry=15.0,
             network_backend=backend,
         )
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        raw = request.url
-        url = httpcore2.URL(scheme=raw.raw_scheme, host=raw.raw_host, port=raw.port, target=raw.raw_path)
-        response = await self._pool.handle_async_request(
-            httpcore2.Request(request.method, url, headers=request.headers.raw, extensions=request.extensions)
-        )
-        return httpx2.Response(response.status, headers=response.headers, stream=_Body(response.stream))
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()

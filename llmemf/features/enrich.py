@@ -1,21 +1,29 @@
-"""Ask a language model about every item or user of a scenario."""
+"""Ask a language model about every item or user of a scenario: within the budget, each answer recorded as it comes."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from llmemf.errors import InputError
-from llmemf.features.answers import USABLE
+from llmemf.features.answers import USABLE, judge
 from llmemf.features.llm_cache import NAME as CACHE
 from llmemf.features.llm_cache import TRIES, AnswerCache
-from llmemf.features.llm_calls import Caller, Progress, Stopped
-from llmemf.features.llm_cost import Budget
-from llmemf.features.llm_endpoint import Endpoint, Rejected, Transient, Unusable
+from llmemf.features.llm_cost import Budget, approximate_tokens
+from llmemf.features.llm_endpoint import Endpoint, Filtered, Rejected, Reply, Transient, Unusable
 from llmemf.features.llm_plan import Plan, Question
+from llmemf.features.prompts import SYSTEM
+from llmemf.features.retries import RequestFailed, Retries
 from llmemf.features.stopping import Stop, workers
 
+LIMITS = {"failed": 6, "billed": 3, "limited": 30}
+"""A question is given up for this run after so many calls that failed, that failed but may have been billed, or that
+met "too many requests"."""
+LONGEST_WAIT = 900.0
+"""If the endpoint asks to wait longer (a daily quota), the run ends."""
 GIVEN_UP = 3
 """So many questions given up in a row mean that the endpoint is down; the run ends."""
 REJECTED = 8
@@ -23,6 +31,37 @@ REJECTED = 8
 HOPELESS = 10
 """So many questions with bad answers alone, and not one usable answer, mean that the settings are at fault; the run ends."""
 REMINDER = "\nYour last answer could not be used ({verdict}). Write the notes in {language}, at most {words} words."
+
+
+class Stopped(Exception):
+    """The run stops before a call."""
+
+
+@dataclass
+class Progress:
+    """Where a run stands; one object that changes.
+
+    Attributes:
+        total: questions of this run; done, ok, bad, failed, rejected: of these.
+        calls: calls made; retried: calls that failed.
+        prompt_tokens, completion_tokens, usd: of this run.
+        under_way: calls made right now.
+        pause: seconds that the endpoint asks to wait from now on.
+    """
+
+    total: int
+    done: int = 0
+    ok: int = 0
+    bad: int = 0
+    failed: int = 0
+    rejected: int = 0
+    calls: int = 0
+    retried: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    usd: float = 0.0
+    under_way: int = 0
+    pause: float = 0.0
 
 
 @dataclass
@@ -61,26 +100,18 @@ class Enrichment:
             InputError: the endpoint is unusable, or the cache cannot be written.
         """
         self._progress = Progress(total=len(self.items))
+        self._retries = Retries(self.stop.event, self.backoff)
         self._waiting = iter(self.items)
-        self._answered = False
+        self._answered = self._warned = False
         self._given_up = 0
         self._rejections: list[dict] = []
         self._verdicts: Counter[str] = Counter()
-        async with self.endpoint.client() as client:
-            self._caller = Caller(
-                client,
-                self.endpoint,
-                self.cache,
-                self.budget,
-                self.concurrency,
-                stop=self.stop,
-                progress=self._progress,
-                on_message=self.on_message,
-                backoff=self.backoff,
-            )
-            # The first worker is alone until an answer comes, so that a wrong key or model costs one call.
-            async with workers(self.stop, self._report, self._tell_interrupt) as self._workers:
-                self._workers.create_task(self._work())
+        # The first worker is alone until an answer comes, so that a wrong key or model costs one call.
+        async with (
+            self.endpoint.client() as self._client,
+            workers(self.stop, self._report, self._tell_interrupt) as self._workers,
+        ):
+            self._workers.create_task(self._work())
         if self.stop.error:
             raise self.stop.error
         if self._rejections and not self._takes_questions():
@@ -102,28 +133,110 @@ class Enrichment:
         """Ask one question until its answer is usable, its tries are over, or it is given up for this run."""
         entry = self.cache.entry(question.key)
         tries = TRIES if self.retry_failed and entry.settled else TRIES - entry.bad
-        text = question.text
+        text, progress = question.text, self._progress
         try:
-            while (verdict := await self._caller.answer(question, text)) != USABLE and tries > 1:
+            while (verdict := await self._answer(question, text)) != USABLE and tries > 1:
                 self._answer_came()
                 tries -= 1
-                text = question.text + REMINDER.format(
-                    verdict=verdict, language=question.prompt.language, words=question.prompt.words
-                )
+                language, words = question.prompt.language, question.prompt.words
+                text = question.text + REMINDER.format(verdict=verdict, language=language, words=words)
         except Rejected as error:
-            self._reject(question, str(error))
+            # Kept for good only when an answer shows that the endpoint takes other questions.
+            self._rejections.append(question.record(f"rejected: {error}"))
+            progress.rejected += 1
+            if len(self._rejections) >= REJECTED:
+                raise self._rejects_everything() from None
         except Transient as failure:
             if self.stop:
                 return
             self._give_up(question, failure)
         else:
             self._answer_came()
-            self._progress.ok += verdict == USABLE
-            self._progress.bad += verdict != USABLE
+            progress.ok += verdict == USABLE
+            progress.bad += verdict != USABLE
             self._verdicts[verdict] += 1
             self._check_hope()
-        self._progress.done += 1
+        progress.done += 1
         self._report()
+
+    async def _answer(self, question: Question, text: str) -> str:
+        """Ask with a text until there is an answer; returns the verdict on it.
+
+        Raises:
+            Stopped, Transient, Rejected, InputError: as `_call`, after as many failures as `LIMITS` allows.
+        """
+        failures: Counter[str] = Counter()
+
+        def is_last(failure: RequestFailed) -> bool:
+            kind = "limited" if failure.limited else "billed" if failure.billed else "failed"
+            failures[kind] += 1
+            self._progress.retried += 1
+            if failure.wait and failure.wait > LONGEST_WAIT:
+                hours = f"{failure.wait / 3600:.1f} h"
+                self.stop.request("endpoint", f"{self.endpoint.host} asks to wait {hours} before the next call")
+            return failures[kind] >= LIMITS[kind]
+
+        return await self._retries.run(partial(self._call, question, text), is_last)
+
+    async def _call(self, question: Question, text: str) -> str:
+        """One call, when there is money for it; returns the verdict on its answer.
+
+        Raises:
+            Stopped: the run stopped before the call.
+            Transient: it failed.
+            Rejected: the endpoint does not take the question.
+            InputError: the endpoint is unusable, or the cache cannot be written.
+        """
+        bound, usd = self.budget.bound(text, self.endpoint.max_tokens), 0.0
+        if not await self.budget.reserve(bound):
+            self.stop.request("budget")
+            raise Stopped
+        try:
+            if self.stop:
+                raise Stopped
+            self._progress.calls += 1
+            record = self._record(question, text, await self.endpoint.ask(self._client, text), bound)
+            usd = record["usd"]
+            self.cache.add([record])
+            return record["status"]
+        except Filtered:
+            self.cache.add([question.record("filtered")])
+            return "filtered"
+        except (Transient, asyncio.CancelledError) as failure:
+            if not isinstance(failure, Transient) or failure.billed:
+                usd, why = bound, str(failure) or "interrupted"
+                self.cache.add([question.record(f"failed: {why}", usd=bound, uncertain=True)])
+            raise
+        finally:
+            self._progress.usd += usd
+            self.budget.settle(bound, usd)
+
+    def _record(self, question: Question, text: str, reply: Reply, bound: float) -> dict:
+        """A reply as the cache keeps it; where the endpoint did not count its tokens, it costs the most it can."""
+        prompt, progress = question.prompt, self._progress
+        verdict, answer = judge(
+            reply.content,
+            reply.finish_reason,
+            refusal=reply.refusal,
+            language=prompt.language,
+            words=prompt.words,
+        )
+        prompt_tokens, completion_tokens = reply.tokens or (
+            approximate_tokens(SYSTEM + text),
+            approximate_tokens((reply.content or "") + reply.reasoning),
+        )
+        progress.prompt_tokens += prompt_tokens
+        progress.completion_tokens += completion_tokens
+        usd = self.budget.prices.usd(prompt_tokens, completion_tokens)
+        facts = {"text": answer, "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        if reply.tokens:
+            return question.record(verdict, **facts, usd=usd)
+        if not self._warned:
+            self._warned = True
+            self.on_message(
+                f"note: {self.endpoint.host} does not say how many tokens an answer took; each counts at the most it can cost"
+            )
+        return question.record(verdict, **facts, usd=max(usd, bound), uncertain=True)
 
     def _answer_came(self) -> None:
         """The endpoint answers questions put this way; at the first answer all other workers begin."""
@@ -155,13 +268,6 @@ class Enrichment:
                 "--max-tokens, --language and --words before --retry-failed",
             )
 
-    def _reject(self, question: Question, reason: str) -> None:
-        """Remember a question that the endpoint rejects; kept for good when an answer shows that it takes others."""
-        self._rejections.append(question.record(f"rejected: {reason}"))
-        self._progress.rejected += 1
-        if len(self._rejections) >= REJECTED:
-            raise self._rejects_everything()
-
     def _keep_rejections(self) -> None:
         records, self._rejections = self._rejections, []
         if records:
@@ -184,5 +290,5 @@ class Enrichment:
         )
 
     def _report(self) -> None:
-        self._progress.under_way, self._progress.pause = self.budget.calls, self._caller.limit.pause
+        self._progress.under_way, self._progress.pause = self.budget.calls, self._retries.pause
         self.on_progress(self._progress)

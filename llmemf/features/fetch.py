@@ -21,7 +21,7 @@ from llmemf.features.image_content import ImageFacts, NoImage, check_image
 from llmemf.features.image_limits import FetchSettings
 from llmemf.features.image_request import BAD_ADDRESS, UNREACHABLE, get_image
 from llmemf.features.image_table import OK, ImageStore
-from llmemf.features.request_limit import RequestFailed, RequestLimit, Retries
+from llmemf.features.retries import RequestFailed, Retries
 from llmemf.features.stopping import Stop, workers
 from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
@@ -139,7 +139,7 @@ class ImageFetch:
     async def _fetch(self, waiting: dict[str, list[int]]) -> None:
         settings = self.settings
         self._progress = FetchProgress(len(waiting))
-        self._hosts: dict[str, RequestLimit] = defaultdict(lambda: RequestLimit(settings.concurrency))
+        self._hosts: dict[str, Retries] = defaultdict(lambda: Retries(self.stop.event, self.backoff))
         self._unreached = self._under_way = 0
         transport = GuardedTransport(
             self.backend or GuardedBackend(allow_private=settings.allow_private), settings.concurrency
@@ -148,9 +148,7 @@ class ImageFetch:
         # Few images are decoded at once: each may take three bytes for each of max_pixels.
         with ThreadPoolExecutor(max_workers=4) as self._decoders:
             async with (
-                httpx2.AsyncClient(
-                    transport=transport, follow_redirects=False, timeout=settings.timeout, headers=HEADERS
-                ) as self._client,
+                httpx2.AsyncClient(transport=transport, timeout=settings.timeout, headers=HEADERS) as self._client,
                 workers(self.stop, self._report, lambda: self.on_interrupt(self._under_way)) as group,
             ):
                 for _ in range(min(settings.concurrency, len(waiting))):
@@ -165,9 +163,17 @@ class ImageFetch:
             self.stop.request("error", error=error)
 
     async def _settle(self, address: str, items: list[int]) -> None:
-        """Fetch one address, with retries, and note the outcome for all its items."""
+        """Fetch one address, after as many tries as the settings allow, and note the outcome for all its items."""
+        failures: Counter[bool] = Counter()
+
+        def is_last(error: RequestFailed) -> bool:
+            failures[error.limited] += 1
+            too_long = (error.wait or 0.0) > LONGEST_WAIT
+            return too_long or failures[True] >= REFUSALS or failures[False] >= self.settings.tries
+
         try:
-            data, facts = await self._retrying(address)
+            host = self._hosts[urlsplit(address).netloc.lower()]
+            data, facts = await host.run(partial(self._try, address), is_last)
         except NoImage as error:
             if self.stop and error.transient:
                 return
@@ -182,40 +188,17 @@ class ImageFetch:
         self._progress.done += 1
         self._report()
 
-    async def _retrying(self, address: str) -> tuple[bytes, ImageFacts]:
-        """An address's image, after as many tries as the settings allow.
-
-        Raises:
-            NoImage: the last failure.
-        """
-        host = self._hosts[urlsplit(address).netloc.lower()]
-        failures: Counter[bool] = Counter()
-
-        def is_last(error: RequestFailed) -> bool:
-            failures[error.limited] += 1
-            too_long = (error.wait or 0.0) > LONGEST_WAIT
-            return too_long or failures[True] >= REFUSALS or failures[False] >= self.settings.tries
-
-        retries = Retries(host, self.backoff, self.stop.event)
-        return await retries.run(partial(self._try, host, address), is_last)
-
-    async def _try(self, host: RequestLimit, address: str) -> tuple[bytes, ImageFacts]:
-        async with host.place(self.stop.event):
-            if self.stop:
-                raise NoImage("stopped", transient=True)
-            self._under_way += 1
-            try:
-                async with asyncio.timeout(self.settings.timeout):
-                    data = await get_image(self._client, address, self.settings.max_bytes)
-            except TimeoutError:
-                raise NoImage("timeout", transient=True) from None
-            except NoImage as error:
-                if error.limited:
-                    host.refused()
-                raise
-            finally:
-                self._under_way -= 1
-            host.answered()
+    async def _try(self, address: str) -> tuple[bytes, ImageFacts]:
+        if self.stop:
+            raise NoImage("stopped", transient=True)
+        self._under_way += 1
+        try:
+            async with asyncio.timeout(self.settings.timeout):
+                data = await get_image(self._client, address, self.settings.max_bytes)
+        except TimeoutError:
+            raise NoImage("timeout", transient=True) from None
+        finally:
+            self._under_way -= 1
         return data, await asyncio.get_running_loop().run_in_executor(self._decoders, check_image, data, self.settings)
 
     def _check_network(self, reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llmemf.features.image_limits import ImageLimits
-from llmemf.features.request_limit import RequestFailed
+from llmemf.features.retries import RequestFailed
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

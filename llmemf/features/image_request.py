@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from urllib.parse import urljoin
 
-import httpcore2
 import httpx2
 
 from llmemf.features.image_content import NoImage
-from llmemf.features.request_limit import retry_after
+from llmemf.features.retries import retry_after
 from llmemf.scenarios.images import is_address
 
 REDIRECTS = 5
@@ -17,10 +16,10 @@ UNREACHABLE = ("unknown host", "no connection")
 """Reasons that may mean that this machine is offline."""
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 TRANSIENT_ERRORS = {
-    httpcore2.TimeoutException: "timeout",
-    httpcore2.ConnectError: "no connection",
-    httpcore2.NetworkError: "broken connection",
-    httpcore2.ProtocolError: "broken connection",
+    httpx2.TimeoutException: "timeout",
+    httpx2.ConnectError: "no connection",
+    httpx2.NetworkError: "broken connection",
+    httpx2.RemoteProtocolError: "broken connection",
 }
 """Reasons of failures that a later try may mend; the first that fits."""
 
@@ -44,7 +43,7 @@ async def get_image(client: httpx2.AsyncClient, address: str, max_bytes: int) ->
             raise NoImage("bad certificate") from None
         reason = next(reason for kind, reason in TRANSIENT_ERRORS.items() if isinstance(error, kind))
         raise NoImage(reason, transient=True) from None
-    except (httpcore2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.HTTPError, ValueError):
+    except (httpx2.InvalidURL, httpx2.HTTPError, ValueError):
         raise NoImage(BAD_ADDRESS) from None
     raise NoImage("too many redirects")
 

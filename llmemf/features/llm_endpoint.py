@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from llmemf.errors import InputError
 from llmemf.features.prompts import messages
-from llmemf.features.request_limit import RequestFailed, retry_after
+from llmemf.features.retries import RequestFailed, retry_after
 
 if TYPE_CHECKING:
     import openai
@@ -222,26 +222,23 @@ def check_address(base_url: str, model: str, source: str = "--base-url") -> str:
         InputError: no address for a model that is not OpenAI's, or something that is no address.
     """
     if not base_url:
-        if "deepseek" in model.lower():
-            raise InputError(
-                f"where is {model!r}? Give --base-url {DEEPSEEK_URL}, or the address of another OpenAI-compatible "
-                "endpoint (or set OPENAI_BASE_URL)"
-            )
-        return OPENAI_URL
+        if "deepseek" not in model.lower():
+            return OPENAI_URL
+        raise InputError(
+            f"where is {model!r}? Give --base-url {DEEPSEEK_URL}, or the address of another OpenAI-compatible endpoint "
+            "(or set OPENAI_BASE_URL)"
+        )
     try:
         parts = urlsplit(base_url)
         if parts.username or parts.password or parts.query:
             raise InputError(
                 f"{source}: leave user name, password and query out; the key goes into --key-env's variable"
             )
-        usable = (
-            parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and not re.search(r"\s", base_url)
-        )
-        problem = ""
-    except ValueError as error:
-        usable, problem = False, f" ({error})"
-    if not usable:
-        raise InputError(f"{source} {base_url!r}: an address like {DEEPSEEK_URL} is needed{problem}")
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"\s", base_url):
+        raise InputError(f"{source} {base_url!r}: an address like {DEEPSEEK_URL} is needed")
     return base_url.rstrip("/")
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from fake_openai import KEY, FakeOpenAI
 
-from llmemf.features.enrich import Enrichment
+from llmemf.features.enrich import Enrichment, Progress
 from llmemf.features.llm_cache import AnswerCache
-from llmemf.features.llm_calls import Progress
 from llmemf.features.llm_cost import Budget, Prices
 from llmemf.features.llm_endpoint import Endpoint
 from llmemf.features.llm_plan import Plan, make_plan

@@ -277,20 +277,6 @@ def test_a_certificate_must_be_trusted_and_name_the_host(photo_shop, tmp_path, m
 # Politeness.
 
 
-def test_a_server_that_refuses_gets_fewer_requests_at_once(photo_shop):
-    """test_request_limit.py says how many; here two refusals, and two answers that give one place back at most."""
-
-    def busy_at_first(handler, before):
-        (send(picture()) if before else send(b"", 429))(handler, before)
-
-    with FakeImages({"/a": busy_at_first, "/b": busy_at_first}) as server:
-        scenario = photo_shop([f"{server.url}/a", f"{server.url}/b"])
-        table, run = fetch(scenario)
-    assert (table.status[:2] == "ok").all()
-    (host,) = run._hosts.values()
-    assert host.places in (6, 7)
-
-
 def test_a_pause_that_a_server_asks_for_holds_all_its_requests(photo_shop):
     asked = {}
 
