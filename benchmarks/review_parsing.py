@@ -34,7 +34,7 @@ import pyarrow as pa
 
 from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.interactions import InteractionCollector
-from llmemf.scenarios.line_blocks import LineFile
+from llmemf.scenarios.lines import line_blocks
 from llmemf.scenarios.review_files import read_reviews
 
 WORDS = 5000
@@ -117,12 +117,12 @@ def csv_loop(path: Path) -> int:
 
 
 def ours(path: Path) -> int:
-    return sum(len(columns.times) for columns in read_reviews(path, LineCounts(path)))
+    return sum(len(columns.times) for columns in read_reviews(LineCounts(path)))
 
 
 def unpacking(path: Path) -> int:
     """What no parser can avoid."""
-    return sum(block.num_lines for block in LineFile(path).blocks())
+    return sum(block.num_lines for block in line_blocks(path))
 
 
 def seconds(function: Callable[[Path], int], path: Path) -> tuple[float, float, int]:
@@ -174,8 +174,6 @@ def collect(millions: float) -> None:
                 )
                 items = rng.integers(0, 10**6, size=block, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15 - 2 * domain)
                 collector.add(domain, names(users, 28), names(items, 10), rng.integers(1, 2**31, size=block))
-            if domain == 0:
-                collector.close_first()
         kept = collector.finish()
     print(json.dumps([len(kept), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
 

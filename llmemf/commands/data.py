@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from llmemf.command_line import command_line
 from llmemf.commands import prepare
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, Name, hint, pair, say
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Name, Prepared, hint, pair, say, show
 from llmemf.commands.new_scenario import Target
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
@@ -98,7 +97,7 @@ def import_sample(data_root: DataRoot = DEFAULT_ROOT) -> None:
     start = time.perf_counter()
     scenario = prepare_sample(data_root)
     say(f"{scenario.name} is ready in {scenario.folder} after {time.perf_counter() - start:.1f} s")
-    Console(markup=False).print(summary(scenario))
+    show(summary(scenario))
     say(f"next: {hint(data_root, 'data', 'show', scenario.name)}")
 
 
@@ -117,7 +116,7 @@ def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
             manifests[folder] = None
             notes.append(f"note: {error}")
     if manifests:
-        Console(markup=False).print(scenario_list(manifests))
+        show(scenario_list(manifests))
     else:
         say(f"No scenario is prepared in {data_root}; see `{command_line('data', 'import', '--help')}`.")
     for note in notes:
@@ -125,21 +124,20 @@ def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
 
 
 @app.command("show")
-def show(name: Existing, data_root: DataRoot = DEFAULT_ROOT) -> None:
+@shared_options(prepared=Prepared)
+def show_scenario(prepared: Prepared) -> None:
     """Show what a scenario is, with three histories."""
     from llmemf.commands.scenario_view import example_histories, manifest_facts, summary
-    from llmemf.scenarios.scenario import find_scenario
 
-    scenario = find_scenario(name, data_root)
-    console = Console(markup=False)
+    scenario = prepared.load()
     say(f"{scenario.name}  {scenario.folder}")
-    console.print(summary(scenario), manifest_facts(scenario), example_histories(scenario))
+    show(summary(scenario), manifest_facts(scenario), example_histories(scenario))
 
 
 @app.command("audit")
+@shared_options(prepared=Prepared)
 def audit(
-    name: Existing,
-    data_root: DataRoot = DEFAULT_ROOT,
+    prepared: Prepared,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")] = False,
 ) -> None:
     """Count what a scenario holds and check its evaluation for leaks.
@@ -148,13 +146,12 @@ def audit(
     """
     from llmemf.commands.scenario_view import audit_view
     from llmemf.scenarios.audit import audit as audit_scenario
-    from llmemf.scenarios.scenario import find_scenario
 
-    facts = audit_scenario(find_scenario(name, data_root))
+    facts = audit_scenario(prepared.load())
     if as_json:
         typer.echo(json_text(dataclasses.asdict(facts)))
         raise typer.Exit(1 if facts.leaks else 0)
-    Console(markup=False).print(audit_view(facts))
+    show(audit_view(facts))
     for note in facts.absent:
         say(f"note: {note}")
     for leak in facts.leaks:

@@ -1,18 +1,24 @@
-"""Arguments and helpers that the commands of `llmemf data` and `llmemf features` share."""
+"""Arguments and output that the commands of `llmemf data` and `llmemf features` share."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
 
+if TYPE_CHECKING:
+    from llmemf.scenarios.scenario import Scenario
+
 DEFAULT_ROOT = Path("data")
-
-
 DataRoot = Annotated[
     Path,
     typer.Option("--data-root", envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios."),
@@ -48,3 +54,47 @@ def say(text: str, error: bool = False) -> None:
 def kinds_of(kind: str) -> tuple[str, ...]:
     """The kinds of features that `--kind` names."""
     return ("text", "image") if kind == "both" else (kind,)
+
+
+def show(*what: Any) -> None:
+    """Print tables, or texts that contain no markup."""
+    Console(markup=False).print(*what)
+
+
+def number_table(*columns: str) -> Table:
+    """A table without lines: a first column of names, and columns of numbers."""
+    table = Table("", *columns, box=None, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def status_table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """How many items have which status: statuses as rows ("ok" first, then the most frequent), domains as columns."""
+    totals = sum(map(Counter, counts.values()), Counter())
+    table = number_table(*counts)
+    for status in sorted(totals, key=lambda status: (status != "ok", -totals[status], status)):
+        table.add_row(status, *(f"{counts[domain].get(status, 0):,}" for domain in counts))
+    return table
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared scenario, as the argument of a command."""
+
+    name: Existing
+    data_root: DataRoot = DEFAULT_ROOT
+
+    def load(self) -> Scenario:
+        """Read it.
+
+        Raises:
+            InputError: there is none of that name, or it is damaged.
+        """
+        from llmemf.scenarios.scenario import find_scenario
+
+        return find_scenario(self.name, self.data_root)
+
+    def hint(self, *words: str) -> str:
+        """A command to type next."""
+        return hint(self.data_root, *words)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, EncodedKind, Existing, Overwrite, hint, kinds_of
-from llmemf.commands.long_run import INTERRUPTED
-from llmemf.commands.progress import ProgressLine
+from llmemf.commands.data_options import EncodedKind, Overwrite, Prepared, hint, kinds_of, say
+from llmemf.commands.progress import INTERRUPTED, ProgressLine
+from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
 
 
+@shared_options(prepared=Prepared)
 def encode(
-    name: Existing,
+    prepared: Prepared,
     kind: EncodedKind = "both",
     model: Annotated[
         str, typer.Option("--model", help="Model of open_clip, or local-dir:FOLDER, or hf-hub:OWNER/NAME.")
@@ -73,7 +74,6 @@ def encode(
         int | None,
         typer.Option("--ray-workers", min=1, help="Workers of the cluster.  [default: one per GPU, or per 4 cores]"),
     ] = None,
-    data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
     """Encode texts and images with a frozen CLIP model.
@@ -81,14 +81,13 @@ def encode(
     The same command continues a killed run.
     """
     from llmemf.features.item_sources import find_sources
-    from llmemf.scenarios.scenario import find_scenario
 
     if ray_workers is not None and ray_address is None:
         raise InputError(f"--ray-workers {ray_workers} without --ray-address: name the cluster, or `local`")
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     sources, absent = find_sources(scenario, kinds_of(kind), text or ["title+llm"])
     for content in absent:
-        typer.echo(f"note: no item of scenario {name!r} has {content}; only the rest is encoded")
+        say(f"note: no item of scenario {scenario.name!r} has {content}; only the rest is encoded")
 
     from llmemf.features.clip import SCHEMAS, ClipSettings, load_clip, resolve_device
     from llmemf.features.encode_job import make_job
@@ -108,7 +107,7 @@ def encode(
         else:
             chosen, precision = resolve_device(device, precision)
         settings = ClipSettings(model, weights, chosen, precision)
-        typer.echo(f"model {model} {weights}".rstrip() + f" on {pool or chosen} in {precision}")
+        say(f"model {model} {weights}".rstrip() + f" on {pool or chosen} in {precision}")
         # With a cluster it is loaded here only to know its weights.
         clip = load_clip(settings, device="cpu" if pool else None)
         jobs = [
@@ -139,7 +138,7 @@ def _is_up_to_date(job: Job, overwrite: bool) -> bool:
         )
     if difference is not None:
         job.store.remove()
-        typer.echo(f"{job.name}: up to date, nothing to do")
+        say(f"{job.name}: up to date, nothing to do")
     return difference is not None
 
 
@@ -151,7 +150,7 @@ def _encode(job: Job, clip: Clip, pool: Pool | None, overwrite: bool) -> Feature
     with job.store.locked():
         pending = job.store.pending(job.source)
         if len(pending) < job.store.count:
-            typer.echo(f"{job.name}: {job.store.count - len(pending)} of {job.store.count} shards are there already")
+            say(f"{job.name}: {job.store.count - len(pending)} of {job.store.count} shards are there already")
         total, done = job.with_content(pending), 0
 
         def count(items: int) -> None:
@@ -168,9 +167,9 @@ def _encode(job: Job, clip: Clip, pool: Pool | None, overwrite: bool) -> Feature
                     encode_on_cluster(job, clip.settings, pool, pending, count)
         except KeyboardInterrupt:
             kept = job.store.count - len(job.store.pending(job.source))
-            typer.echo(
+            say(
                 f"stopped: {kept} of {job.store.count} shards of {job.name} are kept; the same command encodes the rest",
-                err=True,
+                error=True,
             )
             raise typer.Exit(INTERRUPTED) from None
         return job.finish(overwrite=overwrite)
@@ -178,7 +177,7 @@ def _encode(job: Job, clip: Clip, pool: Pool | None, overwrite: bool) -> Feature
 
 def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
     """What was written, what a user should know of it, and how to use it."""
-    from llmemf.commands.feature_table import print_features
+    from llmemf.commands.feature_view import print_features
 
     folder = scenario.folder
     assert folder is not None
@@ -186,37 +185,36 @@ def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
     for matrix in matrices:
         if matrix.details.get("items_with_unreadable_image"):
             manifest = folder / "features" / matrix.name / "manifest.json"
-            typer.echo(f"note: {matrix.name}: all of them are listed in {manifest}")
+            say(f"note: {matrix.name}: all of them are listed in {manifest}")
     use = []
     for kind in dict.fromkeys(one.kind for one in matrices):
         first, *others = (one.encoder for one in matrices if one.kind == kind)
         use.append(f"--set {kind}_encoder={first}" + (f" (or {', '.join(others)})" if others else ""))
-    typer.echo(f"use     {' '.join(use)}")
-    typer.echo(f"look    {hint(folder.parent, 'features', 'show', scenario.name)}")
+    say(f"use     {' '.join(use)}")
+    say(f"look    {hint(folder.parent, 'features', 'show', scenario.name)}")
 
 
+@shared_options(prepared=Prepared)
 def show(
-    name: Existing,
+    prepared: Prepared,
     output: Annotated[
         Path | None, typer.Option("--output", help="The page.  [default: features.html in the scenario's folder]")
     ] = None,
     items: Annotated[int, typer.Option("--items", min=0, help="Items of each domain that are shown.")] = 4,
     seed: Annotated[int, typer.Option("--seed", help="Which items are shown.")] = 0,
-    data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
     """Check and list all features of a scenario.
 
     Writes a page that shows what they are worth.
     """
-    from llmemf.commands.feature_table import print_features
+    from llmemf.commands.feature_view import print_features
     from llmemf.features.matrix import FeatureMatrix, feature_folders
-    from llmemf.scenarios.scenario import find_scenario
 
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     folders = feature_folders(scenario)
     if not folders:
-        offline = hint(data_root, "features", "offline", name)
-        typer.echo(f"scenario {name!r} has no features yet; make them: {offline}")
+        offline = prepared.hint("features", "offline", scenario.name)
+        say(f"scenario {scenario.name!r} has no features yet; make them: {offline}")
         return
     matrices = [FeatureMatrix.load(folder, verify=True) for folder in folders]
     for matrix in matrices:
@@ -229,7 +227,7 @@ def show(
     report = measure_features(scenario, matrices, items=items, seed=seed)
     for space in report.spaces:
         for warning in space.warnings:
-            typer.echo(f"warning: {space.name}: {warning}")
+            say(f"warning: {space.name}: {warning}")
     path = output or scenario.location / "features.html"
     write_page(report, path)
-    typer.echo(f"page    {path}")
+    say(f"page    {path}")

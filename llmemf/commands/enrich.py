@@ -14,22 +14,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
-from llmemf.commands.enrich_view import estimate_view, text_summary
-from llmemf.commands.long_run import INTERRUPTED, UNFINISHED
+from llmemf.commands.data_options import Prepared, number_table, say, show, status_table
+from llmemf.commands.progress import INTERRUPTED, UNFINISHED, ProgressLine
+from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 
 if TYPE_CHECKING:
     from llmemf.features.enrich import Progress
     from llmemf.features.llm_cache import AnswerCache
-    from llmemf.features.llm_cost import Budget
+    from llmemf.features.llm_cost import Budget, Prices
     from llmemf.features.llm_endpoint import Endpoint
-    from llmemf.features.llm_plan import Plan
+    from llmemf.features.llm_plan import Estimate, Plan
+    from llmemf.features.llm_text import TextSummary
     from llmemf.features.stopping import Stop
 
 
+@shared_options(prepared=Prepared)
 def enrich(
-    name: Existing,
+    prepared: Prepared,
     base_url: Annotated[
         str | None,
         typer.Option("--base-url", help="Address of an OpenAI-compatible endpoint.  [default: OPENAI_BASE_URL]"),
@@ -84,7 +86,6 @@ def enrich(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Ask again where earlier answers were bad or the question rejected.")
     ] = False,
-    data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
     """Let a language model write a text on every item or user.
 
@@ -97,7 +98,6 @@ def enrich(
     from llmemf.features.llm_text import write_text
     from llmemf.features.profiles import ProfilePlan, make_profile_plan, write_profiles
     from llmemf.features.prompts import prompts_for
-    from llmemf.scenarios.scenario import find_scenario
 
     if (price_in is None) != (price_out is None):
         raise InputError("--price-in and --price-out belong together: give both")
@@ -106,7 +106,7 @@ def enrich(
         raise InputError(f"--budget: the prices of {model!r} are not known; give --price-in and --price-out")
     if budget is not None and not max_tokens:
         raise InputError("--budget needs a bound on what one call can cost: give --max-tokens")
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     if profiles and prompt:
         raise InputError("--prompt is for items: leave it out with --profiles")
     plan: Plan
@@ -117,11 +117,11 @@ def enrich(
     if not len(plan.order):
         nothing = "no training item" if profiles else "no item"
         what = "a title" if profiles else "a title or a description"
-        raise InputError(f"{nothing} of scenario {name!r} has {what}: there is nothing to ask about")
+        raise InputError(f"{nothing} of scenario {scenario.name!r} has {what}: there is nothing to ask about")
     if estimate_only:
         cache = AnswerCache.peek(scenario.location)
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
-        estimate_view(estimate(plan, cache, items, prices, max_tokens), prices, plan, price_in is None, cache.usd)
+        _show_estimate(estimate(plan, cache, items, prices, max_tokens), prices, plan, price_in is None, cache.usd)
         return
     endpoint = Endpoint.from_environment(
         base_url=base_url,
@@ -149,10 +149,10 @@ def enrich(
                 summary = write_profiles(plan, cache, endpoint.host)
             else:
                 summary = write_text(plan, cache, endpoint.host)
-        text_summary(summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
+        _show_summary(summary, cache.usd - spent, cache.usd, known_prices=prices is not None)
     _leave(stop, budget, cache.usd)
-    following = ("profiles", name) if profiles else ("encode", name, "--kind", "text")
-    say(f"next: {hint(data_root, 'features', *following)}")
+    following = ("profiles", scenario.name) if profiles else ("encode", scenario.name, "--kind", "text")
+    say(f"next: {prepared.hint('features', *following)}")
 
 
 def _ask(
@@ -165,12 +165,11 @@ def _ask(
     retry_failed: bool,
 ) -> Stop:
     """Run with progress; returns why it stopped."""
-    from llmemf.commands.progress import ProgressLine
     from llmemf.features.enrich import Enrichment
 
     with ProgressLine("texts") as line:
 
-        def show(progress: Progress) -> None:
+        def count(progress: Progress) -> None:
             tokens = progress.prompt_tokens + progress.completion_tokens
             unusable = progress.bad + progress.failed + progress.rejected
             line.show(
@@ -191,7 +190,7 @@ def _ask(
             items,
             concurrency=concurrency,
             retry_failed=retry_failed,
-            on_progress=show,
+            on_progress=count,
             on_message=line.say,
         )
         return asyncio.run(run.run())
@@ -209,3 +208,44 @@ def _leave(stop: Stop, budget: float | None, usd: float) -> None:
     if stop.reason == "endpoint":
         say(f"stopped: {stop.message}; {again}", error=True)
         raise typer.Exit(UNFINISHED)
+
+
+def _show_estimate(expected: Estimate, prices: Prices | None, plan: Plan, default_prices: bool, spent: float) -> None:
+    """Print what the open questions will take, and how that was counted."""
+    from llmemf.features.llm_cost import PRICES_OF
+
+    table = number_table("expected", "at most")
+    table.add_row("prompt tokens", f"{expected.prompt_tokens:,}", f"{expected.most_prompt_tokens:,}")
+    most = f"{expected.most_completion_tokens:,}" if expected.most_completion_tokens else "no limit"
+    table.add_row("completion tokens", f"{expected.completion_tokens:,}", most)
+    if prices:
+        most = "no limit" if expected.most_usd is None else f"{expected.most_usd:,.2f}"
+        table.add_row("USD", f"{expected.usd:,.2f}", most)
+    say(
+        f"{expected.items:,} of {len(plan.keys):,} {plan.subject}s have text, {expected.texts:,} different; "
+        f"{expected.answered:,} are answered, {expected.questions:,} would be asked"
+    )
+    show(table)
+    say("tokens of the prompts: 0.3 per ASCII character, 0.7 per other one; at most: one per byte")
+    say(f"tokens of the answers: {expected.completion_basis}; at most: --max-tokens; second tries not counted")
+    if prices:
+        origin = f", the provider's list of {PRICES_OF}; check them" if default_prices else ""
+        say(f"prices: ${prices.input:g} in, ${prices.output:g} out per million tokens{origin}")
+    else:
+        say(f"prices of {plan.model!r} are not known: give --price-in and --price-out")
+    if spent:
+        say(f"spent on this scenario so far: ${spent:,.4f}")
+
+
+def _show_summary(summary: TextSummary, usd: float, all_usd: float, *, known_prices: bool) -> None:
+    """Print how many items or users have a text, and what the texts cost."""
+    if len(summary.counts) > 1:
+        show(status_table(summary.counts))
+    else:
+        for group, counts in summary.counts.items():
+            say(f"{group}: " + ", ".join(f"{count:,} {status}" for status, count in counts.items()))
+    if known_prices:
+        say(f"this run ${usd:,.4f}, this scenario ${all_usd:,.4f}")
+    if summary.failed:
+        say(f"{summary.failed:,} failed by the endpoint's fault and are asked again by the same command")
+    say(f"written: {summary.path}")

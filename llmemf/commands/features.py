@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from llmemf.commands import encode, enrich, images
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, EncodedKind, Existing, Overwrite, hint, kinds_of, say
+from llmemf.commands.data_options import EncodedKind, Overwrite, Prepared, kinds_of, say, show
+from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 
 Precision = Literal["fp16", "fp32"]
@@ -28,23 +28,22 @@ app = App(no_args_is_help=True, help="Make, import and show the item features of
 
 
 @app.command("offline")
+@shared_options(prepared=Prepared)
 def offline(
-    name: Existing,
+    prepared: Prepared,
     kind: EncodedKind = "both",
     width: Annotated[int, typer.Option("--width", min=1, help="Numbers per item.")] = 512,
-    data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
     """Encode texts and images without weights and without a GPU.
 
     Texts by TF-IDF + SVD, images by pixels + PCA.
     """
-    from llmemf.commands.feature_table import feature_table, notes
+    from llmemf.commands.feature_view import feature_table, notes
     from llmemf.features.matrix import check_absent
     from llmemf.features.offline import ENCODER, write_offline
-    from llmemf.scenarios.scenario import find_scenario
 
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     kinds = kinds_of(kind)
     if not overwrite:
         check_absent(scenario, [f"{each}.{ENCODER}" for each in kinds])
@@ -60,19 +59,20 @@ def offline(
         for note in notes(matrix):
             say(f"note: {note}")
     left = ",".join(["id", *(each for each in ("image", "text") if each not in absent)])
-    nothing = f"no item of scenario {name!r} has {' or '.join(_CONTENT[each] for each in absent)}"
+    nothing = f"no item of scenario {scenario.name!r} has {' or '.join(_CONTENT[each] for each in absent)}"
     if not written:
         raise InputError(f"{nothing}: nothing was written; train without it: --set modalities={left}")
-    Console(markup=False).print(feature_table(scenario, written))
+    show(feature_table(scenario, written))
     if absent:
-        one = hint(data_root, "train", name, "--set", f"modalities={left}")
+        one = prepared.hint("train", scenario.name, "--set", f"modalities={left}")
         say(f"note: {nothing}: a sweep leaves that out by itself; a single model: {one}")
-    say(f"next: {hint(data_root, 'sweep', '--scenario', name)}")
+    say(f"next: {prepared.hint('sweep', '--scenario', scenario.name)}")
 
 
 @app.command("import")
+@shared_options(prepared=Prepared)
 def import_(
-    name: Existing,
+    prepared: Prepared,
     text: Annotated[
         Path | None, typer.Option("--text", help="Matrix of text features (.npy), rows by item.  [default: none]")
     ] = None,
@@ -80,31 +80,30 @@ def import_(
         Path | None, typer.Option("--image", help="Matrix of image features (.npy), rows by item.  [default: none]")
     ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="Name of what made them.")] = "imported",
-    data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
     """Import ready matrices, one row per item.
 
     All items of the first domain, then those of the second. A row of zeros stands for an item without the feature.
     """
-    from llmemf.commands.feature_table import feature_table
+    from llmemf.commands.feature_view import feature_table
     from llmemf.features.imported import import_matrix
     from llmemf.features.matrix import save_all
-    from llmemf.scenarios.scenario import find_scenario
 
     if text is None and image is None:
         raise InputError("nothing to import: give --text text_feat.npy, --image image_feat.npy, or both")
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     given = {"text": text, "image": image}
     matrices = [import_matrix(scenario, kind, path, encoder=encoder) for kind, path in given.items() if path]
     save_all(matrices, scenario, overwrite=overwrite)
-    Console(markup=False).print(feature_table(scenario, matrices))
-    say(f"next: {hint(data_root, 'sweep', '--scenario', name)}")
+    show(feature_table(scenario, matrices))
+    say(f"next: {prepared.hint('sweep', '--scenario', scenario.name)}")
 
 
 @app.command("profiles")
+@shared_options(prepared=Prepared)
 def profiles(
-    name: Existing,
+    prepared: Prepared,
     matrix: Annotated[
         Path | None,
         typer.Option(
@@ -114,7 +113,6 @@ def profiles(
     ] = None,
     encoder: Annotated[str, typer.Option("--encoder", help="Name of what made --matrix.")] = "imported",
     width: Annotated[int, typer.Option("--width", min=1, help="Numbers per user, without --matrix.")] = 512,
-    data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
     """Encode the user profiles of `enrich --profiles`.
@@ -122,22 +120,21 @@ def profiles(
     By TF-IDF + SVD, or import the rows of any text encoder.
     """
     from llmemf.features.profiles import encode_profiles, import_profiles
-    from llmemf.scenarios.scenario import find_scenario
 
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     found = import_profiles(scenario, matrix, encoder) if matrix else encode_profiles(scenario, width)
     found.save(scenario, overwrite=overwrite)
     say(f"{found.name}: {int(found.has.sum()):,} of {len(found.has):,} users have a row of {found.width} numbers")
-    say(f"next: {hint(data_root, 'train', name, '--set', 'model=lecdsr', '--set', 'profile=llm')}")
+    say(f"next: {prepared.hint('train', scenario.name, '--set', 'model=lecdsr', '--set', 'profile=llm')}")
 
 
 @app.command("pack")
+@shared_options(prepared=Prepared)
 def pack(
-    name: Existing,
+    prepared: Prepared,
     kind: EncodedKind = "both",
     encoder: Annotated[str, typer.Option("--encoder", help="Which features; auto as in training.")] = "auto",
     precision: Annotated[Precision, typer.Option("--precision", help="fp16 (half the size), or fp32.")] = "fp16",
-    data_root: DataRoot = DEFAULT_ROOT,
     overwrite: Overwrite = False,
 ) -> None:
     """Write features once more in half precision.
@@ -146,9 +143,8 @@ def pack(
     """
     from llmemf.features.matrix import PACKED, find_features
     from llmemf.features.packed import pack as pack_matrix
-    from llmemf.scenarios.scenario import find_scenario
 
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     settings = []
     for each in kinds_of(kind):
         packed = pack_matrix(find_features(scenario, each, encoder), scenario, precision, overwrite=overwrite)
@@ -157,7 +153,7 @@ def pack(
             f"{packed.name}: {packed.rows.nbytes / 2**20:,.0f} MiB; no row moved by more than {change:.1e} of its length"
         )
         settings += ["--set", f"{each}_encoder={packed.encoder}"]
-    say(f"next: {hint(data_root, 'train', name, *settings)}")
+    say(f"next: {prepared.hint('train', scenario.name, *settings)}")
 
 
 _CONTENT = {"text": "a title or description", "image": "an image"}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say
-from llmemf.commands.long_run import INTERRUPTED, UNFINISHED, status_table
+from llmemf.commands.data_options import Prepared, say, show, status_table
+from llmemf.commands.progress import INTERRUPTED, UNFINISHED, ProgressLine
 from llmemf.commands.shared_options import shared_options
 from llmemf.features.image_limits import FetchSettings
 
@@ -25,26 +25,23 @@ if TYPE_CHECKING:
     from llmemf.scenarios.scenario import Scenario
 
 
-@shared_options(settings=FetchSettings)
+@shared_options(settings=FetchSettings, prepared=Prepared)
 def images(
-    name: Existing,
+    prepared: Prepared,
     settings: FetchSettings,
     folder: Annotated[
         Path | None,
         typer.Option("--folder", help="Take images named by external id from here; fetch nothing.  [default: fetch]"),
     ] = None,
-    data_root: DataRoot = DEFAULT_ROOT,
 ) -> None:
     """Fetch the items' images, or take them from a folder.
 
     Run again to continue where it stopped.
     """
-    from llmemf.commands.progress import ProgressLine
     from llmemf.features.fetch import ImageFetch
     from llmemf.features.local_images import take_local_images
-    from llmemf.scenarios.scenario import find_scenario
 
-    scenario = find_scenario(name, data_root)
+    scenario = prepared.load()
     if folder is not None:
         with ProgressLine("items") as line:
             table = take_local_images(scenario, folder, settings, line.show)
@@ -52,14 +49,14 @@ def images(
         return
     with ProgressLine("images") as line:
 
-        def show(progress: FetchProgress) -> None:
+        def count(progress: FetchProgress) -> None:
             failed = f"{progress.failed:,} failed" if progress.failed else ""
             line.show(progress.done, progress.total, f"{progress.bytes / 1e6:.1f} MB", failed)
 
         fetch = ImageFetch(
             scenario,
             settings,
-            on_progress=show,
+            on_progress=count,
             on_interrupt=lambda under_way: line.say(f"stopping after {under_way} requests under way; again: at once"),
         )
         table = asyncio.run(fetch.run())
@@ -71,13 +68,13 @@ def images(
         say(f"stopped: {fetch.stop.message} The same command continues from here", error=True)
         raise typer.Exit(UNFINISHED)
     if (table.status == "ok").any():
-        say(f"next: {hint(data_root, 'features', 'encode', name, '--kind', 'image')}")
+        say(f"next: {prepared.hint('features', 'encode', scenario.name, '--kind', 'image')}")
 
 
 def image_summary(scenario: Scenario, table: pd.DataFrame) -> None:
     """Print what became of the items' images."""
     parts = (table.status[: scenario.num_x], table.status[scenario.num_x :])
-    status_table(dict(zip(scenario.domains, map(Counter, parts))))
+    show(status_table(dict(zip(scenario.domains, map(Counter, parts)))))
     say(f"written: {scenario.location / 'images.parquet'}")
     if (table.status == "private address").any():
         say("note: addresses of your own network are fetched with --allow-private --retry-failed")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, hint, say
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, hint, say, show
 from llmemf.scenarios.names import check_free
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Target:
 
         folder = save_with_images(scenario, self.data_root, image_folder, overwrite=self.overwrite)
         say(f"{scenario.name} written to {folder} in {time.perf_counter() - self.started:.1f} s")
-        Console(markup=False).print(summary(scenario))
+        show(summary(scenario))
         for note in absent_domains(scenario):
             say(f"note: {note}")
         name, items = scenario.name, scenario.items

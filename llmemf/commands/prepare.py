@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+from rich.table import Table
 
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import Name, pair, say
+from llmemf.commands.data_options import Name, pair, say, show
 from llmemf.commands.new_scenario import Target
 from llmemf.commands.progress import ProgressLine
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.reader_options import PreparationOptions
+from llmemf.text_format import plural
 
 if TYPE_CHECKING:
     from llmemf.scenarios.preparation import PreparationReport
@@ -138,11 +139,10 @@ def _assignments(text: str | None) -> dict[str, str]:
 
 def _finish(scenario: Scenario, report: PreparationReport, target: Target, image_folder: Path) -> None:
     """Say what became of the data, write the scenario, and say what may follow."""
-    from llmemf.commands.preparation_view import notes, report_view
     from llmemf.scenarios.images import is_address
 
-    Console(markup=False).print(report_view(report, scenario.domains))
-    for note in notes(report):
+    show(*_tables(report, scenario.domains))
+    for note in _notes(report):
         say(note)
     others = []
     if any(is_address(image) for image in scenario.items["image"]):
@@ -150,3 +150,33 @@ def _finish(scenario: Scenario, report: PreparationReport, target: Target, image
     if (scenario.items["title"] != "").any():
         others.append(("features", "enrich", scenario.name))
     target.save(scenario, image_folder, *others)
+
+
+def _tables(report: PreparationReport, domains: tuple[str, str]) -> tuple[Table, Table]:
+    """Files with their bad lines, then the way from all interactions to those of the scenario."""
+    from llmemf.commands.scenario_view import facts_table
+
+    files, steps = facts_table("files", ("lines", "bad", "mended")), facts_table("interactions", domains)
+    for one in report.files:
+        files.add_row(one.path.name, f"{one.lines:,}", f"{one.num_bad:,}", f"{sum(one.mended.values()):,}")
+    steps.add_row("read", *(f"{count:,}" for count in report.read))
+    for reason, counts in report.dropped.items():
+        if any(counts):
+            steps.add_row(f"  {reason}", *(f"-{count:,}" if count else "0" for count in counts))
+    steps.add_row("in the scenario", *(f"{count:,}" for count in report.left), style="bold")
+    return files, steps
+
+
+def _notes(report: PreparationReport) -> list[str]:
+    """What a user must know beside the tables: bad and mended lines with examples, rows that were left out."""
+    lines = []
+    for one in report.files:
+        for reason, count in one.bad.most_common():
+            lines.append(f"{one.path.name}: {count:,} bad line{'s' * (count > 1)}: {reason}")
+        lines += [f"  {example}" for example in one.first_bad]
+        for what, count in one.mended.most_common():
+            lines.append(f"{one.path.name}: {count:,} line{'s' * (count > 1)} mended: {what}")
+    for key, value in report.facts.items():
+        if key.startswith("rows ") and value:
+            lines.append(f"{plural(value, 'row')} left out: {key.removeprefix('rows ')}")
+    return lines

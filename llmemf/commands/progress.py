@@ -1,4 +1,4 @@
-"""Progress of a long run: one live line on a terminal, a plain line now and then elsewhere."""
+"""Long runs: their progress, one live line on a terminal, a plain line now and then elsewhere; their exit codes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from llmemf.text_format import duration
 
+INTERRUPTED, UNFINISHED = 130, 1
+"""Exit codes: stopped by Ctrl-C or SIGTERM; stopped before the end by a budget or by a server that does not answer."""
 PLAIN_SECONDS = 10.0
 MEGABYTE = 10**6
 

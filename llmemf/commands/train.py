@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say, show
 from llmemf.errors import InputError
 from llmemf.ranking_names import METRICS, RANKINGS
 
@@ -65,7 +64,7 @@ def train(
         left, note = present_modalities(field.default, data_root / name)
         if note:
             values["modalities"] = left
-            Console(markup=False).print(note, soft_wrap=True)
+            say(note)
     settings = build_config(system.config_class, values, where=str(config) if config else "--set")
     if resume and output is None:
         raise InputError("--resume continues from a checkpoint: name its folder with --output")
@@ -93,7 +92,6 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
     from llmemf.scenarios.scenario import find_scenario
     from llmemf.training import NonFiniteLoss, Trainer
 
-    console = Console(markup=False)
     scenario = find_scenario(name, data_root)
     features = _features(settings, scenario)
     if output is not None:
@@ -104,12 +102,11 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
         if resume and is_checkpoint(output):
             trainer.load(output)
         elif resume:
-            console.print(f"{output} holds no checkpoint yet: training begins with epoch 1", soft_wrap=True)
+            say(f"{output} holds no checkpoint yet: training begins with epoch 1")
     encoders = ", ".join(f"{kind} by {matrix.encoder}" for kind, matrix in features.items()) or "none"
-    console.print(
+    say(
         f"{settings.model} on {scenario.name} ({scenario.fingerprint[:8]}), {len(trainer.train_sequences):,} training "
-        f"sequences, {num_parameters(trainer.model):,} parameters, features: {encoders}, {trainer.device}",
-        soft_wrap=True,
+        f"sequences, {num_parameters(trainer.model):,} parameters, features: {encoders}, {trainer.device}"
     )
     try:
         for metrics in trainer.epochs():
@@ -119,11 +116,9 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
                 if f"val/{domain}/mrr" in metrics
             )
             best = "  best so far" if metrics["best_epoch"] == metrics["epoch"] else ""
-            console.print(
+            say(
                 f"epoch {metrics['epoch']}/{settings.epochs}  loss {metrics['train/loss']:.3f}  {domains}  "
-                f"{metrics['seconds_train']:.0f}+{metrics['seconds_valid']:.0f} s{best}",
-                soft_wrap=True,
-                highlight=False,
+                f"{metrics['seconds_train']:.0f}+{metrics['seconds_valid']:.0f} s{best}"
             )
             if output:
                 trainer.save(output)
@@ -131,7 +126,7 @@ def _run(name: str, settings: TrialConfig, output: Path | None, resume: bool, da
         raise InputError(f"{error}; lower the learning rate or clip the gradient (clip_norm)") from None
     if output:
         command = hint(data_root, "evaluate", str(output), name, "--split", "test")
-        console.print(f"checkpoint: {output}   score it once: {command}", soft_wrap=True)
+        say(f"checkpoint: {output}   score it once: {command}")
 
 
 def evaluate(
@@ -157,10 +152,9 @@ def evaluate(
             prefix = split + ending
             if f"{prefix}/{domain}/mrr" in metrics:
                 table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in METRICS))
-    console = Console(markup=False)
-    console.print(table)
+    show(table)
     if note:
-        console.print(note, soft_wrap=True, highlight=False)
+        say(note)
 
 
 def _score_checkpoint(folder: Path, scenario: Scenario, split: str, device: str) -> tuple[dict[str, float], str]:

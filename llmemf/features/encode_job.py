@@ -19,10 +19,10 @@ import torch
 
 from llmemf.errors import InputError
 from llmemf.features.clip import PADDING_MULTIPLE, Clip
+from llmemf.features.imported import check_encoder
 from llmemf.features.item_sources import Source
 from llmemf.features.matrix import CLIP, FeatureMatrix
 from llmemf.features.shards import ShardStore, contents_hash
-from llmemf.scenarios.names import check_name
 from llmemf.scenarios.scenario import Scenario
 
 SHARD_SIZE = 2048
@@ -144,8 +144,6 @@ def make_job(
     Raises:
         InputError: an unusable name, or a scenario that is not saved.
     """
-    if scenario.folder is None:
-        raise InputError(f"scenario {scenario.name!r} must be saved before its features are encoded")
     name = encoder_name(clip.settings.model, source, encoder)
     device = torch.device(clip.settings.device).type
     store = ShardStore(
@@ -166,12 +164,8 @@ def make_job(
 
 def encoder_name(model: str, source: Source, encoder: str | None = None) -> str:
     """`clip-ViT-B-32` for images, `clip-ViT-B-32-title+llm` for text: sources stay apart and lie side by side."""
-    if encoder is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", encoder):
-        raise InputError(f"--encoder {encoder!r}: use letters, digits, - and _")
     if encoder is not None:
-        check_name(encoder, "--encoder")
-    if encoder in ("auto", "offline"):
-        raise InputError(f"--encoder {encoder}: the name is taken; choose another one")
+        check_encoder(encoder)
     if model.startswith("local-dir:"):
         model = Path(model.removeprefix("local-dir:")).resolve().name
     base = encoder or "clip-" + re.sub(r"[^A-Za-z0-9_-]+", "-", model.removeprefix("hf-hub:")).strip("-")

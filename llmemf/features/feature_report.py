@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -69,7 +68,7 @@ def measure_features(
     Raises:
         InputError: LLM text or the table of images is there but cannot be read.
     """
-    folder = scenario.folder or Path()
+    folder = scenario.location
     llm_texts = read_llm_text(scenario)[0] if (folder / "llm_text.parquet").exists() else [""] * scenario.num_items
     try:
         image_paths = image_source(scenario).contents

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpx2
 import pandas as pd
@@ -19,9 +19,8 @@ from llmemf.errors import InputError
 from llmemf.features.addresses import GuardedBackend, GuardedTransport
 from llmemf.features.image_content import ImageFacts, NoImage, check_image
 from llmemf.features.image_limits import FetchSettings
-from llmemf.features.image_request import BAD_ADDRESS, UNREACHABLE, get_image
 from llmemf.features.image_table import OK, ImageStore
-from llmemf.features.retries import RequestFailed, Retries
+from llmemf.features.retries import RequestFailed, Retries, retry_after
 from llmemf.features.stopping import Stop, workers
 from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
@@ -32,6 +31,18 @@ UNREACHED = 50
 """So many addresses in a row that cannot be reached mean that this machine is offline; the run ends."""
 LONGEST_WAIT = 120.0
 """If a server asks to wait longer, the address fails in this run."""
+REDIRECTS = 5
+BAD_ADDRESS = "bad address"
+UNREACHABLE = ("unknown host", "no connection")
+"""Reasons that may mean that this machine is offline."""
+TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+TRANSIENT_ERRORS = {
+    httpx2.TimeoutException: "timeout",
+    httpx2.ConnectError: "no connection",
+    httpx2.NetworkError: "broken connection",
+    httpx2.RemoteProtocolError: "broken connection",
+}
+"""Reasons of failures that a later try may mend; the first that fits."""
 HEADERS = {
     "User-Agent": f"llmemf/{__version__}",
     "Accept": "image/jpeg, image/png, image/webp, image/gif, image/*;q=0.5",
@@ -209,3 +220,46 @@ class ImageFetch:
 
     def _report(self) -> None:
         self.on_progress(self._progress)
+
+
+async def get_image(client: httpx2.AsyncClient, address: str, max_bytes: int) -> bytes:
+    """The bytes behind an address; every redirect meets the same checks, and its own body is never read.
+
+    Raises:
+        NoImage: with the reason.
+    """
+    try:
+        for _ in range(REDIRECTS + 1):
+            if not is_address(address):
+                raise NoImage(BAD_ADDRESS)
+            async with client.stream("GET", address) as response:
+                if not response.has_redirect_location:
+                    return await _read(response, max_bytes)
+                address = urljoin(address, response.headers["location"])
+    except tuple(TRANSIENT_ERRORS) as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            raise NoImage("bad certificate") from None
+        reason = next(reason for kind, reason in TRANSIENT_ERRORS.items() if isinstance(error, kind))
+        raise NoImage(reason, transient=True) from None
+    except (httpx2.InvalidURL, httpx2.HTTPError, ValueError):
+        raise NoImage(BAD_ADDRESS) from None
+    raise NoImage("too many redirects")
+
+
+async def _read(response: httpx2.Response, max_bytes: int) -> bytes:
+    status = response.status_code
+    if status != 200:
+        transient = status in TRANSIENT_STATUS or status >= 520
+        wait = retry_after(response.headers)
+        raise NoImage(f"HTTP {status}", transient=transient, limited=status == 429, wait=wait)
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise NoImage("compressed transfer")
+    announced = response.headers.get("content-length", "")
+    if announced.isdigit() and int(announced) > max_bytes:
+        raise NoImage("too large")
+    data = bytearray()
+    async for chunk in response.aiter_raw():
+        data += chunk
+        if len(data) > max_bytes:
+            raise NoImage("too large")
+    return bytes(data)

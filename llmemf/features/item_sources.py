@@ -127,7 +127,7 @@ def read_llm_text(scenario: Scenario) -> tuple[list[str], dict]:
     Raises:
         InputError: there is none, or it cannot be read, or it names items that the scenario does not have.
     """
-    path, enrich = _folder(scenario) / LLM_TEXT, command_line("features", "enrich", scenario.name)
+    path, enrich = scenario.location.resolve() / LLM_TEXT, command_line("features", "enrich", scenario.name)
     if not path.exists():
         raise InputError(
             f"scenario {scenario.name!r} has no LLM text: make it with `{enrich}`, or encode the titles alone with "
@@ -157,7 +157,7 @@ def image_source(scenario: Scenario) -> Source:
     Raises:
         InputError: `images.parquet` cannot be read, or the item table holds nothing but addresses of images.
     """
-    folder = _folder(scenario)
+    folder = scenario.location.resolve()
     path = folder / IMAGES
     if path.exists():
         table = _read_table(path, ("path", "status"), scenario)
@@ -178,12 +178,6 @@ def image_source(scenario: Scenario) -> Source:
             facts["items_with_address_only"] = len(addresses)
     contents = [str(folder / image) if image else "" for image in named]
     return Source("image", contents, facts | {"items_with_image": sum(map(bool, contents))})
-
-
-def _folder(scenario: Scenario) -> Path:
-    if scenario.folder is None:
-        raise InputError(f"scenario {scenario.name!r} must be saved before its features are encoded")
-    return scenario.folder.resolve()
 
 
 def _read_table(path: Path, columns: tuple[str, ...], scenario: Scenario) -> pd.DataFrame:

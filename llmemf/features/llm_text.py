@@ -33,12 +33,10 @@ class TextSummary:
     Attributes:
         path: of the table.
         counts: how many items of each domain, or how many users, have which status, in order of frequency.
-        replaced: the table that was there before, if another model or prompt had made it and it had more texts; else "".
     """
 
     path: Path
     counts: Mapping[str, Mapping[str, int]]
-    replaced: str = ""
 
     @property
     def failed(self) -> int:
@@ -88,9 +86,8 @@ def write_text(plan: Plan, cache: AnswerCache, endpoint: str) -> TextSummary:
         "completion_tokens": sum(counted[2] for counted in answers),
     }
     path = scenario.location / f"{NAME}.parquet"
-    replaced = _better_table(path, plan, facts)
     save_table(path, table, plan, cache, endpoint, facts)
-    return TextSummary(path, counts, replaced)
+    return TextSummary(path, counts)
 
 
 def save_table(
@@ -117,15 +114,3 @@ def save_table(
     with atomic_file(path) as temporary:
         table.to_parquet(temporary, index=False)
     write_file(path.with_suffix(".yaml"), yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True))
-
-
-def _better_table(path: Path, plan: Plan, new: Mapping[str, Any]) -> str:
-    """A phrase about the table that is there now, if another model or prompt made it and it has more texts."""
-    try:
-        old = yaml.safe_load(path.with_suffix(".yaml").read_text(encoding="utf-8"))
-        same = old["model"] == plan.model and old["prompt_version"] == new["prompt_version"]
-        if same or old["items_with_llm_text"] <= new["items_with_llm_text"]:
-            return ""
-        return f"{old['items_with_llm_text']:,} texts of {old['model']}, {old['language']}, {old['words']} words"
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return ""

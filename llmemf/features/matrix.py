@@ -153,8 +153,6 @@ class FeatureMatrix:
             InputError: it does not fit the scenario, exists already, or cannot be written.
         """
         self.check(scenario)
-        if scenario.folder is None:
-            raise InputError(f"scenario {scenario.name!r} must be saved before its features")
         if not overwrite:
             check_absent(scenario, [self.name])
         target = _root(scenario, self.kind) / self.name
@@ -243,7 +241,7 @@ def profiles_hash(scenario: Scenario) -> str:
 
 
 def _root(scenario: Scenario, kind: str) -> Path:
-    return (scenario.folder or Path()) / ("profiles" if kind == PROFILE else "features")
+    return scenario.location / ("profiles" if kind == PROFILE else "features")
 
 
 def check_absent(scenario: Scenario, names: Iterable[str]) -> None:

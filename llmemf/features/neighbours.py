@@ -204,13 +204,9 @@ def item_labels(scenario: Scenario) -> tuple[str, list[frozenset[str]]]:
     return "title word", [frozenset(words - COMMON_WORDS) for words in titles]
 
 
-def _category(value: object) -> frozenset[str]:
-    """The last level of every path of "Home > Kitchen > Pots | Garden > Pots", or the last of several names."""
-    if isinstance(value, str):
-        names = [path.split(">")[-1].strip() for path in value.split("|")]
-    else:
-        names = [str(name).strip() for name in value][-1:] if isinstance(value, list | tuple | np.ndarray) else []
-    return frozenset(filter(None, names))
+def _category(value: str) -> frozenset[str]:
+    """The last level of every path of "Home > Kitchen > Pots | Garden > Pots"."""
+    return frozenset(filter(None, (path.split(">")[-1].strip() for path in value.split("|"))))
 
 
 def companions(matrices: Sequence[FeatureMatrix]) -> dict[str, FeatureMatrix]:

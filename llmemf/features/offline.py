@@ -155,9 +155,7 @@ def encode_images(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
     named = np.flatnonzero(paths != "")
     if not len(named):
         return None
-    if scenario.folder is None:
-        raise InputError(f"scenario {scenario.name!r} must be saved before its images can be read")
-    pixels, readable, problems = _read_images(scenario.folder, paths[named])
+    pixels, readable, problems = _read_images(scenario.location, paths[named])
     if not len(readable):
         raise InputError(
             f"scenario {scenario.name!r}: none of its {len(named)} images can be read; first: {problems[0]}"

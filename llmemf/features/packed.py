@@ -40,7 +40,7 @@ def pack(
     encoder = f"{matrix.encoder}-{precision}"
     if not overwrite:
         check_absent(scenario, [f"{matrix.kind}.{encoder}"])
-    root = scenario.folder or Path()
+    root = scenario.location
     with storage_errors(root), tempfile.TemporaryDirectory(prefix=".pack-", dir=root) as folder:
         rows = np.lib.format.open_memmap(Path(folder) / "rows.npy", "w+", TYPES[precision], matrix.rows.shape)
         largest = 0.0

@@ -116,7 +116,7 @@ def read_profiles(scenario: Scenario) -> tuple[list[str], dict[str, Any]]:
         InputError: there are none, they cannot be read, or they were written from other histories.
     """
     command = f"`{command_line('features', 'enrich', scenario.name, '--profiles')}`"
-    path = (scenario.folder or Path()) / f"{NAME}.parquet"
+    path = scenario.location / f"{NAME}.parquet"
     manifest_path = path.with_suffix(".yaml")
     if not path.exists():
         raise InputError(f"scenario {scenario.name!r} has no user profiles: write them with {command}")

@@ -8,7 +8,7 @@ changed wording never gets old answers.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -165,17 +165,8 @@ def prompts_for(
 
 
 def categories_of(items: pd.DataFrame) -> list[str]:
-    """The categories of every item of a scenario as plain text, "" where the table has none."""
-    return [category_text(cell) for cell in items["categories"]] if "categories" in items.columns else [""] * len(items)
-
-
-def category_text(categories: object) -> str:
-    """A cell of a `categories` column as plain text: a string as it is, a list joined by commas, anything else empty."""
-    if isinstance(categories, str):
-        return categories
-    if isinstance(categories, Mapping) or not hasattr(categories, "__iter__"):
-        return ""
-    return ", ".join(text for text in (category_text(part) for part in categories) if text)
+    """The categories of every item of a scenario, "" where the table has none."""
+    return items["categories"].astype(str).tolist() if "categories" in items.columns else [""] * len(items)
 
 
 def _special(domain: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 REPORT_SECONDS = 1.0
 """A run reports its progress so often, also while nothing happens."""
@@ -37,59 +37,45 @@ class Stop:
         return self.event.is_set()
 
 
-@contextmanager
-def _listening(stop: Stop, on_first: Callable[[], None]) -> Iterator[None]:
-    """Inside the block, the first Ctrl-C or SIGTERM requests a stop, the second one cancels the current task."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    asked = False
-
-    def hear() -> None:
-        nonlocal asked
-        if asked:
-            assert task is not None, "a coroutine runs in a task"
-            task.cancel()
-            return
-        asked = True
-        stop.request("interrupted")
-        on_first()
-
-    heard = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, hear)
-        except (RuntimeError, ValueError, NotImplementedError):
-            # Only the main thread can handle signals; in another thread the caller uses `stop` itself.
-            continue
-        heard.append(number)
-    try:
-        yield
-    finally:
-        for number in heard:
-            loop.remove_signal_handler(number)
-
-
 @asynccontextmanager
 async def workers(
     stop: Stop, report: Callable[[], None], on_first: Callable[[], None]
 ) -> AsyncIterator[asyncio.TaskGroup]:
-    """Tasks that work side by side until all have ended, at a second Ctrl-C at once.
+    """Tasks that work side by side until all have ended, at a second Ctrl-C or SIGTERM at once.
 
     Args:
-        stop: requested by the first Ctrl-C or SIGTERM.
+        stop: requested by the first signal.
         report: called every `REPORT_SECONDS`.
         on_first: called at the first signal, to tell the user what happens now.
     """
-    with _listening(stop, on_first):
-        ticker = asyncio.create_task(_tick(report))
-        try:
-            async with asyncio.TaskGroup() as group:
-                yield group
-        except asyncio.CancelledError:
-            # The second Ctrl-C.
-            if stop.reason != "interrupted":
-                raise
-        finally:
-            ticker.cancel()
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None, "a coroutine runs in a task"
+    signals = 0
+
+    def hear() -> None:
+        nonlocal signals
+        signals += 1
+        if signals > 1:
+            task.cancel()
+        else:
+            stop.request("interrupted")
+            on_first()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Only the main thread can handle signals; in another thread the caller uses `stop` itself.
+        with suppress(RuntimeError, ValueError, NotImplementedError):
+            loop.add_signal_handler(number, hear)
+    ticker = asyncio.create_task(_tick(report))
+    try:
+        async with asyncio.TaskGroup() as group:
+            yield group
+    except asyncio.CancelledError:
+        if signals < 2:
+            raise
+    finally:
+        ticker.cancel()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 async def _tick(report: Callable[[], None]) -> None:

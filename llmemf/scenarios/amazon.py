@@ -14,7 +14,6 @@ A file may also be Parquet with the same fields as columns (Books.parquet, meta_
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from llmemf.errors import InputError, nearest
 from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.interactions import InteractionCollector
 from llmemf.scenarios.item_texts import ItemText
-from llmemf.scenarios.line_blocks import Progress
+from llmemf.scenarios.lines import Progress
 from llmemf.scenarios.metadata_files import read_metadata
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.preparation import PreparationReport, prepare
@@ -78,15 +77,14 @@ def read_amazon(
 ) -> tuple[Scenario, PreparationReport]:
     """Read two categories and prepare their scenario.
 
-    The reviews of X wait on disk until those of Y are read, of which only the ones by users of X are kept. Metadata is
-    read last, for the items that are left.
+    All reviews wait on disk until both files are read. Metadata is read last, for the items that are left.
 
     Args:
         x, y: the files.
         name: name of the new scenario.
         domains: names of X and Y.
         options: see there.
-        progress: see `line_blocks`.
+        progress: see `lines`.
         scratch: folder for temporary files, up to 80 bytes per review.
 
     Raises:
@@ -101,37 +99,23 @@ def read_amazon(
         raise InputError(f"both domains name the file {x.reviews}: two different categories are needed")
     report = PreparationReport()
 
+    def counted(path: Path) -> LineCounts:
+        report.files.append(LineCounts(path, options.max_bad_lines))
+        return report.files[-1]
+
     def describe(external_ids: list[np.ndarray]) -> pd.DataFrame:
         rows: list[ItemText] = []
         for files, wanted in zip((x, y), external_ids):
-            found = _described(files, wanted, report, options, progress)
+            found = read_metadata(counted(files.metadata), wanted, progress) if files.metadata else {}
             rows += [found.get(item, ItemText()) for item in wanted]
         return pd.DataFrame(rows, columns=["title", "description", "categories", "image"], dtype=object)
 
     with InteractionCollector(scratch, options.hash_seed) as collector:
         for domain, files in enumerate((x, y)):
-            counts = LineCounts(files.reviews)
-            report.files.append(counts)
-            for columns in read_reviews(files.reviews, counts, options.max_bad_lines, progress):
+            for columns in read_reviews(counted(files.reviews), progress):
                 collector.add(domain, *columns)
-            if domain == 0:
-                collector.close_first()
         scenario = prepare(collector, describe, name, domains, options, report, "amazon")
     return scenario, report
-
-
-def _described(
-    files: CategoryFiles,
-    wanted: np.ndarray,
-    report: PreparationReport,
-    options: PreparationOptions,
-    progress: Callable | None,
-) -> dict[str, ItemText]:
-    if files.metadata is None:
-        return {}
-    counts = LineCounts(files.metadata)
-    report.files.append(counts)
-    return read_metadata(files.metadata, wanted, counts, options.max_bad_lines, progress)
 
 
 def _one_of(folder: Path, category: str, names: tuple[str, ...], kind: str) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from llmemf.io import file_hash
 from llmemf.scenarios.candidates import stored_candidates
 from llmemf.scenarios.item_table import ItemTable, read_item_table
 from llmemf.scenarios.leave_last_out import leave_last_out
-from llmemf.scenarios.lines import numbered_lines, quoted
+from llmemf.scenarios.lines import numbered_lines, once, quoted
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.reader_options import HistoryOptions
 from llmemf.scenarios.scenario import ITEM_COLUMNS, SPLITS, Scenario
@@ -65,7 +66,7 @@ def read_histories(
         raise InputError(
             f"{path}: no history has {options.min_length} items or more; lower --min-length or check the file"
         )
-    splits = dict(zip(SPLITS, leave_last_out(Sequences.from_rows(np.arange(len(rows)), rows))))
+    splits: dict[str, Any] = dict(zip(SPLITS, leave_last_out(Sequences.from_rows(np.arange(len(rows)), rows))))
     for part, sequences in splits.items():
         if len(sequences) == 0:
             raise InputError(f"{path}: no history is long enough for {part}; 4 items are needed for all three splits")
@@ -85,9 +86,7 @@ def read_histories(
             **dataclasses.asdict(options),
             **facts,
         },
-        train=splits["train"],
-        valid=splits["valid"],
-        test=splits["test"],
+        **splits,
     )
 
 
@@ -104,9 +103,7 @@ def _read_rows(
         if len(tokens) < 2 or not all(tokens):
             raise InputError(f"{path}:{number}: expected USER<TAB>ITEM,ITEM,..., got {quoted(text)}")
         user, *history = tokens
-        if user in seen:
-            raise InputError(f"{path}:{number}: user {user!r} stands already on line {seen[user]}; one line per user")
-        seen[user] = number
+        once(seen, user, path, number, f"user {user!r}")
         try:
             row = [global_id[item] for item in history]
         except KeyError as error:
@@ -142,27 +139,22 @@ def _domains(
     table: ItemTable, domains: tuple[str, str] | None, labels: tuple[str, str] | None
 ) -> tuple[tuple[str, str], tuple[str, str]]:
     """Names of X and Y, and their labels in the item table."""
-    lower = table.frame["domain"].str.lower()
-    first_row = lower.drop_duplicates()
-    present = dict(zip(first_row, table.frame["domain"][first_row.index]))
-    if len(present) > 2:
-        line = table.lines[first_row.index[2]]
-        raise InputError(
-            f"{table.path}:{line}: a third domain {list(present.values())[2]!r}; expected two in the whole table"
-        )
-    wanted = list(labels or domains or present.values())
-    if len(wanted) != 2 or wanted[0].lower() == wanted[1].lower():
-        only = f"{table.path} has items of {list(present.values())} only"
+    present: dict[str, tuple[str, int]] = {}
+    for label, line in zip(table.frame["domain"], table.lines):
+        present.setdefault(label.lower(), (label, line))
+    written = [label for label, _ in present.values()]
+    wanted = list(labels or domains or written[:2])
+    lower = [label.lower() for label in wanted]
+    if len(set(lower)) != 2:
+        only = f"{table.path} has items of {written} only"
         raise InputError(f"two different domains are needed, got {','.join(wanted)!r}: {only}")
-    x, y = wanted
-    for found, written in present.items():
-        if found not in (x.lower(), y.lower()):
-            line = table.lines[int((lower == found).to_numpy().argmax())]
+    for found, (label, line) in present.items():
+        if found not in lower:
             raise InputError(
-                f"{table.path}:{line}: domain {written!r} is none of {x},{y}: "
-                f"{nearest(found, [x.lower(), y.lower()])} (name the table's own labels with --labels)"
+                f"{table.path}:{line}: domain {label!r} is none of {','.join(wanted)}: {nearest(found, lower)} (name the "
+                "table's own labels with --labels)"
             )
-    for label in (x, y):
+    for label in wanted:
         if label.lower() not in present:
             raise InputError(f"domain {label!r} is empty: {table.path} lists no item of it; both domains need items")
-    return domains or (x.lower(), y.lower()), (x, y)
+    return domains or (lower[0], lower[1]), (wanted[0], wanted[1])

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from llmemf.errors import InputError
 
 KEY_SALT = "llmemf-names-{:03d}"
 """The hash wants 16 characters."""
+COLUMNS = {"users": np.uint64, "items": np.uint64, "times": np.uint32}
 SHARED_ITEM = "item is also in X"
 ONE_DOMAIN = "user of one domain alone"
 
@@ -66,41 +67,6 @@ class NameStore:
                 known[places] = True
                 found[places] = names
         return found
-
-
-class _Column:
-    """One column of numbers in a file."""
-
-    def __init__(self, path: Path, kind: type) -> None:
-        self._path, self._kind = path, kind
-        path.touch()
-
-    def add(self, values: np.ndarray) -> None:
-        with self._path.open("ab") as file:
-            values.astype(self._kind, copy=False).tofile(file)
-
-    def load(self) -> np.ndarray:
-        return np.fromfile(self._path, dtype=self._kind)
-
-
-class _Collected:
-    """The columns of one domain, and the names of its items."""
-
-    def __init__(self, folder: Path, domain: int) -> None:
-        self.users = _Column(folder / f"users_{domain}", np.uint64)
-        self.items = _Column(folder / f"items_{domain}", np.uint64)
-        self.times = _Column(folder / f"times_{domain}", np.uint32)
-        self.item_names = NameStore(folder / f"items_{domain}.arrow")
-
-    def keys(self) -> _Keys:
-        return _Keys(np.unique(self.users.load()), np.unique(self.items.load()))
-
-
-class _Keys(NamedTuple):
-    """The users and the items of one domain, each once and sorted."""
-
-    users: np.ndarray
-    items: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -173,7 +139,6 @@ class InteractionCollector:
         """Interactions taken, of X and of Y."""
         self.dropped: dict[str, list[int]] = {}
         """Interactions left out, of X and of Y, by reason."""
-        self._of_x: _Keys | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -183,7 +148,7 @@ class InteractionCollector:
         except OSError as error:
             raise InputError(f"cannot write to {self._scratch}: {error.strerror or error}") from error
         self._user_names = NameStore(self._folder / "users.arrow")
-        self._domains = [_Collected(self._folder, domain) for domain in (0, 1)]
+        self._item_names = [NameStore(self._folder / f"items_{domain}.arrow") for domain in (0, 1)]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -194,30 +159,16 @@ class InteractionCollector:
         if not len(times):
             return
         self.read[domain] += len(times)
-        user_keys, user_index, user_names = self._keys(users)
-        item_keys, item_index, item_names = self._keys(items)
-        keep = np.ones(len(times), dtype=bool)
-        if self._of_x is not None and domain == 1:
-            shared = ~keep if self._shared_items else contains(self._of_x.items, item_keys)[item_index]
-            alone = ~contains(self._of_x.users, user_keys)[user_index]
-            if not self._shared_items:
-                self._drop(SHARED_ITEM, domain, int(shared.sum()))
-            self._drop(ONE_DOMAIN, domain, int((alone & ~shared).sum()))
-            keep = ~shared & ~alone
-        user_index, item_index = user_index[keep], item_index[keep]
-        collected = self._domains[domain]
         try:
-            _add_names(self._user_names, user_keys, user_names, user_index)
-            _add_names(collected.item_names, item_keys, item_names, item_index)
-            collected.users.add(user_keys[user_index])
-            collected.items.add(item_keys[item_index])
-            collected.times.add(times[keep])
+            columns = {
+                "users": self._keys(users, self._user_names),
+                "items": self._keys(items, self._item_names[domain]),
+            }
+            for name, values in (columns | {"times": times}).items():
+                with (self._folder / f"{name}_{domain}").open("ab") as file:
+                    values.astype(COLUMNS[name], copy=False).tofile(file)
         except OSError as error:
             raise InputError(f"cannot write to {self._folder}: {error.strerror or error}") from error
-
-    def close_first(self) -> None:
-        """Say that X is complete: from now on interactions of Y that cannot count are not even kept."""
-        self._of_x = self._domains[0].keys()
 
     def finish(self) -> Interactions:
         """The interactions of users who are active in both domains, in the order in which they came, X before Y.
@@ -225,16 +176,14 @@ class InteractionCollector:
         Raises:
             InputError: nobody is active in both.
         """
-        x, y = self._domains
-        of_x = self._of_x or x.keys()
-        self._of_x = None
-        in_both = contains(of_x.items, y.items.load())
-        shared = np.zeros_like(in_both) if self._shared_items else in_both
+        y_items = self._column("items", 1)
+        shared = np.zeros(len(y_items), dtype=bool)
         if not self._shared_items:
+            shared = contains(np.unique(self._column("items", 0)), y_items)
             self._drop(SHARED_ITEM, 1, int(shared.sum()))
-        others = np.unique(y.users.load()[~shared])
-        both = others[contains(of_x.users, others)]
-        del of_x
+        del y_items
+        others = np.unique(self._column("users", 1)[~shared])
+        both = others[contains(np.unique(self._column("users", 0)), others)]
         if not len(both):
             raise InputError(
                 f"no user has interactions in both domains ({self.read[0]:,} in X, {self.read[1]:,} in Y were read): "
@@ -242,17 +191,17 @@ class InteractionCollector:
             )
         users, items, times, names = [], [], [], []
         num_x = 0
-        for domain, collected in enumerate(self._domains):
-            keys = collected.users.load()
+        for domain in (0, 1):
+            keys = self._column("users", domain)
             active = contains(both, keys)
             counted = ~shared if domain == 1 else np.ones_like(active)
             self._drop(ONE_DOMAIN, domain, int((~active & counted).sum()))
             active &= counted
             users.append(np.searchsorted(both, keys[active]).astype(np.int32))
-            item_keys, places = np.unique(collected.items.load()[active], return_inverse=True)
+            item_keys, places = np.unique(self._column("items", domain)[active], return_inverse=True)
             items.append((places + num_x).astype(np.int32))
-            times.append(collected.times.load()[active].astype(np.int64))
-            names.append(collected.item_names.names_of(item_keys))
+            times.append(self._column("times", domain)[active].astype(np.int64))
+            names.append(self._item_names[domain].names_of(item_keys))
             num_x = num_x or len(item_keys)
         return Interactions(
             np.concatenate(users),
@@ -263,12 +212,17 @@ class InteractionCollector:
             num_x,
         )
 
-    def _keys(self, names: pa.Array) -> tuple[np.ndarray, np.ndarray, pa.Array]:
-        """Keys of the different names, for every row which of them it is, and these names."""
+    def _column(self, name: str, domain: int) -> np.ndarray:
+        path = self._folder / f"{name}_{domain}"
+        return np.fromfile(path, COLUMNS[name]) if path.exists() else np.zeros(0, COLUMNS[name])
+
+    def _keys(self, names: pa.Array, store: NameStore) -> np.ndarray:
+        """The key of every name; each different name is stored with its key."""
         encoded = names.dictionary_encode()
         values = encoded.dictionary.to_numpy(zero_copy_only=False)
         keys = pd.util.hash_array(values, hash_key=self._salt, categorize=False)
-        return keys, encoded.indices.to_numpy(), encoded.dictionary
+        store.add(keys, encoded.dictionary)
+        return keys[encoded.indices.to_numpy()]
 
     def _drop(self, reason: str, domain: int, count: int) -> None:
         self.dropped.setdefault(reason, [0, 0])[domain] += count
@@ -284,10 +238,3 @@ def contains(sorted_values: np.ndarray, values: np.ndarray, step: int = 1 << 20)
         places = np.minimum(np.searchsorted(sorted_values, part), len(sorted_values) - 1)
         result[start : start + step] = sorted_values[places] == part
     return result
-
-
-def _add_names(store: NameStore, keys: np.ndarray, names: pa.Array, used: np.ndarray) -> None:
-    """Store the names that rows use."""
-    chosen = np.unique(used)
-    if len(chosen):
-        store.add(keys[chosen], names.take(pa.array(chosen)))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from llmemf.errors import InputError
 from llmemf.scenarios.images import check_inside
-from llmemf.scenarios.lines import numbered_lines, quoted
+from llmemf.scenarios.lines import numbered_lines, once, quoted
 from llmemf.scenarios.scenario import ITEM_COLUMNS
 
 COLUMNS = ("id", "domain", *ITEM_COLUMNS)
@@ -70,16 +70,10 @@ def read_item_table(path: Path) -> ItemTable:
         row = dict(zip(header, cells))
         if not row["id"] or not row.get("domain"):
             raise InputError(f"{path}:{number}: expected ID<TAB>DOMAIN<TAB>EXTERNAL_ID..., got {quoted(text)}")
-        first = line_of_id.setdefault(row["id"], number)
-        if first != number:
-            raise InputError(f"{path}:{number}: item id {row['id']!r} stands already on line {first}")
-        row["external_id"] = row.get("external_id") or row["id"]
-        first = line_of_external_id.setdefault((row["domain"].lower(), row["external_id"]), number)
-        if first != number:
-            raise InputError(
-                f"{path}:{number}: the external id {row['external_id']!r} of domain {row['domain']!r} stands already on "
-                f"line {first}: give every item its own"
-            )
+        once(line_of_id, row["id"], path, number, f"item id {row['id']!r}")
+        external = row["external_id"] = row.get("external_id") or row["id"]
+        what = f"the external id {external!r} of domain {row['domain']!r}"
+        once(line_of_external_id, (row["domain"].lower(), external), path, number, what)
         check_inside(row.get("image", ""), f"{path}:{number}")
         rows.append([row.get(column, "") for column in COLUMNS])
         lines.append(number)

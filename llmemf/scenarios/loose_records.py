@@ -6,12 +6,14 @@ Lines are data of strangers: nothing is evaluated, a literal is parsed as a lite
 from __future__ import annotations
 
 import ast
-import codecs
 import json
 import re
 import warnings
+from datetime import UTC, date, datetime
+from typing import Any
 
 from llmemf.scenarios.bad_lines import BadLine
+from llmemf.scenarios.lines import decode
 
 LONGEST_LITERAL = 1 << 22
 """Bytes; the tree of a literal takes a hundred times its text."""
@@ -28,29 +30,15 @@ MISSING = ("", r"\N")
 ITEM_KEYS = ("parent_asin", "asin")
 """Where an item's id is; of 2023, whose reviews have both, the parent is the item that the metadata describes."""
 
+MILLISECONDS_FROM = 100_000_000_000
+"""Times from here on are milliseconds: as seconds they would lie in the year 5138, as milliseconds in 1973."""
+LATEST_TIME = 4_102_444_800
+"""Start of the year 2100 in Unix seconds; later times, and those before 1970, are mistakes."""
+WHOLE = re.compile(r"[0-9]+\.0")
 EXACT_FLOATS = 2**53
 """Whole numbers below are exact as floating-point numbers."""
 
-NOT_UTF8 = "bytes that are not UTF-8, read as Windows-1252"
 BAD_ESCAPE = "invalid escape or control character in a string"
-
-
-def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeDecodeError):
-        raise error
-    wrong = error.object[error.start : error.end]
-    return wrong.decode("cp1252", errors="replace"), error.end
-
-
-codecs.register_error("llmemf_cp1252", _as_windows_1252)
-
-
-def decode(line: bytes) -> tuple[str, str | None]:
-    """The text of a line, and NOT_UTF8 if single bytes had to be taken for Windows-1252."""
-    try:
-        return line.decode(), None
-    except UnicodeDecodeError:
-        return line.decode(errors="llmemf_cp1252"), NOT_UTF8
 
 
 def parse_record(line: bytes) -> tuple[dict, list[str]]:
@@ -122,6 +110,8 @@ def _evaluated(text: str) -> object:
 def identifier(record: dict, keys: tuple[str, ...], reason: str) -> str:
     """The first usable one of several fields, as a string; a whole number, or the only member of a list, counts as well.
 
+    Tables write whole numbers as 118.0 where the column lacks a value somewhere, and CSV files keep that as text.
+
     Raises:
         BadLine: there is none; with the given reason.
     """
@@ -131,11 +121,38 @@ def identifier(record: dict, keys: tuple[str, ...], reason: str) -> str:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if isinstance(value, float) and abs(value) < EXACT_FLOATS:
-            # Tables write whole numbers as 118.0 where the column lacks a value somewhere.
             fraction = not value.is_integer()
             value = None if fraction else int(value)
         if isinstance(value, int) and not isinstance(value, bool):
             value = str(value)
         if isinstance(value, str) and value.strip() not in MISSING:
-            return value.strip()
+            name = value.strip()
+            return name.removesuffix(".0") if WHOLE.fullmatch(name) else name
     raise BadLine(f"{reason}: a number with a fraction" if fraction else reason)
+
+
+def unix_seconds(value: object) -> int:
+    """Unix seconds of a number (seconds or milliseconds), a date, or either as text; UTC where no zone is given.
+
+    Raises:
+        BadLine: it is none of these, or lies before 1970 or after 2099.
+    """
+    if value is None or (isinstance(value, str) and value.strip() in MISSING):
+        raise BadLine("no time")
+    time: Any = value
+    if isinstance(value, date):
+        time = value if isinstance(value, datetime) else datetime(value.year, value.month, value.day)
+    elif type(value) is not int:
+        try:
+            time = int(float(str(value)))
+        except (ValueError, OverflowError):
+            try:
+                time = datetime.fromisoformat(str(value).strip())
+            except ValueError:
+                raise BadLine("time is neither a number nor a date") from None
+    if isinstance(time, datetime):
+        time = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+    time = time // 1000 if time >= MILLISECONDS_FROM else time
+    if not 0 < time < LATEST_TIME:
+        raise BadLine("time out of range 1970..2099")
+    return time

@@ -23,10 +23,6 @@ def check_name(name: str, what: str) -> None:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"{what} {name!r}: use letters, digits, '_', '-' and '.', beginning with a letter or digit")
-    _check_length(name, what)
-
-
-def _check_length(name: str, what: str) -> None:
     if len(name) > LONGEST_NAME:
         raise InputError(f"{what} {name[:20]!r}... has {len(name)} characters: use {LONGEST_NAME} at most")
 
@@ -43,7 +39,7 @@ def check_names(name: str, domains: Sequence[str]) -> None:
             raise InputError(
                 f"domain name {domain!r}: use lower-case letters, digits and '_', beginning with a letter (--domains)"
             )
-        _check_length(domain, "domain name")
+        check_name(domain, "domain name")
 
 
 def check_free(name: str, data_root: str | Path) -> None:

@@ -56,10 +56,8 @@ class PreparationReport:
 
     def source(self) -> dict[str, Any]:
         """Plain facts for the manifest."""
-        damaged = [f"{one.path}: {one.damage}" for one in self.files if one.damage]
         return {
             "files": {str(one.path): one.sha256 for one in self.files},
-            **({"damaged_files": damaged} if damaged else {}),
             "bad_lines": {one.path.name: one.num_bad for one in self.files},
             "read": {"x": self.read[0], "y": self.read[1]},
             "dropped": {reason: sum(counts) for reason, counts in self.dropped.items()},
@@ -135,9 +133,7 @@ def prepare(
         user_ids=kept.user_names,
         candidates=stored_candidates(split, num_x, len(items), options),
         source={"reader": reader, **dataclasses.asdict(options), **report.source()},
-        train=split["train"],
-        valid=split["valid"],
-        test=split["test"],
+        **split,
     )
 
 

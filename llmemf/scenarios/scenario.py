@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -232,13 +232,9 @@ class Scenario:
         folder = Path(folder)
         manifest = read_manifest(folder)
         try:
+            columns = [field.name for field in fields(Sequences)]
             parts = {
-                name: Sequences(
-                    *(
-                        read_array(folder / f"{name}.{part}.npy", REMEDY)
-                        for part in ("users", "offsets", "items", "times")
-                    )
-                )
+                name: Sequences(*(read_array(folder / f"{name}.{column}.npy", REMEDY) for column in columns))
                 for name in SPLITS
             }
             scenario = cls(
@@ -250,9 +246,7 @@ class Scenario:
                 candidates={name: read_array(folder / f"candidates.{name}.npy", REMEDY) for name in ("valid", "test")},
                 source=manifest.source,
                 folder=folder,
-                train=parts["train"],
-                valid=parts["valid"],
-                test=parts["test"],
+                **parts,
             )
         except (OSError, EOFError, ValueError, KeyError) as error:
             raise InputError(f"scenario in {folder} cannot be read ({error}); import it again") from error

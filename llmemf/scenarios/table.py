@@ -12,30 +12,28 @@ Items are one thing per domain: an id that occurs in both domains stands for two
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from llmemf.errors import InputError, nearest
 from llmemf.scenarios.amazon import domain_name
-from llmemf.scenarios.bad_lines import BadLine, LineCounts
+from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.images import check_inside
 from llmemf.scenarios.interactions import InteractionCollector
 from llmemf.scenarios.item_texts import ItemText, category_paths, plain_text
-from llmemf.scenarios.line_blocks import Progress
-from llmemf.scenarios.loose_records import identifier
+from llmemf.scenarios.lines import Progress
+from llmemf.scenarios.loose_records import identifier, unix_seconds
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.preparation import PreparationReport, prepare
 from llmemf.scenarios.reader_options import PreparationOptions
-from llmemf.scenarios.review_files import seconds
+from llmemf.scenarios.review_files import ROWS, ReviewColumns
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.table_rows import ROLES, TableRows
 
-ROWS = 50_000
 OTHER_DOMAIN = "of another domain"
 UNKNOWN_ITEM = "item has no domain in the item table"
 
@@ -84,7 +82,7 @@ def read_table(
             without these the column's two values in the order of their first rows.
         columns: the column that plays a role, where it has no usual name, for example {"user": "kunde"}.
         options: see there.
-        progress: see `line_blocks`.
+        progress: see `lines`.
         scratch: folder for temporary files.
 
     Raises:
@@ -152,40 +150,26 @@ def _collect(
     progress: Progress | None,
 ) -> None:
     """Give all usable rows to the collector."""
-    counts = LineCounts(rows.path)
+    counts = LineCounts(rows.path, options.max_bad_lines)
     report.files.append(counts)
-    waiting: list[tuple[list[str], list[str], list[int]]] = [([], [], []), ([], [], [])]
     skipped = {OTHER_DOMAIN: 0, UNKNOWN_ITEM: 0}
-
-    def hand_over(domain: int) -> None:
-        users, items, times = waiting[domain]
-        collector.add(domain, pa.array(users, pa.string()), pa.array(items, pa.string()), np.asarray(times, np.uint32))
-        waiting[domain] = ([], [], [])
 
     def parse(row: dict[str, Any]) -> tuple[str, str, int, str | None]:
         user, item = identifier(row, ("user",), "no user"), identifier(row, ("item",), "no item")
-        time = time_of(row["time"])
         label = identifier(row, ("domain",), "no domain") if item_domains is None else item_domains.get(item)
-        return user, item, time, label
+        return user, item, unix_seconds(row["time"]), label
 
-    for number, (user, item, time, label) in rows.read(counts, options.max_bad_lines, parse, progress):
-        if label is None and item_domains is not None and _twin(item) in item_domains:
-            raise InputError(_other_form(f"{rows.path}:{number}", item, _twin(item)))
-        if label is None:
-            skipped[UNKNOWN_ITEM] += 1
-            continue
-        domain = known.domain(label, rows.path, number)
-        if domain is None:
-            skipped[OTHER_DOMAIN] += 1
-            continue
-        users, items, times = waiting[domain]
-        users.append(user)
-        items.append(item)
-        times.append(time)
-        if len(users) >= ROWS:
-            hand_over(domain)
-    for domain in (0, 1):
-        hand_over(domain)
+    found = rows.read(counts, parse, progress)
+    while some := list(islice(found, ROWS)):
+        by_domain: list[list[tuple[str, str, int]]] = [[], []]
+        for number, (user, item, time, label) in some:
+            domain = None if label is None else known.domain(label, rows.path, number)
+            if domain is None:
+                skipped[UNKNOWN_ITEM if label is None else OTHER_DOMAIN] += 1
+            else:
+                by_domain[domain].append((user, item, time))
+        for domain in (0, 1):
+            collector.add(domain, *ReviewColumns.of(by_domain[domain]))
     report.facts.update({f"rows {reason}": count for reason, count in skipped.items() if count})
 
 
@@ -196,13 +180,13 @@ def _item_domains(
     if items is None:
         raise InputError(f"{interactions} has no domain column: name it with --columns domain=..., or give --items")
     rows = TableRows(items, ("item", "domain"), (), columns)
-    counts = LineCounts(items)
+    counts = LineCounts(items, options.max_bad_lines)
     found: dict[str, str] = {}
 
     def parse(row: dict[str, Any]) -> tuple[str, str]:
         return identifier(row, ("item",), "no item"), identifier(row, ("domain",), "no domain")
 
-    for number, (item, label) in rows.read(counts, options.max_bad_lines, parse):
+    for number, (item, label) in rows.read(counts, parse):
         if found.setdefault(item, label).lower() != label.lower():
             raise InputError(
                 f"{items}:{number}: item {item!r} is of domain {label!r} here and of {found[item]!r} before: give the "
@@ -222,19 +206,16 @@ def _described(
 ) -> dict[tuple[int, str], ItemText]:
     """What the item table says of the wanted items, by domain and id."""
     rows = TableRows(items, ("item",), ("domain", "title", "description", "categories", "image"), columns)
-    counts = LineCounts(items)
+    counts = LineCounts(items, options.max_bad_lines)
     report.files.append(counts)
     wanted = [set(names) for names in external_ids]
     labels = [label.lower() for label in known.found]
     found: dict[tuple[int, str], ItemText] = {}
-    twins: dict[str, str] = {}
 
     def parse(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return identifier(row, ("item",), "no item"), row
 
-    for number, (item, row) in rows.read(counts, options.max_bad_lines, parse, progress):
-        if not any(item in names for names in wanted) and any(_twin(item) in names for names in wanted):
-            twins.setdefault(_twin(item), f"{items}:{number}")
+    for number, (item, row) in rows.read(counts, parse, progress):
         label = row.get("domain")
         for index in (0, 1):
             of_domain = label in (None, "") or str(label).strip().lower() == labels[index]
@@ -242,23 +223,7 @@ def _described(
                 text = _text(row, f"{items}:{number}")
                 key = (index, item)
                 found[key] = found[key].completed_by(text) if key in found else text
-    described = {name for _, name in found}
-    for item, place in twins.items():
-        if item not in described:
-            raise InputError(_other_form(place, _twin(item), item))
     return found
-
-
-def _twin(item: str) -> str:
-    """An id as a column of floating-point numbers writes it, or without that: 118 and 118.0."""
-    return item.removesuffix(".0") if item.endswith(".0") else f"{item}.0"
-
-
-def _other_form(place: str, item: str, other: str) -> str:
-    return (
-        f"{place}: item {item!r} is called {other!r} in the other table: one of the tables was written from a column of "
-        "floating-point numbers; write its ids as whole numbers (pandas: astype('Int64')) or as text"
-    )
 
 
 def _text(row: dict[str, Any], place: str) -> ItemText:
@@ -268,25 +233,3 @@ def _text(row: dict[str, Any], place: str) -> ItemText:
     return ItemText(
         plain_text(row.get("title")), plain_text(row.get("description")), category_paths(row.get("categories")), image
     )
-
-
-def time_of(value: object) -> int:
-    """Unix seconds of a number (seconds or milliseconds), a date, or either as text.
-
-    Raises:
-        BadLine: it is none of these, or out of range.
-    """
-    if isinstance(value, datetime):
-        return seconds(int((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()))
-    if isinstance(value, date):
-        return time_of(datetime(value.year, value.month, value.day, tzinfo=UTC))
-    if value is None or (isinstance(value, str) and value.strip() in ("", r"\N")):
-        raise BadLine("no time")
-    try:
-        number = int(float(str(value)))
-    except (ValueError, OverflowError):
-        try:
-            return time_of(datetime.fromisoformat(str(value).strip()))
-        except ValueError:
-            raise BadLine("time is neither a number nor a date") from None
-    return seconds(number)

@@ -9,21 +9,31 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from llmemf.errors import InputError
 from llmemf.scenarios.bad_lines import BadLine, LineCounts
-from llmemf.scenarios.line_blocks import LONGEST_LINE, LineFile, Progress
-from llmemf.scenarios.loose_records import decode
+from llmemf.scenarios.lines import LONGEST_LINE, Progress, decode, line_blocks
 
 ROLES = {
-    "user": ("user", "user_id", "userid", "customer", "customer_id"),
-    "item": ("item", "item_id", "itemid", "external_id", "parent_asin", "asin", "sku", "product_id", "id"),
-    "time": ("time", "timestamp", "unixtime", "datetime", "date", "order_date", "ordered_at", "created_at"),
+    "user": ("user", "user_id", "userid", "reviewerid", "customer", "customer_id"),
+    "item": ("item", "item_id", "itemid", "external_id", "parent_asin", "asin", "sku", "product_id", "productid", "id"),
+    "time": (
+        "time",
+        "timestamp",
+        "unixtime",
+        "unixreviewtime",
+        "datetime",
+        "date",
+        "order_date",
+        "ordered_at",
+        "created_at",
+    ),
     "domain": ("domain", "shop"),
     "title": ("title", "name"),
     "description": ("description",),
@@ -56,13 +66,9 @@ class TableRows:
         """
         self.path = path
         self._is_parquet = is_parquet(path)
-        if self._is_parquet:
-            header = open_parquet(path).schema_arrow.names
-        else:
-            header, self._separator = self._csv_header()
-        self._width = len(header)
+        found = open_parquet(path).schema_arrow.names if self._is_parquet else next(csv_rows(path))[1]
         self._column_of: dict[str, int] = {}
-        self.header = [str(cell).strip().lower() for cell in header]
+        self.header = [str(cell).strip().lower() for cell in found]
         usual = [re.sub("[ -]+", "_", name) for name in self.header]
         for role in (*needed, *optional):
             names = (*([columns[role].lower()] if role in columns else []), *ROLES[role])
@@ -77,91 +83,92 @@ class TableRows:
         self.present = tuple(self._column_of)
 
     def read(
-        self,
-        counts: LineCounts,
-        max_bad: float,
-        parse: Callable[[dict[str, object]], Parsed],
-        progress: Progress | None = None,
+        self, counts: LineCounts, parse: Callable[[dict[str, Any]], Parsed], progress: Progress | None = None
     ) -> Iterator[tuple[int, Parsed]]:
         """Yield the number of every row (CSV: of its last line, Parquet: from 1) and what was made of its cells.
 
         Args:
             counts: rows are counted here, also those of a wrong width or that cannot be parsed.
-            max_bad: share of bad rows; checked on the way and at the end.
             parse: takes a row's cells by role; raises BadLine where they are unusable.
-            progress: see `line_blocks`.
+            progress: see `lines`.
 
         Raises:
             InputError: the file cannot be read, or too many rows are bad.
         """
-        source = self._parquet_rows(progress) if self._is_parquet else self._csv_rows(counts, max_bad, progress)
-        row: list[str] | dict[str, object]
-        for number, row in source:
-            counts.lines += 1
-            try:
-                if isinstance(row, list):
-                    if len(row) != self._width:
-                        raise BadLine(f"not {self._width} cells")
-                    row = {role: row[place] for role, place in self._column_of.items()}
-                yield number, parse(row)
-            except BadLine as error:
-                cells = row if isinstance(row, list) else row.values()
-                counts.add_bad(number, str(error), ", ".join(map(str, cells)))
-            if counts.lines % BATCH_ROWS == 0:
-                counts.check_early(max_bad)
         if self._is_parquet:
-            counts.check(max_bad)
+            yield from counts.parsed(parquet_rows(self.path, self._column_of, progress), parse)
+        else:
+            rows = islice(csv_rows(self.path, counts, progress), 1, None)
+            yield from counts.parsed(rows, lambda row: parse(chosen_cells(row, len(self.header), self._column_of)))
+        counts.finish()
 
-    def _csv_header(self) -> tuple[list[str], str]:
-        for block in LineFile(self.path).blocks():
-            first = decode(next(line for line in block.data.split(b"\n") if line.strip()))[0]
-            separator = max((",", "\t", ";"), key=first.count)
-            return next(csv.reader([first], delimiter=separator)), separator
-        raise InputError(f"{self.path} is empty")
 
-    def _csv_rows(
-        self, counts: LineCounts, max_bad: float, progress: Progress | None
-    ) -> Iterator[tuple[int, list[str]]]:
-        file = LineFile(self.path, progress)
+def chosen_cells(row: list[str], width: int, column_of: Mapping[str, int]) -> dict[str, Any]:
+    """The cells of a row by the roles of their columns.
 
-        def lines() -> Iterator[str]:
-            for block in file.blocks():
-                for line in block.data.splitlines(keepends=True):
-                    text, wrong_bytes = decode(line)
-                    if wrong_bytes:
-                        counts.mended[wrong_bytes] += 1
-                    yield text
-            yield END
+    Raises:
+        BadLine: it has more or fewer cells than the table has columns.
+    """
+    if len(row) != width:
+        raise BadLine(f"not {width} cells")
+    return {role: row[place] for role, place in column_of.items()}
 
-        csv.field_size_limit(LONGEST_LINE)
-        reader = csv.reader(lines(), delimiter=self._separator)
-        header_seen = False
-        last_line = 0
-        row: list[str] = []
-        try:
-            for row in reader:
-                if row and row[-1].endswith(END):
-                    break
-                if row and header_seen:
-                    yield reader.line_num, row
-                header_seen = header_seen or bool(row)
-                last_line = reader.line_num
-        except csv.Error as error:
-            raise InputError(f"{self.path}:{last_line + 1}: {error}: is a quote not closed?") from None
-        if row != [END]:
-            number = reader.line_num - 1
-            if number > last_line + 1:
-                raise InputError(f"{self.path}:{last_line + 1}: a quote is not closed before the end of the file")
-            yield number, [*row[:-1], row[-1].removesuffix(END).rstrip("\r\n")]
-        counts.finish(file, max_bad)
 
-    def _parquet_rows(self, progress: Progress | None) -> Iterator[tuple[int, dict[str, object]]]:
-        header = open_parquet(self.path).schema_arrow.names
-        names = [header[place] for place in self._column_of.values()]
-        for first, batch in parquet_batches(self.path, names, progress):
-            cells = [batch[name].to_pylist() for name in names]
-            for number, row in enumerate(zip(*cells), start=first):
-                yield number, dict(zip(self._column_of, row))
+def csv_rows(
+    path: Path, counts: LineCounts | None = None, progress: Progress | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not blank, its header first, each with the number of its last line.
+
+    Args:
+        counts: lines that are not UTF-8 are counted here.
+
+    Raises:
+        InputError: the file cannot be read, or a quote in it is not closed.
+    """
+
+    def lines() -> Iterator[str]:
+        for block in line_blocks(path, progress):
+            for line in block.data.splitlines(keepends=True):
+                text, wrong_bytes = decode(line)
+                if wrong_bytes and counts is not None:
+                    counts.mended[wrong_bytes] += 1
+                yield text
+        yield END
+
+    all_lines, head = lines(), [""]
+    while not head[-1].strip():
+        head.append(next(all_lines))
+    csv.field_size_limit(LONGEST_LINE)
+    separator = max((",", "\t", ";"), key=head[-1].count)
+    reader = csv.reader(chain(head[1:], all_lines), delimiter=separator)
+    row: list[str] = []
+    last_line = 0
+    try:
+        for row in reader:
+            if row and row[-1].endswith(END):
+                break
+            if row:
+                yield reader.line_num, row
+            last_line = reader.line_num
+    except csv.Error as error:
+        raise InputError(f"{path}:{last_line + 1}: {error}: is a quote not closed?") from None
+    if row != [END]:
+        number = reader.line_num - 1
+        if number > last_line + 1:
+            raise InputError(f"{path}:{last_line + 1}: a quote is not closed before the end of the file")
+        yield number, [*row[:-1], row[-1].removesuffix(END).rstrip("\r\n")]
+
+
+def parquet_rows(
+    path: Path, column_of: Mapping[str, int | str], progress: Progress | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a Parquet table, numbered from 1: some of its columns, by name or place, under other names."""
+    header = open_parquet(path).schema_arrow.names
+    names = [header[place] if isinstance(place, int) else place for place in column_of.values()]
+    for first, batch in parquet_batches(path, names, progress):
+        cells = [batch[name].to_pylist() for name in names]
+        for number, row in enumerate(zip(*cells), start=first):
+            yield number, dict(zip(column_of, row))
 
 
 def parquet_batches(

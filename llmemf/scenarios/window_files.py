@@ -19,7 +19,7 @@ import pandas as pd
 
 from llmemf.errors import InputError
 from llmemf.scenarios.item_table import read_item_table
-from llmemf.scenarios.lines import numbered_lines, quoted
+from llmemf.scenarios.lines import numbered_lines, once, quoted
 from llmemf.scenarios.scenario import ITEM_COLUMNS
 from llmemf.scenarios.sequences import Sequences
 
@@ -63,29 +63,23 @@ def find_files(folder: Path, split: str) -> dict[str, Path]:
     return paths
 
 
-def read_item_list(path: Path, domain: str) -> list[str]:
+def read_item_list(path: Path) -> list[str]:
     """External ids of one domain by local id.
 
     Raises:
-        InputError: a line is broken, an id is there twice or missing, or there is no item.
+        InputError: a line is broken, or an id is there twice or missing.
     """
     found: dict[int, str] = {}
-    line_of: dict[str, int] = {}
+    line_of_local: dict[int, int] = {}
+    line_of_external: dict[str, int] = {}
     for number, text in numbered_lines(path):
         cells = text.split("\t")
         if len(cells) != 3 or not cells[2].strip().isdecimal():
             raise InputError(f"{path}:{number}: expected OLD_INDEX<TAB>ASIN<TAB>LOCAL_ID, got {quoted(text)}")
-        local = int(cells[2])
-        if local in found:
-            raise InputError(f"{path}:{number}: local id {local} stands there already")
-        found[local] = external = cells[1].strip()
-        first = line_of.setdefault(external, number)
-        if first != number:
-            raise InputError(
-                f"{path}:{number}: the external id {external!r} stands already on line {first}: give every item its own"
-            )
-    if not found:
-        raise InputError(f"domain {domain!r} is empty: {path} lists no item; both domains need items")
+        local, external = int(cells[2]), cells[1].strip()
+        once(line_of_local, local, path, number, f"local id {local}")
+        once(line_of_external, external, path, number, f"the external id {external!r}")
+        found[local] = external
     if max(found) != len(found) - 1:
         missing = next(local for local in range(len(found)) if local not in found)
         raise InputError(f"{path}: local ids must be 0..{len(found) - 1} for {len(found)} items, {missing} is missing")
@@ -95,16 +89,14 @@ def read_item_list(path: Path, domain: str) -> list[str]:
 def read_user_list(path: Path) -> tuple[np.ndarray, dict[str, int]]:
     """External ids in the order of the file, and the dense id of each user column."""
     external: list[str] = []
-    index: dict[str, int] = {}
+    line_of: dict[str, int] = {}
     for number, text in numbered_lines(path):
         cells = [cell.strip() for cell in text.split("\t")]
         if len(cells) != 2 or not cells[0] or not cells[1].isdecimal():
             raise InputError(f"{path}:{number}: expected REVIEWER<TAB>USER, got {quoted(text)}")
-        if cells[1] in index:
-            raise InputError(f"{path}:{number}: user {cells[1]} stands there already")
-        index[cells[1]] = len(external)
+        once(line_of, cells[1], path, number, f"user {cells[1]}")
         external.append(cells[0])
-    return np.asarray(external, dtype=object), index
+    return np.asarray(external, dtype=object), {user: index for index, user in enumerate(line_of)}
 
 
 def describe_items(external: list[str], path: Path | None) -> pd.DataFrame:

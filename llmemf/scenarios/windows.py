@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,16 +52,12 @@ def read_windows(
     folder, options = Path(folder), options or WindowOptions()
     check_names(name, domains)
     paths = find_files(folder, options.split)
-    external = [read_item_list(paths[key], domain) for key, domain in zip(("x", "y"), domains)]
+    external = [read_item_list(paths[key]) for key in ("x", "y")]
     num_x, num_items = len(external[0]), len(external[0]) + len(external[1])
     items = describe_items(external[0] + external[1], paths.get("items"))
 
     user_ids, user_index = read_user_list(paths["users"]) if "users" in paths else (None, None)
-    raw: dict[str, Sequences] = {
-        part: read_sequence_file(paths[part], num_items, user_index)
-        for part in ("train", "valid", "test")
-        if part in paths
-    }
+    raw = {part: read_sequence_file(paths[part], num_items, user_index) for part in SPLITS if part in paths}
     if user_ids is None:
         numbers = np.unique(np.concatenate([sequences.users for sequences in raw.values()]))
         raw = {
@@ -77,7 +74,7 @@ def read_windows(
         parts, dropped = _published(ordered, num_x, drop_ties)
     else:
         parts, dropped = _leave_last_out(_join(list(ordered.values())), num_x, drop_ties)
-    splits = dict(zip(SPLITS, parts))
+    splits: dict[str, Any] = dict(zip(SPLITS, parts))
     for part, sequences in splits.items():
         if len(sequences) == 0:
             raise InputError(
@@ -98,9 +95,7 @@ def read_windows(
             **counts,
             "dropped": dropped,
         },
-        train=splits["train"],
-        valid=splits["valid"],
-        test=splits["test"],
+        **splits,
     )
 
 
@@ -129,27 +124,21 @@ def tied_across_domains(sequences: Sequences, num_x: int, from_end: int = 1) -> 
     return result
 
 
-def _published(
-    ordered: dict[str, Sequences], num_x: int, drop_ties: bool
-) -> tuple[tuple[Sequences, Sequences, Sequences], dict[str, int]]:
+def _published(ordered: dict[str, Sequences], num_x: int, drop_ties: bool) -> tuple[list[Sequences], dict[str, int]]:
     """The three files as they are, less what cannot be used; and the counts of that."""
     parts: list[Sequences] = []
     dropped: dict[str, int] = {}
     for part, sequences in ordered.items():
-        tied = (
-            tied_across_domains(sequences, num_x) if drop_ties and part != "train" else np.zeros(len(sequences), bool)
-        )
-        short = sequences.lengths < 2
+        short, tied = sequences.lengths < 2, np.zeros(len(sequences), bool)
+        if drop_ties and part != "train":
+            tied = tied_across_domains(sequences, num_x)
         dropped[f"{part}_short"] = int(short.sum())
         dropped[f"{part}_ties"] = int((tied & ~short).sum())
         parts.append(shorten(sequences, np.where(tied, 0, sequences.lengths)))
-    train, valid, test = parts
-    return (train, valid, test), dropped
+    return parts, dropped
 
 
-def _leave_last_out(
-    windows: Sequences, num_x: int, drop_ties: bool
-) -> tuple[tuple[Sequences, Sequences, Sequences], dict[str, int]]:
+def _leave_last_out(windows: Sequences, num_x: int, drop_ties: bool) -> tuple[list[Sequences], dict[str, int]]:
     """Cut every user's latest window; and the counts of what cannot be used."""
     last_time = windows.times[windows.last_places]
     order = np.lexsort((np.arange(len(windows)), last_time, windows.users))
@@ -169,7 +158,7 @@ def _leave_last_out(
         "valid_ties": int((cut & (lengths >= 3) & tied_valid).sum()),
         "test_ties": int((cut & (lengths >= 2) & tied_test).sum()),
     }
-    return leave_last_out(windows, cut, ~tied_valid, ~tied_test), dropped
+    return list(leave_last_out(windows, cut, ~tied_valid, ~tied_test)), dropped
 
 
 def _join(parts: list[Sequences]) -> Sequences:

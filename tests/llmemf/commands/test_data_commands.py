@@ -200,7 +200,7 @@ def test_mistakes_are_one_line_and_exit_code_2(llmemf, raw, tmp_path):
     (raw / "test_new.txt").write_text("0\t0\t1|1|d|\t11|2|d|\n")
     assert_one_line(import_tiny(llmemf, raw, "--name", "new"), "item id 11 is out of range 0..10")
     (raw / "items_y.txt").write_text("")
-    assert_one_line(import_tiny(llmemf, raw, "--name", "new"), "domain 'book' is empty")
+    assert_one_line(import_tiny(llmemf, raw, "--name", "new"), "items_y.txt is empty")
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["tiny"], "nothing half-written"
 
 

@@ -158,16 +158,6 @@ def test_limit_takes_the_most_frequent_items(shop):
     assert set(fake.paid) == {"T0", "T4", "T5"}, "the items of the training history"
 
 
-def test_a_table_of_another_prompt_is_named_when_it_is_replaced(shop):
-    shop(["A", "B", "C", "D"])
-    with FakeOpenAI() as fake:
-        call("--base-url", fake.url, "--model", "m")
-        printed = call("--base-url", fake.url, "--model", "m", "--words", 90, "--limit", 1)
-        assert "4 texts of m, English, 120 words" in printed
-        printed = call("--base-url", fake.url, "--model", "m")
-        assert "120 words" not in printed and sum(fake.paid.values()) == 5
-
-
 def test_budget_zero_asks_nothing(shop):
     shop(["A", "B", "C", "D"])
     with FakeOpenAI() as fake:

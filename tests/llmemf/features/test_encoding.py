@@ -385,5 +385,5 @@ def test_names_of_encoders(drawn):
     assert encoder_name("hf-hub:some/CLIP.v2", image) == "clip-some-CLIP-v2"
     assert encoder_name("ViT-B-32", title, "laion") == "laion-title"
     for wrong in ("a b", "../x", "offline", "auto"):
-        with pytest.raises(InputError, match="--encoder"):
+        with pytest.raises(InputError, match="encoder name"):
             encoder_name("ViT-B-32", title, wrong)

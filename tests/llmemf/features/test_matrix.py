@@ -107,7 +107,7 @@ def test_a_failed_write_leaves_nothing(scenario, monkeypatch):
 
 
 def test_an_unsaved_scenario_has_no_place_for_features(scenario):
-    with pytest.raises(InputError, match="must be saved before its features"):
+    with pytest.raises(InputError, match="is not on the disk yet"):
         matrix_of(scenario).save(dataclasses.replace(scenario, folder=None))
 
 

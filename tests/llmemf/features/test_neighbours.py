@@ -90,7 +90,7 @@ def test_neighbours_that_share_a_title_word(scenario):
     bad = measure(scenario, matrix_of(scenario, np.random.default_rng(5).normal(size=rows.shape)))
     assert bad.agreement < 0.3
     assert any("share a title word no more often than random items" in warning for warning in bad.warnings)
-    labelled = scenario.items.assign(title="", categories=[["Books", f"Theme {theme}"] for theme in themes])
+    labelled = scenario.items.assign(title="", categories=[f"Books > Theme {theme}" for theme in themes])
     by_category = measure(dataclasses.replace(scenario, items=labelled), matrix_of(scenario, rows))
     assert by_category.label == "category" and by_category.agreement == good.agreement
 
@@ -100,7 +100,7 @@ def test_labels():
     titles = ["The Book of Tea (DVD)", "", "12 A B", *[""] * (NUM_ITEMS - 3)]
     label, found = item_labels(dataclasses.replace(scenario, items=scenario.items.assign(title=titles)))
     assert label == "title word" and found[:3] == [{"tea"}, set(), set()]
-    written = pd.Series(["Books > Tea", None, "Home > Kitchen > Pots | Tea pots", *[""] * (NUM_ITEMS - 3)])
+    written = pd.Series(["Books > Tea", "", "Home > Kitchen > Pots | Tea pots", *[""] * (NUM_ITEMS - 3)])
     label, found = item_labels(dataclasses.replace(scenario, items=scenario.items.assign(categories=written)))
     assert label == "category" and found[:3] == [{"Tea"}, set(), {"Pots", "Tea pots"}]
 

@@ -157,7 +157,7 @@ def test_no_image_one_kind_of_image_and_no_readable_image(pictures):
         encode_images(dataclasses.replace(pictures, items=pictures.items.assign(image="red.png")))
     with pytest.raises(InputError, match="none of its 7 images can be read; first: gone.png: no such file"):
         encode_images(dataclasses.replace(pictures, items=pictures.items.assign(image="gone.png")))
-    with pytest.raises(InputError, match="must be saved before its images"):
+    with pytest.raises(InputError, match="is not on the disk yet"):
         encode_images(dataclasses.replace(pictures, folder=None))
 
 

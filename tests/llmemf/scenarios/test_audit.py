@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from llmemf.scenarios.audit import Lengths, audit
-from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.candidates import draw_candidates
 from llmemf.scenarios.sample import make_sample
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.sequences import Sequences

@@ -5,7 +5,7 @@ import pytest
 
 from llmemf.errors import InputError
 from llmemf.scenarios import candidates
-from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.candidates import draw_candidates
 from llmemf.scenarios.reader_options import CandidateOptions
 from llmemf.scenarios.sequences import Sequences
 

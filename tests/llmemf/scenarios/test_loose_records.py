@@ -8,7 +8,8 @@ import pytest
 
 from llmemf.scenarios.bad_lines import BadLine
 from llmemf.scenarios.item_texts import category_paths, item_text, plain_text
-from llmemf.scenarios.loose_records import BAD_ESCAPE, NOT_UTF8, flat_literal, identifier, parse_record
+from llmemf.scenarios.lines import NOT_UTF8
+from llmemf.scenarios.loose_records import BAD_ESCAPE, flat_literal, identifier, parse_record, unix_seconds
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_long_hostile_line_takes_no_long_time():
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("A", "A"), (" A ", "A"), (7, "7"), (["A"], "A"), ("\\N", None), ("", None), (None, None), (True, None),
+    [("A", "A"), (" A ", "A"), (7, "7"), (["A"], "A"), ("\\N", None), ("", None), (None, None), (True, None), (118.0, "118"), ("118.0", "118"), ("v1.0", "v1.0"),
      (["A", "B"], None), (1.5, None)],
 )  # fmt: skip
 def test_identifiers(value, expected):
@@ -133,3 +134,27 @@ def test_categories(value, text):
 )  # fmt: skip
 def test_images(record, image):
     assert item_text(record).image == image
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1300000000", 1_300_000_000),
+        (" 1300000000.9 ", 1_300_000_000),
+        (1_300_000_000_999, 1_300_000_000),
+        ("2011-03-13", 1_299_974_400),
+        ("2011-03-13 07:06:40", 1_300_000_000),
+        ("2011-03-13T09:06:40+02:00", 1_300_000_000),
+        ("", "no time"),
+        (None, "no time"),
+        (float("nan"), "neither"),
+        ("13.03.2011", "neither"),
+        ("1969-01-01", "out of range"),
+    ],
+)
+def test_times(value, expected):
+    if isinstance(expected, int):
+        assert unix_seconds(value) == expected
+    else:
+        with pytest.raises(BadLine, match=expected):
+            unix_seconds(value)

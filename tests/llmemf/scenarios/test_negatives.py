@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmemf.errors import InputError
-from llmemf.scenarios.negatives import draw_candidates
+from llmemf.scenarios.candidates import draw_candidates
 
 NUM_X, NUM_ITEMS = 50, 170
 

@@ -24,8 +24,8 @@ ODD = [
     ({"asin": ""}, "no item"),
     ({"asin": {"x": 1}}, "no item"),
     ({"reviewerID": True}, "no user"),
-    ({"unixReviewTime": "soon"}, "time is no number"),
-    ({"unixReviewTime": float("inf")}, "time is no number"),
+    ({"unixReviewTime": "soon"}, "time is neither a number nor a date"),
+    ({"unixReviewTime": float("inf")}, "time is neither a number nor a date"),
     ({"unixReviewTime": 0}, "time out of range 1970..2099"),
     ({"unixReviewTime": 10**30}, "time out of range 1970..2099"),
     ({"unixReviewTime": None}, "no time"),
@@ -33,9 +33,9 @@ ODD = [
 
 
 def read(path):
-    counts = LineCounts(path)
+    counts = LineCounts(path, 0.99)
     rows = []
-    for users, items, times in read_reviews(path, counts, 0.99):
+    for users, items, times in read_reviews(counts):
         rows += zip(users.to_pylist(), items.to_pylist(), np.asarray(times).tolist())
     return rows, counts
 
@@ -72,18 +72,17 @@ def test_one_line_is_one_record(tmp_path, middle):
 
 
 def test_usual_lines_take_the_fast_way(tmp_path, monkeypatch):
-    """Only lines beside the odd one are parsed in Python."""
+    """Only the lines of the odd one's block are parsed in Python."""
     singles = []
-    single = review_files.RecordLayout.single
-    monkeypatch.setattr(
-        review_files.RecordLayout, "single", lambda self, line: singles.append(line) or single(self, line)
-    )
+    single = review_files._single
+    monkeypatch.setattr(review_files, "_single", lambda line, counts: singles.append(line) or single(line, counts))
+    monkeypatch.setattr("llmemf.scenarios.lines.BLOCK_BYTES", 10_000)
     lines = [json.dumps(GOOD)] * 5000
     lines[1234] = "{"
     (tmp_path / "f").write_text("\n".join(lines))
     rows, counts = read(tmp_path / "f")
     assert len(rows) == 4999 and counts.num_bad == 1
-    assert 0 < len(singles) <= review_files.ALONE
+    assert 0 < len(singles) < 300
 
 
 def test_ratings_with_quotes_and_other_columns(tmp_path):

@@ -12,7 +12,6 @@ import logging
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,19 +98,6 @@ def test_texts_are_the_published_ones(prepared):
     content = "\n".join([*prepared.items.title, *prepared.items.description])
     assert hashlib.sha256(content.encode()).hexdigest().startswith("c99ef3d264ce594c")
     assert len(sample_texts.texts()["themes"]) == sample_texts.NUM_THEMES
-
-
-def test_the_generator_is_known_by_all_its_files(monkeypatch):
-    folder = Path(sample.__file__).parent
-    own = {path.name for path in folder.glob("sample*.py")} | {
-        f"sample_data/{p.name}" for p in folder.glob("sample_data/*")
-    }
-    assert own <= set(sample.GENERATOR_FILES)
-    code = sample._generator(0)["code"]
-    monkeypatch.setattr(
-        sample, "GENERATOR_FILES", [name for name in sample.GENERATOR_FILES if "texts.yaml" not in name]
-    )
-    assert sample._generator(0)["code"] != code
 
 
 @pytest.mark.slow

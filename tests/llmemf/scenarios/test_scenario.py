@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from llmemf.errors import InputError
+from llmemf.scenarios.candidates import draw_candidates
 from llmemf.scenarios.images import save_with_images
-from llmemf.scenarios.negatives import draw_candidates
 from llmemf.scenarios.scenario import Scenario, find_scenario
 from llmemf.scenarios.sequences import Sequences
 
