@@ -138,7 +138,7 @@ def enrich(
         spent = cache.usd
         items = plan.open_items(cache, limit=limit, retry_failed=retry_failed)
         expected = estimate(plan, cache, items, prices, max_tokens)
-        money = f", about ${expected.usd:,.2f}" if expected.usd is not None else ""
+        money = f", about ${expected.usd[0]:,.2f}" if prices else ""
         say(
             f"{expected.questions:,} questions to {model} at {endpoint.host}{money} ({expected.answered:,} known already)"
         )
@@ -215,12 +215,10 @@ def _show_estimate(expected: Estimate, prices: Prices | None, plan: Plan, defaul
     from llmemf.features.llm_cost import PRICES_OF
 
     table = number_table("expected", "at most")
-    table.add_row("prompt tokens", f"{expected.prompt_tokens:,}", f"{expected.most_prompt_tokens:,}")
-    most = f"{expected.most_completion_tokens:,}" if expected.most_completion_tokens else "no limit"
-    table.add_row("completion tokens", f"{expected.completion_tokens:,}", most)
+    for name, (count, most) in (("prompt", expected.prompt_tokens), ("completion", expected.completion_tokens)):
+        table.add_row(f"{name} tokens", f"{count:,}", "no limit" if count and not most else f"{most:,}")
     if prices:
-        most = "no limit" if expected.most_usd is None else f"{expected.most_usd:,.2f}"
-        table.add_row("USD", f"{expected.usd:,.2f}", most)
+        table.add_row("USD", *("no limit" if usd is None else f"{usd:,.2f}" for usd in expected.usd))
     say(
         f"{expected.items:,} of {len(plan.keys):,} {plan.subject}s have text, {expected.texts:,} different; "
         f"{expected.answered:,} are answered, {expected.questions:,} would be asked"

@@ -44,19 +44,6 @@ def prepare_amazon(
         str | None,
         typer.Option("--domains", help="Names of X and Y, for example movie,book.  [default: the categories]"),
     ] = None,
-    reviews_x: Annotated[
-        Path | None,
-        typer.Option("--reviews-x", help="Review file of X, whatever its name.  [default: found in the folder]"),
-    ] = None,
-    reviews_y: Annotated[
-        Path | None, typer.Option("--reviews-y", help="Review file of Y.  [default: found in the folder]")
-    ] = None,
-    meta_x: Annotated[
-        Path | None, typer.Option("--meta-x", help="Metadata file of X.  [default: found in the folder]")
-    ] = None,
-    meta_y: Annotated[
-        Path | None, typer.Option("--meta-y", help="Metadata file of Y.  [default: found in the folder]")
-    ] = None,
     options: PreparationOptions,
     target: Target,
 ) -> None:
@@ -68,7 +55,7 @@ def prepare_amazon(
 
     names = (domain_name(x), domain_name(y)) if domains is None else pair(domains, "--domains")
     name = name or "_".join(names)
-    files = (find_category(folder, x, reviews_x, meta_x), find_category(folder, y, reviews_y, meta_y))
+    files = (find_category(folder, x), find_category(folder, y))
     target.check(name)
     for category, one in zip((x, y), files):
         if one.metadata is None:

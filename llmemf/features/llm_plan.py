@@ -52,12 +52,9 @@ class Plan:
     order: np.ndarray
     subject = "item"
 
-    def prompt(self, item: int) -> Prompt:
-        return self.prompts[int(item >= self.scenario.num_x)]
-
     def question(self, item: int) -> Question:
         """What is asked about an item."""
-        prompt = self.prompt(item)
+        prompt = self.prompts[int(item >= self.scenario.num_x)]
         return Question(self.keys[item], self.model, prompt, prompt.fill(*self.texts[item]))
 
     def open_items(self, cache: AnswerCache, *, limit: int = 0, retry_failed: bool = False) -> list[int]:
@@ -100,23 +97,19 @@ class Estimate:
         items, texts: items with text, and different ones among them.
         answered: questions that the cache answers already.
         questions: that will be asked.
-        prompt_tokens, completion_tokens: expected.
+        prompt_tokens, completion_tokens: expected, and at most (0: no limit).
+        usd: the same (without second tries), None without prices or limit.
         completion_basis: where the expected length of an answer comes from.
-        most_prompt_tokens, most_completion_tokens: bounds.
-        usd, most_usd: expected and at most (without second tries), None without prices.
     """
 
     items: int
     texts: int
     answered: int
     questions: int
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: tuple[int, int]
+    completion_tokens: tuple[int, int]
+    usd: tuple[float | None, float | None]
     completion_basis: str
-    most_prompt_tokens: int
-    most_completion_tokens: int
-    usd: float | None
-    most_usd: float | None
 
 
 def estimate(plan: Plan, cache: AnswerCache, items: Sequence[int], prices: Prices | None, max_tokens: int) -> Estimate:
@@ -137,16 +130,15 @@ def estimate(plan: Plan, cache: AnswerCache, items: Sequence[int], prices: Price
         prompt_tokens += approximate_tokens(SYSTEM + text)
         most_prompt_tokens += most_tokens(text)
     completion, most_completion = round(each * len(items)), max_tokens * len(items)
+    usd = prices.usd(prompt_tokens, completion) if prices else None
+    most_usd = prices.usd(most_prompt_tokens, most_completion) if prices and max_tokens else None
     return Estimate(
         items=int((plan.keys != "").sum()),
         texts=len(plan.order),
         answered=sum(cache.entry(plan.keys[item]).status == USABLE for item in plan.order),
         questions=len(items),
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion,
+        prompt_tokens=(prompt_tokens, most_prompt_tokens),
+        completion_tokens=(completion, most_completion),
+        usd=(usd, most_usd),
         completion_basis=basis,
-        most_prompt_tokens=most_prompt_tokens,
-        most_completion_tokens=most_completion,
-        usd=prices.usd(prompt_tokens, completion) if prices else None,
-        most_usd=prices.usd(most_prompt_tokens, most_completion) if prices and max_tokens else None,
     )

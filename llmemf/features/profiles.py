@@ -27,7 +27,7 @@ from llmemf.features.llm_plan import Plan, Question, first_of_each
 from llmemf.features.llm_text import TextSummary, count_statuses, save_table, text_table
 from llmemf.features.matrix import PROFILE, FeatureMatrix, profiles_hash
 from llmemf.features.offline import ENCODER, text_rows
-from llmemf.features.prompts import Prompt, categories_of, profile_prompt
+from llmemf.features.prompts import categories_of, profile_prompt
 from llmemf.io import text_hash
 from llmemf.scenarios.scenario import Scenario
 
@@ -46,9 +46,6 @@ class ProfilePlan(Plan):
 
     texts: Sequence[list[str]]
     subject = "user"
-
-    def prompt(self, item: int) -> Prompt:
-        return self.prompts[0]
 
     def question(self, item: int) -> Question:
         """What is asked about a user."""

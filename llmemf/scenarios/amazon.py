@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError, nearest
-from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.interactions import InteractionCollector
 from llmemf.scenarios.item_texts import ItemText
 from llmemf.scenarios.lines import Progress
@@ -45,20 +44,17 @@ class CategoryFiles:
     metadata: Path | None
 
 
-def find_category(
-    folder: str | Path, category: str, reviews: Path | None = None, metadata: Path | None = None
-) -> CategoryFiles:
-    """The files of a category in a folder, unless they are named outright.
+def find_category(folder: str | Path, category: str) -> CategoryFiles:
+    """The files of a category in a folder.
 
     Raises:
-        InputError: there is no review file, or there are several.
+        InputError: there is no review file, or there are several of one kind.
     """
     folder = Path(folder)
+    reviews = _one_of(folder, category, REVIEW_NAMES, "review")
     if reviews is None:
-        reviews = _one_of(folder, category, REVIEW_NAMES, "review")
-        if reviews is None:
-            raise InputError(_no_reviews(folder, category))
-    return CategoryFiles(reviews, metadata or _one_of(folder, category, METADATA_NAMES, "metadata"))
+        raise InputError(_no_reviews(folder, category))
+    return CategoryFiles(reviews, _one_of(folder, category, METADATA_NAMES, "metadata"))
 
 
 def domain_name(category: str) -> str:
@@ -99,20 +95,16 @@ def read_amazon(
         raise InputError(f"both domains name the file {x.reviews}: two different categories are needed")
     report = PreparationReport()
 
-    def counted(path: Path) -> LineCounts:
-        report.files.append(LineCounts(path, options.max_bad_lines))
-        return report.files[-1]
-
     def describe(external_ids: list[np.ndarray]) -> pd.DataFrame:
         rows: list[ItemText] = []
         for files, wanted in zip((x, y), external_ids):
-            found = read_metadata(counted(files.metadata), wanted, progress) if files.metadata else {}
+            found = read_metadata(report.counts(files.metadata, options), wanted, progress) if files.metadata else {}
             rows += [found.get(item, ItemText()) for item in wanted]
         return pd.DataFrame(rows, columns=["title", "description", "categories", "image"], dtype=object)
 
     with InteractionCollector(scratch, options.hash_seed) as collector:
         for domain, files in enumerate((x, y)):
-            for columns in read_reviews(counted(files.reviews), progress):
+            for columns in read_reviews(report.counts(files.reviews, options), progress):
                 collector.add(domain, *columns)
         scenario = prepare(collector, describe, name, domains, options, report, "amazon")
     return scenario, report
@@ -122,10 +114,9 @@ def _one_of(folder: Path, category: str, names: tuple[str, ...], kind: str) -> P
     paths = [folder / (name.format(category) + ending) for name in names for ending in ENDINGS]
     found = [path for path in paths if path.is_file()]
     if len(found) > 1:
-        option = {"review": "--reviews-x/--reviews-y", "metadata": "--meta-x/--meta-y"}[kind]
         raise InputError(
-            f"{folder} has several {kind} files of {category}: {', '.join(path.name for path in found)}; say which one "
-            f"with {option}"
+            f"{folder} has several {kind} files of {category}: {', '.join(path.name for path in found)}; leave one of them "
+            "there"
         )
     return found[0] if found else None
 

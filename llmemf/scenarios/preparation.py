@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,11 @@ class PreparationReport:
     dropped: dict[str, tuple[int, int]] = field(default_factory=dict)
     left: tuple[int, int] = (0, 0)
     facts: dict[str, int] = field(default_factory=dict)
+
+    def counts(self, path: Path, options: PreparationOptions) -> LineCounts:
+        """Empty counts of a file that is read next."""
+        self.files.append(LineCounts(path, options.max_bad_lines))
+        return self.files[-1]
 
     def drop(self, reason: str, counts: Iterable[int]) -> None:
         """Note interactions of X and of Y that were left out."""

@@ -150,8 +150,6 @@ def _collect(
     progress: Progress | None,
 ) -> None:
     """Give all usable rows to the collector."""
-    counts = LineCounts(rows.path, options.max_bad_lines)
-    report.files.append(counts)
     skipped = {OTHER_DOMAIN: 0, UNKNOWN_ITEM: 0}
 
     def parse(row: dict[str, Any]) -> tuple[str, str, int, str | None]:
@@ -159,7 +157,7 @@ def _collect(
         label = identifier(row, ("domain",), "no domain") if item_domains is None else item_domains.get(item)
         return user, item, unix_seconds(row["time"]), label
 
-    found = rows.read(counts, parse, progress)
+    found = rows.read(report.counts(rows.path, options), parse, progress)
     while some := list(islice(found, ROWS)):
         by_domain: list[list[tuple[str, str, int]]] = [[], []]
         for number, (user, item, time, label) in some:
@@ -180,13 +178,12 @@ def _item_domains(
     if items is None:
         raise InputError(f"{interactions} has no domain column: name it with --columns domain=..., or give --items")
     rows = TableRows(items, ("item", "domain"), (), columns)
-    counts = LineCounts(items, options.max_bad_lines)
     found: dict[str, str] = {}
 
     def parse(row: dict[str, Any]) -> tuple[str, str]:
         return identifier(row, ("item",), "no item"), identifier(row, ("domain",), "no domain")
 
-    for number, (item, label) in rows.read(counts, parse):
+    for number, (item, label) in rows.read(LineCounts(items, options.max_bad_lines), parse):
         if found.setdefault(item, label).lower() != label.lower():
             raise InputError(
                 f"{items}:{number}: item {item!r} is of domain {label!r} here and of {found[item]!r} before: give the "
@@ -206,8 +203,6 @@ def _described(
 ) -> dict[tuple[int, str], ItemText]:
     """What the item table says of the wanted items, by domain and id."""
     rows = TableRows(items, ("item",), ("domain", "title", "description", "categories", "image"), columns)
-    counts = LineCounts(items, options.max_bad_lines)
-    report.files.append(counts)
     wanted = [set(names) for names in external_ids]
     labels = [label.lower() for label in known.found]
     found: dict[tuple[int, str], ItemText] = {}
@@ -215,7 +210,7 @@ def _described(
     def parse(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return identifier(row, ("item",), "no item"), row
 
-    for number, (item, row) in rows.read(counts, parse, progress):
+    for number, (item, row) in rows.read(report.counts(items, options), parse, progress):
         label = row.get("domain")
         for index in (0, 1):
             of_domain = label in (None, "") or str(label).strip().lower() == labels[index]

@@ -80,7 +80,6 @@ def test_amazon_says_what_became_of_the_data(llmemf, raw, tmp_path):
         (("--min-length", 5), "at most 4 items cannot hold 5"),
         (("--max-bad-lines", 0), "1 of 15 lines cannot be used"),
         (("--max-bad-lines", 1), "--max-bad-lines 1.0"),
-        (("--meta-y", "absent.json"), "there is no file absent.json"),
         (("--min-user", 50), "lower --min-user"),
     ],
 )
