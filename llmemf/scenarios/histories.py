@@ -17,7 +17,7 @@ import pandas as pd
 from llmemf.errors import InputError, nearest
 from llmemf.io import file_hash
 from llmemf.scenarios.candidates import stored_candidates
-from llmemf.scenarios.item_table import ItemTable, read_item_table
+from llmemf.scenarios.item_table import read_item_table
 from llmemf.scenarios.leave_last_out import leave_last_out
 from llmemf.scenarios.lines import numbered_lines, once, quoted
 from llmemf.scenarios.names import check_names
@@ -54,11 +54,11 @@ def read_histories(
     """
     path, items, options = Path(path), Path(items), options or HistoryOptions()
     table = read_item_table(items)
-    domains, labels = _domains(table, domains, labels)
+    domains, labels = _domains(items, table, domains, labels)
     check_names(name, domains)
-    in_x = (table.frame["domain"].str.lower() == labels[0].lower()).to_numpy()
+    in_x = (table["domain"].str.lower() == labels[0].lower()).to_numpy()
     order = np.concatenate([np.flatnonzero(in_x), np.flatnonzero(~in_x)])
-    frame = table.frame.iloc[order].reset_index(drop=True)
+    frame = table.iloc[order].reset_index(drop=True)
     global_id = {item: index for index, item in enumerate(frame["id"])}
 
     users, rows, facts = _read_rows(path, items, global_id, options)
@@ -136,25 +136,25 @@ def _tokens(text: str) -> list[str]:
 
 
 def _domains(
-    table: ItemTable, domains: tuple[str, str] | None, labels: tuple[str, str] | None
+    path: Path, table: pd.DataFrame, domains: tuple[str, str] | None, labels: tuple[str, str] | None
 ) -> tuple[tuple[str, str], tuple[str, str]]:
     """Names of X and Y, and their labels in the item table."""
     present: dict[str, tuple[str, int]] = {}
-    for label, line in zip(table.frame["domain"], table.lines):
+    for label, line in zip(table["domain"], table["line"]):
         present.setdefault(label.lower(), (label, line))
     written = [label for label, _ in present.values()]
     wanted = list(labels or domains or written[:2])
     lower = [label.lower() for label in wanted]
     if len(set(lower)) != 2:
-        only = f"{table.path} has items of {written} only"
+        only = f"{path} has items of {written} only"
         raise InputError(f"two different domains are needed, got {','.join(wanted)!r}: {only}")
     for found, (label, line) in present.items():
         if found not in lower:
             raise InputError(
-                f"{table.path}:{line}: domain {label!r} is none of {','.join(wanted)}: {nearest(found, lower)} (name the "
+                f"{path}:{line}: domain {label!r} is none of {','.join(wanted)}: {nearest(found, lower)} (name the "
                 "table's own labels with --labels)"
             )
     for label in wanted:
         if label.lower() not in present:
-            raise InputError(f"domain {label!r} is empty: {table.path} lists no item of it; both domains need items")
+            raise InputError(f"domain {label!r} is empty: {path} lists no item of it; both domains need items")
     return domains or (lower[0], lower[1]), (wanted[0], wanted[1])

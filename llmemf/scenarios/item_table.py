@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -16,22 +15,7 @@ COLUMNS = ("id", "domain", *ITEM_COLUMNS)
 ALIASES = {"item_id": "id", "asin": "external_id"}
 
 
-@dataclass(frozen=True)
-class ItemTable:
-    """One row per item as the file has them.
-
-    Attributes:
-        path: the file.
-        frame: columns `id`, `domain` and `ITEM_COLUMNS`, all strings, empty where the file says nothing.
-        lines: line number of every row.
-    """
-
-    path: Path
-    frame: pd.DataFrame
-    lines: list[int]
-
-
-def read_item_table(path: Path) -> ItemTable:
+def read_item_table(path: Path) -> pd.DataFrame:
     """Read tab-separated items: id, domain, external id, title, description, image.
 
     A first line that begins with `id` or `item_id` is a header; it may name the columns in any order (`asin` stands
@@ -39,12 +23,15 @@ def read_item_table(path: Path) -> ItemTable:
     cells, and missing cells at the end of a line, are unknown. Quotes are ordinary characters. Items without an
     external id carry their id.
 
+    Returns:
+        columns `id`, `domain` and `ITEM_COLUMNS`, all strings, empty where the file says nothing, and `line`, the number of
+        the row's line.
+
     Raises:
         InputError: the file cannot be read, lacks a column, has a broken line, names an id twice (of one domain also an
             external id), or an image outside its folder.
     """
-    rows: list[list[str]] = []
-    lines: list[int] = []
+    rows: list[list[str | int]] = []
     line_of_id: dict[str, int] = {}
     line_of_external_id: dict[tuple[str, str], int] = {}
     header: list[str] = []
@@ -75,8 +62,7 @@ def read_item_table(path: Path) -> ItemTable:
         what = f"the external id {external!r} of domain {row['domain']!r}"
         once(line_of_external_id, (row["domain"].lower(), external), path, number, what)
         check_inside(row.get("image", ""), f"{path}:{number}")
-        rows.append([row.get(column, "") for column in COLUMNS])
-        lines.append(number)
+        rows.append([*(row.get(column, "") for column in COLUMNS), number])
     if not rows:
         raise InputError(f"{path} lists no item")
-    return ItemTable(path, pd.DataFrame(rows, columns=list(COLUMNS), dtype=object), lines)
+    return pd.DataFrame(rows, columns=[*COLUMNS, "line"], dtype=object)

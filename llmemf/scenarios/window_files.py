@@ -106,7 +106,7 @@ def describe_items(external: list[str], path: Path | None) -> pd.DataFrame:
     if path is None:
         return items
     table = read_item_table(path)
-    for line, item, external_id in zip(table.lines, table.frame["id"], table.frame["external_id"]):
+    for line, item, external_id in zip(table["line"], table["id"], table["external_id"]):
         if not item.isdecimal() or int(item) >= len(external):
             raise InputError(f"{path}:{line}: item id {item} is out of range 0..{len(external) - 1} of the item lists")
         if external_id != external[int(item)]:
@@ -114,10 +114,10 @@ def describe_items(external: list[str], path: Path | None) -> pd.DataFrame:
                 f"{path}:{line}: item {item} is {external_id!r} here but {external[int(item)]!r} in the item list; "
                 "make both files agree"
             )
-    rows = table.frame["id"].astype(int).to_numpy()
+    rows = table["id"].astype(int).to_numpy()
     for column in ("title", "description", "image"):
         values = items[column].to_numpy(copy=True)
-        values[rows] = table.frame[column].to_numpy()
+        values[rows] = table[column].to_numpy()
         items[column] = values
     return items
 
