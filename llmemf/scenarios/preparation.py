@@ -119,7 +119,7 @@ def prepare(
     if options.tie_break == "drop":
         tied = tied_across_domains(windows, kept.num_x) & (parts != TRAIN)
         report.facts["cases_dropped_as_ties"] = int(tied.sum())
-    split = {
+    split: dict[str, Any] = {
         part: shorten(windows, np.where((parts == number) & ~tied, windows.lengths, 0))
         for part, number in (("train", TRAIN), ("valid", VALID), ("test", TEST))
     }

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -56,7 +57,7 @@ def make_sample(seed: int = 0) -> tuple[Scenario, dict[str, bytes]]:
     covers = np.random.default_rng([seed, 4])
     images = {path: render_cover(int(traits.style[i]), i < NUM_FILMS, covers) for i, path in enumerate(paths)}
     items = pd.DataFrame({"external_id": codes, "title": titles, "description": descriptions, "image": paths})
-    splits = {
+    splits: dict[str, Any] = {
         "train": _sequences(windows, windows.slot < VALID_SLOT),
         "valid": _sequences(windows, windows.slot == VALID_SLOT),
         "test": _sequences(windows, windows.slot == TEST_SLOT),
