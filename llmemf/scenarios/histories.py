@@ -18,12 +18,12 @@ from llmemf.errors import InputError, nearest
 from llmemf.io import file_hash
 from llmemf.scenarios.candidates import stored_candidates
 from llmemf.scenarios.item_table import read_item_table
-from llmemf.scenarios.leave_last_out import leave_last_out
 from llmemf.scenarios.lines import numbered_lines, once, quoted
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.reader_options import HistoryOptions
 from llmemf.scenarios.scenario import ITEM_COLUMNS, SPLITS, Scenario
 from llmemf.scenarios.sequences import Sequences
+from llmemf.scenarios.splits import leave_last_out
 
 SEPARATOR = re.compile(r"\s*,\s*|\s+")
 

@@ -19,13 +19,12 @@ from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.candidates import stored_candidates
 from llmemf.scenarios.interaction_filter import drop_repeats, enough_interactions
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
-from llmemf.scenarios.leave_last_out import shorten
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.sequences import Sequences
+from llmemf.scenarios.splits import TEST, TRAIN, VALID, shorten, split_windows
 from llmemf.scenarios.window_cutter import cut_windows
-from llmemf.scenarios.window_split import TEST, TRAIN, VALID, split_windows
 from llmemf.scenarios.windows import tied_across_domains
 
 Describe = Callable[[list[np.ndarray]], pd.DataFrame]

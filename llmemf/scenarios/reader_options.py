@@ -13,7 +13,7 @@ from llmemf.errors import InputError
 
 PublishedSplit = Literal["published", "leave_last_out"]
 WindowSplit = Literal["latest", "timeline"]
-"""See `window_split.split_windows`."""
+"""See `splits.split_windows`."""
 TieBreak = Literal["file", "random", "drop"]
 """Order of items of the same time: the file's, a drawn one, or the file's without the cases that it decides."""
 Filter = Literal["core", "once"]

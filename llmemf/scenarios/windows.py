@@ -16,11 +16,11 @@ import numpy as np
 from llmemf.errors import InputError
 from llmemf.io import file_hash
 from llmemf.scenarios.candidates import stored_candidates
-from llmemf.scenarios.leave_last_out import leave_last_out, shorten
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.reader_options import WindowOptions
 from llmemf.scenarios.scenario import SPLITS, Scenario
 from llmemf.scenarios.sequences import Sequences
+from llmemf.scenarios.splits import leave_last_out, shorten
 from llmemf.scenarios.window_files import describe_items, find_files, read_item_list, read_sequence_file, read_user_list
 
 

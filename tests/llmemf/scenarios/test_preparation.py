@@ -15,7 +15,7 @@ from llmemf.scenarios.interaction_filter import drop_repeats, enough_interaction
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
 from llmemf.scenarios.preparation import PreparationReport, prepare
 from llmemf.scenarios.reader_options import PreparationOptions, WindowLimits
-from llmemf.scenarios.window_split import TEST, TRAIN, VALID, split_windows
+from llmemf.scenarios.splits import TEST, TRAIN, VALID, split_windows
 
 DAY = 86400
 BASE = {"min_user": 5, "min_item": 3, "candidates": 20}
