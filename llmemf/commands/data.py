@@ -21,8 +21,7 @@ import typer
 from llmemf.command_line import command_line
 from llmemf.commands import prepare
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Name, Prepared, hint, pair, say, show
-from llmemf.commands.new_scenario import Target
+from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Name, Prepared, Target, hint, pair, say, show
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError
 from llmemf.scenarios.reader_options import HistoryOptions, WindowOptions

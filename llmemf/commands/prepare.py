@@ -14,8 +14,7 @@ import typer
 from rich.table import Table
 
 from llmemf.commands.boundary import App
-from llmemf.commands.data_options import Name, pair, say, show
-from llmemf.commands.new_scenario import Target
+from llmemf.commands.data_options import Name, Target, pair, say, show
 from llmemf.commands.progress import ProgressLine
 from llmemf.commands.shared_options import shared_options
 from llmemf.errors import InputError

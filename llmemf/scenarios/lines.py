@@ -128,7 +128,7 @@ def once(lines_of: dict[Any, int], value: Any, path: Path, number: int, what: st
         InputError: it stands on another line already.
     """
     if lines_of.setdefault(value, number) != number:
-        raise InputError(f"{path}:{number}: {what} stands already on line {lines_of[value]}: it may stand there once")
+        raise InputError(f"{path}:{number}: {what} stands already on line {lines_of[value]}: remove one of them")
 
 
 def _as_windows_1252(error: UnicodeError) -> tuple[str, int]:
