@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -151,6 +151,20 @@ def holm(values: Mapping[str, float]) -> dict[str, float]:
     }
 
 
+def tests_against(reference: str, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Test]:
+    """Paired tests of rows against one of them, with Holm's correction.
+
+    Args:
+        pairs: row -> its values and those of the reference, of the same cases or seeds in the same order.
+    """
+    p_values = {name: paired_p(*pair) for name, pair in pairs.items()}
+    adjusted = holm(p_values)
+    return {
+        name: Test(reference, float(own.mean() - other.mean()), p_values[name], adjusted[name])
+        for name, (own, other) in pairs.items()
+    }
+
+
 def paired_tests(values: Mapping[str, np.ndarray], reference: str = BEST) -> dict[str, Test]:
     """Every row against one that was named beforehand, or against the best other one.
 
@@ -163,14 +177,9 @@ def paired_tests(values: Mapping[str, np.ndarray], reference: str = BEST) -> dic
     """
     ranked = sorted(values, key=lambda name: -values[name].mean())
     base = ranked[0] if reference == BEST else reference
-    p_values = {name: paired_p(values[name], values[base]) for name in values if name != base}
-    adjusted = holm(p_values)
-
-    def test(name: str, other: str, pair: str) -> Test:
-        difference = float(values[name].mean() - values[other].mean())
-        return Test(other, difference, p_values[pair], adjusted[pair])
-
-    tests = {name: test(name, base, name) for name in p_values}
+    tests = tests_against(base, {name: (own, values[base]) for name, own in values.items() if name != base})
     if reference == BEST and tests:
-        tests[base] = test(base, ranked[1], ranked[1])
+        second = ranked[1]
+        ahead = float(values[base].mean() - values[second].mean())
+        tests[base] = replace(tests[second], against=second, difference=ahead)
     return tests

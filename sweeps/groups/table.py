@@ -17,11 +17,10 @@ from sweeps.groups.significance import (
     Spread,
     Test,
     gains,
-    holm,
     intervals,
     mean_over_seeds,
-    paired_p,
     paired_tests,
+    tests_against,
 )
 from sweeps.state.trial_records import TrialRecord
 
@@ -253,18 +252,12 @@ def case_tests(ranks: Ranks, domains: tuple[str, str], reference: str) -> dict[s
 
 def _test_over_seeds(rows: Sequence[TableRow], reference: str, metrics: Iterable[str]) -> None:
     """Paired tests of every row against one of them over common seeds, with Holm's correction."""
-    base = next(row for row in rows if row.name == reference)
+    by_name = {row.name: row for row in rows}
     for metric in metrics:
-        pairs: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        pairs, base = {}, by_name[reference].values.get(metric, {})
         for row in rows:
-            common = sorted(base.values.get(metric, {}).keys() & row.values.get(metric, {}).keys())
-            if common and row is not base:
-                first, second = (np.array([one.values[metric][seed] for seed in common]) for one in (row, base))
-                pairs[row.name] = first, second
-        p_values = {name: paired_p(*pair) for name, pair in pairs.items()}
-        adjusted = holm(p_values)
-        for row in rows:
-            if row.name in pairs:
-                first, second = pairs[row.name]
-                difference = float((first - second).mean())
-                row.seed_tests[metric] = Test(reference, difference, p_values[row.name], adjusted[row.name])
+            own = row.values.get(metric, {})
+            if row.name != reference and (common := sorted(base.keys() & own.keys())):
+                pairs[row.name] = np.array([own[seed] for seed in common]), np.array([base[seed] for seed in common])
+        for name, test in tests_against(reference, pairs).items():
+            by_name[name].seed_tests[metric] = test

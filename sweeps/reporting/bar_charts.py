@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from llmemf.pages.charts import Bar, Interval, IntervalRow
 from llmemf.text_format import percent
 from sweeps.reporting.breakdown import Breakdown, Group
@@ -49,15 +47,15 @@ def group_charts(breakdown: Breakdown) -> dict[str, list[IntervalRow]]:
 def _interval_rows(groups: list[Group]) -> list[IntervalRow]:
     first = groups[0].domain
     # The interval of a tiny group would squeeze all others.
-    top = max(group.mrr + min(half_width(group), group.mrr) for group in groups)
+    top = max(group.mrr + min(group.half_width, group.mrr) for group in groups)
     rows = []
     for label in dict.fromkeys(group.label for group in groups):
         chosen = [group for group in groups if group.label == label]
         intervals = [
             Interval(
                 at=min(1, group.mrr / top),
-                low=max(0.0, group.mrr - half_width(group)) / top,
-                high=min(top, group.mrr + half_width(group)) / top,
+                low=max(0.0, group.mrr - group.half_width) / top,
+                high=min(top, group.mrr + group.half_width) / top,
                 kind="" if group.domain == first else "second",
             )
             for group in chosen
@@ -65,8 +63,3 @@ def _interval_rows(groups: list[Group]) -> list[IntervalRow]:
         numbers, counts = [f"{group.mrr:.4f}" for group in chosen], [f"{group.cases:,}" for group in chosen]
         rows.append(IntervalRow(label, intervals, numbers, counts))
     return rows
-
-
-def half_width(group: Group) -> float:
-    """Half of the 95 % interval; 0 where a single case tells nothing of it."""
-    return 0.0 if math.isnan(group.error) else 1.96 * group.error

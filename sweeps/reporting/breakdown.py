@@ -40,6 +40,11 @@ class Group:
     hr_10: float
     mrr_full: float
 
+    @property
+    def half_width(self) -> float:
+        """Half of the 95 % interval; 0 where a single case tells nothing of it."""
+        return 0.0 if np.isnan(self.error) else 1.96 * self.error
+
 
 @dataclass(frozen=True)
 class Breakdown:

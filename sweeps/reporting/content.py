@@ -29,6 +29,8 @@ from sweeps.reporting.trial_table import trial_table
 from sweeps.state.confirmation import confirmed
 
 METRIC_HEADINGS = ["split", "domain", "ranked among", *(name.upper().replace("_", "@") for name in METRICS)]
+FINE = 120
+"""From so many trials on, dots and lines are drawn finer."""
 WAITS = "The importance of settings is computed when the sweep has ended."
 NOT_LIVE = "The cases are ranked when the sweep has ended, by the command `report`."
 FAILURES = {"error": "its own error", "lost": "process or node lost", "memory": "out of memory", "disk": "disk full"}
@@ -93,6 +95,8 @@ def make_report_data(
         facts=facts(history, tracked, encoders, objectives),
         shared_settings=shared_settings(history),
         advice=advise(history, found, sure),
+        metric_headings=METRIC_HEADINGS,
+        is_fine=len(history.trials) >= FINE,
         is_running=history.state == "running",
         labels={number: _label(trial.record) for number, trial in history.trials.items()},
     )

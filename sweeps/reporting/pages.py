@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import re
 from types import SimpleNamespace
-from typing import Any
 
 from llmemf.pages.html_page import render
-from sweeps.reporting.bar_charts import half_width
-from sweeps.reporting.content import METRIC_HEADINGS
-
-FINE = 120
-"""From so many trials on, dots and lines are drawn finer."""
 
 
 def as_html(data: SimpleNamespace, *, live: int = 0) -> str:
@@ -20,18 +14,9 @@ def as_html(data: SimpleNamespace, *, live: int = 0) -> str:
     Args:
         live: seconds after which a served page asks for a newer one; 0 for a file.
     """
-    return render("sweeps.reporting", "report.html", {**_values(data), "live": live})
+    return render("sweeps.reporting", "report.html", {"data": data, "live": live})
 
 
 def as_markdown(data: SimpleNamespace) -> str:
     """The same numbers and sentences, charts as tables."""
-    return re.sub(r"\n{3,}", "\n\n", render("sweeps.reporting", "report.md", _values(data)))
-
-
-def _values(data: SimpleNamespace) -> dict[str, Any]:
-    return {
-        "data": data,
-        "metric_headings": METRIC_HEADINGS,
-        "half_width": half_width,
-        "is_fine": len(data.labels) >= FINE,
-    }
+    return re.sub(r"\n{3,}", "\n\n", render("sweeps.reporting", "report.md", {"data": data}))
