@@ -6,7 +6,8 @@ from collections.abc import Callable
 from statistics import fmean
 
 from llmemf import text_format
-from sweeps.core.result_tables import heading
+from llmemf.ranking_names import METRICS as ALL_METRICS
+from llmemf.ranking_names import RANKINGS as RANKING_NAMES
 from sweeps.groups.cells import Block, Cell, digits, mean_and_interval, number, p_value
 from sweeps.groups.paper_numbers import PAPER_METRICS
 from sweeps.groups.significance import BEST
@@ -135,9 +136,14 @@ def count(parameters: int | None) -> str:
 
 
 def _test_of_winner(table: Table) -> list[Block]:
+    """A line per domain and ranking; the CSV has all metrics with their intervals."""
     lines: list[dict[str, Cell] | str] = []
-    for name, spread in table.tested.items():
-        if not (table.one_ranking and name.startswith("test_full/")):
-            texts = {"metric": heading(name), "mean": digits(spread.mean), **mean_and_interval(spread)}
-            lines.append({key: Cell(text) for key, text in texts.items()})
+    for domain in table.domains:
+        for name, (ending, among) in RANKING_NAMES.items():
+            spreads = {metric: table.tested.get(f"test{ending}/{domain}/{metric}") for metric in ALL_METRICS}
+            if any(spreads.values()) and not (name == "full" and table.one_ranking):
+                words = f"{among} = {ALL_ITEMS}" if name == "sampled" and table.one_ranking else among
+                texts = {"domain": domain, "ranked among": words}
+                texts |= {metric.upper().replace("_", "@"): number(spread, 4) for metric, spread in spreads.items()}
+                lines.append({key: Cell(text) for key, text in texts.items()})
     return [Block(f"Test of {table.winner}", lines)] if lines else []

@@ -11,12 +11,12 @@ from sweeps.groups.significance import Spread, Test
 
 PAGE_ONLY = 9
 LEVELS = {
-    "NDCG@5": 1, "MRR, all items": 2, "NDCG@5, all items": 4, "NDCG@10, all items": 4, "its 95 %": PAGE_ONLY,
+    "NDCG@5": 1, "HR@1": 1, "HR@5": 1, "MRR, all items": 2, "NDCG@5, all items": 4, "NDCG@10, all items": 4, "its 95 %": PAGE_ONLY,
     "against": PAGE_ONLY, "95 % interval": 1, "best epoch": 1, "epochs": 1, "parameters": 1, "search time": 2, "settings": 3,
 }  # fmt: skip
 """Heading -> level: where the terminal is too narrow, the columns of the highest levels are left out; `PAGE_ONLY` are those
 of Markdown and HTML alone."""
-TEXTS = ("", "settings", "what it changes", "searched", "problem")
+TEXTS = ("", "ranked among", "settings", "what it changes", "searched", "problem")
 """Headings of columns that stand at the left and may wrap, as the first column does."""
 
 

@@ -149,7 +149,7 @@ def not_converged(row: TableRow) -> str:
         return ""
     return (
         f"Not converged: the best epoch was the last in {len(last)} of {plural(len(seeds), 'seed')} "
-        f"({max(found.epochs_run for found in last)} epochs); more may bring more."
+        f"({plural(max(found.epochs_run for found in last), 'epoch')}); more may bring more."
     )
 
 

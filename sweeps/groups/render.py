@@ -134,7 +134,7 @@ def for_terminal(block: Block, width: int) -> RichTable:
     for place, (heading, least) in enumerate(zip(shown.headings, widths, strict=True)):
         wraps = place in shown.texts()
         overflow: Literal["fold", "ellipsis"] = "fold" if wraps else "ellipsis"
-        text = _narrow(heading) if place else block.title or heading
+        text = _narrow(heading, wraps) if place else block.title or heading
         made.add_column(
             text, justify="left" if wraps else "right", no_wrap=not wraps, overflow=overflow, min_width=least
         )
@@ -144,9 +144,9 @@ def for_terminal(block: Block, width: int) -> RichTable:
     return made
 
 
-def _narrow(heading: str) -> str:
-    """A heading of several words below one another."""
-    return re.sub(" (?!%)", "\n", heading)
+def _narrow(heading: str, is_text: bool) -> str:
+    """A heading of several words below one another, over numbers."""
+    return heading if is_text else re.sub(" (?!%)", "\n", heading)
 
 
 def _least_widths(block: Block) -> list[int]:
@@ -159,5 +159,5 @@ def _least_widths(block: Block) -> list[int]:
             longest = min(longest, 16)
         elif place in block.texts():
             longest = max((len(word) for text in texts for word in text.split()), default=0)
-        widths.append(max(longest, *map(len, _narrow(heading).split("\n"))))
+        widths.append(max(longest, *map(len, _narrow(heading, place in block.texts()).split("\n"))))
     return widths

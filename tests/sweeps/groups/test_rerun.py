@@ -307,5 +307,5 @@ def test_the_files_hold_the_same_numbers():
     tested = table.tested["test/movie/mrr"]
     assert float(lines["t10", "test/movie/mrr"]["mean"]) == tested.mean
     assert ("t12", "test/movie/mrr") not in lines
-    assert f"| movie MRR | {tested.mean:.4f} | {tested.deviation:.4f} |" in page
+    assert f"| movie | stored candidates | {tested.mean:.4f} ± {tested.deviation:.4f} |" in page
     assert set(written) == {"rerun.md", "rerun.html", "rerun.csv"}
