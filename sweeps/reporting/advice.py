@@ -81,16 +81,8 @@ def avoid_failures(history: SweepHistory) -> Advice | None:
         why = f"{said}, {many} for want of memory."
         return Advice("Halve the batch", why, commands.again(record, assignments={"batch_size": batch}))
     for parameter in history.parameters:
-        region = failing_region(history, parameter)
-        if region is not None:
-            why = f"{said}: {region.inside} {parameter.key} {text_format.number(region.end)} "
-            why += f"{'on' if region.is_upper else 'down'}, {region.outside} elsewhere."
-            values = parameter.grid or parameter.values
-            kept = [value for value in values if (value < region.end if region.is_upper else value > region.end)]
-            ends = kept if parameter.grid or not kept else [min(kept), max(kept)]
-            change = ends[0] if len(set(ends)) == 1 else ends
-            line = commands.again(record, assignments={parameter.key: change}) if kept else ""
-            return Advice(f"Leave out the {parameter.key} that fails", why, line)
+        if found := leave_out_region(history, parameter, said):
+            return found
     if len(failed) == count or many * 4 >= count:
         reason = Counter(item.error for item in failed).most_common(1)[0][0]
         trace = f"errors/{failed[0].name}.txt"
@@ -101,29 +93,15 @@ def avoid_failures(history: SweepHistory) -> Advice | None:
     return None
 
 
-@dataclass(frozen=True)
-class FailingRegion:
-    """A side of a numeric setting in which trials fail and beside which they do not.
-
-    Attributes:
-        end: the value at which it begins; it is the region's.
-        is_upper: whether it reaches up from there, or down.
-        inside, outside: in words, how many failed there and elsewhere.
+def leave_out_region(history: SweepHistory, parameter: Parameter, said: str) -> Advice | None:
+    """To leave out the side of a numeric setting with the most failures beyond those elsewhere; None where they are spread, or
+    fewer than two.
     """
-
-    end: float
-    is_upper: bool
-    inside: str
-    outside: str
-
-
-def failing_region(history: SweepHistory, parameter: Parameter) -> FailingRegion | None:
-    """The region with the most failures beyond those elsewhere; None where they are spread, or fewer than two."""
     ran = [record for record in history.records if record.ended or record.error or record.objective is not None]
     found = [(record.varied.get(parameter.key), bool(record.error)) for record in ran if parameter.is_numeric]
     pairs = [(float(value), failed) for value, failed in found if value is not None]
     total = sum(failed for _, failed in pairs)
-    regions: list[tuple[float, FailingRegion]] = []
+    regions: list[tuple[float, bool, float, str]] = []
     if total < 2 or total == len(pairs):
         return None
     for is_upper in (True, False):
@@ -131,10 +109,18 @@ def failing_region(history: SweepHistory, parameter: Parameter) -> FailingRegion
             inside = [failed for value, failed in pairs if (value >= end if is_upper else value <= end)]
             many, rest = sum(inside), len(pairs) - len(inside)
             if rest and many >= 0.8 * total and many >= 0.7 * len(inside):
-                outside = total - many
-                words = f"{many} of {len(inside)} with", f"{outside} of {rest}"
-                regions.append((many / len(inside) - outside / rest, FailingRegion(end, is_upper, *words)))
-    return max(regions, key=lambda region: region[0])[1] if regions else None
+                side = f"{text_format.number(end)} {'on' if is_upper else 'down'}"
+                why = f"{many} of {len(inside)} with {parameter.key} {side}, {total - many} of {rest} elsewhere."
+                regions.append((many / len(inside) - (total - many) / rest, is_upper, end, why))
+    if not regions:
+        return None
+    _, is_upper, end, why = max(regions, key=lambda region: region[0])
+    values = parameter.grid or parameter.values
+    kept = [value for value in values if (value < end if is_upper else value > end)]
+    ends = kept if parameter.grid or not kept else [min(kept), max(kept)]
+    change = ends[0] if len(set(ends)) == 1 else ends
+    line = commands.again(history.record, assignments={parameter.key: change}) if kept else ""
+    return Advice(f"Leave out the {parameter.key} that fails", f"{said}: {why}", line)
 
 
 def widen_range(history: SweepHistory, importances: Importances) -> Advice | None:
