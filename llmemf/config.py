@@ -78,13 +78,9 @@ class TrialConfig(BaseModel):
     """auto, cpu, cuda, or cuda:N."""
 
     @model_validator(mode="after")
-    def _check_selection(self) -> TrialConfig:
+    def _check_choices(self) -> TrialConfig:
         if self.monitor == "val_loss" and self.selection == "per_domain":
             raise ValueError("selection = per_domain needs monitor = val_mrr: there is one validation loss, not two")
-        return self
-
-    @model_validator(mode="after")
-    def _check_optimizer(self) -> TrialConfig:
         if self.optimizer == "adagrad" and self.l2_mode == "adamw":
             raise ValueError("optimizer = adagrad has no decoupled decay: set l2_mode = adam, embedding_rows or none")
         return self
@@ -140,9 +136,10 @@ def build_config(config_class: type[BaseModel], values: Mapping[str, Any], *, wh
 def unknown_keys(values: Iterable[str], valid: Iterable[str], where: str) -> list[str]:
     """One sentence per key of `values` that is not in `valid`: the nearest valid one, or what became of a removed setting."""
     valid = list(valid)
+    model = values.get("model", "") if isinstance(values, Mapping) else ""
     return [
         f"{where}: {key} was removed: {remedy(key)}"
-        if key in REMOVED
+        if key in REMOVED or f"{model}.{key}" in REMOVED
         else f"{where}: unknown key {key!r}: {nearest(str(key), valid)}"
         for key in values
         if key not in valid

@@ -43,17 +43,17 @@ class IdTable(nn.Module):
     def output_rows(self, ids: Tensor | None = None) -> Tensor:
         """(n, D) vectors of the given items, or of all, as candidates."""
         table = self.input if self.output is None else self.output
-        return self._as_candidates(table if ids is None else F.embedding(ids, table))
+        rows = table if ids is None else F.embedding(ids, table)
+        return F.normalize(rows, dim=-1) if self.unit else rows
 
     held_rows = output_rows
 
     def step_rows(self, ids: Tensor | None) -> tuple[Tensor, Tensor]:
         """(U, D) vectors as inputs and as outputs of the given items, or of all: what one training step reads."""
         inputs = self.input if ids is None else F.embedding(ids, self.input)
-        return inputs, self._as_candidates(inputs) if self.output is None else self.output_rows(ids)
-
-    def _as_candidates(self, rows: Tensor) -> Tensor:
-        return F.normalize(rows, dim=-1) if self.unit else rows
+        if self.output is not None:
+            return inputs, self.output_rows(ids)
+        return inputs, F.normalize(inputs, dim=-1) if self.unit else inputs
 
     def half_rows(self, outputs: Tensor) -> HalfTable:
         """16-bit copies of `outputs`, the (N, D) unit vectors of this step."""

@@ -161,12 +161,8 @@ class LLMEMFConfig(BackOffConfig):
                 f"scale_init = {self.scale_init:g} is above scale_max = {self.scale_max:g}: raise the latter"
             )
         largest = self.scale_init if self.scale == "fixed" else self.scale_max
-        half_fits = (self.similarity, self.objective, self.mixture) == (
-            "cosine",
-            "full",
-            "prob",
-        ) and largest <= HALF_SCALE
-        if self.objective_precision == "fp16" and not half_fits:
+        is_plain = (self.similarity, self.objective, self.mixture) == ("cosine", "full", "prob")
+        if self.objective_precision == "fp16" and not (is_plain and largest <= HALF_SCALE):
             raise ValueError(
                 f"objective_precision = fp16 needs similarity = cosine, objective = full, mixture = prob and a scale of at most {HALF_SCALE:g} "
                 "(scale_max, or scale_init where scale = fixed): set fp32"

@@ -179,23 +179,22 @@ class MixtureHead(nn.Module):
         """
         if not len(targets):
             return torch.stack([q.sum() for q in queries]).sum() * 0
-        tables = list(self.tables.values())
         log_weights, scales = self.item_log_weights(), self.scales()
         queries = self._directions(queries)
         if step.place is not None:
             sampled = columns_of_draws(low, high, step.draws[low, high], exact)
-            ids = sampled.ids
-            rows, rows_weights = [F.embedding(step.place[ids], table) for table in step.outputs], log_weights[ids]
+            part: Tensor | slice = sampled.ids
+            rows = [F.embedding(step.place[sampled.ids], table) for table in step.outputs]
             target_rows = [F.embedding(step.place[targets], table) for table in step.outputs]
-            present = [table.has if table.has is None else table.has[ids] for table in tables]
         else:
-            sampled, target_rows = None, None
-            rows, rows_weights = [table_rows[low:high] for table_rows in step.outputs], log_weights[low:high]
-            present = [table.has if table.has is None else table.has[low:high] for table in tables]
+            sampled, target_rows, part = None, None, slice(low, high)
+            rows = [table[part] for table in step.outputs]
+        present = [table.has if table.has is None else table.has[part] for table in self.tables.values()]
         target_weights, elements = log_weights[targets], self.config.chunk_elements
         halves = None if step.halves is None else [half.part(low, high) for half in step.halves]
         if self.config.mixture == "logit":
             queries = [_concatenate_queries(queries, scales)]
+            rows_weights = log_weights[part]
             rows, present = [_concatenate_rows(rows, rows_weights.exp())], [rows_weights.amax(1) > -torch.inf]
             target_rows = None if target_rows is None else [_concatenate_rows(target_rows, target_weights.exp())]
             target_weights = torch.where(target_weights.amax(1, keepdim=True) > -torch.inf, 0.0, -torch.inf)

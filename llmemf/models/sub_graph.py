@@ -43,32 +43,31 @@ def sub_graph(
     sides = torch.stack([on_x, ~on_x & (session < pad)], 2).float()
     share = (sides.sum(1) + 1) / (sides.sum((1, 2)) + 2)[:, None]
 
-    around = neighbours[session].flatten(2)
-    own = torch.cat([sides, torch.ones_like(sides[:, :, :1])], 2)
-    reached = torch.cat([sides, torch.zeros_like(sides[:, :, :1])], 2)
-    reached = reached.unsqueeze(2).expand(-1, -1, around.shape[2], -1)
+    own = F.pad(sides, (0, 1), value=1)
     # Padding on top, so that there are never fewer candidates than nodes.
-    ids = F.pad(torch.cat([session, around.flatten(1)], 1), (0, size), value=pad)
-    ids, weights = _collect(ids, F.pad(torch.cat([own, reached.flatten(1, 2)], 1), (0, 0, 0, size)), pad)
+    ids = F.pad(session, (0, size), value=pad)
+    ids, weights = _reached(ids, F.pad(own, (0, 0, 0, size)), session, sides, neighbours)
     chosen = _choose(ids, weights, share, size, num_x, pad)
     if hops == 2:
         touching = ((weights[:, :, 0] > 0) & (weights[:, :, 1] > 0)).any(1)
         nodes, known = ids.gather(1, chosen), weights.gather(1, chosen.unsqueeze(2).expand(-1, -1, 3))
         # From the first neighbours on; session items have been asked already.
         asked = nodes.masked_fill(touching[:, None] | (known[:, :, 2] > 0), pad)
-        further = neighbours[asked].flatten(2)
-        reached = torch.cat([(known[:, :, :2] > 0) * SECOND_HOP, torch.zeros_like(known[:, :, :1])], 2)
-        reached = reached.unsqueeze(2).expand(-1, -1, further.shape[2], -1)
-        ids, weights = _collect(
-            torch.cat([ids, further.flatten(1)], 1), torch.cat([weights, reached.flatten(1, 2)], 1), pad
-        )
+        ids, weights = _reached(ids, weights, asked, (known[:, :, :2] > 0) * SECOND_HOP, neighbours)
         chosen = _choose(ids, weights, share, size, num_x, pad)
     nodes = ids.gather(1, chosen).sort(1).values
     return nodes, _adjacency(nodes, session, neighbours)
 
 
-def _collect(ids: Tensor, weights: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """(B, C) each id once, in ascending order and `pad` behind them, and (B, C, 3) the sums of its weights."""
+def _reached(ids: Tensor, weights: Tensor, asked: Tensor, sides: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
+    """Candidates and those that the items `asked` lead to, which say from which sides.
+
+    Returns:
+        (B, C) each id once, in ascending order and padding behind them, and (B, C, 3) the sums of its weights.
+    """
+    pad, around = len(neighbours) - 1, neighbours[asked].flatten(2)
+    led = F.pad(sides, (0, 1)).unsqueeze(2).expand(-1, -1, around.shape[2], -1)
+    ids, weights = torch.cat([ids, around.flatten(1)], 1), torch.cat([weights, led.flatten(1, 2)], 1)
     ids, order = ids.sort(dim=1, stable=True)
     group = torch.cat([torch.zeros_like(ids[:, :1]), (ids[:, 1:] != ids[:, :-1]).long()], 1).cumsum(1)
     weights = weights.gather(1, order.unsqueeze(2).expand_as(weights)) * (ids < pad).unsqueeze(2)

@@ -200,6 +200,8 @@ def test_a_setting_that_other_models_still_have_is_removed_for_one():
     assert without_removed({"positions": True}, "old.yaml", "llm_emf") == {"positions": True}
     with pytest.raises(InputError, match=r"^old\.yaml: positions = 'from_end' was removed"):
         without_removed({**old, "positions": "from_end"}, "old.yaml")
+    with pytest.raises(InputError, match="--set: positions was removed"):
+        build_config(model_class("sasrec").config_class, {"model": "sasrec", "positions": "from_end"}, where="--set")
 
 
 def test_what_a_model_still_has_is_not_removed():
