@@ -7,21 +7,25 @@
 | any | the same columns | `*.parquet` |
 | ratings only | 2014: user, item, rating, time; 2018: item, user, rating, time; 2023: with a header | `*.csv`, `*.csv.gz` |
 
-What a file is, its content says. Blocks of JSON lines go through pyarrow's parser, which reads the few fields alone; a
-block that it refuses is read line by line in Python.
+What a file is, its content says. Blocks of lines go through pyarrow's parsers, which read the few fields alone; a block
+that they refuse is read line by line in Python.
 """
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 
 from llmemf.errors import InputError
@@ -37,7 +41,7 @@ from llmemf.scenarios.loose_records import (
     parse_record,
     unix_seconds,
 )
-from llmemf.scenarios.table_rows import ROLES, chosen_cells, csv_rows, is_parquet, open_parquet, parquet_rows
+from llmemf.scenarios.table_rows import ROLES, chosen_cells, is_parquet, open_parquet, parquet_rows
 from llmemf.text_format import percent
 
 USER_KEYS = ("reviewerID", "user_id")
@@ -87,16 +91,19 @@ def read_reviews(counts: LineCounts, progress: Progress | None = None) -> Iterat
     """
     if is_parquet(counts.path):
         yield from _in_columns(_parquet_reviews(counts, progress))
-    elif _holds_records(next(line_blocks(counts.path))):
+    else:
+        sniffed = next(line_blocks(counts.path))
+        is_json = _holds_records(sniffed)
+        has_header, whole, single = (False, _whole, _single) if is_json else _ratings(sniffed, counts.path)
         for block in line_blocks(counts.path, progress):
-            columns = _whole(block)
+            if has_header and block.first_line == 1:
+                block = LineBlock(block.data.partition(b"\n")[2], 2, block.num_lines - 1)
+            columns = whole(block)
             if columns is None:
-                yield from _in_columns(counts.parsed(block.lines(), lambda line: _single(line, counts)))
+                yield from _in_columns(counts.parsed(block.lines(), partial(single, counts=counts)))
             else:
                 counts.lines += len(columns.times)
                 yield columns
-    else:
-        yield from _in_columns(_ratings(counts, progress))
     counts.finish()
 
 
@@ -118,20 +125,23 @@ def _whole(block: LineBlock) -> ReviewColumns | None:
             read_options=pa_json.ReadOptions(use_threads=False, block_size=len(block.data) + 1),
             parse_options=JSON_OPTIONS,
         )
-        users, items, times = (
-            pc.coalesce(*(table[key] for key in keys)).combine_chunks() for keys in (USER_KEYS, ITEM_KEYS, TIME_KEYS)
+        return _checked(
+            block, *(pc.coalesce(*(table[key] for key in keys)) for keys in (USER_KEYS, ITEM_KEYS, TIME_KEYS))
         )
-        # The parser is content with two records in a line, or one in two lines, and leaves out blank lines.
-        if len(times) != block.num_lines and len(times) != sum(1 for _ in block.lines()):
-            return None
-        users, items = pc.utf8_trim_whitespace(users), pc.utf8_trim_whitespace(items)
     except (pa.ArrowInvalid, UnicodeDecodeError):
         return None
+
+
+def _checked(block: LineBlock, *columns: pa.ChunkedArray) -> ReviewColumns | None:
+    """Users, items and times of a block, None if one of them lacks a value or a time is out of range."""
+    users, items, times = (column.combine_chunks() for column in columns)
+    # The parsers are content with two records in a line, or one in two lines, and leave out blank lines.
+    if not len(times) or (len(times) != block.num_lines and len(times) != sum(1 for _ in block.lines())):
+        return None
+    users, items = pc.utf8_trim_whitespace(users), pc.utf8_trim_whitespace(items)
     missing = pa.array(MISSING)
-    if (
-        not len(times)
-        or times.null_count
-        or any(column.null_count or pc.any(pc.is_in(column, value_set=missing)).as_py() for column in (users, items))
+    if times.null_count or any(
+        column.null_count or pc.any(pc.is_in(column, value_set=missing)).as_py() for column in (users, items)
     ):
         return None
     seconds = times.to_numpy()
@@ -182,34 +192,64 @@ def _parquet_reviews(counts: LineCounts, progress: Progress | None) -> Iterator[
     return counts.parsed(parquet_rows(counts.path, {key: key for key in chain(*groups)}, progress), _fields)
 
 
-def _ratings(counts: LineCounts, progress: Progress | None) -> Iterator[tuple[int, Single]]:
-    """The reviews of a file of ratings: by the names of its header, or by what its columns hold."""
-    path, roles = counts.path, ("user", "item", "time")
-    sniffed = [row for _, row in islice(csv_rows(path), SNIFFED_ROWS)]
-    header = [cell.strip().lower() for cell in sniffed[0]]
-    named = {role: [header.index(name) for name in ROLES[role] if name in header] for role in roles}
-    if all(named.values()):
-        places, first_row = {role: found[0] for role, found in named.items()}, 1
-    else:
-        rows, header, first_row = [row for row in sniffed if len(row) == 4], [""] * 4, 0
-        if not rows:
-            raise InputError(
-                f"{path}: neither a review release nor ratings: expected JSON lines, or user,item,rating,time, got "
-                f"{','.join(sniffed[0])[:60]!r}"
-            )
-        # Items are ASINs of ten characters, users are longer; the columns of 2014 and 2018 are swapped.
-        asins = [sum(ASIN.fullmatch(row[column].strip()) is not None for row in rows) / len(rows) for column in (0, 1)]
-        if abs(asins[0] - asins[1]) < 0.5:
-            raise InputError(
-                f"{path}: which column is the user and which the item cannot be told (no header, {percent(asins[0])} and "
-                f"{percent(asins[1])} ASINs): put the line user,item,rating,timestamp on top, in the file's order"
-            )
-        item = 0 if asins[0] > asins[1] else 1
-        places = {"user": 1 - item, "item": item, "time": 3}
+def _ratings(sniffed: LineBlock, path: Path) -> tuple[bool, Callable, Callable]:
+    """Whether ratings have a header, and how a block and a line of them are read: by the names of a header, or by what the columns hold."""
+    try:
+        rows = list(csv.reader((decode(line)[0] for _, line in islice(sniffed.lines(), SNIFFED_ROWS)), strict=True))
+    except csv.Error as error:
+        raise InputError(f"{path}: neither records nor comma-separated ratings ({error})") from None
+    header = [cell.strip().lower() for cell in rows[0]]
+    named = [[header.index(name) for name in ROLES[role] if name in header] for role in ("user", "item", "time")]
+    has_header = all(named)
+    places = [found[0] for found in named] if has_header else _places(rows, path)
+    width = len(header) if has_header else 4
+    names = [str(column) for column in range(width)]
+    wanted = [names[place] for place in places]
+    reading = pa_csv.ReadOptions(use_threads=False, column_names=names, block_size=1 << 30)
+    conversion = pa_csv.ConvertOptions(
+        include_columns=wanted,
+        column_types=dict(zip(wanted, (pa.string(), pa.string(), pa.int64()))),
+        strings_can_be_null=False,
+        null_values=[],
+    )
 
-    def parse(row: list[str]) -> Single:
-        cells = chosen_cells(row, len(header), places)
+    def whole(block: LineBlock) -> ReviewColumns | None:
+        try:
+            table = pa_csv.read_csv(pa.BufferReader(block.data), read_options=reading, convert_options=conversion)
+            return _checked(block, *table.columns)
+        except (pa.ArrowInvalid, UnicodeDecodeError):
+            return None
+
+    def single(line: bytes, counts: LineCounts) -> Single:
+        text, wrong_bytes = decode(line)
+        try:
+            row = next(csv.reader([text.strip()], strict=True))
+        except (csv.Error, StopIteration):
+            raise BadLine("not comma-separated") from None
+        cells = chosen_cells(row, width, dict(zip(("user", "item", "time"), places)))
         user, item = identifier(cells, ("user",), "no user"), identifier(cells, ("item",), "no item")
-        return user, item, unix_seconds(cells["time"])
+        seconds = unix_seconds(cells["time"])
+        counts.mended.update([wrong_bytes] if wrong_bytes else [])
+        return user, item, seconds
 
-    return counts.parsed(islice(csv_rows(path, counts, progress), first_row, None), parse)
+    return has_header, whole, single
+
+
+def _places(rows: list[list[str]], path: Path) -> list[int]:
+    """Where user, item and time stand in ratings without a header.
+
+    Items are ASINs of ten characters, users are longer; the columns of 2014 and 2018 are swapped.
+    """
+    fours = [row for row in rows if len(row) == 4]
+    if not fours:
+        raise InputError(
+            f"{path}: neither a review release nor ratings: expected JSON lines, or user,item,rating,time, got "
+            f"{','.join(rows[0])[:60]!r}"
+        )
+    asins = [sum(ASIN.fullmatch(row[column].strip()) is not None for row in fours) / len(fours) for column in (0, 1)]
+    if abs(asins[0] - asins[1]) < 0.5:
+        raise InputError(
+            f"{path}: which column is the user and which the item cannot be told (no header, {percent(asins[0])} and "
+            f"{percent(asins[1])} ASINs): put the line user,item,rating,timestamp on top, in the file's order"
+        )
+    return [1, 0, 3] if asins[0] > asins[1] else [0, 1, 3]
