@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.panel import Panel
@@ -33,6 +35,9 @@ from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord, best_of
 
+if TYPE_CHECKING:
+    from sweeps.core.sweep import Sweep
+
 
 def print_fallback(requested: str, used: str, data_root: str, console: Console, allowed: bool) -> None:
     """Say loudly that the sample is used in place of data that is not there.
@@ -56,15 +61,11 @@ def print_fallback(requested: str, used: str, data_root: str, console: Console, 
         )
     text = Text.assemble(
         (f"There is no data for {requested} in {data_root}.\n", "bold"),
-        "This sweep runs on the embedded ",
-        ("sample", "bold"),
-        " instead: generated users and items, small settings. It is called sample in all that it writes, and its "
-        f"numbers say nothing about {requested}.\n\nThe commands below bring the real data: windows that are published, or "
-        "tables of your own; then its features.",
+        "This sweep runs on the embedded sample instead: generated users and items, small settings. It is called sample in all "
+        f"that it writes, and its numbers say nothing about {requested}.\n\nThe commands below bring the real data: windows "
+        "that are published, or tables of your own; then its features.",
     )
-    console.print(
-        Panel(text, border_style="yellow", title="embedded sample", title_align="left", width=min(console.width, 100))
-    )
+    console.print(Panel(text, border_style="yellow", title="embedded sample", width=min(console.width, 100)))
     own = command_line("data", "prepare", "table", "ORDERS.csv", "--items", "ITEMS.csv", "--name", requested)
     for command in (bring, own, command_line("features", "offline", requested)):
         console.print(f"  {command}", style="cyan", soft_wrap=True)
@@ -124,42 +125,29 @@ def print_start(
 
 
 def print_end(
-    plan: Plan,
-    data: SweepData,
-    records: list[TrialRecord],
-    test: dict[str, float],
-    outcome: str,
-    reason: str,
-    seconds: float,
-    tracking: str,
-    page: str,
-    console: Console,
-    evaluations: int = 0,
-    report: str = "",
+    sweep: Sweep, test: Mapping[str, float], outcome: str, reason: str, undelivered: str, page: str, report: str
 ) -> None:
     """Leaderboard, test metrics, and where everything lies.
 
     Args:
+        undelivered: what MLflow did not get, in one line.
+        page: of the sweep's runs, below the address of a tracking server.
         report: the page that was written, "" where the command that writes it is named instead.
     """
-    record = plan.record
-    count = {
-        name: sum(item.outcome == name for item in records if not item.repeats)
-        for name in ("completed", "pruned", "failed", "interrupted")
-    }
-    count["again with new seeds"] = sum(bool(item.repeats) for item in records)
-    parts = ", ".join(f"{number} {name}" for name, number in count.items() if number)
+    plan, data, console, record = sweep.plan, sweep.data, sweep.console, sweep.plan.record
+    records = list(sweep.state.records.values())
+    best, failed = best_of(records), failed_trials(records)
+    count = Counter("again with new seeds" if item.repeats else item.outcome for item in records)
+    order = ("completed", "pruned", "failed", "interrupted", "again with new seeds")
+    parts = ", ".join(f"{count[name]} {name}" for name in order if count[name]) or "no trial had started"
     style = {"completed": "green", "incomplete": "yellow", "failed": "red", "interrupted": "magenta"}[outcome]
     said = f"{outcome}: {reason}" if reason and reason != "interrupted" else outcome
-    took = f" in {text_format.duration(seconds)}"
-    console.print(
-        Text.assemble(f"sweep {record.name} ", (said, f"bold {style}"), took, f": {parts or 'no trial had started'}")
-    )
+    took = f" in {text_format.duration(sweep.state.seconds)}: {parts}"
+    console.print(Text.assemble(f"sweep {record.name} ", (said, f"bold {style}"), took))
     console.print()
-    if best_of(records):
-        domains = data.scenario.domains
+    if best:
+        domains, searched = data.scenario.domains, len(sweep.state.searched)
         console.print(result_tables.table(records, domains, console.width))
-        searched = sum(not item.repeats for item in records)
         if searched > result_tables.TOP:
             console.print(f"the best {result_tables.TOP} of {searched}; all in leaderboard.csv", style="dim")
         sure = sentence_of(confirmed(records))
@@ -172,20 +160,17 @@ def print_end(
         console.print()
         if test:
             console.print(result_tables.test_table(test, domains))
-        for note in caveats(plan, data, best_of(records), evaluations):
+        for note in caveats(plan, data, best, len(sweep.state.tests)):
             console.print(note, style="yellow", highlight=False)
         console.print()
-    lines: list[tuple[str, str | Text]] = []
-    if (record.folder / "best.yaml").exists():
-        lines.append(("best", str(record.folder / "best.yaml")))
-    lines.append(("all trials", str(record.folder / "leaderboard.csv")))
-    failed = failed_trials(records)
+    files = {"best": record.folder / "best.yaml", "all trials": record.folder / "leaderboard.csv"}
+    lines: list[tuple[str, str | Text]] = [(name, str(path)) for name, path in files.items() if path.exists()]
     if failed:
         lines.append(("failed", f"{failed}; full traces in {record.folder / 'errors'}"))
-    if tracking:
-        lines.append(("note", tracking))
+    if undelivered:
+        lines.append(("note", undelivered))
     commands = places(record, page)
-    if report or not best_of(records):
+    if report or not best:
         del commands["report"]
     if report:
         lines.append(("report", report))

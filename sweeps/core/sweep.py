@@ -254,14 +254,12 @@ class Sweep:
                     make_references(self.plan, self.data)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": describe_run(self.plan, records, best, test)}
-        sure = confirmed(records) if is_searched else []
         summary = {"objective": best.objective, **best.metrics} if is_searched else {}
-        if sure:
+        if is_searched and (sure := confirmed(records)):
             tags["confirmation"] = sentence_of(sure)
-            summary |= {
-                "confirmed/seeds": len(sure[0].values), "confirmed/mean": sure[0].mean,
-                "confirmed/sd": sure[0].deviation, "confirmed/chance": sure[0].best,
-            }  # fmt: skip
+            names = ("seeds", "mean", "sd", "chance")
+            values = len(sure[0].values), sure[0].mean, sure[0].deviation, sure[0].best
+            summary |= {f"confirmed/{name}": value for name, value in zip(names, values, strict=True)}
             tracking.log_confirmed(sure)
         if best and not self.part and not self.plan.tested_by:
             tags |= {"best_trial": best.name, "test_looks": str(len(self.state.tests))}
@@ -282,10 +280,7 @@ class Sweep:
         if not self.part:
             written = self.report if is_searched else None
             report = written(self.plan.record, self.data, self.console, not undelivered) if written else ""
-            print_end(
-                self.plan, self.data, records, test, outcome, reason, self.state.seconds, undelivered,
-                tracking.writer.page(), self.console, evaluations=len(self.state.tests), report=report,
-            )  # fmt: skip
+            print_end(self, test, outcome, reason, undelivered, tracking.writer.page(), report)
         code = {"completed": COMPLETED, "incomplete": SOME_FAILED, "failed": ALL_FAILED}.get(outcome)
         if code is None:
             code = TIME_SPENT if stop.planned else INTERRUPTED if stop.reason == "interrupted" else NEEDS_USER
