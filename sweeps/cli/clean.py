@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich import box
@@ -21,9 +21,6 @@ from rich.table import Table
 from llmemf import text_format
 from llmemf.errors import InputError
 from sweeps.core.console import CommandConsole
-
-if TYPE_CHECKING:
-    from sweeps.core.disk import Holding
 
 
 def clean(
@@ -86,13 +83,10 @@ def _table(found: list, doomed: list) -> Table:
     for holding in found:
         status = "running" if holding.running else holding.record.status
         going = holding.total if holding in doomed else holding.removable
-        why = "to be deleted" if holding in doomed else _reasons(holding)
+        counted = Counter(holding.leftovers.values())
+        why = "; ".join(f"{count} x {reason}" if count > 1 else reason for reason, count in counted.items())
+        why = "to be deleted" if holding in doomed else why
         parts = [text_format.size(holding.bytes[name]) for name in ("weights", "states", "other")]
         changed = f"{holding.changed:%Y-%m-%d %H:%M}"
         table.add_row(holding.name, status, changed, *parts, text_format.size(going) if going else "-", why)
     return table
-
-
-def _reasons(holding: Holding) -> str:
-    counted = Counter(holding.leftovers.values())
-    return "; ".join(f"{count} x {why}" if count > 1 else why for why, count in counted.items())

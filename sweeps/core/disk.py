@@ -72,7 +72,7 @@ def holdings(storage: Path, keep: int | None = None) -> list[Holding]:
             try:
                 found.append(_holding(record, keep))
             except InputError as error:
-                left_out(error)
+                left_out(str(error))
     return sorted(found, key=lambda holding: holding.changed)
 
 

@@ -103,7 +103,8 @@ class Display:
         if changed and changed.outcome not in ("running", "failed"):
             self._print(Text(self._ended_line(changed)))
         now = time.monotonic()
-        if now - self._last_line < self._pause():
+        # A sweep of hours need not say every ten seconds that it runs.
+        if now - self._last_line < max(PLAIN_SECONDS, min(PLAIN_SECONDS_MOST, self.elapsed() / 30)):
             return
         text = self.line()
         if text != self._last_text:
@@ -115,10 +116,6 @@ class Display:
         self.saying = text
         if not self._live:
             self._print(Text(text))
-
-    def _pause(self) -> float:
-        """Seconds between two plain lines: a sweep of hours need not say every ten seconds that it runs."""
-        return max(PLAIN_SECONDS, min(PLAIN_SECONDS_MOST, self.elapsed() / 30))
 
     def tell(self, text: str) -> None:
         """One line about a trial, kept on the screen while the sweep runs."""

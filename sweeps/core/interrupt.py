@@ -59,10 +59,6 @@ class StopRequest:
         self.planned = not self.reason
         self.request("the time budget is spent")
 
-    def _stuck(self) -> None:
-        if self.on_stuck:
-            self.on_stuck()
-
     def listen(self) -> None:
         """Take over the signals that ask to stop; Ray sets its own handler of SIGTERM when it starts."""
         for number in ASKED:
@@ -81,7 +77,7 @@ class StopRequest:
         if self.reason:
             raise KeyboardInterrupt
         self.reason = "interrupted"
-        self._later(GRACE_SECONDS, self._stuck)
+        self._later(GRACE_SECONDS, lambda: self.on_stuck and self.on_stuck())
 
     def request(self, reason: str) -> None:
         """Stop for another reason than the user's."""

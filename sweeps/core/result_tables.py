@@ -14,10 +14,10 @@ from rich.text import Text
 from llmemf import text_format
 from llmemf.ranking_names import METRICS, RANKINGS, ranking_rows
 from sweeps.core.display import STYLE, fits
+from sweeps.state.leaderboard import SHOWN_METRICS
 from sweeps.state.trial_records import TrialRecord, ranked, seed_values
 
 TOP = 10
-SHOWN_METRICS = ("mrr", "ndcg_10")
 
 
 def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> Table:

@@ -110,7 +110,10 @@ class SweepSearch(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # Tune reads FINISHED too
         """Settings of the next trial, None while all that is left is running or waits, FINISHED where nothing is left."""
-        record = self._next_waiting() or self._propose() or self._repeat()
+        record = self._next_waiting() or self._propose()
+        if record is None:  # of the next round of repeats the first; the others wait
+            self.waiting.extend(self.state.repeat(record, seed) for record, seed in self.next_repeats())
+            record = self._next_waiting()
         if record is None:
             waits = self.waiting and not self.is_stopping()
             return None if self.live or waits else Searcher.FINISHED
@@ -182,11 +185,6 @@ class SweepSearch(Searcher):
         self._asked[number] = trial
         self._label(trial, record)
         return record
-
-    def _repeat(self) -> TrialRecord | None:
-        """The first of the next round of repeats; the others wait."""
-        self.waiting.extend(self.state.repeat(record, seed) for record, seed in self.next_repeats())
-        return self._next_waiting()
 
     def _modelled(self, number: int) -> dict[str, Any]:
         """The next spread point, or the one with the largest expected gain; {} where Optuna has to be asked."""

@@ -39,12 +39,9 @@ def build_space(entries: Mapping[str, Any], constraints: Sequence[str] = ()) -> 
                 raise InputError(
                     f"constraint {rule.text!r} names {key!r}, which the space does not have: {nearest(key, known)}"
                 )
-    dropped: dict[str, int] = {}
-    tied: list[Block] = []
-    for block in blocks:
-        if block.kind == "simplex" and block.size > len(block.points):
-            dropped[" + ".join(block.keys) + " <= 1"] = block.size - len(block.points)
-        tied.append(block)
+    simplexes = [block for block in blocks if block.kind == "simplex" and block.size > len(block.points)]
+    dropped = {" + ".join(block.keys) + " <= 1": block.size - len(block.points) for block in simplexes}
+    tied = blocks
     for rule in rules:
         touched = [block for block in tied if set(block.keys) & set(rule.keys)]
         tied = [block for block in tied if block not in touched] + _tie(touched, rule, dropped)

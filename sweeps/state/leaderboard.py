@@ -10,14 +10,12 @@ from typing import Any
 import yaml
 
 from llmemf import text_format
-from llmemf.ranking_names import RANKINGS
-from sweeps.state.confirmation import Confirmed, confirmed
+from sweeps.state.confirmation import confirmed
 from sweeps.state.trial_records import TrialRecord, ranked
 
-TOP = 10
 SHOWN_METRICS = ("mrr", "ndcg_10")
-HIDDEN = tuple(f"val{ending}/" for ending, _ in RANKINGS.values() if ending)
-"""Metrics that the page leaves to the CSV file."""
+OVER_SEEDS = ("seeds", "mean", "sd", "chance_of_best")
+"""Columns of confirmed trials."""
 
 
 def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
@@ -25,7 +23,10 @@ def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
 
     Repeats stand in the row of the trial that they repeat, as mean and standard deviation over seeds.
     """
-    searched, over_seeds = ranked(records), {item.name: item for item in confirmed(records)}
+    searched = ranked(records)
+    over_seeds = {
+        item.record.number: (len(item.values), item.mean, item.deviation, item.best) for item in confirmed(records)
+    }
     keys = list(dict.fromkeys(key for record in records if not record.repeats for key in record.varied))
     metrics = sorted({name for record in searched for name in record.metrics})
     result = []
@@ -35,7 +36,7 @@ def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
             "trial": record.name,
             "outcome": record.outcome,
             "objective": record.objective,
-            **(_over_seeds(over_seeds.get(record.name)) if over_seeds else {}),
+            **(dict(zip(OVER_SEEDS, over_seeds.get(record.number, (None,) * 4))) if over_seeds else {}),
             "best_epoch": record.best_epoch,
             "epochs_run": record.epoch,
             "seconds": round(record.seconds, 1),
@@ -44,13 +45,6 @@ def rows(records: list[TrialRecord]) -> list[dict[str, Any]]:
         row |= {name: record.metrics.get(name) for name in metrics}
         result.append({**row, "error": record.error})
     return result
-
-
-def _over_seeds(item: Confirmed | None) -> dict[str, Any]:
-    """The columns of a confirmed trial; empty for another one."""
-    if item is None:
-        return dict.fromkeys(("seeds", "mean", "sd", "chance_of_best"))
-    return {"seeds": len(item.values), "mean": item.mean, "sd": item.deviation, "chance_of_best": item.best}
 
 
 def as_csv(records: list[TrialRecord]) -> str:

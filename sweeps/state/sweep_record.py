@@ -148,18 +148,14 @@ def readable(folders: Iterable[Path], load: Callable[[Path], Record]) -> list[Re
         try:
             records.append(load(folder))
         except InputError as error:
-            left_out(error)
+            left_out(str(error))
     return records
 
 
 @functools.cache
-def _say_once(text: str) -> None:
-    log.warning("left out: %s", text)
-
-
-def left_out(error: InputError) -> None:
+def left_out(why: str) -> None:
     """Say, once in a process, which of the stored sweeps and groups cannot be read and why."""
-    _say_once(str(error))
+    log.warning("left out: %s", why)
 
 
 def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | None) -> Path:

@@ -211,13 +211,18 @@ def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, 
         "hideEmptyCharts": True,
         "autoRefreshEnabled": True,
         "compareRunSections": [{"uuid": SECTION, "name": "Settings and objective", "display": True, "columns": 1}],
+        # A chart that MLflow draws as soon as its button for charts is pressed.
         "compareRunCharts": [
-            _chart("PARALLEL", selectedMetrics=["objective"], selectedParams=record.varied_keys, showAllRuns=True)
+            {
+                "type": "PARALLEL",
+                "uuid": f"{SECTION}-PARALLEL",
+                "metricSectionId": SECTION,
+                "runsCountToCompare": 100,
+                "isGenerated": False,
+                "deleted": False,
+                "selectedMetrics": ["objective"],
+                "selectedParams": record.varied_keys,
+                "showAllRuns": True,
+            }
         ],
     }
-
-
-def _chart(kind: str, **settings: Any) -> dict[str, Any]:
-    """A chart that MLflow draws as soon as its button for charts is pressed."""
-    shared = {"uuid": f"{SECTION}-{kind}", "metricSectionId": SECTION, "runsCountToCompare": 100, "isGenerated": False}
-    return {"type": kind, **shared, "deleted": False, **settings}
