@@ -59,6 +59,10 @@ class Block:
         stem = "|".join(self.keys)
         return f"{stem} u", f"{stem} v"
 
+    def _point(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """These settings as they stand in `points`."""
+        return tuple(tuple(value) if isinstance(value := values[key], list) else value for key in self.keys)
+
     def to_internal(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Optuna's parameters of these settings; empty where a grid point leaves a range open.
 
@@ -67,9 +71,7 @@ class Block:
         """
         if self.kind == "fixed" or (not self.points and self.keys[0] not in values):
             return {}
-        point: tuple[Any, ...] = tuple(
-            tuple(value) if isinstance(value := values[key], list) else value for key in self.keys
-        )
+        point = self._point(values)
         if self.kind == "float":
             return {self.keys[0]: float(point[0])}
         if self.kind == "simplex":
@@ -104,9 +106,8 @@ class Block:
             low, high = scale(self.low), scale(self.high)
             return [(scale(values[self.keys[0]]) - low) / (high - low)]
         found: list[float] = []
-        for key, column in zip(self.keys, zip(*self.points)):
+        for value, column in zip(self._point(values), zip(*self.points)):
             present = list(dict.fromkeys(column))
-            value = tuple(values[key]) if isinstance(values[key], list) else values[key]
             if all(isinstance(item, int | float) and not isinstance(item, bool) for item in present):
                 found.append(sorted(present).index(value) / max(1, len(present) - 1))
             else:
@@ -136,9 +137,7 @@ class Block:
         Raises:
             InputError: they lie outside.
         """
-        point: tuple[Any, ...] = tuple(
-            tuple(value) if isinstance(value := values[key], list) else value for key in self.keys
-        )
+        point = self._point(values)
         if point in self.points:
             return {key: values[key] for key in self.keys}
         given = f"{', '.join(self.keys)} = {_label(point)}"
@@ -161,12 +160,11 @@ def _label(point: tuple[Any, ...]) -> str:
     return ", ".join(str(value) for value in point)
 
 
-def without_points(block: Block, bad: set[tuple[Any, ...]]) -> Block:
-    """The block without some of its points; settings that belong together are then refined over the rest only."""
-    kept = tuple(point for point in block.points if point not in bad)
+def with_points(block: Block, kept: Sequence[tuple[Any, ...]]) -> Block:
+    """The block with some of its points; settings that belong together are then refined over these only."""
     if len(block.keys) == 1:
         return replace(list_block(block.keys[0], [point[0] for point in kept]), size=block.size)
-    return replace(block, points=kept, kind="fixed" if len(kept) == 1 else "choice")
+    return replace(block, points=tuple(kept), kind="fixed" if len(kept) == 1 else "choice")
 
 
 def list_block(key: str, values: Any) -> Block:

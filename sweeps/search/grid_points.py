@@ -9,7 +9,7 @@ from typing import Any
 
 from llmemf.config import TrialConfig, build_config
 from llmemf.errors import InputError
-from sweeps.search.block import without_points
+from sweeps.search.block import with_points
 from sweeps.search.space import Space
 from sweeps.state.sweep_record import SweepRecord
 
@@ -129,17 +129,12 @@ def check_points(
             if len(bad) == len(block.points):
                 raise InputError(f"space: {reason}")
             dropped[reason] = len(bad)
-            block = without_points(block, set(bad))
+            block = with_points(block, [point for point in block.points if point not in bad])
         blocks.append(block)
-    kept = Space(tuple(blocks), dropped)
-    return kept, configs, check, _combinations_left_out(kept, check)
-
-
-def _combinations_left_out(space: Space, check: PointCheck) -> list[str]:
-    """A sentence on grid points that the model refuses although it accepts each of their values elsewhere."""
-    points = list(itertools.islice(space.shuffled(0), CHECKED_POINTS))
-    problems = [problem for point in points if (problem := check.problem(point))]
-    if not problems:
-        return []
-    of = f"{len(points):,} grid points" + (" that were checked" if space.size > len(points) else "")
-    return [f"{len(problems):,} of {of} are left out ({problems[0]})"]
+    kept, notices = Space(tuple(blocks), dropped), []
+    # Grid points that the model refuses although it accepts each of their values elsewhere.
+    points = list(itertools.islice(kept.shuffled(0), CHECKED_POINTS))
+    if problems := [problem for point in points if (problem := check.problem(point))]:
+        of = f"{len(points):,} grid points" + (" that were checked" if kept.size > len(points) else "")
+        notices.append(f"{len(problems):,} of {of} are left out ({problems[0]})")
+    return kept, configs, check, notices

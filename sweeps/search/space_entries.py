@@ -11,11 +11,10 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from llmemf.errors import InputError, nearest
-from sweeps.search.block import Block, list_block
+from sweeps.search.block import Block, list_block, with_points
 from sweeps.search.constraints import Constraint
 from sweeps.search.space import Space
 
@@ -56,16 +55,14 @@ def _tie(blocks: list[Block], rule: Constraint, dropped: dict[str, int]) -> list
             raise InputError(f"constraint {rule.text!r}: {block.keys[0]} is a range; give it a list of values")
     keys = tuple(key for block in blocks for key in block.keys)
     combinations = [sum(parts, ()) for parts in itertools.product(*(block.points for block in blocks))]
-    kept = tuple(point for point in combinations if rule.holds(dict(zip(keys, point))))
+    kept = [point for point in combinations if rule.holds(dict(zip(keys, point)))]
     if not kept:
         raise InputError(f"constraint {rule.text!r} leaves no grid point")
     if len(kept) == len(combinations):
         return blocks
     dropped[rule.text] = len(combinations) - len(kept)
-    size = math.prod(block.size for block in blocks)
-    if len(keys) == 1:
-        return [replace(list_block(keys[0], [point[0] for point in kept]), size=size)]
-    return [Block(keys, kept, "fixed" if len(kept) == 1 else "choice", size)]
+    whole = Block(keys, tuple(combinations), "choice", math.prod(block.size for block in blocks))
+    return [with_points(whole, kept)]
 
 
 def _read_entries(entries: Mapping[str, Any]) -> list[Block]:
