@@ -197,30 +197,24 @@ def ask_nodes(shared: Path, token: str, nodes: list[dict[str, Any]]) -> list[tup
 
     register_pickle_by_value(node_probe)
     task = ray.remote(num_cpus=0, max_retries=0)(node_probe.probe)
-    asked = {}
+    asked, answers, deadline = [], [], time.monotonic() + ANSWER_SECONDS
     for node in nodes:
         there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        reference = task.options(scheduling_strategy=there).remote(str(shared), node["NodeID"], token, STORAGE_SECONDS)
-        asked[reference] = node
-    done, late = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
-    answers: list[tuple[dict[str, Any], Any]] = [
-        (
-            asked[reference],
-            f"does not answer within {ANSWER_SECONDS:g} s: look at its Ray, or take it out of the cluster",
-        )
-        for reference in late
-    ]
-    for reference in done:
+        options = task.options(scheduling_strategy=there)
+        asked.append((node, options.remote(str(shared), node["NodeID"], token, STORAGE_SECONDS)))
+    for node, reference in asked:
         try:
-            answer: Any = ray.get(reference)
+            answer: Any = ray.get(reference, timeout=max(0.0, deadline - time.monotonic()))
         except ray.exceptions.RayError as error:
-            answer = f"cannot run a task ({_first_line(error)}): look at its Ray, or take it out of the cluster"
-        answers.append((asked[reference], answer))
-    for reference in late:
-        ray.cancel(reference, force=True)
-    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+            late = isinstance(error, ray.exceptions.GetTimeoutError)
+            said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            why = f"does not answer within {ANSWER_SECONDS:g} s" if late else f"cannot run a task ({said})"
+            answer = f"{why}: look at its Ray, or take it out of the cluster"
+            ray.cancel(reference, force=True)
+        answers.append((node, answer))
     # A spot node may have gone in the meantime; the trials will not miss it.
-    return [(node, answer) for node, answer in answers if node["NodeID"] in alive]
+    present = {node["NodeID"] for node in alive()}
+    return [(node, answer) for node, answer in answers if node["NodeID"] in present]
 
 
 def compare(answer: dict[str, Any], shared: Path, node: str, token: str) -> str:
@@ -279,8 +273,3 @@ def name_of(node: dict[str, Any]) -> str:
     """A node's host name and address."""
     host, address = node.get("NodeManagerHostname", ""), node["NodeManagerAddress"]
     return f"{host} ({address})" if host and host != address else address
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
