@@ -18,7 +18,7 @@ from rich.console import Console
 from llmemf import text_format
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
-from sweeps.cluster.resources import machine, memory, slots
+from sweeps.cluster.resources import machine, slots
 from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
 from sweeps.core.sweep_data import SweepData, check_device
@@ -33,12 +33,11 @@ TRIAL_GAP = 1.0
 """Seconds before the process of a trial starts, where it is a new one."""
 CUDA_CONTEXT = 0.6 * 2**30
 """What the driver holds on a GPU for each process."""
-GPU_FILLED, MEMORY_FILLED = 0.9, 0.8
-"""Shares of a memory that trials may take together."""
+GPU_FILLED = 0.9
 MEASURED_TRIALS = 8
-"""Trials of the sweep that are measured at least, if it has so many."""
-LARGEST_SECONDS, TRIALS_SECONDS = 5.0, 40.0
-"""For the largest model alone, and for all measured trials."""
+"""Trials of the sweep that are measured at least, if it has so many; the first has the largest model."""
+TRIALS_SECONDS = 40.0
+"""For all measured trials."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Estimate:
 
     Attributes:
         trials: costs of the measured trials, `together` of which ran at the same time.
-        largest: cost of the largest model of the space, alone on this machine.
+        largest: cost of the largest model of the space.
         start: from a free slot to the first step of a trial, in the mean of trials that need a new process and others.
         epochs: of a mean trial.
         at_most: all that is left of the sweep if every trial runs all its epochs; `expected` counts with ASHA.
@@ -95,19 +94,16 @@ def estimate(
         raise InputError(f"{error}; or run the estimate on a machine like those of the trials") from None
     if not console.is_terminal:
         console.print("estimate: measuring for about a minute")
-    with console.status("estimate: the largest model") as status:
+    costs: list[TrialCost] = []
+    with console.status("estimate: building a trial") as status:
         disk = disk_need(plan, data.trial_data, parallel)
-        with TrialProcesses(data.trial_data, here, 1) as processes:
-            largest = processes.measure([largest_config(plan, data.trial_data)], LARGEST_SECONDS)[0]
-        if largest.private > 0:
-            copies = max(1, min(copies, int(MEMORY_FILLED * memory() / largest.private)))
-        configs = sampled_configs(plan, copies * math.ceil(min(MEASURED_TRIALS, left) / copies))
-        trials: list[TrialCost] = []
+        count = copies * math.ceil(min(MEASURED_TRIALS, left) / copies)
+        configs = [largest_config(plan, data.trial_data), *sampled_configs(plan, count - 1)]
         with TrialProcesses(data.trial_data, here, copies) as processes:
-            for first in range(0, len(configs), copies):
-                status.update(f"estimate: {len(trials)} of {len(configs)} trials are measured, {copies} at once")
-                trials += processes.measure(configs[first : first + copies], TRIALS_SECONDS * copies / len(configs))
-    found = scale(plan, data, parallel, trials, largest, copies, processes.start_seconds)
+            for first in range(0, count, copies):
+                status.update(f"estimate: {len(costs)} of {count} trials are measured, {copies} at once")
+                costs += processes.measure(configs[first : first + copies], TRIALS_SECONDS * copies / count)
+    found = scale(plan, data, parallel, costs[1:] or costs, costs[0], copies, processes.start_seconds)
     _print(plan, found, parallel, disk, console, gpu_price)
     return found
 
