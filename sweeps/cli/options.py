@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,109 +11,105 @@ import typer
 
 from llmemf import text_format
 
-Scenario = Annotated[
-    str | None, typer.Option(help="A prepared scenario, or one of sweeps/scenarios/.  [default: none]")
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(min=1, help="Epochs of a trial at most.  [default: the scenario file's, else the system's]"),
-]
-SearchSeed = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="Seed of the searches; those after it are the seeds.  [default: the scenario file's, else 0]"
-    ),
-]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Trials at once.  [default: as many as fit]")]
-CpusPerTrial = Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: 1]")]
-GpusPerTrial = Annotated[
-    float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: 1 where there is one]")
-]
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder that holds the prepared scenarios.  [default: data]"),
-]
-TrackingUri = Annotated[
-    str | None, typer.Option(help="MLflow: http://HOST:PORT or sqlite:///FILE.db  [default: STORAGE/mlflow.db]")
-]
-RayAddress = Annotated[str | None, typer.Option(help="A Ray cluster (auto, HOST:PORT).  [default: local]")]
-FreshWorkers = Annotated[
-    bool | None,
-    typer.Option(
-        "--fresh-workers/--warm-workers",
-        help="A new process per trial, or one that runs trials in turn.  [default: warm]",
-    ),
-]
-TimeBudget = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME",
-        help="Stop after 90m, 2h or 1h30m with everything saved; --resume continues.  [default: no limit]",
-    ),
-]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Seeds of each row's configuration.  [default: 5]")]
-GroupName = Annotated[
-    str | None, typer.Option("--name", help="Name of the group of sweeps.  [default: SCENARIO-DATE-TIME]")
-]
+
+def option(kind: Any, text: str, *names: str, **how: Any) -> Any:
+    """An option that may be left out.
+
+    Args:
+        text: its help.
+        names: its flags, where they are not its own name.
+        how: further arguments of `typer.Option`.
+    """
+    return Annotated[kind | None, typer.Option(*names, help=text, **how)]
+
+
+def switch(text: str, *names: str) -> Any:
+    """An option without a value."""
+    return Annotated[bool, typer.Option(*names, help=text)]
+
+
+def command(
+    run: Callable[[Mapping[str, Any]], None], text: str, offered: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> Callable[..., None]:
+    """A command with these options, in the order of its help.
+
+    Args:
+        run: gets their values by name.
+        text: its help.
+        defaults: of options whose default is not None.
+    """
+
+    def called(**given: Any) -> None:
+        run(given)
+
+    called.__doc__ = text
+    # Typer reads the options of a command from its signature.
+    called.__annotations__ = dict(offered)
+    called.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=kind)
+            for name, kind in offered.items()
+        ]
+    )
+    return called
+
+
+Scenario = option(str, "A prepared scenario, or one of sweeps/scenarios/.  [default: none]")
+Epochs = option(int, "Epochs of a trial at most.  [default: the scenario file's, else the system's]", min=1)
+SearchSeed = option(
+    int, "Seed of the searches; those after it are the seeds.  [default: the scenario file's, else 0]", min=0
+)
+Concurrency = option(int, "Trials at once.  [default: as many as fit]", min=1)
+CpusPerTrial = option(float, "CPUs of a trial.  [default: 1]")
+GpusPerTrial = option(float, "GPUs of a trial, may be a fraction.  [default: 1 where there is one]")
+DataRoot = option(Path, "Folder that holds the prepared scenarios.  [default: data]", envvar="LLMEMF_DATA_ROOT")
+TrackingUri = option(str, "MLflow: http://HOST:PORT or sqlite:///FILE.db  [default: STORAGE/mlflow.db]")
+RayAddress = option(str, "A Ray cluster (auto, HOST:PORT).  [default: local]")
+FreshWorkers = option(
+    bool, "A new process per trial, or one that runs trials in turn.  [default: warm]", "--fresh-workers/--warm-workers"
+)
+TimeBudget = option(
+    str, "Stop after 90m, 2h or 1h30m with everything saved; --resume continues.  [default: no limit]", metavar="TIME"
+)
+Seeds = option(int, "Seeds of each row's configuration.  [default: 5]", min=1)
+GroupName = option(str, "Name of the group of sweeps.  [default: SCENARIO-DATE-TIME]", "--name")
 Storage = Annotated[Path, typer.Option(help="Folder for all that is written.")]
-FromSweep = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="SWEEP",
-        help="Give all rows the configuration of this sweep's best trial.  [default: an ablation's is the newest completed one, a study has none]",
-    ),
-]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting of all rows. Repeatable.")
-]
-SystemAssignments = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="[MODEL.]KEY=VALUE",
-        help="Fix a setting of all systems that have it, or of one; a comma list replaces its grid. Repeatable.",
-    ),
-]
-Models = Annotated[str | None, typer.Option(metavar="A,B,...", help="Systems to compare.  [default: all]")]
-Reference = Annotated[
-    str | None, typer.Option(help="System that the others are tested against.  [default: the best other one]")
-]
-TrialsPerModel = Annotated[int | None, typer.Option(min=1, help="Trials of each search.  [default: 20]")]
-System = Annotated[str | None, typer.Option(help="The system.  [default: llm_emf, or that of --from]")]
-Rows = Annotated[
-    str | None, typer.Option(metavar="A,B,...", help="The rows; the full model is always one.  [default: all]")
-]
-Tune = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Search every row with this many trials, instead of one configuration for all.  [default: no search]",
-    ),
-]
-Vary = Annotated[
-    list[str] | None, typer.Option(metavar="KEY=A,B,...", help="One row per value; repeated, one per combination.")
-]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="With --resume: run failed trials again.")]
-AllowSample = Annotated[
-    bool,
-    typer.Option("--allow-sample", help="Without the scenario's data: run on the embedded sample, also in a job."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan; start and write nothing.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the group --name, or the newest (of the scenario).")]
-Continue = Annotated[bool, typer.Option("--continue", help="Start the group --name, or continue it where it exists.")]
+FromSweep = option(
+    str,
+    "Give all rows the configuration of this sweep's best trial.  [default: an ablation's is the newest completed one, a study has none]",
+    "--from",
+    metavar="SWEEP",
+)
+Assignments = option(list[str], "Fix a setting of all rows. Repeatable.", "--set", metavar="KEY=VALUE")
+SystemAssignments = option(
+    list[str],
+    "Fix a setting of all systems that have it, or of one; a comma list replaces its grid. Repeatable.",
+    "--set",
+    metavar="[MODEL.]KEY=VALUE",
+)
+Models = option(str, "Systems to compare.  [default: all]", metavar="A,B,...")
+Reference = option(str, "System that the others are tested against.  [default: the best other one]")
+TrialsPerModel = option(int, "Trials of each search.  [default: 20]", min=1)
+System = option(str, "The system.  [default: llm_emf, or that of --from]")
+Rows = option(str, "The rows; the full model is always one.  [default: all]", metavar="A,B,...")
+Tune = option(
+    int, "Search every row with this many trials, instead of one configuration for all.  [default: no search]", min=1
+)
+Vary = option(list[str], "One row per value; repeated, one per combination.", metavar="KEY=A,B,...")
+RetryFailed = switch("With --resume: run failed trials again.", "--retry-failed")
+AllowSample = switch("Without the scenario's data: run on the embedded sample, also in a job.", "--allow-sample")
+DryRun = switch("Show the plan; start and write nothing.", "--dry-run")
+Resume = switch("Continue the group --name, or the newest (of the scenario).", "--resume")
+Continue = switch("Start the group --name, or continue it where it exists.", "--continue")
+OnEnd = option(
+    str, "When it ends, run a command or send a POST request, with JSON.  [default: none]", metavar="CMD|URL"
+)
 
 SweepArgument = Annotated[
     str | None,
     typer.Argument(metavar="[SWEEP]", help="Name of the sweep.  [default: the newest]", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
-OnEnd = Annotated[
-    str | None,
-    typer.Option(
-        metavar="CMD|URL", help="When it ends, run a command or send a POST request, with JSON.  [default: none]"
-    ),
-]
 
 
 def print_json(content: Any) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,7 @@ import typer
 from llmemf.errors import InputError
 from sweeps.cli import on_end as hook
 from sweeps.cli import options
+from sweeps.cli.options import option, switch
 from sweeps.core.console import CommandConsole
 
 LARGEST_GRID = 1000
@@ -49,115 +51,79 @@ def _write_report(*facts: Any) -> str:
     return write_at_end(*facts)
 
 
-def sweep(
-    context: typer.Context,
-    scenario: options.Scenario = None,
-    model: Annotated[str | None, typer.Option(help="The system.  [default: llm_emf]")] = None,
-    search: Annotated[
-        Literal["auto", "optuna", "grid", "random"] | None,
-        typer.Option(
-            help="A model of settings and epochs, grid points then TPE, every grid point once, or random draws.  [default: the scenario "
-            "file's, else auto; optuna where --grid-points is given]"
-        ),
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="Number of trials.  [default: the scenario file's, else 40]")
-    ] = None,
-    grid_points: Annotated[
-        int | None,
-        typer.Option(min=0, help="Grid points before TPE, with --search optuna.  [default: half of the trials]"),
-    ] = None,
-    epochs: options.Epochs = None,
-    scheduler: Annotated[
-        Literal["asha", "none"] | None, typer.Option(help="Stop trials that fall behind, or none.  [default: asha]")
-    ] = None,
-    grace_period: Annotated[
-        int | None,
-        typer.Option(min=1, help="ASHA: epochs before a trial can be stopped.  [default: the scenario file's, else 3]"),
-    ] = None,
-    reduction_factor: Annotated[
-        float | None,
-        typer.Option(
-            help="ASHA: one of so many trials continues after each rung.  [default: the scenario file's, else 3]"
-        ),
-    ] = None,
-    concurrency: options.Concurrency = None,
-    cpus_per_trial: options.CpusPerTrial = None,
-    gpus_per_trial: options.GpusPerTrial = None,
-    confirm: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Share of the search's epochs for its best trials again with new seeds.  [default: 0.2]"
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, help="Seed of grid order, sampler and trials.  [default: the scenario file's, else 0]"),
-    ] = None,
-    points: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.csv",
-            help="Train these points first: a column per searched setting. With --resume: too.  [default: none]",
-        ),
-    ] = None,
-    like: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SWEEP", help="A new sweep with this one's settings; what else is given wins.  [default: none]"
-        ),
-    ] = None,
-    warm_start: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SWEEP|FILE.csv|none",
-            help="Learn from earlier results.  [default: the newest finished sweep of the same data, model and space]",
-        ),
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the sweep.  [default: SCENARIO-DATE-TIME]")] = None,
-    data_root: options.DataRoot = None,
-    tracking_uri: options.TrackingUri = None,
-    storage: Annotated[Path, typer.Option(help="Folder for all that the sweep writes.")] = Path("mlruns"),
-    ray_address: options.RayAddress = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Fix a setting; a comma list replaces its grid. Repeatable."),
-    ] = None,
-    keep: Annotated[
-        int | None, typer.Option(min=1, help="Trials that keep their weights, the best.  [default: 5]")
-    ] = None,
-    fresh_workers: options.FreshWorkers = None,
-    yes: Annotated[
-        bool, typer.Option("--yes", help=f"Run a whole grid of more than {LARGEST_GRID:,} points without asking.")
-    ] = False,
-    allow_sample: options.AllowSample = False,
-    dry_run: options.DryRun = False,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Time a few real steps; print hours, GPU-hours, memory and disk space.")
-    ] = False,
-    gpu_price: Annotated[
-        float | None,
-        typer.Option(min=0, help="Price of a GPU-hour: --estimate prints what the sweep costs.  [default: none]"),
-    ] = None,
-    time_budget: options.TimeBudget = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the sweep --name, or the newest (of the scenario).")
-    ] = False,
-    extend: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="N further trials for the sweep --name, or the newest.  [default: none]"),
-    ] = None,
-    start_or_continue: Annotated[
-        bool, typer.Option("--continue", help="Start the sweep --name, or continue it where it exists.")
-    ] = False,
-    retry_failed: options.RetryFailed = False,
-    on_end: options.OnEnd = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: print its numbers as JSON.")] = False,
-) -> None:
-    """Search the hyperparameters of a model on a scenario.
+OFFERED: dict[str, Any] = {
+    "scenario": options.Scenario,
+    "model": option(str, "The system.  [default: llm_emf]"),
+    "search": option(
+        Literal["auto", "optuna", "grid", "random"],
+        "A model of settings and epochs, grid points then TPE, every grid point once, or random draws.  [default: the scenario "
+        "file's, else auto; optuna where --grid-points is given]",
+    ),
+    "trials": option(int, "Number of trials.  [default: the scenario file's, else 40]", min=1),
+    "grid_points": option(int, "Grid points before TPE, with --search optuna.  [default: half of the trials]", min=0),
+    "epochs": options.Epochs,
+    "scheduler": option(Literal["asha", "none"], "Stop trials that fall behind, or none.  [default: asha]"),
+    "grace_period": option(
+        int, "ASHA: epochs before a trial can be stopped.  [default: the scenario file's, else 3]", min=1
+    ),
+    "reduction_factor": option(
+        float, "ASHA: one of so many trials continues after each rung.  [default: the scenario file's, else 3]"
+    ),
+    "concurrency": options.Concurrency,
+    "cpus_per_trial": options.CpusPerTrial,
+    "gpus_per_trial": options.GpusPerTrial,
+    "confirm": option(
+        float, "Share of the search's epochs for its best trials again with new seeds.  [default: 0.2]", min=0, max=1
+    ),
+    "seed": option(int, "Seed of grid order, sampler and trials.  [default: the scenario file's, else 0]", min=0),
+    "points": option(
+        Path,
+        "Train these points first: a column per searched setting. With --resume: too.  [default: none]",
+        metavar="FILE.csv",
+    ),
+    "like": option(
+        str, "A new sweep with this one's settings; what else is given wins.  [default: none]", metavar="SWEEP"
+    ),
+    "warm_start": option(
+        str,
+        "Learn from earlier results.  [default: the newest finished sweep of the same data, model and space]",
+        metavar="SWEEP|FILE.csv|none",
+    ),
+    "name": option(str, "Name of the sweep.  [default: SCENARIO-DATE-TIME]"),
+    "data_root": options.DataRoot,
+    "tracking_uri": options.TrackingUri,
+    "storage": Annotated[Path, typer.Option(help="Folder for all that the sweep writes.")],
+    "ray_address": options.RayAddress,
+    "assignments": option(
+        list[str], "Fix a setting; a comma list replaces its grid. Repeatable.", "--set", metavar="KEY=VALUE"
+    ),
+    "keep": option(int, "Trials that keep their weights, the best.  [default: 5]", min=1),
+    "fresh_workers": options.FreshWorkers,
+    "yes": switch(f"Run a whole grid of more than {LARGEST_GRID:,} points without asking.", "--yes"),
+    "allow_sample": options.AllowSample,
+    "dry_run": options.DryRun,
+    "estimate": switch("Time a few real steps; print hours, GPU-hours, memory and disk space.", "--estimate"),
+    "gpu_price": option(float, "Price of a GPU-hour: --estimate prints what the sweep costs.  [default: none]", min=0),
+    "time_budget": options.TimeBudget,
+    "resume": switch("Continue the sweep --name, or the newest (of the scenario).", "--resume"),
+    "extend": option(int, "N further trials for the sweep --name, or the newest.  [default: none]", min=1, metavar="N"),
+    "start_or_continue": switch("Start the sweep --name, or continue it where it exists.", "--continue"),
+    "retry_failed": options.RetryFailed,
+    "on_end": options.OnEnd,
+    "as_json": switch("With --estimate: print its numbers as JSON.", "--json"),
+}
+"""Options of the command, in the order of its help."""
+SWITCHES = ("yes", "allow_sample", "dry_run", "estimate", "resume", "start_or_continue", "retry_failed", "as_json")
 
-    Everything goes below mlruns/.
+
+def run(given: Mapping[str, Any]) -> None:
+    """Run, continue, estimate or show a sweep.
+
+    Raises:
+        InputError: a mistake in an option.
     """
+    as_json, dry_run, estimate = given["as_json"], given["dry_run"], given["estimate"]
+    resume, extend, start_or_continue = given["resume"], given["extend"], given["start_or_continue"]
     console = CommandConsole(as_errors=as_json)
     with console.status("planning"):
         from sweeps.cluster.ray_session import room
@@ -172,24 +138,23 @@ def sweep(
 
     if resume + start_or_continue + (extend is not None) > 1:
         raise InputError("--resume, --extend and --continue exclude each other: give one of them")
-    if like is not None and (resume or extend is not None):
+    if given["like"] is not None and (resume or extend is not None):
         raise InputError("--like starts a new sweep: leave it out, or --resume and --extend")
-    if points is not None and extend is not None:
+    if given["points"] is not None and extend is not None:
         raise InputError("--points adds its own points: give --resume with it, and --extend afterwards")
-    if retry_failed and not resume:
+    if given["retry_failed"] and not resume:
         raise InputError("--retry-failed runs failed trials of a stored sweep again: give --resume with it")
-    if (gpu_price is not None or as_json) and not estimate:
+    if (given["gpu_price"] is not None or as_json) and not estimate:
         raise InputError("--gpu-price and --json belong to --estimate: give it, too")
-    named = {field.name: context.params[field.name] for field in dataclasses.fields(Options)}
-    named |= {"assignments": assignments or []}
-    given = Options(**{key: value for key, value in named.items() if value is not None})
-    budget = options.time_limit(time_budget)
+    names = [field.name for field in dataclasses.fields(Options)]
+    wanted = Options(**{name: given[name] for name in names if given[name] is not None})
+    budget = options.time_limit(given["time_budget"])
     with console.status("planning"):
         if extend is not None:
-            plan = plan_extend(given, extend)
+            plan = plan_extend(wanted, extend)
         else:
-            plan = plan_resume(given) if resume else plan_continue(given) if start_or_continue else plan_sweep(given)
-    allowed = allow_sample or dry_run or plan.resumed
+            plan = plan_resume(wanted) if resume else plan_continue(wanted) if start_or_continue else plan_sweep(wanted)
+    allowed = given["allow_sample"] or dry_run or plan.resumed
     print_fallback(plan.record.requested, plan.record.scenario, plan.record.data_root, console, allowed)
     if dry_run or estimate:
         parallel, notices = room(plan.record)
@@ -197,7 +162,7 @@ def sweep(
         if estimate:
             from sweeps.costs.estimate import estimate as run_estimate
 
-            numbers = run_estimate(plan, load_data(plan), parallel, console, gpu_price=gpu_price)
+            numbers = run_estimate(plan, load_data(plan), parallel, console, gpu_price=given["gpu_price"])
             if as_json:
                 options.print_json(dataclasses.asdict(numbers))
         else:
@@ -205,7 +170,15 @@ def sweep(
 
             print_dry_run(plan, load_data(plan, to_train=False) if is_prepared(plan) else None, parallel, console)
         return
-    if plan.record.search == "grid" and trials is None and not plan.resumed and not yes:
+    if plan.record.search == "grid" and given["trials"] is None and not plan.resumed and not given["yes"]:
         _confirm_grid(plan.trials)
-    with hook.on_end(on_end, lambda: standing(SweepRecord.load(plan.record.folder)), console):
+    with hook.on_end(given["on_end"], lambda: standing(SweepRecord.load(plan.record.folder)), console):
         raise typer.Exit(run_sweep(plan, console, time_budget=budget, report=_write_report).exit_code)
+
+
+sweep = options.command(
+    run,
+    "Search the hyperparameters of a model on a scenario.\n\nEverything goes below mlruns/.",
+    OFFERED,
+    {"storage": Path("mlruns"), **dict.fromkeys(SWITCHES, False)},
+)
