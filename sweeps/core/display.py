@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any, Self
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf import text_format
-from sweeps.state.trial_records import TrialRecord, best_of, trial_name
+from sweeps.state.trial_records import ENDED, TrialRecord, best_of, trial_name
 
 PLAIN_SECONDS = 10.0
 PLAIN_SECONDS_MOST = 300.0
@@ -62,11 +63,6 @@ class Display:
         self._last_line = 0.0
         self._last_text = ""
         self._live: Live | None = None
-
-    @property
-    def total(self) -> int:
-        """Trials of the search and all repeats so far."""
-        return self.planned + sum(bool(record.repeats) for record in self.records)
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -133,46 +129,38 @@ class Display:
             f"{value}  {text_format.settings(record.varied)}"
         )
 
-    def counts(self) -> dict[str, int]:
-        """How many trials stand where."""
-        count = dict.fromkeys(("running", "completed", "pruned", "failed", "interrupted", "pending"), 0)
-        for record in self.records:
-            count[record.outcome] += 1
-        count["done"] = count["completed"] + count["pruned"] + count["failed"]
-        return count
-
     def remaining(self) -> float | None:
         """Seconds to go, see `time_left`."""
         return time_left(self.records, self.planned, self.slots, self.repeats)
 
+    def counts(self) -> tuple[Counter[str], int, int]:
+        """How many trials stand where, how many have ended, and how many there are with all repeats so far."""
+        count = Counter(record.outcome for record in self.records)
+        total = self.planned + sum(bool(record.repeats) for record in self.records)
+        return count, sum(count[name] for name in ENDED), total
+
     def line(self) -> str:
         """The state in one line."""
-        count = self.counts()
-        parts = [f"{count['done']}/{self.total} done"]
-        parts += [
-            f"{count[name]} {word}" for name, word in (("running", "running"), ("pending", "starting")) if count[name]
-        ]
-        parts += [f"{count[name]} {name}" for name in ("pruned", "failed") if count[name]]
-        best = best_of(self.records)
+        (count, done, total), best, left = self.counts(), best_of(self.records), self.remaining()
+        words = {"running": "running", "pending": "starting", "pruned": "pruned", "failed": "failed"}
+        parts = [f"{done}/{total} done", *(f"{count[name]} {word}" for name, word in words.items() if count[name])]
         if best:
             parts.append(f"best {best.objective:.4f} ({best.name}, epoch {best.best_epoch})")
-        left = self.remaining()
         parts.append(f"{text_format.duration(left)} left" if left else "time left unknown")
         return ", ".join(parts) + (f" ({self.trouble})" if self.trouble else "")
 
     def render(self) -> RenderableType:
         """The live table."""
-        count, best = self.counts(), best_of(self.records)
-        left = self.remaining()
+        (count, done, total), best, left = self.counts(), best_of(self.records), self.remaining()
         head = Table.grid(padding=(0, 2), expand=True)
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
         head.add_column(justify="right", no_wrap=True)
-        bar = ProgressBar(total=max(1, self.total), completed=count["done"], complete_style="cyan")
         times = f"{text_format.duration(self.elapsed())} elapsed"
         times += f", about {text_format.duration(left)} left" if left else ""
-        done = Text.assemble((str(count["done"]), "bold"), f" of {self.total} trials")
-        head.add_row(bar, done, Text(times, style="dim"))
+        ended = Text.assemble((str(done), "bold"), f" of {total} trials")
+        bar = ProgressBar(total=max(1, total), completed=done, complete_style="cyan")
+        head.add_row(bar, ended, Text(times, style="dim"))
         states = Text("  ")
         for name in ("running", "pending", "completed", "pruned", "failed"):
             if count[name] or name in ("running", "completed", "pruned"):
@@ -181,42 +169,32 @@ class Display:
         parts: list[RenderableType] = [Text("")] if count["failed"] else []
         parts += [Text(self.title, style="bold"), head, states]
         parts += [Text(f"  {self.trouble}", style="yellow")] if self.trouble else []
-        parts.append(Text(""))
         if self.saying:
-            return Group(*parts[:-1], Text(f"  {self.saying}", style="magenta"))
+            return Group(*parts, Text(f"  {self.saying}", style="magenta"))
+        parts.append(Text(""))
         if best:
-            parts.append(
-                Text.assemble(
-                    ("  best ", "dim"),
-                    (f"{best.objective:.4f}", "bold green"),
-                    f"  {best.name}, epoch {best.best_epoch}",
-                )
-            )
-            parts.append(Padding(Text(text_format.settings(best.varied), style="green"), (0, 0, 0, 7)))
-            parts.append(Text(""))
-        parts.append(self._running_table())
-        return Group(*parts)
+            value = (f"{best.objective:.4f}", "bold green")
+            parts.append(Text.assemble(("  best ", "dim"), value, f"  {best.name}, epoch {best.best_epoch}"))
+            parts += [Padding(Text(text_format.settings(best.varied), style="green"), (0, 0, 0, 7)), Text("")]
+        return Group(*parts, self._running_table())
 
     def _running_table(self) -> RenderableType:
         running = [record for record in self.records if record.outcome in ("running", "pending")]
         if not running:
-            return Text("  waiting for the first trial to start", style="dim") if not self.records else Text("")
+            return Text("" if self.records else "  waiting for the first trial to start", style="dim")
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False, pad_edge=False)
         table.add_column("  trial", no_wrap=True)
         table.add_column("epoch", justify="right", no_wrap=True)
         table.add_column("objective", justify="right", no_wrap=True)
-        keys = list(running[0].varied)
-        spread = fits(running, keys, self.console.width - 28)
-        for key in keys if spread else ["settings"]:
-            table.add_column(key, no_wrap=spread, justify="right" if spread else "left")
+        cells_of = add_settings(table, running, self.console.width - 28)
         for record in running[:SHOWN_RUNNING]:
-            if record.outcome == "pending":
-                value = Text("starting", style="dim")
-            else:
-                value = Text("-", style="dim") if record.objective is None else Text(f"{record.objective:.4f}")
-            cells: list[Any] = [f"  {record.name}", f"{record.epoch}/{record.epochs}", value]
-            cells += [text_format.number(record.varied.get(key)) for key in keys] if spread else []
-            table.add_row(*cells, *([] if spread else [text_format.settings(record.varied)]))
+            value = "starting" if record.outcome == "pending" else "-"
+            shown = (
+                Text(value, style="dim")
+                if record.objective is None or value == "starting"
+                else f"{record.objective:.4f}"
+            )
+            table.add_row(f"  {record.name}", f"{record.epoch}/{record.epochs}", shown, *cells_of(record))
         if len(running) > SHOWN_RUNNING:
             table.add_row(f"  +{len(running) - SHOWN_RUNNING} more")
         return table
@@ -250,9 +228,20 @@ def time_left(records: list[TrialRecord], planned: int, slots: int, repeats: int
     return sum(seconds) / max(1, min(slots, len(seconds)))
 
 
-def fits(records: list[TrialRecord], keys: list[str], width: int, gap: int = 2) -> bool:
+def fits(records: list[TrialRecord], width: int, gap: int = 2) -> bool:
     """Whether one column per setting fits into `width` characters."""
-    needed = 0
-    for key in keys:
-        needed += gap + max([len(key), *(len(text_format.number(record.varied.get(key))) for record in records)])
-    return needed <= width
+    keys = list(records[0].varied) if records else []
+    cells = {key: [key, *(text_format.number(record.varied.get(key)) for record in records)] for key in keys}
+    return sum(gap + max(map(len, column)) for column in cells.values()) <= width
+
+
+def add_settings(
+    table: Table, records: list[TrialRecord], width: int, gap: int = 2
+) -> Callable[[TrialRecord], list[str]]:
+    """Add a column per setting, or one for all where they do not fit; gives what makes a trial's cells for them."""
+    keys, spread = list(records[0].varied) if records else [], fits(records, width, gap)
+    for key in keys if spread else ["settings"]:
+        table.add_column(key, no_wrap=spread, justify="right" if spread else "left")
+    if spread:
+        return lambda record: [text_format.number(record.varied.get(key)) for key in keys]
+    return lambda record: [text_format.settings(record.varied)]

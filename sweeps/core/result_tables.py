@@ -11,9 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from llmemf import text_format
 from llmemf.ranking_names import METRICS, RANKINGS, ranking_rows
-from sweeps.core.display import STYLE, fits
+from sweeps.core.display import STYLE, add_settings, fits
 from sweeps.state.leaderboard import SHOWN_METRICS
 from sweeps.state.trial_records import TrialRecord, ranked, seed_values
 
@@ -23,7 +22,6 @@ TOP = 10
 def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> Table:
     """The best trials for the terminal: validation metrics per domain where the width allows it."""
     shown = ranked(records)[:TOP]
-    keys = list(shown[0].varied) if shown else []
     outcomes = [record.outcome for record in shown if record.outcome != "completed"]
     fixed = {
         "trial": [record.name for record in shown],
@@ -35,30 +33,25 @@ def table(records: list[TrialRecord], domains: tuple[str, ...], width: int) -> T
         fixed["mean"] = ["" if own is None else f"{fmean(own):.4f} ({len(own)})" for own in values]
     metrics = [f"val/{domain}/{name}" for domain in domains for name in SHOWN_METRICS]
     used = sum(len(max([name, *cells], key=len)) for name, cells in fixed.items()) + max(map(len, outcomes), default=0)
-    columns: list[str] = []
-    gap, spread = 2, False
     fewer = [[name for name in metrics if name.endswith("/mrr")], []] if over_seeds else [[]]
     for columns, gap in itertools.product((metrics, *fewer), (2, 1)):
         gaps = gap * (len(fixed) + bool(outcomes) + len(columns) - 1)
-        spread = fits(shown, keys, width - used - gaps - sum(len(heading(name)) for name in columns), gap)
-        if spread:
+        left = width - used - gaps - sum(len(heading(name)) for name in columns)
+        if fits(shown, left, gap):
             break
     result = Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, header_style="dim")
     for name in (*fixed, *map(heading, columns)):
         result.add_column(name, no_wrap=True, justify="left" if name == "trial" else "right")
     if outcomes:
         result.add_column("", no_wrap=True)
-    for key in keys if spread else ["settings"]:
-        result.add_column(key, no_wrap=spread, justify="right" if spread else "left")
+    cells_of = add_settings(result, shown, left, gap)
     for place, record in enumerate(shown):
         cells: list[Any] = [column[place] for column in fixed.values()]
         cells += [f"{record.metrics[name]:.4f}" if name in record.metrics else "-" for name in columns]
         if outcomes:
             quiet = record.outcome == "completed"
             cells.append(Text("" if quiet else record.outcome, style=STYLE[record.outcome]))
-        given = [text_format.number(record.varied.get(key)) for key in keys]
-        cells += given if spread else [text_format.settings(record.varied)]
-        result.add_row(*cells, style="bold" if place == 0 else "")
+        result.add_row(*cells, *cells_of(record), style="bold" if place == 0 else "")
     return result
 
 
