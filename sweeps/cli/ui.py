@@ -8,6 +8,7 @@ python sweeps/ui.py --storage /mnt/shared/mlruns
 from __future__ import annotations
 
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,7 @@ def ui(
     """Browse the sweeps of a storage folder in MLflow's own pages."""
     from sweeps.state.sweep_record import storage_folder
     from sweeps.tracking import pages
+    from sweeps.tracking.mlflow_runs import mlflow_client
 
     console = CommandConsole()
     storage = storage_folder(storage)
@@ -43,10 +45,17 @@ def ui(
         return
     pages.check_port(port)
     address = f"http://127.0.0.1:{port}"
+    words = ["--backend-store-uri", uri, "--artifacts-destination", (storage / "artifacts").as_uri()]
+    words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    # Its workers for language model evaluation: there is nothing here for them to do.
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     pages.end_on_signals()
     try:
         console.print(f"starting MLflow's server on {uri}", soft_wrap=True)
-        with pages.pages(uri, storage, port) as process:
+        # The server's processes open the database all at once; what they cannot open they tell themselves.
+        with suppress(Exception):
+            mlflow_client(uri)
+        with pages.server(["server", *words], address, storage / "ui.log", environment) as process:
             _print_links(console, uri, address, storage, open_browser)
             console.print("Ctrl-C ends it", style="dim")
             process.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -67,40 +66,16 @@ def check_port(port: int, host: str = "127.0.0.1") -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except socket.gaierror as error:
-            raise InputError(f"--host {host}: {error.strerror}") from None
         except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise InputError(f"--host {host}: no address of this machine ({error.strerror})") from None
-            raise InputError(f"port {port} is taken ({error.strerror}): give another one with --port") from None
+            raise InputError(
+                f"no server can listen at --host {host} --port {port} ({error.strerror}): give others"
+            ) from None
 
 
 def end_on_signals() -> None:
     """However this process is asked to end (Ctrl-C, kill, a closed terminal), let a server end with it."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-
-
-@contextmanager
-def pages(uri: str, storage: Path, port: int) -> Iterator[subprocess.Popen]:
-    """MLflow's server on the database, ready to answer; ended with the block.
-
-    Args:
-        uri: of the database.
-        storage: where its words go (`ui.log`), and artifacts of experiments that name no place.
-
-    Raises:
-        InputError: it does not start.
-    """
-    # Its workers for language model evaluation; there is nothing here for them to do.
-    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    words = ["--backend-store-uri", uri, "--artifacts-destination", (storage / "artifacts").as_uri()]
-    words += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    # The server's processes open the database all at once; what they cannot open they tell themselves.
-    with suppress(Exception):
-        mlflow_client(uri)
-    with server(["server", *words], f"http://127.0.0.1:{port}", storage / "ui.log", environment) as process:
-        yield process
 
 
 @contextmanager
