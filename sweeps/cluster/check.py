@@ -17,7 +17,7 @@ import yaml
 from llmemf.errors import InputError
 from llmemf.text_format import plural
 from sweeps.cluster import node_probe, ray_private
-from sweeps.cluster.resources import check_request, trials_that_fit
+from sweeps.cluster.resources import check_request, described, trials_that_fit
 from sweeps.state.sweep_record import RECORD, SweepRecord
 
 ANSWER_SECONDS = 120.0
@@ -44,7 +44,7 @@ class NodeType:
     most: int | None
 
     def __str__(self) -> str:
-        return f"{self.name}: {describe(self.resources)}"
+        return f"{self.name}: {described(self.resources.get('CPU', 0), self.resources.get('GPU', 0))}"
 
 
 def check_cluster(record: SweepRecord) -> tuple[int, list[str]]:
@@ -100,15 +100,14 @@ def capacity(
         later = asked
     most = max(now, later)
     if not most:
-        able = [node["Resources"] for node in nodes if node["Resources"].get("CPU") or node["Resources"].get("GPU")]
-        there = Counter(map(describe, able))
-        kinds = [f"{plural(count, 'node')} with {text}" for text, count in sorted(there.items(), reverse=True)]
-        kinds = kinds or ["no node for trials"]
+        has = Counter((node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in nodes)
+        there = sorted(((one, count) for one, count in has.items() if any(one)), reverse=True)
+        kinds = [f"{plural(count, 'node')} with {described(*one)}" for one, count in there] or ["no node for trials"]
         kinds += [f"and may start {kind}" for kind in planned or []]
-        asks = {"CPU": record.cpus_per_trial, "GPU": record.gpus_per_trial}
+        asks = described(record.cpus_per_trial, record.gpus_per_trial)
         grows = "; if it starts nodes on demand, give --concurrency" if planned is None else ""
         raise InputError(
-            f"one trial asks for {describe(asks)} on one node; the cluster has {', '.join(kinds)}: lower "
+            f"one trial asks for {asks} on one node; the cluster has {', '.join(kinds)}: lower "
             f"--cpus-per-trial or --gpus-per-trial{grows}"
         )
     most = most if asked is None else min(asked, most)
@@ -262,11 +261,6 @@ def node_problem(folder: Path | str, seconds: float = 5.0) -> str:
     if not os.access(folder, os.W_OK):
         return f"node {socket.gethostname()} cannot write to {folder}: give its user the right to"
     return ""
-
-
-def describe(resources: dict[str, float]) -> str:
-    """`4 CPU and 1 GPU`."""
-    return f"{resources.get('CPU', 0):g} CPU and {resources.get('GPU', 0):g} GPU"
 
 
 def name_of(node: dict[str, Any]) -> str:

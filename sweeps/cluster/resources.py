@@ -44,6 +44,11 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def described(cpus: float, gpus: float) -> str:
+    """`4 CPUs, 1 GPU`, or `4 CPUs` without a GPU."""
+    return f"{cpus:g} CPU{'s' * (cpus != 1)}" + (f", {gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "")
+
+
 def default_gpus() -> float:
     """GPUs of a trial where the user names none: one, where the machine has one."""
     return 1.0 if machine()["GPU"] else 0.0
@@ -84,9 +89,11 @@ def slots(record: SweepRecord, resources: Mapping[str, float]) -> int:
     check_request(record)
     most = trials_that_fit(record, resources)
     if not most:
-        for option, kind in (("cpus_per_trial", "CPU"), ("gpus_per_trial", "GPU")):
-            wanted, there = getattr(record, option), resources.get(kind, 0.0)
-            if wanted > there:
-                flag = f"--{option.replace('_', '-')}"
-                raise InputError(f"one trial asks for {wanted:g} {kind}s, this machine has {there:g}: lower {flag}")
+        asks, there = (
+            described(record.cpus_per_trial, record.gpus_per_trial),
+            described(resources["CPU"], resources["GPU"]),
+        )
+        raise InputError(
+            f"one trial asks for {asks}, this machine has {there}: lower --cpus-per-trial or --gpus-per-trial"
+        )
     return most if record.concurrency is None else min(record.concurrency, most)

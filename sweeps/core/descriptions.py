@@ -5,6 +5,7 @@ from __future__ import annotations
 from llmemf import text_format
 from llmemf.features.matrix import is_offline
 from llmemf.scenarios.scenario import Scenario
+from sweeps.cluster.resources import described
 from sweeps.core.plan import Plan
 from sweeps.core.sweep_data import SweepData
 from sweeps.search.block import Block
@@ -69,7 +70,7 @@ def describe_confirmation(plan: Plan) -> str:
 def describe_resources(plan: Plan, parallel: int) -> str:
     """What trials get and how many run at once, for the plan's table."""
     record = plan.record
-    each = f"{record.cpus_per_trial:g} CPU" + (f" and {record.gpus_per_trial:g} GPU" if record.gpus_per_trial else "")
+    each = described(record.cpus_per_trial, record.gpus_per_trial)
     where = f" on the cluster at {record.ray_address}" if record.ray_address else ""
     return f"{parallel} at once, {each} each{where}"
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from llmemf import text_format
 from llmemf.config import read_yaml
 from sweeps.cluster.check import BOOTSTRAP, most_at_once, read_node_types
-from sweeps.cluster.resources import machine, trials_that_fit
+from sweeps.cluster.resources import described, machine, trials_that_fit
 from sweeps.core.console import facts_table
 from sweeps.core.plan import Plan
 from sweeps.core.summary import print_start
@@ -125,7 +125,7 @@ def _print_dropped(plan: Plan, console: Console) -> None:
 def describe_fit(plan: Plan, parallel: int) -> list[tuple[str, str]]:
     """The resources that a trial asks for, and those that are there."""
     record = plan.record
-    asks = [("one trial", _resources_text(record.cpus_per_trial, record.gpus_per_trial))]
+    asks = [("one trial", described(record.cpus_per_trial, record.gpus_per_trial))]
     if record.ray_address:
         said = "" if record.concurrency else " (assumed: give --concurrency)"
         cluster = f"{record.ray_address}, which a dry run does not ask; {parallel} at once{said}"
@@ -135,8 +135,8 @@ def describe_fit(plan: Plan, parallel: int) -> list[tuple[str, str]]:
     cpus = here["CPU"] - runs * record.cpus_per_trial
     gpus = max(0.0, here["GPU"] - runs * record.gpus_per_trial)
     limit = " (--concurrency)" if record.concurrency == parallel else ""
-    there = f"{_resources_text(here['CPU'], here['GPU'])}: {text_format.plural(parallel, 'trial')} at once{limit}"
-    return [*asks, ("machine", f"{there}, {_resources_text(cpus, gpus)} idle")]
+    there = f"{described(here['CPU'], here['GPU'])}: {text_format.plural(parallel, 'trial')} at once{limit}"
+    return [*asks, ("machine", f"{there}, {described(cpus, gpus)} idle")]
 
 
 def _described_cluster(plan: Plan) -> list[tuple[str, str]]:
@@ -154,10 +154,6 @@ def _described_cluster(plan: Plan) -> list[tuple[str, str]]:
     if total is not None:
         rows.append(("", f"{text_format.plural(total, 'trial')} at once when it has grown as far as it may"))
     return rows
-
-
-def _resources_text(cpus: float, gpus: float) -> str:
-    return f"{cpus:g} CPU{'s' * (cpus != 1)}" + (f", {gpus:g} GPU{'s' * (gpus != 1)}" if gpus else "")
 
 
 def describe_disk(plan: Plan, data: SweepData | None, parallel: int) -> list[tuple[str, str | Text]]:

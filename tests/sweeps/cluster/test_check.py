@@ -86,9 +86,9 @@ def test_the_sum_over_nodes_is_no_room():
     """16 CPUs and 2 GPUs in all, and yet no trial of 10 CPUs, nor one of 2 GPUs, nor a GPU beside the other node's CPUs."""
     nodes = [node(8, 1), node(8, 1), node(0, 0)]
     for values in ({"cpus_per_trial": 10}, {"gpus_per_trial": 2}):
-        with pytest.raises(InputError, match="on one node; the cluster has 2 nodes with 8 CPU and 1 GPU: lower"):
+        with pytest.raises(InputError, match="on one node; the cluster has 2 nodes with 8 CPUs, 1 GPU: lower"):
             capacity(record(**values), nodes, [])
-    with pytest.raises(InputError, match="asks for 1 CPU and 1 GPU"):
+    with pytest.raises(InputError, match="asks for 1 CPU, 1 GPU"):
         capacity(record(gpus_per_trial=1), [node(8), node(0, 1)], [])
 
 
@@ -102,7 +102,7 @@ def test_a_cluster_that_grows():
     assert capacity(half, [node()], [spot], 3)[0] == 6, "the limit over all types"
     big = NodeType("big", {"CPU": 64.0, "GPU": 8.0}, 2)
     assert capacity(half, [node()], [spot, big], 4)[0] == 2 * 16 + 2 * 2, "as it is best filled"
-    with pytest.raises(InputError, match="may start gpu_spot: 8 CPU and 1 GPU: lower"):
+    with pytest.raises(InputError, match="may start gpu_spot: 8 CPUs, 1 GPU: lower"):
         capacity(record(gpus_per_trial=2), [node()], [spot], 8)
     with pytest.raises(InputError, match="--concurrency"):
         capacity(half, [node()], [NodeType("gpu", {"CPU": 8.0, "GPU": 1.0}, None)])
@@ -354,7 +354,7 @@ def test_a_cluster_that_is_fit(machines, tmp_path):
     stored = planned(tmp_path)
     assert check_cluster(stored) == (3, [])
     assert list(stored.folder.iterdir()) == [], "the check leaves nothing behind"
-    with pytest.raises(InputError, match="1 node with 2 CPU and 0 GPU, 1 node with 1 CPU and 0 GPU: lower"):
+    with pytest.raises(InputError, match="1 node with 2 CPUs, 1 node with 1 CPU: lower"):
         check_cluster(planned(tmp_path, cpus_per_trial=3))
 
 

@@ -484,8 +484,8 @@ def test_resources_in_plain_words(prepared):
     assert slots(record.model_copy(update={"gpus_per_trial": 1.0}), machine) == 2
     assert slots(record.model_copy(update={"concurrency": 3}), machine) == 3
     for values, message in [
-        ({"cpus_per_trial": 8}, "asks for 8 CPUs, this machine has 4: lower --cpus-per-trial"),
-        ({"gpus_per_trial": 3}, "asks for 3 GPUs, this machine has 2"),
+        ({"cpus_per_trial": 8}, "asks for 8 CPUs, this machine has 4 CPUs, 2 GPUs: lower --cpus-per-trial"),
+        ({"gpus_per_trial": 3}, "asks for 1 CPU, 3 GPUs, this machine has 4 CPUs, 2 GPUs"),
         ({"cpus_per_trial": 0}, "positive"),
         ({"concurrency": 0}, "--concurrency 0"),
     ]:

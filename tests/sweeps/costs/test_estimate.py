@@ -233,7 +233,7 @@ def test_processes_report_what_a_trial_says_and_their_own_end(project_folder, tm
 
 def test_a_machine_without_room_is_told(project_folder, monkeypatch):
     monkeypatch.setattr(estimate, "machine", lambda: {"CPU": 2.0, "GPU": 0.0})
-    with pytest.raises(InputError, match="1 GPUs.*--gpus-per-trial.*a machine like those of the trials"):
+    with pytest.raises(InputError, match="1 GPU.*--gpus-per-trial.*a machine like those of the trials"):
         estimate.estimate(make(gpus_per_trial=1), tiny_data(), 1, Console(file=io.StringIO()))
 
 
