@@ -218,7 +218,7 @@ def _like(options: Options) -> tuple[Options, dict[str, Any]]:
     inherited["model"] = earlier.model
     inherited["scenario"] = options.scenario or earlier.requested
     inherited["data_root"] = options.data_root or Path(earlier.data_root)
-    return dataclasses.replace(options, **inherited), earlier.model_dump(include=set(SweepSettings.model_fields))
+    return dataclasses.replace(options, **inherited), earlier.settings.model_dump()
 
 
 def build_plan(record: SweepRecord, *, whole_grid: bool = False, known: Sequence[Mapping[str, Any]] = ()) -> Plan:

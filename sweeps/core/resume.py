@@ -14,7 +14,7 @@ from sweeps.core.options import IMMUTABLE_OPTIONS, Options, flag
 from sweeps.core.plan import Plan, build_plan, plan_sweep
 from sweeps.core.settings import IMMUTABLE_SETTINGS, RESOURCES, apply_assignments, merged_space, space_keys
 from sweeps.state.home import Stored, is_copy, is_elsewhere, new_identity
-from sweeps.state.sweep_record import RECORD, SweepRecord, SweepSettings, find_sweep, group_of
+from sweeps.state.sweep_record import RECORD, SweepRecord, find_sweep, group_of
 from sweeps.state.sweep_state import SweepState
 from sweeps.tracking.addresses import absolute_uri
 
@@ -61,7 +61,7 @@ def plan_extend(options: Options, more: int) -> Plan:
     assigned = {parse_assignment(text)[0] for text in options.assignments}
     if immutable := sorted(assigned & set(IMMUTABLE_SETTINGS)):
         raise InputError(f"--extend: {immutable[0]} must be the same in all trials of a sweep: start a new one")
-    settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
+    settings = record.settings
     overrides = apply_assignments(settings, options.assignments)
     # What was fixed and is given now belongs to the space: earlier trials have another value of it.
     overrides |= {key: [settings.fixed.pop(key)] for key in sorted(assigned & set(settings.fixed))}
@@ -104,7 +104,7 @@ def plan_continue(options: Options) -> Plan:
 
 def _changed(options: Options, record: SweepRecord) -> list[str]:
     """Options of a command line that the stored sweep was not started with."""
-    settings = SweepSettings(**record.model_dump(include=set(SweepSettings.model_fields)))
+    settings = record.settings
     overrides = apply_assignments(settings, options.assignments, options.epochs)
     settings.space = merged_space(settings.space, overrides)
     stored = {key: getattr(record, key) for key in IMMUTABLE_OPTIONS if key != "epochs"}

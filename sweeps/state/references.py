@@ -55,9 +55,4 @@ class References:
         remedy = "longer training, other settings, or another system may be needed"
         if model == "llm_emf":
             remedy += "; it can back off to them: --set neighbour_weight=0,1 --set transition_weight=0,0.3"
-        return f"The best trial ({best:.4f}) is not above {_listed(above)}, without any training: {remedy}."
-
-
-def _listed(names: list[str]) -> str:
-    """`a`, `a and b`, `a, b and c`."""
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        return f"The best trial ({best:.4f}) is not above {' and '.join(above)}, without any training: {remedy}."

@@ -95,6 +95,11 @@ class SweepRecord(Stored, SweepSettings):
         return self.status in ("completed", "incomplete")
 
     @property
+    def settings(self) -> SweepSettings:
+        """Those of its settings that a scenario file may have, as a copy."""
+        return SweepSettings(**self.model_dump(include=set(SweepSettings.model_fields)))
+
+    @property
     def file(self) -> Path:
         return Path(self.storage) / "sweeps" / self.name / RECORD
 
