@@ -1,10 +1,10 @@
-"""What the event log of a sweep holds: one class per event. Logs of earlier versions fulfil them as well."""
+"""What the event log of a sweep holds: what each event must have. Logs of earlier versions fulfil it as well."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from sweeps.state.event_log import Event
 
@@ -27,70 +27,35 @@ class OfTrial(Event):
     trial: int = Field(ge=1)
 
 
-class Extended(Event):
-    """More trials are to come."""
-
-    trials: int
-    before: dict[str, Any]
-
-
-class Retried(Event):
-    """Trials that failed run again."""
-
-    trials: list[int]
+def _event(base: type[Event], **fields: Any) -> type[Event]:
+    """A kind of event: name of a field -> its type, or its type and its default."""
+    made: dict[str, Any] = {name: kind if isinstance(kind, tuple) else (kind, ...) for name, kind in fields.items()}
+    return create_model(base.__name__, __base__=base, **made)
 
 
-class Proposed(OfTrial):
-    """A new trial; `repeats` is the number of the trial that it trains again with another seed."""
-
-    settings: dict[str, Any]
-    choice: dict[str, Any]
-    epochs: int
-    params: dict[str, Any]
-    repeats: int = Field(0, ge=0)
-
-
-class EpochEnded(OfTrial):
-    """A trial has reported an epoch, and perhaps ended with it."""
-
-    result: EpochResult
-    end: Literal["", "completed", "pruned"]
-    seconds: float
-
-
-class Ended(OfTrial):
-    """A trial has ended before its time: it is lost, has failed or was set aside."""
-
-    kind: str
-    error: str
-    seconds: float
-
-
-class Tested(OfTrial):
-    """A trial was evaluated on the test split."""
-
-    metrics: dict[str, float]
-
-
-class Stopped(Event):
-    """A driver has ended in order."""
-
-    reason: str
-    undelivered: int = 0
-
-
+Settings = dict[str, Any]
+ENDED = _event(OfTrial, kind=str, error=str, seconds=float)
 EVENTS: dict[str, type[Event]] = {
+    # A driver takes the sweep over.
     "opened": Event,
-    "extended": Extended,
-    "retried": Retried,
-    "proposed": Proposed,
+    # More trials are to come; `before`: what all earlier ones shared and later ones need not.
+    "extended": _event(Event, trials=int, before=Settings),
+    # Trials that failed run again.
+    "retried": _event(Event, trials=list[int]),
+    # A new trial; `repeats` is the number of the trial that it trains again with another seed.
+    "proposed": _event(
+        OfTrial, settings=Settings, choice=Settings, epochs=int, params=Settings, repeats=(int, Field(0, ge=0))
+    ),
     "started": OfTrial,
-    "epoch": EpochEnded,
-    "lost": Ended,
-    "failed": Ended,
-    "tested": Tested,
-    "stopped": Stopped,
+    # A trial has reported an epoch, and perhaps ended with it.
+    "epoch": _event(OfTrial, result=EpochResult, end=Literal["", "completed", "pruned"], seconds=float),
+    # A trial has ended before its time: it is lost, has failed or was set aside.
+    "lost": ENDED,
+    "failed": ENDED,
+    # A trial was evaluated on the test split.
+    "tested": _event(OfTrial, metrics=dict[str, float]),
+    # A driver has ended in order; so many writes to MLflow were given up.
+    "stopped": _event(Event, reason=str, undelivered=(int, 0)),
 }
-"""What the event log of a sweep holds."""
 BETWEEN_DRIVERS = ("opened", "extended", "retried", "stopped")
 """Events one of which is the last of a sweep that no driver runs."""
