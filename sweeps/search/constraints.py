@@ -12,13 +12,14 @@ from typing import Any
 from llmemf.errors import InputError
 
 TOLERANCE = 1e-9
-ARITHMETIC: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
 }
-SIGNS: dict[type[ast.AST], Callable[[Any], Any]] = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 COMPARISONS = {
     ast.LtE: lambda left, right: left <= right + TOLERANCE,
     ast.GtE: lambda left, right: left >= right - TOLERANCE,
@@ -27,6 +28,7 @@ COMPARISONS = {
     ast.Eq: lambda left, right: abs(left - right) <= TOLERANCE,
     ast.NotEq: lambda left, right: abs(left - right) > TOLERANCE,
 }
+ALLOWED = (ast.Compare, ast.BinOp, ast.UnaryOp, ast.Name, ast.Load, ast.Constant, *OPERATORS, *COMPARISONS)
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Constraint:
         tree = _tree(text)
         if not isinstance(tree, ast.Compare):
             raise InputError(f"constraint {text!r}: write a comparison, for example alpha + beta <= 1")
-        for node in ast.walk(tree):
-            if not _allowed(node):
-                raise InputError(
-                    f"constraint {text!r}: only names, numbers, + - * / ( ) and comparisons are understood"
-                )
+        inside = [node for node in ast.walk(tree) if node is not tree]
+        numbers = [type(node.value) for node in inside if isinstance(node, ast.Constant)]
+        nested = any(isinstance(node, ast.Compare) for node in inside)
+        if nested or not {*numbers} <= {int, float} or not all(isinstance(node, ALLOWED) for node in inside):
+            raise InputError(f"constraint {text!r}: only names, numbers, + - * / ( ) and one comparison are understood")
         keys = sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)})
         if not keys:
             raise InputError(f"constraint {text!r} names no setting")
@@ -88,25 +90,13 @@ def _tree(text: str) -> ast.expr:
         raise InputError(f"constraint {text!r} cannot be read: write, for example, alpha + beta <= 1") from None
 
 
-def _allowed(node: ast.AST) -> bool:
-    if isinstance(node, ast.Constant):
-        return isinstance(node.value, int | float) and not isinstance(node.value, bool)
-    if isinstance(node, ast.Compare):
-        return all(type(op) in COMPARISONS for op in node.ops)
-    if isinstance(node, ast.BinOp):
-        return type(node.op) in ARITHMETIC
-    if isinstance(node, ast.UnaryOp):
-        return type(node.op) in SIGNS
-    return isinstance(node, ast.Name | ast.expr_context | ast.operator | ast.unaryop | ast.cmpop)
-
-
 def _number(node: ast.expr, values: Mapping[str, Any]) -> Any:
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name):
-        return values[node.id]
-    if isinstance(node, ast.UnaryOp):
-        return SIGNS[type(node.op)](_number(node.operand, values))
-    if isinstance(node, ast.BinOp):
-        return ARITHMETIC[type(node.op)](_number(node.left, values), _number(node.right, values))
-    raise InputError("a comparison inside a comparison is not understood")
+    match node:
+        case ast.Name(name):
+            return values[name]
+        case ast.UnaryOp(sign, operand):
+            return OPERATORS[type(sign)](_number(operand, values))
+        case ast.BinOp(left, sign, right):
+            return OPERATORS[type(sign)](_number(left, values), _number(right, values))
+    assert isinstance(node, ast.Constant)
+    return node.value
