@@ -117,8 +117,7 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
 
 
 def _weights(folder: Path, state: SweepState, trial: TrialRecord) -> Path:
-    path = _kept(folder, trial)
-    if path is not None:
+    if path := _kept(folder, trial):
         return path
     others = [item.name for item in state.records.values() if item.outcome != "failed" and _kept(folder, item)]
     raise InputError(

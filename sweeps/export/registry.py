@@ -98,20 +98,13 @@ def example(model: ExportedModel) -> dict[str, Any]:
 
 
 def _upload(path: Path, folder: Path, model: ExportedModel, chosen: Chosen, name: str, client: Any) -> str:
-    from mlflow.exceptions import MlflowException
-
     manifest, sweep = model.manifest, chosen.sweep
     experiment = client.get_experiment_by_name(sweep.scenario)
     if experiment is None:
         raise LookupError(f"there is no experiment {sweep.scenario!r}")
     run = next(iter(RunOwner.of(sweep).find(client, experiment.experiment_id, chosen.trial.name)), None)
-    tags = {
-        "scenario": manifest["scenario"],
-        "system": manifest["system"],
-        "fingerprint": manifest["fingerprint"],
-        **RunOwner.of(sweep).tags,
-        "trial": chosen.trial.name,
-    }
+    tags = {key: manifest[key] for key in ("scenario", "system", "fingerprint")}
+    tags |= {**RunOwner.of(sweep).tags, "trial": chosen.trial.name}
     if run is None:
         raise LookupError(f"there is no run of {chosen.trial.name}; `sweeps/grid.py --resume` writes what MLflow lacks")
     run_id = run.info.run_id
@@ -126,11 +119,8 @@ def _upload(path: Path, folder: Path, model: ExportedModel, chosen: Chosen, name
     )
     client.log_model_artifacts(logged.model_id, str(path))
     client.finalize_logged_model(logged.model_id, "READY")
-    try:
+    if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name, description=f"Recommenders of scenario {manifest['scenario']}.")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
     version = client.create_model_version(
         name,
         source=logged.artifact_location,
