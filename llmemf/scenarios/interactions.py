@@ -182,8 +182,9 @@ class InteractionCollector:
             shared = contains(np.unique(self._column("items", 0)), y_items)
             self._drop(SHARED_ITEM, 1, int(shared.sum()))
         del y_items
-        others = np.unique(self._column("users", 1)[~shared])
-        both = others[contains(np.unique(self._column("users", 0)), others)]
+        x_users, y_users = np.unique(self._column("users", 0)), self._column("users", 1)
+        both = np.unique(y_users[contains(x_users, y_users) & ~shared])
+        del x_users, y_users
         if not len(both):
             raise InputError(
                 f"no user has interactions in both domains ({self.read[0]:,} in X, {self.read[1]:,} in Y were read): "
