@@ -111,7 +111,12 @@ class Recorder:
                 self.events.append(event)
             finally:
                 self._busy = False
-            self.before(event)
+        self.before(event)  # which may run another driver, with threads of its own
+        with self._lock:
+            if self._last:
+                self._busy = True
+                self.settle()
+                self._busy = False
             self._last = (kind, inside, to)
 
     def call(self, kind: str) -> None:
