@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -49,6 +50,10 @@ class _Entry:
     is_folder: bool = False
 
 
+class _Own(threading.local):
+    acts = False
+
+
 class Recorder:
     """Sees all durable events below `root` while it is entered.
 
@@ -71,8 +76,7 @@ class Recorder:
         self.outside: list[str] = []
         self._live: dict[str, _Entry] = {"": _Entry(is_folder=True)}
         self._last: tuple[str, str, str] | None = None
-        self._busy = False
-        self._lock = threading.RLock()  # several threads flush files of a folder
+        self._lock, self._own = threading.RLock(), _Own()  # several threads flush files of a folder
 
     def __enter__(self) -> Self:
         assert Recorder.active is None, "one recorder at a time"
@@ -95,29 +99,32 @@ class Recorder:
 
     def see(self, kind: str, path: Any, target: Any = None) -> None:
         """An operation is about to happen; those of the recorder's own are none."""
-        with self._lock:
-            if self._busy:
+        if self._own.acts:
+            return
+        with self._acting():
+            inside = self._inside(path)
+            if inside is None:
+                if kind == "open":
+                    self.outside.append(os.fsdecode(path))
                 return
-            self._busy = True
-            try:
-                inside = self._inside(path)
-                if inside is None:
-                    if kind == "open":
-                        self.outside.append(os.fsdecode(path))
-                    return
-                self.settle()
-                to = "" if target is None else self._inside(target) or os.fsdecode(target)
-                event = Event(len(self.events) + 1, kind, inside, to, _site())
-                self.events.append(event)
-            finally:
-                self._busy = False
+            self.settle()
+            to = "" if target is None else self._inside(target) or os.fsdecode(target)
+            event = Event(len(self.events) + 1, kind, inside, to, _site())
+            self.events.append(event)
         self.before(event)  # which may run another driver, with threads of its own
-        with self._lock:
-            if self._last:
-                self._busy = True
-                self.settle()
-                self._busy = False
+        with self._acting():
+            self.settle()  # what another thread did meanwhile
             self._last = (kind, inside, to)
+
+    @contextmanager
+    def _acting(self) -> Iterator[None]:
+        """Inside, one thread of the recorder's own is at work: what it does is no event."""
+        with self._lock:
+            before, self._own.acts = self._own.acts, True
+            try:
+                yield
+            finally:
+                self._own.acts = before
 
     def call(self, kind: str) -> None:
         """A call of a server is about to happen; a crash can fall between two of them, too."""
@@ -176,16 +183,13 @@ class Recorder:
 
     def disks(self) -> dict[str, Tree]:
         """What a crash at this moment leaves, by kind; see `KINDS`."""
-        busy, self._busy = self._busy, True
-        try:
+        with self._acting():
             kept = read_tree(self.root)
-        finally:
-            self._busy = busy
-        torn, lost = dict(kept), dict(kept)
-        for name, content in kept.items():
-            if content is not None and content != (sure := self._live[name].content):
-                torn[name], lost[name] = _half(sure, content), sure
-        return dict(zip(KINDS, (kept, torn, lost, dict(self._surely("", self._live[""])))))
+            torn, lost = dict(kept), dict(kept)
+            for name, content in kept.items():
+                if content is not None and content != (sure := self._live[name].content):
+                    torn[name], lost[name] = _half(sure, content), sure
+            return dict(zip(KINDS, (kept, torn, lost, dict(self._surely("", self._live[""])))))
 
     def _surely(self, path: str, entry: _Entry) -> list[tuple[str, bytes | None]]:
         found: list[tuple[str, bytes | None]] = []
@@ -262,7 +266,7 @@ ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EACCES": errno.EACCES}
 
 def _audit(name: str, arguments: tuple[Any, ...]) -> None:
     recorder = Recorder.active
-    if recorder is None or recorder._busy:
+    if recorder is None or recorder._own.acts:
         return
     if name == "open":
         path, mode, flags = arguments
