@@ -117,6 +117,7 @@ def encode_on_cluster(job: Job, settings: ClipSettings, pool: Pool, numbers: Seq
     """
     if not numbers:
         return
+    job.store.forget_tries()
     import ray
     import ray.data
 
@@ -137,8 +138,6 @@ def encode_on_cluster(job: Job, settings: ClipSettings, pool: Pool, numbers: Seq
         compute=ray.data.ActorPoolStrategy(size=min(pool.workers, len(tasks))),
         num_cpus=pool.cpus,
         num_gpus=pool.gpus,
-        # By itself Ray Data repeats the task of a dead worker without end.
-        max_task_retries=TRIES - 1,
     )
     try:
         with _native_messages_off():
@@ -166,6 +165,12 @@ class ShardEncoder:
         from llmemf.features.encoding import encode_shards
 
         numbers = [int(number) for number in batch["shards"][0]]
+        # Ray Data repeats the task of a dead worker without end.
+        if self.job.store.count_try(numbers[0]) > TRIES:
+            raise InputError(
+                f"{TRIES} workers of the cluster died over shard {numbers[0]} or the next ones: look for their memory "
+                "and the images there; finished shards are kept, run the same command again"
+            )
         # Loaded with the first task and not with the actor: Ray would report a mistake there as a dead actor.
         self.clip = self.clip or load_clip(self.settings)
         for number in encode_shards(self.job, self.clip, numbers):
@@ -250,6 +255,5 @@ def _told(error: BaseException) -> InputError:
             return InputError(str(cause))
         cause = getattr(cause, "cause", None) or cause.__cause__
     return InputError(
-        f"the cluster gave up ({' '.join(str(error).split())[:300]}): where workers died, look at their memory and the images "
-        "there; finished shards are kept, run the same command again"
+        f"the cluster gave up ({' '.join(str(error).split())[:300]}); finished shards are kept, run the same command again"
     )

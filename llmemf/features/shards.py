@@ -6,6 +6,7 @@ while both are still the same. Several processes on several machines can write i
 
     features/.<kind>.<encoder>.shards/
         lock                     held while a command encodes into this folder
+        00000.tries              one byte for each worker of a cluster that began with it
         00000.safetensors        rows (S, width) float32, has (S,) bool, digests (S, 32) uint8; identity, problems
 """
 
@@ -118,6 +119,19 @@ class ShardStore:
     def _is_done(self, number: int, source: Source) -> bool:
         shard = self.read(number)
         return shard is not None and np.array_equal(shard.digests, source.digests(self.items(number)))
+
+    def count_try(self, number: int) -> int:
+        """Note that a worker begins with a shard; returns how many have begun since `forget_tries`."""
+        with self._tries(number).open("ab") as file:
+            file.write(b".")
+        return self._tries(number).stat().st_size
+
+    def forget_tries(self) -> None:
+        for number in range(self.count):
+            self._tries(number).unlink(missing_ok=True)
+
+    def _tries(self, number: int) -> Path:
+        return self.path(number).with_suffix(".tries")
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -218,7 +218,7 @@ def test_workers_that_die_again_and_again_end_the_run_in_one_line(root, tmp_path
     options = ["--data-root", str(root), "--model", small, "--kind", "image", "--shard-size", "10"]
     done = on_two_workers(tmp_path, options, deaths=99)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the cluster gave up") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: 3 workers of the cluster died over shard 0") and done.stderr.count("\n") == 1
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once(root, small, capsys, monkeypatch):
