@@ -193,9 +193,10 @@ class Tracking:
             return
         facts, sha256 = read_yaml(paths[-1]).get("facts") or {}, file_hash(paths[0])
         if name not in (found := self._found or {}) or found[name].data.tags.get(WEIGHTS_HASH) != sha256:
-            for path in paths:
-                self.writer.write("artifact", name, path=str(path), folder="best")
-        tags = {f"facts.{key}": str(value) for key, value in facts.items()} | {WEIGHTS_HASH: sha256}
+            self.writer.write("artifact", name, path=str(paths[-1]), folder="best")
+            # The tag comes with the weights: where they are given up, they are sent again when the sweep is continued.
+            self.writer.write("artifact", name, path=str(paths[0]), folder="best", tags={WEIGHTS_HASH: sha256})
+        tags = {f"facts.{key}": str(value) for key, value in facts.items()}
         self.writer.write("tags", name, tags=tags)
 
     def log_model(self, record: TrialRecord, folder: Path, time: int) -> None:

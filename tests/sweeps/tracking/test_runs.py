@@ -174,6 +174,18 @@ def test_a_run_names_its_data_and_what_it_used_stands_apart_from_how_well_it_did
     assert points(client, found["t01"], "train/loss_relative") == [(1, 1.0), (2, 0.75)]
 
 
+def test_a_run_is_not_said_to_have_weights_before_they_are_sent(target, state, tmp_path, monkeypatch):
+    for name in ("best.safetensors", "config.yaml"):
+        (tmp_path / name).write_text("{}")
+    sweep, sent = Sweep(state, target), []
+    record = sweep.start()
+    monkeypatch.setattr(sweep.tracker.writer, "write", lambda kind, run, **content: sent.append((kind, content)))
+    sweep.tracker.log_weights(record.name, tmp_path)
+    ((kind, content),) = [write for write in sent if "weights_sha256" in write[1].get("tags", {})]
+    assert (kind, Path(content["path"]).name) == ("artifact", "best.safetensors")
+    assert next(Path(content["path"]).name for kind, content in sent if kind == "artifact") == "config.yaml"
+
+
 @pytest.mark.parametrize("every", [1000, 3])
 def test_the_best_trial_is_one_logged_model_however_often_it_is_sent(target, state, tmp_path, every):
     weights = tmp_path / "weights"
