@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from llmemf import text_format
 from llmemf.features.matrix import is_offline
 from llmemf.scenarios.scenario import Scenario
@@ -13,6 +16,14 @@ from sweeps.state.references import References
 from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import TrialRecord
+
+COMPONENTS = {
+    "popularity_weight": "popularity",
+    "transition_weight": "transitions",
+    "neighbour_weight": "neighbours",
+    "text_weight": "likeness of texts",
+}
+"""Settings of LLM-EMF that add to the paper's score, and what they add."""
 
 
 def describe_progress(state: SweepState, trials: int) -> str:
@@ -104,7 +115,8 @@ def caveats(plan: Plan, data: SweepData, best: TrialRecord | None = None, evalua
         evaluations: how often this sweep evaluated a trial on the test split.
     """
     encoders = {kind: matrix.encoder for kind, matrix in data.features.items()}
-    notes = caveats_of(data.scenario.name, plan.objectives, encoders, evaluations)
+    settings = {**plan.configs[0].to_dict(), **(best.config if best else {})}
+    notes = caveats_of(data.scenario.name, settings, plan.objectives, encoders, evaluations)
     return [*reference_notes(plan.record, best, plan.configs[0].monitor), *notes]
 
 
@@ -113,12 +125,22 @@ def reference_notes(record: SweepRecord, best: TrialRecord | None, monitor: str)
     references = References.load(record.folder)
     if best is None or best.objective is None or monitor != "val_mrr" or not references.line:
         return []
-    warning = references.warning(best.objective, record.model)
+    backs_off = COMPONENTS.keys() & {*record.fixed, *best.config}
+    warning = references.warning(best.objective, "" if backs_off else record.model)
     return [f"Mean validation MRR {references.line}.", *([warning] if warning else [])]
 
 
-def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], evaluations: int) -> list[str]:
-    """What a reader of numbers must know that were made from a scenario by features of these encoders (by kind)."""
+def caveats_of(
+    scenario: str, settings: Mapping[str, Any], objectives: list[str], encoders: Mapping[str, str], evaluations: int
+) -> list[str]:
+    """What a reader of numbers must know.
+
+    Args:
+        settings: those of the trial that the numbers are of.
+        objectives: training objectives among the trials.
+        encoders: of the features, by kind.
+        evaluations: how often the sweep evaluated a trial on the test split.
+    """
     notes = []
     if evaluations > 1:
         notes.append(f"The sweep was tested {evaluations} times, once for each change of the best trial.")
@@ -126,6 +148,10 @@ def caveats_of(scenario: str, objectives: list[str], encoders: dict[str, str], e
         notes.append("Numbers of a generated sample: they say nothing about the paper's data.")
     if "sampled" in objectives:
         notes.append("Trained with the sampled objective, an estimate of the full softmax.")
+    if components := [name for key, name in COMPONENTS.items() if settings.get(key)]:
+        notes.append(
+            f"The score has parts beside the paper's, which are counted, not trained: {', '.join(components)}."
+        )
     offline = [kind for kind, encoder in encoders.items() if is_offline(encoder)]
     if offline:
         notes.append(f"Features by offline encoders ({', '.join(offline)}), not by CLIP.")

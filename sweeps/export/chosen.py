@@ -71,7 +71,9 @@ class Chosen:
             encoders: name of the encoder of each kind of features.
         """
         objectives = [str(self.config["objective"])] if "objective" in self.config else []
-        notes = caveats_of(self.sweep.scenario, objectives, encoders, self.tests if "test" in self.metrics else 0)
+        notes = caveats_of(
+            self.sweep.scenario, self.config, objectives, encoders, self.tests if "test" in self.metrics else 0
+        )
         if self.config["valid_cases"]:
             notes.append(f"Validation numbers are of a sample of {self.config['valid_cases']} cases.")
         if not self.sweep.is_searched:

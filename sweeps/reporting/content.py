@@ -160,7 +160,8 @@ def _notes(history: SweepHistory, objectives: list[str], encoders: dict[str, str
         )
     if history.best is not None:
         notes += reference_notes(record, history.best.record, history.fixed.get("monitor", "val_mrr"))
-    notes += caveats_of(record.scenario, objectives, encoders, len(history.tests))
+    best = history.best.record.config if history.best is not None else {}
+    notes += caveats_of(record.scenario, {**history.fixed, **best}, objectives, encoders, len(history.tests))
     if valid_cases := history.fixed.get("valid_cases"):
         notes.append(f"Every epoch ranked a fixed sample of {valid_cases:,} validation cases.")
     if history.fixed.get("selection") == "per_domain":
