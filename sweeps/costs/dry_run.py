@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from rich.console import Console
@@ -65,15 +66,8 @@ def _spread(plan: Plan, state: SweepState, points: list[dict[str, Any]]) -> list
         return []
     known = [*(trial.config for trial in state.searched), *points]
     wanted = modelled.spread_trials(plan.trials, len(record.observations)) - len(known)
-    trained = {space.trained_as(config) for config in known}
-    found: list[dict[str, Any]] = []
-    for point in modelled.spread_points(space, record.seed, lambda config: not plan.check.problem(config)):
-        if len(found) >= wanted:
-            break
-        if space.trained_as(point) not in trained:
-            trained.add(space.trained_as(point))
-            found.append(point)
-    return found
+    accepts = modelled.is_new(space, known, plan.check.problem)
+    return list(itertools.islice(modelled.spread_points(space, record.seed, accepts), max(0, wanted)))
 
 
 def _print_trials(plan: Plan, state: SweepState, console: Console) -> None:

@@ -36,12 +36,23 @@ def spread_trials(trials: int, earlier: int) -> int:
 
 
 def spread_points(space: Space, seed: int, accepts: Callable[[Mapping[str, Any]], bool]) -> Iterator[dict[str, Any]]:
-    """The accepted points of a scrambled Sobol sequence in its order, none where hardly any is."""
+    """The accepted points of a scrambled Sobol sequence in its order, each once; none where hardly any is accepted."""
     from scipy.stats.qmc import Sobol
 
+    seen: set[tuple] = set()
     for place in Sobol(space.places, rng=np.random.default_rng([seed, 4])).random_base2(10):
-        if accepts(point := space.at([float(part) for part in place])):
+        point = space.at([float(part) for part in place])
+        if (identity := space.trained_as(point)) not in seen and accepts(point):
+            seen.add(identity)
             yield point
+
+
+def is_new(
+    space: Space, known: Iterable[Mapping[str, Any]], problem: Callable[[Mapping[str, Any]], str]
+) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether settings may run: those that the model accepts and that none of the known ones is trained as."""
+    trained = {space.trained_as(config) for config in known}
+    return lambda config: space.trained_as(config) not in trained and not problem(config)
 
 
 def propose(

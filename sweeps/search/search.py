@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 
 from llmemf.errors import InputError
 from sweeps.search import modelled
-from sweeps.search.optuna_private import contains
 from sweeps.search.space import Space
 from sweeps.state.sweep_record import Observation
 from sweeps.state.sweep_state import SweepState
@@ -189,13 +188,9 @@ class SweepSearch(Searcher):
     def _modelled(self, number: int) -> dict[str, Any]:
         """The next spread point, or the one with the largest expected gain; {} where Optuna has to be asked."""
         records = [record for record in self.state.searched if record.number not in self._outside]
-        trained = {self.space.trained_as(record.config) for record in records}
+        accepts = modelled.is_new(self.space, (record.config for record in records), self.problem)
         valued = [record for record in records if record.values and record.outcome != "failed"]
         spread = modelled.spread_trials(self.trials, len(self.observations))
-
-        def accepts(config: Mapping[str, Any]) -> bool:
-            return self.space.trained_as(config) not in trained and not self.problem(config)
-
         if len(records) < spread or len(valued) + len(self.observations) < 2:
             return next(modelled.spread_points(self.space, self.seed, accepts), {})
         return modelled.propose(
@@ -250,7 +245,7 @@ class SweepSearch(Searcher):
         last = max(seen.values)
         state = TrialState.COMPLETE if last >= self.epochs else TrialState.PRUNED
         self.study.add_trial(
-            optuna.trial.create_trial(
+            create_trial(
                 params=self.space.to_internal(seen.settings),
                 distributions=self.space.distributions(),
                 value=seen.values[last] if state == TrialState.COMPLETE else None,
@@ -259,13 +254,14 @@ class SweepSearch(Searcher):
             )
         )
 
-    def _params(self, record: TrialRecord, distributions: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _params(self, record: TrialRecord, distributions: dict[str, Any]) -> dict[str, Any] | None:
         """Optuna's parameters of a stored trial in this space, None where it lies outside."""
         candidates = [record.optuna_params]
         with contextlib.suppress(KeyError):
             candidates.append(self.space.to_internal(record.config))
         for params in candidates:
-            if set(params) == set(distributions) and all(contains(distributions[key], params[key]) for key in params):
+            with contextlib.suppress(ValueError):  # Optuna refuses what lies outside
+                create_trial(state=TrialState.RUNNING, params=params, distributions=distributions)
                 return params
         return None
 
