@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import itertools
 import math
-import os
 import random
 import shutil
 import subprocess
@@ -362,33 +361,6 @@ def test_another_yaml_is_no_checkpoint(stored):
         load_state(stored)
 
 
-@pytest.mark.parametrize("renamed", [0, 1])
-def test_a_save_that_is_killed_leaves_a_checkpoint_that_loads(stored, monkeypatch, renamed):
-    """A kill between the files leaves some of this save and the others of the one before."""
-    trainer = make_trainer(epochs=3)
-    trainer.load(stored)
-    next(trainer.epochs())
-    replace, done = os.replace, []
-
-    def killed(source, target):
-        if len(done) > renamed:
-            raise KeyboardInterrupt
-        done.append(target)
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.save(stored)
-    assert done[0].name == CONFIG
-    monkeypatch.undo()
-    load_best(stored)
-    again = make_trainer(epochs=3)
-    again.load(stored)
-    assert again.epoch == 1
-    again.save(stored)
-    load_best(stored), make_trainer(epochs=3).load(stored)
-
-
 def write_old_settings(folder, **values):
     """The configuration as a version wrote it that had these settings."""
     edit_config(folder, lambda content: (content.pop("sha256"), content["config"].update(values)))
@@ -408,25 +380,6 @@ def test_a_removed_setting_that_did_something_is_named(stored, setting):
     for load in (load_state, load_best):
         with pytest.raises(InputError, match=f"{CONFIG}: {key} = {value!r}"):
             load(stored)
-
-
-def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    trainer = make_trainer(epochs=2)
-    steps = trainer.epochs()
-    next(steps)
-    trainer.save(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(before) == {checkpoint.STATE, checkpoint.BEST, checkpoint.CONFIG}
-    next(steps)
-
-    def full(tensors, path, metadata):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(InputError, match=r"best.safetensors cannot be written: .*No space left"):
-        trainer.save(tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.slow

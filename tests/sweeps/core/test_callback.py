@@ -91,20 +91,6 @@ def test_everyone_hears_of_start_epochs_and_end_once(tmp_path):
     assert (record,) in callback.display.told("update")
 
 
-def test_only_what_may_leave_a_trial_is_stored(tmp_path):
-    callback = make(tmp_path)
-    hook(callback, "on_trial_result", trial(), result=result(1, 0.5))
-    (event,) = callback.state.epochs()
-    assert set(event["result"]) == {"epoch", "objective", "best_epoch", "stopped_early", "val/mrr", "val/movie/mrr"}
-
-
-def test_mlflow_gets_the_time_of_the_event(tmp_path):
-    callback = make(tmp_path)
-    hook(callback, "on_trial_result", trial(), result=result(1, 0.5))
-    (event,) = callback.state.epochs()
-    assert callback.tracking.told("log_epoch") == [(callback.state.records[1], event["result"], event["time"])]
-
-
 def test_the_journal_comes_first(tmp_path):
     """Whoever acts on an epoch finds it in the event log already."""
     callback = make(tmp_path)
@@ -113,14 +99,6 @@ def test_the_journal_comes_first(tmp_path):
     callback.retention.end = lambda record: seen.append(SweepState(tmp_path).records[1].outcome)
     lived(callback, 1, 8)
     assert seen == [1, 2, 3, 4, 5, 6, 7, 8, "completed"]
-
-
-def test_metrics_are_those_of_the_best_epoch(tmp_path):
-    callback = make(tmp_path)
-    hook(callback, "on_trial_result", trial(), result=result(1, 0.5))
-    hook(callback, "on_trial_result", trial(), result=result(2, 0.5, best_epoch=1) | {"val/mrr": 0.2})
-    record = callback.state.records[1]
-    assert record.metrics["val/mrr"] == 0.5 and record.latest["val/mrr"] == 0.2 and record.epoch == 2
 
 
 def test_a_repeated_epoch_reaches_nobody(tmp_path):
@@ -251,10 +229,6 @@ def test_trouble_with_the_server_is_shown(tmp_path):
     callback.tracking.writer.trouble = "tracking does not answer (x); 3 writes wait"
     callback.on_step_end(1, [])
     assert callback.display.trouble == "tracking does not answer (x); 3 writes wait"
-
-
-def test_tunes_snapshots_hold_nothing_of_it(tmp_path):
-    assert make(tmp_path).get_state() is None
 
 
 def test_folder_names_are_short():

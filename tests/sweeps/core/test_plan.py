@@ -508,10 +508,6 @@ def test_missing_features_are_told_before_anything_starts(prepared):
         load_data(make())
 
 
-def test_configurations_are_the_models(prepared):
-    assert all(isinstance(config, model_class("llm_emf").config_class) for config in make().configs)
-
-
 def test_the_command_that_resumes_names_the_sweep_and_its_storage(prepared):
     assert make(name="mine").resume_command().split()[-3:] == ["--resume", "--name", "mine"]
     words = make(name="mine", storage=Path("other")).resume_command().split()

@@ -100,12 +100,6 @@ def test_a_killed_trial_first_reports_the_epoch_of_its_checkpoint(tmp_path, dies
     assert len({frozenset(metrics) for metrics in found}) == 1 and {metrics["epochs"] for metrics in found} == {6}
 
 
-def test_after_a_damaged_checkpoint_an_older_one_is_continued(tmp_path):
-    run(tmp_path, checkpoint_epochs=[2, 4])
-    (checkpoints.newest(trial_folder(tmp_path, 2)) / "state.pt").write_text("{")
-    assert epochs(run(tmp_path)) == [4, 5, 6]
-
-
 def test_what_a_killed_process_left_is_cleared(tmp_path):
     own = trial_folder(tmp_path, 2)
     (own / ".epoch-0003.1.tmp").mkdir(parents=True)

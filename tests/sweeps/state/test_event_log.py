@@ -44,23 +44,6 @@ def test_reading_makes_no_file(path):
     assert EventLog(path).read() == [] and not path.exists()
 
 
-@pytest.mark.parametrize("cut", [1, 2, 10, 30])
-def test_a_last_line_that_was_cut_off_never_happened(path, cut):
-    written = fill(path)
-    path.write_bytes(path.read_bytes()[:-cut])
-    assert EventLog(path).read() == written[:2]
-    later = EventLog(path).append("stopped", reason="x")
-    assert EventLog(path).read() == [*written[:2], later]
-    assert path.read_bytes().count(b"\n") == 3 and path.read_bytes().endswith(b"}\n")
-
-
-def test_a_file_that_was_cut_in_its_first_line_is_empty(path):
-    path.write_bytes(b'{"event": "ope')
-    assert EventLog(path).read() == []
-    written = EventLog(path).append("opened")
-    assert EventLog(path).read() == [written]
-
-
 @pytest.mark.parametrize("damage", [b'{"event": "epo', b"", b"\0\0\0\0", b"\xff\xfe{}", b"17", b"[]", b'{"time": 5}'])
 def test_a_damaged_line_in_the_middle_is_named(path, damage):
     fill(path)
@@ -102,15 +85,6 @@ def test_a_write_that_the_system_splits_arrives_whole(path, monkeypatch):
     real = os.write
     monkeypatch.setattr("llmemf.io.os.write", lambda file, data: real(file, data[:7]))
     assert fill(path) == EventLog(path).read()
-
-
-def test_a_line_is_on_the_disk_before_append_returns(path, monkeypatch):
-    synced = []
-    monkeypatch.setattr("llmemf.io.os.fsync", lambda file: synced.append(os.fstat(file).st_size))
-    for number in range(3):
-        EventLog(path).append("epoch", trial=number)
-        assert synced[-1] == path.stat().st_size
-    assert len(synced) == 4, "the folder of the new file, and three lines"
 
 
 def test_no_value_that_is_no_number_gets_in(path):

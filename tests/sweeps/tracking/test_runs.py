@@ -1,5 +1,4 @@
 import math
-import threading
 import time
 from pathlib import Path
 
@@ -264,15 +263,6 @@ def test_a_server_that_stays_away_never_raises_and_the_loss_is_told(target, stat
     assert_level(target, sweep.state)
 
 
-def test_a_write_that_the_server_refuses_is_lost_alone(target, state):
-    sweep = Sweep(state, target)
-    record = sweep.start()
-    sweep.tracker.writer.write("params", record.name, params={"lr": 2})  # MLflow never changes a parameter
-    sweep.report(record, EPOCHS)
-    assert sweep.close().startswith("tracking: 1 write failed, 1 not delivered (params: ")
-    assert_level(target, state)
-
-
 class Dies:
     """A client of which nothing arrives after some calls: the driver was killed there."""
 
@@ -496,34 +486,6 @@ def test_an_experiment_that_was_deleted_is_restored(target, state):
     client.delete_experiment(client.get_experiment_by_name("sample").experiment_id)
     assert Sweep(SweepState(state.event_log.path.parent), target).close() == ""
     assert client.get_experiment_by_name("sample").lifecycle_stage == "active"
-
-
-def test_a_hanging_server_never_holds_up_an_epoch(target, state, monkeypatch):
-    monkeypatch.setattr(mlflow_writer, "FINAL_SECONDS", 0.2)
-    sweep = Sweep(state, target)
-    sweep.drained()
-    asked, released = threading.Event(), threading.Event()
-
-    class Hangs:
-        def __getattr__(self, name):
-            def call(*args, **kwargs):
-                asked.set()
-                released.wait(60)
-                time.sleep(0.05)
-                raise TimeoutError(name)
-
-            return call
-
-    sweep.tracker.writer._client = Hangs()
-    record = sweep.start()
-    assert asked.wait(5)
-    for epoch in range(1, 201):
-        sweep.tracker.log_epoch(record, epoch_result(epoch, 0.1), epoch)
-    assert len(sweep.tracker.writer.waiting) == 202, "all while the server holds the first request"
-    released.set()
-    began = time.monotonic()
-    assert "not delivered" in sweep.close("interrupted")
-    assert time.monotonic() - began < 5, "each write tried once would take 10 s"
 
 
 def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path, state):
