@@ -47,18 +47,15 @@ class SampledColumns:
     log_expansion: Tensor
 
 
-def sampled_columns(low: int, high: int, count: int, exact: Tensor) -> SampledColumns:
+def sampled_columns(low: int, high: int, draws: int | Tensor, exact: Tensor) -> SampledColumns:
     """Uniform draws out of the items `low .. high - 1`, and beside them exact items, which the draws then leave out.
 
     Args:
-        count: number of draws, with replacement.
+        draws: their number, with replacement, or (K,) item ids that were drawn before.
         exact: item ids that are counted exactly, whatever is drawn; those outside the range are ignored.
     """
-    return columns_of_draws(low, high, torch.randint(low, high, (count,), device=exact.device), exact)
-
-
-def columns_of_draws(low: int, high: int, draws: Tensor, exact: Tensor) -> SampledColumns:
-    """`sampled_columns` where the (K,) draws out of `low .. high - 1` were made before."""
+    if isinstance(draws, int):
+        draws = torch.randint(low, high, (draws,), device=exact.device)
     exact = exact[(exact >= low) & (exact < high)].unique()
     expansion = torch.full(draws.shape, math.log((high - low) / len(draws)), device=draws.device)
     expansion.masked_fill_(torch.isin(draws, exact), -torch.inf)
@@ -147,9 +144,8 @@ def mixture_nll(
 
     Source: eqs. 5-9; the modality-missing rule is ours (method.md section 2).
     """
-    modalities = len(queries)
-    masks: Sequence[Tensor | None] = [None] * modalities if present is None else present
-    own_rows: Sequence[Tensor | None] = [None] * modalities if target_rows is None else target_rows
+    masks: Sequence[Tensor | None] = [None] * len(queries) if present is None else present
+    own_rows: Sequence[Tensor | None] = [None] * len(queries) if target_rows is None else target_rows
     if table_pass is None:
         table_pass = ExactPass(tables, own_rows, scales, masks, sampled, chunk_elements or CHUNK_ELEMENTS)
     return _MixtureNLL.apply(targets, row_weights, table_pass, log_weights, scales, *queries, *tables, *own_rows)
@@ -172,11 +168,9 @@ class ExactPass:
         self.sampled, self.chunk_elements = sampled, chunk_elements
         self.counts = [_column_counts(mask, sampled, tables[0]) for mask in present]
         self.counted = [e if count is None else e * count[:, None] for e, count in zip(tables, self.counts)]
-        self.longest = (
-            [table.norm(dim=1).amax() if len(table) else 0.0 for table in tables]
-            if scales.device.type == "cpu"
-            else None
-        )
+        self.longest = None
+        if scales.device.type == "cpu":
+            self.longest = [table.norm(dim=1).amax() if len(table) else 0.0 for table in tables]
 
     def rows_at_once(self, rows: int) -> int:
         return max(1, min(rows, self.chunk_elements // max(len(self.tables[0]), 1)))
@@ -269,10 +263,9 @@ class _MixtureNLL(torch.autograd.Function):
         loss = scales.new_zeros(())
         # The exponentials for a table's gradient are held until all tables were read, so these come last.
         order = sorted(range(modalities), key=wants_table.__getitem__)
-        rows = len(targets)
-        step = table_pass.rows_at_once(rows)
-        for start in range(0, rows, step):
-            part = slice(start, min(start + step, rows))
+        step = table_pass.rows_at_once(len(targets))
+        for start in range(0, len(targets), step):
+            part = slice(start, start + step)
             y = targets[part]
             found = {m: table_pass.softmax_stats(m, part, queries[m][part], y, wants_table[m]) for m in order}
             per_modality = [found[m] for m in range(modalities)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,6 +18,34 @@ from llmemf.objective_half import HalfTable
 
 Projection = Literal["none", "linear", "mlp"]
 Missing = Literal["renormalise", "domain_mean", "learned"]
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """Item vectors of one training step: of all items, or of the U items that a sampled step reads.
+
+    They are made once per step, so that every table has one gradient of its size, however often the step reads it.
+
+    Attributes:
+        inputs: per modality (U, D_m) vectors as the encoders read them.
+        outputs: per modality (U, D_m) vectors as candidates, of unit length but for ids under `similarity = dot`.
+        place: (N + 1,) row of every item that is read; None where all items stand in their order.
+        draws: per range of items (low, high) the (K,) item ids drawn out of it.
+        halves: per modality 16-bit copies of `outputs`; None where the objective computes in fp32.
+    """
+
+    inputs: list[Tensor]
+    outputs: list[Tensor]
+    place: Tensor | None
+    draws: Mapping[tuple[int, int], Tensor]
+    halves: list[HalfTable] | None = None
+
+    def embed(self, ids: Tensor) -> list[Tensor]:
+        """Per modality (..., D_m) input vectors of items; zero at padding."""
+        pad = len(self.inputs[0]) if self.place is None else len(self.place) - 1
+        real = (ids < pad).unsqueeze(-1)
+        rows = ids.clamp(max=pad - 1) if self.place is None else self.place[ids]
+        return [F.embedding(rows, table) * real for table in self.inputs]
 
 
 class IdTable(nn.Module):

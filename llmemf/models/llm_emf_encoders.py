@@ -17,9 +17,9 @@ from llmemf.models.attention import SequenceEncoder
 from llmemf.models.back_off import BackOff
 from llmemf.models.columns import at_last
 from llmemf.models.content import with_content
-from llmemf.models.item_table import FrozenTable, IdTable
+from llmemf.models.item_table import FrozenTable, IdTable, StepRows
 from llmemf.models.llm_emf_config import MODALITIES, LLMEMFConfig
-from llmemf.models.mixture import MixtureHead, StepRows, Term
+from llmemf.models.mixture import MixtureHead, Term
 
 ROW_MULTIPLE = 128
 """The number of rows of a padded step is a multiple of this, so that shapes repeat from epoch to epoch."""
@@ -37,6 +37,7 @@ class LLMEMFEncoders(nn.Module):
     def __init__(self, config: LLMEMFConfig, data: TrialData, first: str) -> None:
         super().__init__()
         self.config, self.num_x, self.num_items = config, data.num_x, data.num_items
+        self.domains = [(0, self.num_x), (self.num_x, self.num_items)]
         weights = config.weights()
         self.modalities = [m for m in MODALITIES if m in weights and (weights[m] > 0 or config.learn_weights)]
         self.sequences = [s for s in VIEWS if s in config.sequences]
@@ -51,9 +52,8 @@ class LLMEMFEncoders(nn.Module):
                 if config.empty_sequence == "learned" and s != "xy":
                     self.empty[f"{s}_{m}"] = nn.Parameter(torch.empty(self.tables[m].width).normal_(0, 0.02))
         self.loss_weights = config.loss_weights(first)
-        self.back_off = None
-        if config.backs_off():
-            self.back_off = BackOff(config, data, self._features("text", data) if config.text_weight else None)
+        text = self._features("text", data) if config.text_weight else None
+        self.back_off = BackOff(config, data, text) if config.backs_off() else None
         self.row_counts: dict[tuple[str, int], int] = {}
 
     def _table(self, modality: str, data: TrialData) -> IdTable | FrozenTable:
@@ -129,8 +129,8 @@ class LLMEMFEncoders(nn.Module):
         summed = self.config.fusion == "states"
         views = {s: batch.views[s] for s in (VIEWS if summed else self.loss_weights)}
         read = torch.cat([part.flatten() for v in views.values() for part in (v.items, v.next_same, v.next_merged)])
-        domains = [(0, self.num_x), (self.num_x, self.num_items)] if summed else []
-        step = self.head.step_rows(read, {*domains, *(span for s in views for span in self._ranges(s))})
+        spans = {span for s in views for span in self._ranges(s)}
+        step = self.head.step_rows(read, spans.union(self.domains) if summed else spans)
         # One look-up for all sequences: each further one would be a further gradient of the table's size.
         embedded = step.embed(torch.cat([view.items.flatten() for view in views.values()]))
         sizes = [view.items.numel() for view in views.values()]
@@ -155,7 +155,7 @@ class LLMEMFEncoders(nn.Module):
         The query is the state of S^{X+Y} before i plus that of the domain's own latest item before it.
         """
         merged, name = batch.views["xy"], "xy"[domain]
-        low, high = (self.num_x, self.num_items) if domain else (0, self.num_x)
+        low, high = self.domains[domain]
         passed = ((merged.items >= low) & (merged.items < high)).cumsum(1)
         wanted = (merged.next_merged >= low) & (merged.next_merged < high)
         row, column = wanted.nonzero(as_tuple=True)
@@ -176,15 +176,13 @@ class LLMEMFEncoders(nn.Module):
 
     def _ranges(self, sequence: str) -> list[tuple[int, int]]:
         """(low, high) of the items of each softmax in a sequence's loss."""
-        domains = [(0, self.num_x), (self.num_x, self.num_items)]
-        return [(0, self.num_items)] if self._over_all(sequence) else domains
+        return [(0, self.num_items)] if self._over_all(sequence) else self.domains
 
     def _target_ranges(self, sequence: str) -> list[tuple[int, int]]:
         """Those of `_ranges` in which a target of the sequence can lie."""
-        ranges = self._ranges(sequence)
-        if sequence == "xy" or len(ranges) == 1:
-            return ranges
-        return ranges[:1] if sequence == "x" else ranges[1:]
+        if sequence == "xy" or self._over_all(sequence):
+            return self._ranges(sequence)
+        return [self.domains["xy".index(sequence)]]
 
     def _following(self, view: SequenceView, sequence: str) -> Tensor:
         """(B, L) target at every position of a sequence, padding where there is none."""
@@ -208,8 +206,9 @@ class LLMEMFEncoders(nn.Module):
             targets = following.flatten()[places]
             queries = [_at_least_single(state.flatten(0, 1)[places]) for state in states]
             if self._learns_empty(sequence):
-                first, exists = _first_items(view.items, self.num_items)
-                inside = exists & (first >= low) & (first < high)
+                real = view.items < self.num_items
+                first = view.items.gather(1, real.int().argmax(1, keepdim=True)).squeeze(1)
+                inside = real.any(1) & (first >= low) & (first < high)
                 starts, start_weights = _places(inside, None if weights is None else len(first))
                 targets = torch.cat([targets, first[starts]])
                 learned = [self.empty[f"{sequence}_{m}"].expand(len(starts), -1) for m in self.modalities]
@@ -230,20 +229,19 @@ class LLMEMFEncoders(nn.Module):
 
     def score_all(self, batch: Batch, domain: int) -> Tensor:
         """(B, n) log P (eq. 11) of every item of the domain, given the histories of the batch."""
-        wanted = slice(self.num_x, self.num_items) if domain else slice(0, self.num_x)
+        wanted = slice(*self.domains[domain])
         own = "xy"[domain]
         summed = self.config.fusion == "states"
         weights = {own: 1.0, "xy": 1.0} if summed else self.config.score_weights(domain)
-        queries, missing, rows = {}, {}, self.head.scoring_rows()
-        views = {s: batch.views[s] for s in weights}
-        tables = [self.tables[m] for m in self.modalities]
-        for s, view in views.items():
-            real = view.items < self.num_items
-            states = self.states(real, s, [t.input_rows(view.items, kept) for t, kept in zip(tables, rows)])
+        queries, missing = {}, {}
+        tables = list(zip(self.tables.values(), self.head.scoring_rows()))
+        for s in weights:
+            items = batch.views[s].items
+            real = items < self.num_items
+            states = self.states(real, s, [table.input_rows(items, rows) for table, rows in tables])
             # In the aligned layout the last column may be the other domain's.
             queries[s] = [at_last(state, real) for state in states]
-            empty = ~real.any(1)
-            missing[s] = empty
+            missing[s] = empty = ~real.any(1)
             if self._learns_empty(s):
                 missing[s] = torch.zeros_like(empty)
                 learned = [self.empty[f"{s}_{m}"] for m in self.modalities]
@@ -301,9 +299,3 @@ def _places(wanted: Tensor, count: int | None) -> tuple[Tensor, Tensor | None]:
     places = every.new_zeros(count + 1).scatter_(0, slot, every)[:count]
     real = torch.arange(count, device=wanted.device) < rank[-1]
     return torch.where(real, places, 0), torch.where(rank[-1] <= count, real.float(), torch.nan)
-
-
-def _first_items(items_BL: Tensor, pad: int) -> tuple[Tensor, Tensor]:
-    """(B,) first item of every left-padded row, and (B,) whether the row has one."""
-    real_BL = items_BL < pad
-    return items_BL.gather(1, real_BL.int().argmax(1, keepdim=True)).squeeze(1), real_BL.any(1)

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from llmemf.models.item_table import FrozenTable, IdTable
+from llmemf.models.item_table import FrozenTable, IdTable, StepRows
 from llmemf.models.llm_emf_config import LLMEMFConfig
-from llmemf.objective import columns_of_draws, mixture_nll
-from llmemf.objective_half import HalfPass, HalfTable
+from llmemf.objective import mixture_nll, sampled_columns
+from llmemf.objective_half import HalfPass
 
 FP32_SCALE = 35.0
 """Largest scale whose smallest probability, exp(-2 scale) over the number of items, is a normal number of fp32. Above it the
@@ -37,34 +36,6 @@ BLOCK = 4096
 """Items scored at once: what they give fits the cache of a processor."""
 GPU_BLOCK = 16384
 """The same on a GPU, where only the copies of half-precision tables in single precision count."""
-
-
-@dataclass(frozen=True)
-class StepRows:
-    """Item vectors of one training step: of all items, or of the U items that a sampled step reads.
-
-    They are made once per step, so that every table has one gradient of its size, however often the step reads it.
-
-    Attributes:
-        inputs: per modality (U, D_m) vectors as the encoders read them.
-        outputs: per modality (U, D_m) vectors as candidates, of unit length but for ids under `similarity = dot`.
-        place: (N + 1,) row of every item that is read; None where all items stand in their order.
-        draws: per range of items (low, high) the (K,) item ids drawn out of it.
-        halves: per modality 16-bit copies of `outputs`; None where the objective computes in fp32.
-    """
-
-    inputs: list[Tensor]
-    outputs: list[Tensor]
-    place: Tensor | None
-    draws: Mapping[tuple[int, int], Tensor]
-    halves: list[HalfTable] | None = None
-
-    def embed(self, ids: Tensor) -> list[Tensor]:
-        """Per modality (..., D_m) input vectors of items; zero at padding."""
-        pad = len(self.inputs[0]) if self.place is None else len(self.place) - 1
-        real = (ids < pad).unsqueeze(-1)
-        rows = ids.clamp(max=pad - 1) if self.place is None else self.place[ids]
-        return [F.embedding(rows, table) * real for table in self.inputs]
 
 
 class Term(NamedTuple):
@@ -132,7 +103,8 @@ class MixtureHead(nn.Module):
         masks = [table.has for table in self.tables.values()]
         if all(mask is None for mask in masks):
             return weights
-        has = torch.stack([_all_true(mask, weights) for mask in masks], 1)
+        every = torch.ones_like(weights[:, 0], dtype=torch.bool)
+        has = torch.stack([every if mask is None else mask for mask in masks], 1)
         weights = torch.where(has, weights, -torch.inf)
         total = torch.where(has.any(1, keepdim=True), weights.logsumexp(1, keepdim=True), 0)
         return weights - total
@@ -182,7 +154,7 @@ class MixtureHead(nn.Module):
         log_weights, scales = self.item_log_weights(), self.scales()
         queries = self._directions(queries)
         if step.place is not None:
-            sampled = columns_of_draws(low, high, step.draws[low, high], exact)
+            sampled = sampled_columns(low, high, step.draws[low, high], exact)
             part: Tensor | slice = sampled.ids
             rows = [F.embedding(step.place[sampled.ids], table) for table in step.outputs]
             target_rows = [F.embedding(step.place[targets], table) for table in step.outputs]
@@ -249,7 +221,7 @@ class MixtureHead(nn.Module):
             queries = [directions[m].float() * scales[m].float() for directions in pointing]
             together, masses = torch.cat(queries), torch.zeros_like(factors)
             # |cos| <= 1: the scale itself bounds the logits, no maximum is needed. Lengths bound inner products.
-            shift = None if self.unit[m] else together.norm(dim=1) * _longest(table)
+            shift = None if self.unit[m] else together.norm(dim=1) * table.norm(dim=1).amax()
             for items in _blocks(wanted.start, wanted.stop, block):
                 found = kept[items.start - wanted.start : items.stop - wanted.start]
                 masses += _mass(_exponentials(table[items], together, found, shift), present[m], items)
@@ -298,16 +270,8 @@ class MixtureHead(nn.Module):
         return tables
 
 
-def _all_true(mask: Tensor | None, weights: Tensor) -> Tensor:
-    return torch.ones(len(weights), dtype=torch.bool, device=weights.device) if mask is None else mask
-
-
 def _blocks(low: int, high: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, high)) for start in range(low, high, size)]
-
-
-def _longest(table: Tensor) -> Tensor:
-    return table.norm(dim=1).amax()
 
 
 def _exponentials(rows: Tensor, query: Tensor, found: Tensor, shift: Tensor | None) -> Tensor:

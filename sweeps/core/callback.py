@@ -123,9 +123,6 @@ class SweepCallback(tune.Callback):
             # A closed terminal or pipe must not end the sweep.
             log.warning("the display could not be written: %s", error)
 
-    def get_state(self) -> None:
-        """Nothing for Tune's snapshots: the event log holds all."""
-
 
 def trial_dirname(trial: Any) -> str:
     """Short folder name of a trial: Tune's default spells out every setting."""

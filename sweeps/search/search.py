@@ -137,9 +137,6 @@ class SweepSearch(Searcher):
     def _refines(self) -> bool:
         return self.method != "grid" and self.space.continuous
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing: the study learns of a trial when it has ended (`tell`)."""
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         self.live.pop(trial_id, None)
 
@@ -271,6 +268,3 @@ class SweepSearch(Searcher):
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the event log holds all that the search follows from."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        raise NotImplementedError("a search is made from the sweep's state")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.tracking.addresses import first_call
-from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner, search
+from sweeps.tracking.owned_runs import FOLDER, PARENT, RunOwner
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """MLflow's pages for models instead of those for language model applications."""
@@ -201,12 +201,9 @@ class MlflowRuns:
     def _create(self, write: Operation) -> str:
         if write.attempts:
             # The server may have made the run and failed to say so.
-            found = search(
-                self.client, self.experiment(), f"{self.target.owner.condition} and tags.trial = '{write.run}'"
-            )
-            if found:
-                self._reopen(found[0].info.run_id)
-                return found[0].info.run_id
+            for run in self.target.owner.find(self.client, self.experiment(), write.run):
+                self._reopen(run.info.run_id)
+                return run.info.run_id
         owner = self.target.owner
         tags = {**self.target.tags, **owner.tags, "trial": write.run, "outcome": "running"}
         if write.run == PARENT:

@@ -89,7 +89,7 @@ class Tracking:
         for name, run in runs.items():
             if IDENTITY not in run.data.tags:
                 writer.write("tags", name, tags=owner.tags)
-        self._catch_up(state, runs, self._last)
+        self._catch_up(state, runs)
 
     def _last_step(self, run: Any) -> int:
         """The newest epoch up to which MLflow has all of a trial; the tags of an ended run spare a request."""
@@ -100,9 +100,9 @@ class Tracking:
         history = self.writer.client.get_metric_history(run.info.run_id, "objective")
         return max((metric.step for metric in history), default=0)
 
-    def _catch_up(self, state: SweepState, runs: Mapping[str, Any], last: Mapping[str, int]) -> None:
+    def _catch_up(self, state: SweepState, runs: Mapping[str, Any]) -> None:
         """Write what the event log holds and MLflow does not."""
-        behind = {}
+        behind, last = {}, self._last
         for record in state.records.values():
             if record.name in runs and self._agrees(record, runs[record.name], last[record.name]):
                 self._started.add(record.name)
@@ -188,14 +188,14 @@ class Tracking:
 
     def log_weights(self, name: str, folder: Path) -> None:
         """The weights of a trial become artifacts of its run, what its model says of itself tags (`facts.NAME`)."""
-        paths = [folder / name for name in WEIGHTS]
-        if not all(path.exists() for path in paths):
+        weights, config = (folder / file for file in WEIGHTS)
+        if not (weights.exists() and config.exists()):
             return
-        facts, sha256 = read_yaml(paths[-1]).get("facts") or {}, file_hash(paths[0])
+        facts, sha256 = read_yaml(config).get("facts") or {}, file_hash(weights)
         if name not in (found := self._found or {}) or found[name].data.tags.get(WEIGHTS_HASH) != sha256:
-            self.writer.write("artifact", name, path=str(paths[-1]), folder="best")
+            self.writer.write("artifact", name, path=str(config), folder="best")
             # The tag comes with the weights: where they are given up, they are sent again when the sweep is continued.
-            self.writer.write("artifact", name, path=str(paths[0]), folder="best", tags={WEIGHTS_HASH: sha256})
+            self.writer.write("artifact", name, path=str(weights), folder="best", tags={WEIGHTS_HASH: sha256})
         tags = {f"facts.{key}": str(value) for key, value in facts.items()}
         self.writer.write("tags", name, tags=tags)
 
@@ -205,10 +205,10 @@ class Tracking:
         Args:
             time: of the epoch that they are of.
         """
-        paths = [folder / name for name in WEIGHTS]
-        if not all(path.exists() for path in paths):
+        weights, config = (folder / file for file in WEIGHTS)
+        if not (weights.exists() and config.exists()):
             return
-        tags, values = {WEIGHTS_HASH: file_hash(paths[0])}, finite(record.metrics)
+        tags, values = {WEIGHTS_HASH: file_hash(weights)}, finite(record.metrics)
         self.writer.write("model", record.name, tags=tags, params=self._params(record))
         self.writer.write("model points", record.name, values=values, step=record.best_epoch, time=time)
         self.writer.write("model files", record.name, folder=str(folder))
