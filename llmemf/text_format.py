@@ -46,7 +46,7 @@ def seconds(text: str, where: str) -> float:
     parts = [float(part or 0) for part in found.groups()] if found else [0.0]
     total = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1)))
     if total <= 0:
-        raise InputError(f"{where} {text}: a time like 90m, 2h or 1h30m is expected")
+        raise InputError(f"{where} {text}: a time like 90m, 2h, 1h30m or 7d is expected")
     return total
 
 

@@ -18,7 +18,7 @@ from llmemf.command_line import command_line
 
 def models(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show the settings of this system.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="Show the settings of this system.", show_default=False)
     ] = None,
 ) -> None:
     """List the systems, or the settings of one.

@@ -270,4 +270,5 @@ def find_scenario(name: str, data_root: str | Path) -> Scenario:
         return Scenario.load(root / name)
     existing = sorted(path.parent.name for path in root.glob(f"*/{MANIFEST}"))
     hint = nearest(name, existing) if existing else "no scenario is prepared there yet"
-    raise InputError(f"unknown scenario {name!r} in {root}: {hint}; see `{command_line('data', '--help')}`")
+    how = command_line("data", "--help")
+    raise InputError(f"unknown scenario {name!r} in {root}: {hint} (`{how}` says how another one is made)")

@@ -19,7 +19,7 @@ from rich import box
 from rich.table import Table
 
 from llmemf import text_format
-from llmemf.errors import InputError
+from llmemf.errors import InputError, nearest
 from sweeps.core.console import CommandConsole
 
 
@@ -44,9 +44,8 @@ def clean(
     names = [holding.name for holding in found]
     for name in delete or []:
         if name not in names:
-            raise InputError(
-                f"--delete {name}: there is no such sweep in {storage}; there are {', '.join(names) or 'none'}"
-            )
+            hint = nearest(name, names) if names else "none is stored there"
+            raise InputError(f"--delete: there is no sweep {name!r} in {storage}: {hint}")
     if not found:
         console.print(f"no sweep is stored in {storage}")
         return

@@ -31,7 +31,7 @@ SERVE_PORT = 5001
 def export(
     sweep: Annotated[
         str | None,
-        typer.Argument(metavar="[SWEEP]", help="Name of the sweep.  [default: the newest]", show_default=False),
+        typer.Argument(metavar="SWEEP", help="Name of the sweep.  [default: the newest]", show_default=False),
     ] = None,
     trial: Annotated[
         str | None, typer.Option(metavar="tNN", help="A trial that kept its weights.  [default: the best]")

@@ -138,20 +138,22 @@ compare = _command(
 ablation = _command(
     "ablation",
     "Take LLM-EMF apart: rows over seeds against the full model.\n\nEverything goes below mlruns/.",
-    {"rows": options.Rows, "tune": options.Tune, "from_sweep": options.FromSweep},
+    {"rows": options.Rows, "tune": options.Tune, "from_sweep": options.from_sweep("the newest completed one")},
     {},
 )
 study = _command(
     "study",
     "Vary settings of one system, everything else fixed.\n\nRows over seeds in one table; everything goes below mlruns/.",
-    {"vary": options.Vary, "model": options.System, "from_sweep": options.FromSweep},
+    {"vary": options.Vary, "model": options.System, "from_sweep": options.from_sweep("none")},
     {},
 )
 rerun = _command(
     "rerun",
     "Train a sweep's best configurations again, over seeds.\n\nThe best on validation is tested once.",
     {
-        "sweep": Annotated[str | None, typer.Argument(help="A completed sweep.  [default: the newest]")],
+        "sweep": Annotated[
+            str | None, typer.Argument(metavar="SWEEP", help="A completed sweep.  [default: the newest]")
+        ],
         "top": Annotated[int | None, typer.Option(min=1, help="How many configurations.  [default: 3]")],
     },
     {

@@ -74,12 +74,14 @@ TimeBudget = option(
 Seeds = option(int, "Seeds of each row's configuration.  [default: 5]", min=1)
 GroupName = option(str, "Name of the group of sweeps.  [default: SCENARIO-DATE-TIME]", "--name")
 Storage = Annotated[Path, typer.Option(help="Folder for all that is written.")]
-FromSweep = option(
-    str,
-    "Give all rows the configuration of this sweep's best trial.  [default: an ablation's is the newest completed one, a study has none]",
-    "--from",
-    metavar="SWEEP",
-)
+
+
+def from_sweep(default: str) -> Any:
+    """The sweep whose best trial gives the configuration; what is used without it."""
+    text = f"Give all rows the configuration of this sweep's best trial.  [default: {default}]"
+    return option(str, text, "--from", metavar="SWEEP")
+
+
 Assignments = option(list[str], "Fix a setting of all rows. Repeatable.", "--set", metavar="KEY=VALUE")
 SystemAssignments = option(
     list[str],
@@ -107,7 +109,7 @@ OnEnd = option(
 
 SweepArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[SWEEP]", help="Name of the sweep.  [default: the newest]", show_default=False),
+    typer.Argument(metavar="SWEEP", help="Name of the sweep.  [default: the newest]", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
 

@@ -21,7 +21,7 @@ def report(
     sweeps: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SWEEP]...",
+            metavar="SWEEP",
             help="Name of the sweep; several stand side by side.  [default: the newest]",
             show_default=False,
         ),

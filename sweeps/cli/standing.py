@@ -20,7 +20,7 @@ from sweeps.core.console import CommandConsole
 
 def sweeps(
     sweep: Annotated[
-        str | None, typer.Argument(metavar="[SWEEP]", help="Name of one sweep.  [default: all]", show_default=False)
+        str | None, typer.Argument(metavar="SWEEP", help="Name of one sweep.  [default: all]", show_default=False)
     ] = None,
     with_parts: Annotated[
         bool, typer.Option("--parts", help="List the sweeps of comparisons, ablations, reruns and studies as well.")

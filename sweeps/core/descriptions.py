@@ -56,7 +56,10 @@ def describe_trials(plan: Plan) -> str:
     if plan.resumed:
         how = f"{count} in all, {record.search}"
     elif named:
-        how = f"{count}: {text_format.plural(named, 'given point')}, {first} of the grid, {plan.trials - named - first} proposed"
+        parts = {"of the grid": first, "proposed": plan.trials - named - first}
+        how = ", ".join(
+            [f"{count}: {text_format.plural(named, 'given point')}", *(f"{n} {word}" for word, n in parts.items() if n)]
+        )
     elif first == plan.trials:
         how = f"{count} from a grid of {plan.space.size:,} points"
     elif first:

@@ -48,7 +48,7 @@ class Table:
                     if any(cell.strip() for cell in row)
                 ]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{flag} {path} cannot be read: {error}") from None
+            raise InputError(f"{flag} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         lacking = [key for key in space.varied_keys if key not in self.columns]
         if lacking:
             raise InputError(

@@ -248,7 +248,8 @@ def used_scenario(requested: str | None, data_root: Path) -> str:
     prepared = sorted(path.parent.name for path in data_root.glob("*/manifest.json"))
     if requested not in (SAMPLE, *prepared, *files):
         hint = nearest(requested, sorted({*files, *prepared}))
-        raise InputError(f"unknown scenario {requested!r}: {hint}; see `{command_line('data', 'import', '--help')}`")
+        how = command_line("data", "--help")
+        raise InputError(f"unknown scenario {requested!r}: {hint} (`{how}` says how another one is made)")
     return requested if requested in (SAMPLE, *prepared) else SAMPLE
 
 

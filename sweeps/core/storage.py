@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
 from llmemf.io import remove_abandoned, writable_folder
+from sweeps.cluster.ray_session import cluster_address
 from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.home import Stored
 from sweeps.tracking.addresses import SQLITE, database, unusable
@@ -27,7 +28,7 @@ def check_reachable(record: Stored) -> None:
     """Try to connect to the tracking server or database and the Ray cluster, where they are named by an address.
 
     Raises:
-        InputError: nobody answers there, or the database cannot be written.
+        InputError: nobody answers there, no sweep can run by such an address, or the database cannot be written.
     """
     if (file := database(record.tracking_uri)) is not None:
         check_database(file)
@@ -35,7 +36,7 @@ def check_reachable(record: Stored) -> None:
         raise InputError(
             f"no tracking server answers at {record.tracking_uri} ({problem}): start it, or leave --tracking-uri out"
         )
-    host, _, port = (record.ray_address or "").removeprefix("ray://").partition(":")
+    host, _, port = cluster_address(record.ray_address or "").partition(":")
     if port.isdecimal():
         problem = _no_answer(host, int(port))
         if problem:

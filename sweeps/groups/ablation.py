@@ -44,7 +44,7 @@ def plan(options: GroupOptions, now: datetime.datetime) -> Group:
     known = [*STANDARD, *own]
     for name in options.rows or []:
         if name not in known:
-            raise InputError(f"--rows: unknown row {name!r}: {nearest(name, known)}; --dry-run lists all")
+            raise InputError(f"--rows: unknown row {name!r}: {nearest(name, known)} (--dry-run lists all)")
     rows = [Row(name=name, model=MODEL) for name in known if options.rows is None or name in options.rows]
     return new_group(options, now, kind="ablation", rows=rows, trials=options.tune, facts={"own": own}, **source)
 
@@ -81,7 +81,7 @@ def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)
         raise InputError(
-            f"no completed sweep of {used} by {MODEL} in {storage}: give --tune N to search every row, or run {sweep}"
+            f"no completed sweep of {used} by {MODEL} in {storage}: give --tune N to search every row, or run `{sweep}`"
         )
     return max(found, key=lambda record: record.created)
 

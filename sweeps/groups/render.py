@@ -22,7 +22,7 @@ MARKDOWN = {"best": "**{}**", "second": "<u>{}</u>", "winner": "**{}**", "sectio
 LATEX = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 TERMINAL = {
     "best": "bold", "second": "underline", "winner": "bold", "section": "dim italic", "failed": "red",
-    "cannot run": "yellow", "not run yet": "dim",
+    "cannot run": "yellow", "not run yet": "dim", "unfinished": "dim",
 }  # fmt: skip
 
 

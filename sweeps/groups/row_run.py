@@ -22,7 +22,7 @@ from sweeps.core.sweep import PartOfGroup, Sweep, TestOfTrials
 from sweeps.core.sweep_data import SweepData, load_data
 from sweeps.groups import evaluation
 from sweeps.groups.evaluation import ranks_path
-from sweeps.groups.group import Row
+from sweeps.groups.group import Group, Row
 from sweeps.groups.new_group import config_of_trial
 from sweeps.groups.results import SeedResult
 from sweeps.groups.row_sweeps import is_level, plan_first, plan_seeds
@@ -133,13 +133,18 @@ def _sweep(
     return result.records
 
 
+def log_file(group: Group) -> Path:
+    """Where the trials of a group are shown, if the output is no terminal."""
+    return group.folder / f"{group.command}.log"
+
+
 @contextmanager
 def _trial_console(run: GroupRun) -> Iterator[Console]:
     """Where the trials of a sweep are shown: live in a terminal, else in a file of the group's folder."""
     if run.console.is_terminal:
         yield run.console
         return
-    with (run.group.folder / f"{run.group.command}.log").open("a") as file:
+    with log_file(run.group).open("a") as file:
         yield Console(file=file, width=120, highlight=False, markup=False)
 
 

@@ -43,7 +43,7 @@ from sweeps.groups.group import Group, Outcome
 from sweeps.groups.plan import fit_to_data
 from sweeps.groups.render import files
 from sweeps.groups.results import GroupState, RowResult
-from sweeps.groups.row_run import evaluate_winner, is_done, run_row
+from sweeps.groups.row_run import evaluate_winner, is_done, log_file, run_row
 from sweeps.groups.table import Table, build_table
 from sweeps.groups.tracking import GroupTracking
 from sweeps.state import leaderboard
@@ -168,6 +168,8 @@ class GroupRun:
             tracking.open_group()
         self.tracking = tracking
         self.listen()
+        if not self.console.is_terminal:
+            self.console.print(f"each trial is shown in {log_file(group)}", soft_wrap=True)
         group.save()
         self.state.write(
             "opened", host=socket.gethostname(), pid=os.getpid(), python=platform.python_version(), code=code_version(),

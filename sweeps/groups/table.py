@@ -67,7 +67,8 @@ class TableRow:
     @property
     def state(self) -> str:
         """Why there are no numbers; "" where there are."""
-        return {"done": "", "failed": "failed", "missing": "cannot run"}.get(self.result.outcome, "not run yet")
+        left = "unfinished" if self.epochs else "not run yet"
+        return {"done": "", "failed": "failed", "missing": "cannot run"}.get(self.result.outcome, left)
 
     @property
     def rank(self) -> tuple[bool, bool, float]:

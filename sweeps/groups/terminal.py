@@ -144,12 +144,13 @@ def print_rows(group: Group, scenario: Scenario | None, console: Console) -> Non
             block.lines.append(section)
         model, plan = model_class(row.model), plans[row.name]
         title = row.title + (f" ({group.reference_name})" if row.name == group.reference else "")
+        changes = text_format.settings(row.shown)
         texts = {
             "row": row.name,
-            "": title if title != row.name else "",
+            "": "" if title in (row.name, changes) else title,
             "status": "" if group.model else model.status,
             "in the sweep": digits(row.objective),
-            "what it changes": text_format.settings(row.shown),
+            "what it changes": changes,
             **dict.fromkeys(("trials", "seeds", "searched", "problem"), ""),
         }
         if isinstance(plan, InputError):
@@ -162,5 +163,6 @@ def print_rows(group: Group, scenario: Scenario | None, console: Console) -> Non
         style = "cannot run" if texts["problem"] else ""
         block.lines.append({key: Cell(text, style) for key, text in texts.items()})
     console.print(for_terminal(block, console.width))
-    searches = f"{plural(trials, 'trial')} of searches, " if trials else ""
-    console.print(f"\n{able} of {plural(len(group.rows), 'row')} can run: {searches}{seeds} of seeds")
+    over_seeds = f"{plural(seeds, 'trial')} over seeds"
+    work = f"{plural(trials, 'trial')} of searches, {over_seeds}" if trials else over_seeds
+    console.print(f"\n{able} of {plural(len(group.rows), 'row')} can run: {work}")

@@ -13,8 +13,8 @@ STACK = {"completed": "", "pruned": "p", "failed": "f", "interrupted": "o", "run
 
 
 def importance_bars(found: Importances) -> list[Bar]:
-    """One bar per setting; the line is its interval, the dotted mark the level of chance."""
-    longest = max((max(item.share, item.high, item.chance) for item in found.items), default=1.0)
+    """One bar per setting; the line is its interval, the dotted mark the level of chance, at the edge where it is beyond 1."""
+    longest = min(1.0, max((max(item.share, item.high, item.chance) for item in found.items), default=1.0))
     return [
         Bar(
             length=item.share / longest,
@@ -22,7 +22,7 @@ def importance_bars(found: Importances) -> list[Bar]:
             number=percent(item.share),
             says=f"{percent(item.share)}, 90 % interval {percent(item.low)} to {percent(item.high)}, chance {percent(item.chance)}",
             interval=(item.low / longest, item.high / longest),
-            mark=item.chance / longest,
+            mark=min(1.0, item.chance / longest),
             kind="" if item.is_clear else "weak",
         )
         for item in found.items

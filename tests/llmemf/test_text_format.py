@@ -64,7 +64,7 @@ def test_times_that_a_user_types(text, expected):
 
 @pytest.mark.parametrize("text", ["", "soon", "0", "0m", "-5m", "1.5h", "30m1h", "5 m", "1h 30m", "h", "nan", "inf"])
 def test_times_that_cannot_be_read(text):
-    with pytest.raises(InputError, match=f"--time-budget {text}: a time like 90m, 2h or 1h30m"):
+    with pytest.raises(InputError, match=f"--time-budget {text}: a time like 90m, 2h, 1h30m or 7d"):
         text_format.seconds(text, "--time-budget")
 
 

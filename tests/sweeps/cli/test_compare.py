@@ -44,7 +44,7 @@ def test_a_dry_run_names_what_cannot_run_and_writes_nothing(compare, project_fol
         f"Popularity {status['popularity']} 2 1 count",
         f"SASRec {status['sasrec']} 3 5 {', '.join(model_class('sasrec').search_space)}",
         f"LLM-EMF {status['llm_emf']} cannot run: scenario 'tiny' has no text features",
-        "5 trials of searches, 6 of seeds",
+        "5 trials of searches, 6 trials over seeds",
         "nothing was started or written",
     ):
         assert phrase in words, phrase

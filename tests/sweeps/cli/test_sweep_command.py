@@ -81,7 +81,7 @@ print(json.dumps({{"loaded": loaded}}))
         (["--scenario", "sample", "--cpus-per-trial", "nan"], "error: --cpus-per-trial nan: a number is expected"),
         (["--scenario", "sample", "--seed", str(2**32)], "seed = 4294967296: Input should be less than 4294967296"),
         (["--scenario", "sample", "--tracking-uri", "http://h:99999"], "error: --tracking-uri http://h:99999: an address"),
-        (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h or 1h30m"),
+        (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h, 1h30m or 7d"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_2(project_folder, monkeypatch, capsys, arguments, message):

@@ -4,6 +4,7 @@ import pytest
 from sweep_fakes import epoch_result, tiny_scenario
 
 from llmemf.errors import InputError
+from sweeps.core.descriptions import describe_trials
 from sweeps.core.options import Options
 from sweeps.core.plan import build_plan, plan_sweep
 from sweeps.core.resume import plan_continue, plan_resume
@@ -171,3 +172,17 @@ def test_what_cannot_be_compared_is_not_learned_from(folder):
         planned(warm_start="s", search="random")
     with pytest.raises(InputError, match="there is no sweep 'missing'"):
         planned(warm_start="missing")
+
+
+def test_a_file_that_is_not_there_is_named_once(folder):
+    with pytest.raises(InputError) as caught:
+        planned(points="none.csv")
+    assert str(caught.value).count("none.csv") == 1 and "Errno" not in str(caught.value)
+
+
+def test_points_are_told_from_those_of_the_grid_and_those_to_come(folder):
+    path = points_file(folder, "1e-3,0.1", "3e-3,0.5")
+    assert describe_trials(planned(points=path)).startswith("6 trials: 2 given points, 2 of the grid, 2 proposed;")
+    assert describe_trials(planned(points=path, search="auto", grid_points=None)).startswith(
+        "6 trials: 2 given points, 4 proposed;"
+    )

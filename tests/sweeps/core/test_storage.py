@@ -25,6 +25,8 @@ def test_servers_that_are_down_are_told_before_anything_starts(project_folder):
         check_reachable(record(tracking_uri="http://127.0.0.1:9"))
     with pytest.raises(InputError, match=r"no Ray cluster answers at 127.0.0.1:9 .*--ray-address"):
         check_reachable(record(ray_address="127.0.0.1:9"))
+    with pytest.raises(InputError, match="ray job submit"):
+        check_reachable(record(ray_address="ray://127.0.0.1:9"))
     check_reachable(record(ray_address="auto"))
 
 

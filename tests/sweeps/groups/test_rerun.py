@@ -98,6 +98,7 @@ def test_validation_chooses_and_only_the_winner_is_tested_once(sweep):
     for name in ("rerun.md", "rerun.csv"):
         assert (sweep.folder / name).read_text() == (record.folder / name).read_text()
     assert "Test of t03" in text and "t02  validation" in text
+    assert str(record.folder / "rerun.log") in text and (record.folder / "rerun.log").exists()
 
 
 @pytest.mark.slow
@@ -309,3 +310,10 @@ def test_the_files_hold_the_same_numbers():
     assert ("t12", "test/movie/mrr") not in lines
     assert f"| movie | stored candidates | {tested.mean:.4f} ± {tested.deviation:.4f} |" in page
     assert set(written) == {"rerun.md", "rerun.html", "rerun.csv"}
+
+
+def test_a_row_of_which_some_seeds_have_ended_is_not_one_that_has_not_run(sweep):
+    record = plan(top=2, seeds=3)
+    go(record, Floor(stops_at=3, value=value))
+    table = (record.folder / "rerun.md").read_text()
+    assert "t02: unfinished" in table and "t03: not run yet" in table

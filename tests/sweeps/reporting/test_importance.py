@@ -5,8 +5,9 @@ import optuna
 import pytest
 from report_fakes import make_sweep, many, rising, trial
 
+from sweeps.reporting.bar_charts import importance_bars
 from sweeps.reporting.gather import gather
-from sweeps.reporting.importance import FEWEST, importances
+from sweeps.reporting.importance import FEWEST, Importance, Importances, importances
 
 
 @pytest.fixture(scope="module")
@@ -64,3 +65,10 @@ def test_settings_of_texts_and_constant_ones(tmp_path):
     history = gather(make_sweep(tmp_path, trials, space={"modalities": [["id"], ["id", "text"]], "lr": [1e-3]}))
     found = importances(history.valued, history.parameters)
     assert [item.key for item in found.items] == ["modalities"] and found.items[0].share == 1
+
+
+def test_a_level_of_chance_beyond_everything_does_not_shrink_the_bars():
+    items = (Importance("lr", 0.46, 0.1, 0.6, 0.5), Importance("beta", 0.05, 0.0, 0.3, 4.4))
+    bars = importance_bars(Importances(items, 12, 0.42))
+    assert [bar.length for bar in bars] == [0.46, 0.05] and bars[0].interval == (0.1, 0.6)
+    assert [bar.mark for bar in bars] == [0.5, 1.0]
