@@ -1,17 +1,14 @@
 """Shards on the machines of a Ray cluster: Ray Data's `map_batches` with a pool of actors that keep the model loaded.
 
-The only file below `llmemf` that imports Ray, inside functions, and only when the user names a cluster.
+Ray is imported inside functions, and only when the user names a cluster.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
-import secrets
 import socket
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,8 +18,8 @@ from llmemf.errors import InputError, StorageError
 from llmemf.features.clip import Clip, ClipSettings
 from llmemf.features.encode_job import Job
 from llmemf.features.encoding import Progress
+from llmemf.features.ray_access import leave_ray, python_path, set_environment
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 CPUS_PER_WORKER = 4
 """Cores of a worker in a cluster without GPUs."""
 LARGEST_TASK = 4
@@ -30,10 +27,6 @@ LARGEST_TASK = 4
 TRIES = 3
 """So many workers may die over one task."""
 CONNECT_SECONDS = 5
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 @dataclass(frozen=True)
@@ -78,15 +71,13 @@ def connected(address: str) -> Iterator[dict[str, float]]:
         InputError: no cluster answers.
     """
     _check_answers(address)
-    _set_environment(address)
+    set_environment(None if address == "local" else address)
     import ray
 
-    # Workers must import this copy of the package and no other.
-    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     try:
         ray.init(
             address=address,
-            runtime_env={"env_vars": {"PYTHONPATH": python_path}},
+            runtime_env={"env_vars": {"PYTHONPATH": python_path()}},
             log_to_driver=False,
             logging_level=logging.ERROR,
             include_dashboard=False if address == "local" else None,
@@ -191,25 +182,6 @@ def _native_messages_off() -> Iterator[None]:
             sys.stderr = before
 
 
-def leave_ray() -> None:
-    """Leave a cluster, or end the Ray of this process.
-
-    Ray (2.60) ends the whole process, without a message and with exit code 1, where Python's garbage collection frees an
-    object reference between two steps of `ray.shutdown`. So none runs meanwhile.
-    """
-    import ray
-
-    if ray.is_initialized():
-        gc.collect()
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        ray.shutdown()
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _check_answers(address: str) -> None:
     """Raise InputError unless a server listens at the address: Ray itself would try for many minutes."""
     if address == "local":
@@ -229,22 +201,6 @@ def _check_answers(address: str) -> None:
         raise InputError(
             f"--ray-address {address}: no Ray cluster answers at {given} ({error}); give HOST:PORT of its head, or local"
         ) from None
-
-
-def _set_environment(address: str) -> None:
-    """Settings that Ray reads when it is imported."""
-    if "RAY_AUTH_MODE" not in os.environ:
-        token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
-        if address == "local":
-            os.environ["RAY_AUTH_MODE"] = "token"
-            # Its own token: one that Ray leaves in the home directory would be asked for by every later cluster.
-            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        elif "RAY_AUTH_TOKEN" in os.environ or token.exists():
-            # A cluster that was started where a token lies asks for it; Ray sends it only if this is set.
-            os.environ["RAY_AUTH_MODE"] = "token"
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    warnings.filterwarnings("ignore", module="ray")
 
 
 def _told(error: BaseException) -> InputError:

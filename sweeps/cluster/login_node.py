@@ -16,10 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-from sweeps.cluster.access import refused
+from llmemf.features.ray_access import python_path, refused
 from sweeps.cluster.ray_private import own_address, run_node
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 90.0
 LABEL = "llmemf"
 READY = "Ray runtime started"
@@ -76,7 +75,6 @@ class BorrowedNode:
         folder.mkdir(parents=True)
         log = folder / "start.log"
         facts = [address, str(folder), str(object_store_bytes), str(os.getpid())]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         with log.open("w") as file:
             # A group of its own: Ctrl-C must reach the sweep alone, which still needs this node to stop in order.
             self.process = subprocess.Popen(
@@ -84,7 +82,7 @@ class BorrowedNode:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env=environment,
+                env={**os.environ, "PYTHONPATH": python_path()},
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS

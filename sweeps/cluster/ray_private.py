@@ -1,16 +1,11 @@
-"""All that sweeps use of Ray's private API; `tests/sweeps/cluster/test_ray_private.py` says what breaks when Ray changes it."""
+"""All that sweeps use of Ray's private API beside the program of `llmemf.features.ray_access`.
+
+`tests/sweeps/cluster/test_ray_private.py` says what breaks when Ray changes it.
+"""
 
 from __future__ import annotations
 
 from typing import Any
-
-ASK_HEAD = """
-import sys
-from ray._private.services import canonicalize_bootstrap_address_or_die
-from ray._raylet import GcsClient
-GcsClient(address=canonicalize_bootstrap_address_or_die(sys.argv[1])).get_all_node_info(timeout=10)
-"""
-"""A program that asks the head of a cluster for its nodes; Ray prints its refusal where it wants a token."""
 
 
 def asha_rungs(scheduler: Any) -> list[tuple[float, dict[str, float]]]:

@@ -10,22 +10,20 @@ import socket
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from llmemf.errors import PASSING_FAULTS, STORAGE_FAULTS, InputError, storage_fault
+from llmemf.features.ray_access import leave_ray, python_path, refused, set_environment
 from llmemf.io import is_alive
-from sweeps.cluster.access import refused, set_token
 from sweeps.cluster.check import check_cluster, cluster_room
 from sweeps.cluster.login_node import BorrowedNode, has_node
 from sweeps.cluster.resources import machine, slots
 from sweeps.state.home import Stored
 from sweeps.state.sweep_record import SweepRecord
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 OBJECT_STORE_EXTRA = 200 * 2**20
 WATCH_SECONDS = 3.0
 LOST_SECONDS = 20.0
@@ -36,18 +34,6 @@ FRESH_SECONDS = 180
 LONGEST_FOLDER = 30
 """The path of a socket has 107 characters at most, of which Ray takes 62 and a node on a login machine 12."""
 _borrowed: BorrowedNode | None = None
-
-RAY_SETTINGS = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-
-LOCAL_SETTINGS = {"RAY_BACKEND_LOG_LEVEL": "error"}
-"""Ray writes a line about this one to the terminal when it connects to a cluster."""
 
 
 def start_ray(record: SweepRecord, shared_bytes: int) -> tuple[int, list[str]]:
@@ -64,15 +50,13 @@ def start_ray(record: SweepRecord, shared_bytes: int) -> tuple[int, list[str]]:
     """
     import ray
 
-    # Workers must import this checkout and no other copy.
-    python_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     remove_stale(temporary_folder())
     if record.ray_address:
-        _join(record.ray_address, shared_bytes, {"PYTHONPATH": python_path})
+        _join(record.ray_address, shared_bytes, {"PYTHONPATH": python_path()})
         return check_cluster(record)
     here = machine()
     parallel = slots(record, here)
-    os.environ["PYTHONPATH"] = python_path
+    os.environ["PYTHONPATH"] = python_path()
     try:
         ray.init(
             address="local",
@@ -146,18 +130,8 @@ def cluster_address(given: str) -> str:
     return address
 
 
-def set_environment(ray_address: str | None) -> None:
-    """Settings that Ray reads when it is imported."""
-    settings = RAY_SETTINGS if ray_address else {**RAY_SETTINGS, **LOCAL_SETTINGS}
-    os.environ.update({key: os.environ.get(key, value) for key, value in settings.items()})
-    warnings.filterwarnings("ignore", module="ray")
-    set_token(ray_address)
-
-
 def stop_ray() -> None:
     """Leave the cluster, or end the local Ray."""
-    from llmemf.features.cluster import leave_ray
-
     global _borrowed
     leave_ray()
     if _borrowed:

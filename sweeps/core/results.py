@@ -19,7 +19,6 @@ from llmemf.command_line import command_line
 from llmemf.config import build_config
 from llmemf.errors import InputError
 from llmemf.io import write_text
-from sweeps.cluster.ray_session import ROOT
 from sweeps.core.descriptions import caveats
 from sweeps.core.plan import Plan
 from sweeps.core.summary import failed_trials
@@ -177,7 +176,7 @@ def code_version() -> str:
     """Git commit of this checkout when it is first asked for (with -dirty for changed files), or the package's version."""
     import llmemf
 
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

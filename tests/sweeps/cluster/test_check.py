@@ -17,9 +17,10 @@ import pytest
 import yaml
 
 from llmemf.errors import InputError
-from llmemf.features.cluster import leave_ray
-from sweeps.cluster import access, login_node, node_probe, ray_session
+from llmemf.features import ray_access
+from llmemf.features.ray_access import leave_ray
 from sweeps.cluster import check as cluster
+from sweeps.cluster import login_node, node_probe, ray_session
 from sweeps.cluster.check import NodeType, capacity, check_cluster, compare, node_problem, read_node_types
 from sweeps.cluster.resources import check_request, trials_that_fit
 from sweeps.state.sweep_record import SweepRecord
@@ -219,7 +220,7 @@ def test_a_local_sweep_has_a_token_of_its_own(tmp_path, monkeypatch):
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
             monkeypatch.setenv(name, "")
             monkeypatch.delenv(name)
-        access.set_token(None)
+        ray_access.set_token(None)
         assert os.environ["RAY_AUTH_MODE"] == "token"
         tokens.append(os.environ["RAY_AUTH_TOKEN"])
     assert len(set(tokens)) == 2 and len(tokens[0]) == 64
@@ -232,21 +233,21 @@ def test_a_token_goes_to_clusters_that_ask_for_it(tmp_path, monkeypatch, asks, m
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(access, "asks_for_token", lambda address: asks)
-    access.set_token("head:6379")
+    monkeypatch.setattr(ray_access, "asks_for_token", lambda address: asks)
+    ray_access.set_token("head:6379")
     assert "RAY_AUTH_MODE" not in os.environ, "there is no token to send"
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("t" * 64)
-    access.set_token("head:6379")
+    ray_access.set_token("head:6379")
     assert os.environ["RAY_AUTH_MODE"] == mode
     monkeypatch.setenv("RAY_AUTH_MODE", "as the user says")
-    access.set_token("head:6379")
+    ray_access.set_token("head:6379")
     assert os.environ["RAY_AUTH_MODE"] == "as the user says"
 
 
 def test_refusals_in_plain_words():
-    assert "copy ~/.ray/auth_token" in str(access.refused("h:1", "RPC error: InvalidAuthToken: missing"))
-    assert str(access.refused("h:1", "ConnectionError:\n no")).endswith("cannot be joined: ConnectionError: no")
+    assert "copy ~/.ray/auth_token" in str(ray_access.refused("h:1", "RPC error: InvalidAuthToken: missing"))
+    assert str(ray_access.refused("h:1", "ConnectionError:\n no")).endswith("cannot be joined: ConnectionError: no")
 
 
 def make_old(folder):

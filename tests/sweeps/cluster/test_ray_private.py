@@ -8,7 +8,8 @@ from ray.tune.execution.tune_controller import TrialRunnerWrapper
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.utils.object_cache import _ObjectCache
 
-from sweeps.cluster.ray_private import ASK_HEAD, asha_rungs, keep_idle_workers, own_address
+from llmemf.features.ray_access import ASK_HEAD
+from sweeps.cluster.ray_private import asha_rungs, keep_idle_workers, own_address
 
 
 @pytest.mark.parametrize(
