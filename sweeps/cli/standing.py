@@ -40,7 +40,7 @@ def sweeps(
     from sweeps.core.display import STYLE
     from sweeps.reporting.gather import find_record, gather
     from sweeps.reporting.standing import standing, standing_of, with_trials
-    from sweeps.state.sweep_record import group_of, stored_sweeps
+    from sweeps.state.sweep_record import newest_sweeps
 
     console, storage = CommandConsole(), storage.resolve()
     if sweep is not None:
@@ -52,8 +52,7 @@ def sweeps(
             console.print()
             console.print(result_tables.table(history.records, tuple(history.domains), console.width))
         return None
-    records = [record for record in stored_sweeps(storage) if with_parts or not group_of(storage, record.name)]
-    found = [standing(record) for record in sorted(records, key=lambda record: record.created, reverse=True)]
+    found = [standing(record) for record in newest_sweeps(storage, with_parts=with_parts)]
     if as_json:
         return options.print_json(found)
     if not found:

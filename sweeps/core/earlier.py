@@ -16,7 +16,7 @@ from sweeps.core.settings import as_values
 from sweeps.search.grid_points import PointCheck
 from sweeps.search.rungs import milestones
 from sweeps.search.space import Space
-from sweeps.state.sweep_record import Observation, SweepRecord, find_sweep, group_of, stored_sweeps
+from sweeps.state.sweep_record import Observation, SweepRecord, find_sweep, newest_sweeps
 from sweeps.state.sweep_state import SweepState
 
 OFF = "none"
@@ -181,15 +181,8 @@ def _newest_alike(record: SweepRecord) -> SweepRecord | None:
         same = one.model_copy(update={"fixed": fixed})
         return one.scenario, one.model, same.model_dump_json(include={"fixed", "space", "constraints"})
 
-    alike = [
-        one
-        for one in stored_sweeps(Path(record.storage))
-        if one.is_searched
-        and one.fingerprint == fingerprint
-        and facts(one) == facts(record)
-        and not group_of(Path(one.storage), one.name)
-    ]
-    return max(alike, key=lambda one: one.created, default=None)
+    finished = (one for one in newest_sweeps(Path(record.storage)) if one.is_searched)
+    return next((one for one in finished if one.fingerprint == fingerprint and facts(one) == facts(record)), None)
 
 
 def _fingerprint(record: SweepRecord) -> str | None:

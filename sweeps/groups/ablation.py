@@ -21,7 +21,7 @@ from sweeps.groups.ablation_rows import MODEL, STANDARD, ablation_rows, full_row
 from sweeps.groups.encoders import Encoders, find_encoders
 from sweeps.groups.group import Group, Row
 from sweeps.groups.new_group import GroupOptions, named_sweep, new_group, of_best_trial
-from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
+from sweeps.state.sweep_record import SweepRecord, newest_sweeps
 
 
 def plan(options: GroupOptions, now: datetime.datetime) -> Group:
@@ -76,14 +76,14 @@ def _fixed(options: GroupOptions) -> dict[str, Any]:
 def _newest_sweep(options: GroupOptions, storage: Path) -> SweepRecord:
     """The newest completed sweep of the scenario that stands alone."""
     used = used_scenario(options.scenario, options.root)
-    records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
+    records = newest_sweeps(storage)
     found = [r for r in records if (r.scenario, r.model, r.is_searched) == (used, MODEL, True)]
     if not found:
         sweep = command_line("sweep", "--scenario", options.scenario, storage=storage)
         raise InputError(
             f"no completed sweep of {used} by {MODEL} in {storage}: give --tune N to search every row, or run `{sweep}`"
         )
-    return max(found, key=lambda record: record.created)
+    return found[0]
 
 
 def fill_rows(group: Group, scenario: Scenario) -> None:

@@ -146,6 +146,12 @@ def stored_sweeps(storage: Path) -> list[SweepRecord]:
     return readable(sorted(path.parent for path in (storage / "sweeps").glob(f"*/{RECORD}")), SweepRecord.load)
 
 
+def newest_sweeps(storage: Path, *, with_parts: bool = False) -> list[SweepRecord]:
+    """The sweeps of a storage folder, the newest first; those of groups only `with_parts`."""
+    records = [record for record in stored_sweeps(storage) if with_parts or not group_of(storage, record.name)]
+    return sorted(records, key=lambda record: record.created, reverse=True)
+
+
 def readable(folders: Iterable[Path], load: Callable[[Path], Record]) -> list[Record]:
     """Stored sweeps or groups; one that cannot be read is left out with a notice."""
     records = []
@@ -186,9 +192,12 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
         hint = nearest(name, own) if own else f"no sweep is stored in {root}"
         raise InputError(f"{where}there is no sweep {name!r}: {hint}")
     # A group continues its own sweeps, unless the user names one of them.
-    records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
-    matching = [record for record in records if scenario is None or scenario in (record.requested, record.scenario)]
-    if not matching:
+    matching = (
+        record
+        for record in newest_sweeps(storage)
+        if scenario is None or scenario in (record.requested, record.scenario)
+    )
+    if (newest := next(matching, None)) is None:
         start = command_line("sweep", "--scenario", scenario or "sample")
         found = (
             f"stored sweeps: {', '.join(existing)}"
@@ -197,7 +206,7 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
         )
         wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
         raise InputError(f"{where}{wanted} in {root}; {found}")
-    return root / max(matching, key=lambda record: record.created).name
+    return root / newest.name
 
 
 def group_of(storage: Path, name: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from llmemf.errors import InputError
-from sweeps.state.sweep_record import SweepRecord, group_of, stored_sweeps
+from sweeps.state.sweep_record import SweepRecord, newest_sweeps
 from sweeps.tracking.addresses import absolute_uri, database, unusable
 from sweeps.tracking.mlflow_runs import mlflow_client, runs_page
 from sweeps.tracking.owned_runs import PARENT, RunOwner
@@ -51,12 +51,6 @@ def find_tracking(storage: Path, tracking_uri: str | None) -> str:
     if file is not None and not file.exists():
         raise InputError(f"there is no MLflow database at {file}: run a sweep first, or name its folder with --storage")
     return uri
-
-
-def newest_sweeps(storage: Path) -> list[SweepRecord]:
-    """The sweeps of a storage folder, the newest first, without those of comparisons, ablations and reruns."""
-    records = [record for record in stored_sweeps(storage) if not group_of(storage, record.name)]
-    return sorted(records, key=lambda record: record.created, reverse=True)
 
 
 def check_port(port: int, host: str = "127.0.0.1") -> None:
