@@ -125,15 +125,6 @@ def test_scores_equal_loops(mode):
             np.testing.assert_allclose(scores[case], [vector @ q[c] + b[c] for c in items], rtol=1e-9, atol=1e-12)
 
 
-def test_dropout_acts_in_training_alone(data):
-    model = make_model(data, user_mode="id", dropout=0.5)
-    fixed_negatives(model, data)
-    batch = whole(make_sequences(data, "train", max_length=12))
-    assert float(model.training_loss(batch)) != float(model.training_loss(batch))
-    model.eval()
-    assert float(model.training_loss(batch)) == float(model.training_loss(batch))
-
-
 def test_rows_that_a_batch_touches(data):
     model = make_model(data)
     batch = make_sequences(data, "train", max_length=12).batch(torch.tensor([0, 1]))

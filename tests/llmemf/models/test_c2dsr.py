@@ -277,10 +277,8 @@ def test_the_sampled_objective_estimates_the_full_one_without_bias(data):
     assert np.mean(losses) == pytest.approx(expected, rel=1e-2)
 
 
-def test_every_parameter_is_trained_and_sequences_of_one_domain_have_no_infomax(data):
+def test_sequences_of_one_domain_have_no_infomax(data):
     model = make_model(data)
-    model.training_loss(whole(make_sequences(data, "train", config=model.config))).backward()
-    assert all(bool(p.grad.isfinite().all()) and bool(p.grad.any()) for p in model.parameters())
     alone = make_data(make_scenario(rows={"train": [[1, 2, 3], [NUM_X + 1, NUM_X + 2]]}))
     batch = whole(make_sequences(alone, "train", config=model.config))
     only_softmax = make_model(data, softmax_share=1.0).training_loss(batch).item()

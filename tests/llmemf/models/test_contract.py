@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -173,6 +175,17 @@ def test_training_leaves_frozen_matrices_alone(name, trained, data):
     untouched = make_data(missing=False)
     for kind in ("text", "image"):
         assert np.array_equal(getattr(data, kind).rows, getattr(untouched, kind).rows)
+
+
+def test_every_parameter_is_trained_and_a_closed_form_has_none(name, trained, data):
+    model = copy.deepcopy(trained.model).train()
+    loss = model.training_loss(whole(trained.train_sequences))
+    if model.closed_form:
+        assert float(loss) == 0 and not list(model.parameters()) and not model.trainable_state()
+        return
+    loss.backward()
+    gradients = {key: p.grad for key, p in model.named_parameters() if p.requires_grad}
+    assert not [key for key, grad in gradients.items() if grad is None or not grad.isfinite().all() or not grad.any()]
 
 
 def test_steps_on_one_batch_lower_its_loss(name, data):

@@ -137,9 +137,3 @@ def test_no_pair_of_items_at_all():
     data = make_data(make_scenario(rows={"train": [[3, 3], [40, 40]]}))
     batch = whole(make_sequences(data, "valid", max_length=12))
     assert not make_model(data).score_all(batch, 0).any()
-
-
-def test_nothing_is_trained(data):
-    model = make_model(data)
-    assert model.closed_form and not list(model.parameters()) and not model.trainable_state()
-    assert float(model.training_loss(whole(make_sequences(data, "train", max_length=12)))) == 0

@@ -23,11 +23,10 @@ from tiny import (
 from llmemf.batches import TrialData
 from llmemf.config import build_config
 from llmemf.errors import InputError
-from llmemf.models import MODELS, mixture, model_class
+from llmemf.models import mixture
 from llmemf.models.llm_emf import LLMEMF
 from llmemf.models.llm_emf_config import LITERAL, LLMEMFConfig
 from llmemf.models.llm_emf_encoders import ROW_MULTIPLE
-from llmemf.models.recommender import num_parameters
 
 PROJECTED = {"item_projection": "linear", "projection_dim": 6}
 OPTIONS = [
@@ -418,14 +417,6 @@ def test_a_modality_of_weight_zero_is_not_built():
     assert LLMEMF.needs(make_config(modalities=["id", "text"])) == {"text"}
 
 
-def test_frozen_features_are_not_parameters_and_not_in_the_checkpoint(data):
-    model = make_model(data, modalities=["text", "image"], item_projection="linear", projection_dim=5)
-    assert not [name for name in model.state_dict() if name.endswith((".rows", ".present"))]
-    tables = dict(model.towers[0].head.tables)
-    assert not [p for table in tables.values() for p in table.parameters() if p.shape[0] == NUM_ITEMS]
-    assert num_parameters(model) == sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
 def test_learned_scale_stays_within_its_bound_and_comes_back(data):
     model = make_model(data, scale_init=30.0, scale_max=30.0)
     head = model.towers[0].head
@@ -506,10 +497,3 @@ def test_settings_that_do_not_fit_the_data_are_refused(data):
         LLMEMF(make_config(heads=3), data)
     with pytest.raises(InputError, match="'image'.*not given"):
         LLMEMF(make_config(), TrialData.build(make_scenario()))
-
-
-def test_system_is_found_by_name():
-    assert model_class("llm_emf") is LLMEMF
-    with pytest.raises(InputError, match="'llm_emff'.*did you mean 'llm_emf'"):
-        model_class("llm_emff")
-    assert "llm_emf" in MODELS

@@ -120,15 +120,6 @@ def test_widths_are_halved():
         build_config(NCFMLPConfig, {"dim": 8, "layers": 5})
 
 
-def test_dropout_acts_in_training_alone(data):
-    model = make_model(data, user_mode="id", dropout=0.5)
-    model.unseen.draw = lambda users, positives, count: torch.tensor([other_items(i, 4) for i in positives.tolist()])
-    batch = whole(make_sequences(data, "train", max_length=12))
-    assert float(model.training_loss(batch)) != float(model.training_loss(batch))
-    model.eval()
-    assert float(model.training_loss(batch)) == float(model.training_loss(batch))
-
-
 @pytest.mark.parametrize("mode", ["auto", "id", "fold_in"])
 def test_rows_that_a_batch_touches(mode, data):
     model = make_model(data, user_mode=mode)

@@ -4,7 +4,6 @@ import math
 from collections import Counter
 
 import pytest
-import torch
 from tiny import NUM_ITEMS, NUM_X, make_data, make_scenario, make_sequences, whole
 
 from llmemf.config import build_config
@@ -37,11 +36,3 @@ def test_the_softmax_is_the_smoothed_share_of_the_domain():
     # X: item 1 twice, item 2 five times, item 3 once, and one more for each of the 30.
     share = model.score_all(batch, 0).softmax(1)[0, 2]
     assert float(share) == pytest.approx((5 + 1) / (8 + 30))
-
-
-def test_nothing_is_trained():
-    model, data = make_model()
-    batch = whole(make_sequences(data, "train", max_length=12))
-    assert float(model.training_loss(batch)) == 0
-    assert model.closed_form and not list(model.parameters()) and not model.trainable_state()
-    assert torch.equal(model.score_all(batch, 1)[0], model.score_all(batch, 1)[-1])

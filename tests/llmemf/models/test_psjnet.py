@@ -131,14 +131,3 @@ def test_the_join_of_several_targets_is_that_of_each_alone(elements, monkeypatch
         found.append([result, *torch.autograd.grad(result.sin().sum(), [*inputs, *layer.parameters()])])
     for ours, theirs in zip(*found):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
-
-
-def test_gradients_reach_every_parameter(data):
-    model = reference.make_model("psjnet", data).train()
-    model.training_loss(reference.training([row for row in reference.ROWS if len(row) > 1])).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-def test_it_is_marked_as_a_reconstruction(data):
-    assert type(reference.make_model("psjnet", data)).status == "reconstructed"

@@ -145,14 +145,6 @@ def test_a_later_item_changes_no_earlier_state(data, form):
             assert not torch.equal(after[:, column], before[:, column])
 
 
-@pytest.mark.parametrize("form", [*FORMS, {"loss": "bce"}, {"domains": "target_only"}], ids=str)
-def test_everything_trained_gets_a_gradient(data, form):
-    model = make(data, **form).train()
-    model.training_loss(batch_of(data, model, "train")).backward()
-    dead = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not dead
-
-
 def test_heads_must_divide_the_width():
     with pytest.raises(InputError, match="heads = 3 must divide dim = 4"):
         build_config(SASRecConfig, {**SETTINGS, "heads": 3})
