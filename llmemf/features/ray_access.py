@@ -22,8 +22,6 @@ SETTINGS = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
-LOCAL_SETTINGS = {"RAY_BACKEND_LOG_LEVEL": "error"}
-"""Ray writes a line about this one to the terminal when it connects to a cluster."""
 ASK_HEAD = """
 import sys
 from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -39,7 +37,7 @@ def set_environment(address: str | None) -> None:
     Args:
         address: of a cluster; None for a Ray that is started on this machine.
     """
-    for name, value in {**SETTINGS, **({} if address else LOCAL_SETTINGS)}.items():
+    for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", module="ray")
     set_token(address)

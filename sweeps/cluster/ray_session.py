@@ -240,6 +240,8 @@ def quiet(record: Stored) -> Iterator[LogWatch]:
     So does all that others write to standard output and standard error meanwhile; the sweep's own console must hold its
     file.
     """
+    if not record.ray_address:  # Ray writes a line about this one to the terminal when it connects to a cluster
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     set_environment(record.ray_address)
     with _output_to(record.folder / "ray.log"), _logs_to(record) as watch:
         yield watch

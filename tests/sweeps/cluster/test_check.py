@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 from llmemf.errors import InputError
-from llmemf.features import ray_access
 from llmemf.features.ray_access import leave_ray
 from sweeps.cluster import check as cluster
 from sweeps.cluster import login_node, node_probe, ray_session
@@ -211,43 +210,6 @@ def test_addresses_by_which_no_sweep_runs(given, monkeypatch):
     assert ray_session.cluster_address("head:6379") == "head:6379"
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
     assert ray_session.cluster_address("auto") == "head:6379"
-
-
-def test_a_local_sweep_has_a_token_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    tokens = []
-    for _ in range(2):
-        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-            monkeypatch.setenv(name, "")
-            monkeypatch.delenv(name)
-        ray_access.set_token(None)
-        assert os.environ["RAY_AUTH_MODE"] == "token"
-        tokens.append(os.environ["RAY_AUTH_TOKEN"])
-    assert len(set(tokens)) == 2 and len(tokens[0]) == 64
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(("asks", "mode"), [(True, "token"), (False, "disabled")])
-def test_a_token_goes_to_clusters_that_ask_for_it(tmp_path, monkeypatch, asks, mode):
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(ray_access, "asks_for_token", lambda address: asks)
-    ray_access.set_token("head:6379")
-    assert "RAY_AUTH_MODE" not in os.environ, "there is no token to send"
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("t" * 64)
-    ray_access.set_token("head:6379")
-    assert os.environ["RAY_AUTH_MODE"] == mode
-    monkeypatch.setenv("RAY_AUTH_MODE", "as the user says")
-    ray_access.set_token("head:6379")
-    assert os.environ["RAY_AUTH_MODE"] == "as the user says"
-
-
-def test_refusals_in_plain_words():
-    assert "copy ~/.ray/auth_token" in str(ray_access.refused("h:1", "RPC error: InvalidAuthToken: missing"))
-    assert str(ray_access.refused("h:1", "ConnectionError:\n no")).endswith("cannot be joined: ConnectionError: no")
 
 
 def make_old(folder):
