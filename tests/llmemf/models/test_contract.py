@@ -40,8 +40,6 @@ OWN: dict[str, dict] = {
 }
 SKIPS_HISTORY = {"abxi", "bprmf", "ncf_mlp", "tri_cdr"}
 """Systems whose negatives leave out the sequence's own items: nothing tells them to rank these below the target."""
-NOT_CAUSAL = {"item_knn"}
-"""Systems that read a history as a set."""
 
 
 def configuration(name: str, **values):
