@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import NUM_ITEMS, NUM_USERS, NUM_X, NUM_Y, make_data, make_model, make_scenario, make_sequences, whole
+from tiny import NUM_ITEMS, NUM_X, NUM_Y, make_data, make_model, make_scenario, make_sequences
 
 from llmemf.batches import DeviceSequences
 from llmemf.models.recommender import Recommender
@@ -220,40 +220,6 @@ def test_model_comes_back_in_the_mode_it_came_in():
         model.train(mode)
         rank_cases(model, make_sequences(data, "valid"), data.valid_candidates, batch_size=50)
         assert model.training is mode
-
-
-def test_two_rankings_with_dropout_are_equal():
-    data = make_data()
-    model = make_model(data, dropout=0.5).train()
-    first, second = (
-        rank_cases(model, make_sequences(data, "valid"), data.valid_candidates, batch_size=50) for _ in range(2)
-    )
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
-
-
-def test_held_out_target_does_not_touch_the_scores():
-    scenario = make_scenario()
-    rows = [scenario.valid.row(i).tolist() for i in range(len(scenario.valid))]
-    changed = [
-        [*row[:-1], next(i for i in range(NUM_ITEMS) if i not in row and (i < NUM_X) != (row[-1] < NUM_X))]
-        for row in rows
-    ]
-    users = np.arange(len(rows)) % NUM_USERS
-    data = make_data(scenario)
-    model = make_model(data)
-    batches = [
-        whole(
-            DeviceSequences(
-                Sequences.from_rows(users, content), num_x=NUM_X, num_items=NUM_ITEMS, max_length=12, held_out=True
-            )
-        )
-        for content in (rows, changed)
-    ]
-    assert (batches[0].targets != batches[1].targets).all()
-    with torch.inference_mode():
-        for domain in (0, 1):
-            assert torch.equal(*(model.score_all(batch, domain) for batch in batches))
 
 
 def test_first_items_are_those_that_the_history_lacks():
