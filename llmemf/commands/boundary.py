@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from llmemf.command_line import DOORS, command_line
 from llmemf.errors import InputError, StorageError
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -117,8 +118,21 @@ def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:
     elif param and "Missing" not in problem and (given := _given(words, param.opts)):
         said = error.message.rstrip(".").removeprefix("Value error, ").split(", unable to")[0]
         problem = f"{given}: {said[:1].lower()}{said[1:]}"
-    python = "python " if name.endswith(".py") else ""
-    _refuse(f"{problem}{' ' if problem.endswith('?') else '; '}`{python}{path} --help` says what it takes")
+    _refuse(f"{problem}{' ' if problem.endswith('?') else '; '}`{_help_command(name, path)}` says what it takes")
+
+
+def _help_command(name: str, path: str) -> str:
+    """The command that shows the help, as it can be typed here.
+
+    Args:
+        name: of the application.
+        path: its name and that of a command of it.
+    """
+    words = path.removeprefix(name).split()
+    scripts = {f"sweeps/{script}": command for command, script in DOORS.items()}
+    if name in scripts:
+        return command_line(scripts[name], *words, "--help")
+    return command_line(*words, "--help") if name == "llmemf" else f"{path} --help"
 
 
 def _given(words: Sequence[str], names: Sequence[str]) -> str:

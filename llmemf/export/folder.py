@@ -172,7 +172,7 @@ def export_checkpoint(
     """
     checkpoint, target = Path(checkpoint), Path(target)
     if target.exists() and not overwrite:
-        raise InputError(f"{target} exists already: give --overwrite to replace it, or another folder")
+        raise InputError(f"{target} exists already: give --overwrite to replace it, or another folder with --out")
     if target.exists() and not is_exported(target):
         raise InputError(f"{target} exists and holds no exported model: it is not overwritten; give another folder")
     stored = read_checkpoint(checkpoint)

@@ -17,6 +17,9 @@ from llmemf.command_line import command_line
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
+LINE = 200
+"""Characters of a line where the output is no terminal, so that names stay whole for `grep`."""
+
 
 def sweeps(
     sweep: Annotated[
@@ -42,7 +45,7 @@ def sweeps(
     from sweeps.reporting.standing import standing, standing_of, with_trials
     from sweeps.state.sweep_record import newest_sweeps
 
-    console, storage = CommandConsole(), storage.resolve()
+    console, storage = CommandConsole(LINE), storage.resolve()
     if sweep is not None:
         history = gather(find_record(storage, sweep))
         if as_json:
@@ -51,6 +54,9 @@ def sweeps(
         if history.records:
             console.print()
             console.print(result_tables.table(history.records, tuple(history.domains), console.width))
+            searched = sum(not record.repeats for record in history.records)
+            if searched > result_tables.TOP:
+                console.print(f"the best {result_tables.TOP} of {searched}; --json has all", style="dim")
         return None
     found = [standing(record) for record in newest_sweeps(storage, with_parts=with_parts)]
     if as_json:

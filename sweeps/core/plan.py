@@ -16,12 +16,13 @@ from llmemf.errors import InputError
 from llmemf.models import model_class
 from llmemf.scenarios.names import check_name
 from sweeps.core.earlier import add_points, read_points, warm_start
-from sweeps.core.options import Options
+from sweeps.core.options import Options, flag
 from sweeps.core.settings import (
     FILE_OPTIONS,
     IMMUTABLE_SETTINGS,
     RESOURCES,
     apply_assignments,
+    checked,
     checked_settings,
     checked_space,
     drop_absent_modalities,
@@ -167,7 +168,7 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
         values, notices = like, [f"settings of sweep {options.like}"]
     for key in ("model", *FILE_OPTIONS):
         if getattr(options, key) is not None:
-            values[key] = getattr(options, key)
+            values[key] = checked(SweepSettings, key, getattr(options, key), where=flag(key))
     if values.get("grid_points"):  # only Optuna's search begins with them
         values.setdefault("search", "optuna")
     whole_grid = values.get("search") == "grid" and options.trials is None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_origin
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys
@@ -135,7 +135,7 @@ def as_values(config_class: type[TrialConfig], key: str, value: Any, *, where: s
     return [checked(config_class, key, part, where=where) for part in values]
 
 
-def checked(config_class: type[TrialConfig], key: str, value: Any, *, where: str) -> Any:
+def checked(config_class: type[BaseModel], key: str, value: Any, *, where: str) -> Any:
     """One value of one setting, in the setting's own type (1 becomes 1.0 where a float is expected).
 
     Raises:

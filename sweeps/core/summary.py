@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -53,7 +54,11 @@ def print_fallback(requested: str, used: str, data_root: str, console: Console, 
     """
     if used != SAMPLE or requested == SAMPLE:
         return
-    bring = command_line("data", "import", "windows", "FOLDER", "--name", requested, "--domains", "X,Y")
+    windows = command_line("data", "import", "windows", "FOLDER", "--name", requested, "--domains", "X,Y")
+    tables = command_line("data", "prepare", "table", "ORDERS.csv", "--items", "ITEMS.csv", "--name", requested)
+    # A scenario file of one's own is for data of one's own.
+    is_own = Path(data_root, f"{requested}.yaml").exists()
+    bring, other = (tables, windows) if is_own else (windows, tables)
     if not allowed and not any(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         raise InputError(
             f"there is no data for {requested} in {data_root}: bring it (`{bring}`), or give --allow-sample to run on the "
@@ -66,8 +71,7 @@ def print_fallback(requested: str, used: str, data_root: str, console: Console, 
         "that are published, or tables of your own; then its features.",
     )
     console.print(Panel(text, border_style="yellow", title="embedded sample", width=min(console.width, 100)))
-    own = command_line("data", "prepare", "table", "ORDERS.csv", "--items", "ITEMS.csv", "--name", requested)
-    for command in (bring, own, command_line("features", "offline", requested)):
+    for command in (bring, other, command_line("features", "offline", requested)):
         console.print(f"  {command}", style="cyan", soft_wrap=True)
     console.print()
 

@@ -110,3 +110,10 @@ def test_a_hook_that_fails_is_said_and_changes_nothing(hook, capsys):
     with pytest.raises(typer.Exit) as left, on_end(hook, lambda: {"name": "s1", "state": "failed"}, Console()):
         raise typer.Exit(1)
     assert left.value.exit_code == 1 and f"--on-end {hook}" in capsys.readouterr().out
+
+
+def test_a_list_without_a_terminal_keeps_names_whole_and_a_short_leaderboard_says_so(tmp_path, capsys):
+    name = "movie_book_windows-20261127-052424-rerun--t07--seeds"
+    make_sweep(tmp_path, [trial(rising(0.05 + n / 1000)) for n in range(12)], name=name)
+    assert name in printed(capsys, "sweeps", "--storage", tmp_path)
+    assert "10 of 12" in printed(capsys, "sweeps", name, "--storage", tmp_path)

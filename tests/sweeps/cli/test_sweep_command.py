@@ -13,7 +13,8 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from sweeps.cli.main import app, run_script
+from llmemf.command_line import command_line
+from sweeps.cli.main import app, main, run_script
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -80,6 +81,7 @@ print(json.dumps({{"loaded": loaded}}))
         (["--scenario", "sample", "--name", "a" * 101], "error: --name 'aaaaaaaaaaaaaaaaaaaa'... has 101 characters"),
         (["--scenario", "sample", "--cpus-per-trial", "nan"], "error: --cpus-per-trial nan: a number is expected"),
         (["--scenario", "sample", "--seed", str(2**32)], "seed = 4294967296: Input should be less than 4294967296"),
+        (["--scenario", "sample", "--reduction-factor", "1"], "error: --reduction-factor: "),
         (["--scenario", "sample", "--tracking-uri", "http://h:99999"], "error: --tracking-uri http://h:99999: an address"),
         (["--scenario", "sample", "--time-budget", "soon"], "error: --time-budget soon: a time like 90m, 2h, 1h30m or 7d"),
     ],
@@ -124,3 +126,24 @@ def test_help_shows_the_default_of_every_option():
         assert listed and "..." not in listed, "a command's first sentence is cut off"
     shown = CliRunner().invoke(app, ["sweep", "--help"], terminal_width=80).stdout
     assert "[default: llm_emf]" in shown and max(map(len, shown.splitlines())) <= 80
+
+
+def test_the_help_that_a_mistake_names_can_be_typed_there(project_folder, monkeypatch, capsys):
+    grid = ROOT / "sweeps" / "grid.py"
+    for argv, typed in (
+        ([str(grid), "--trails", "3"], f"{grid} --help`"),
+        (["/somewhere/llmemf", "sweep", "--trails", "3"], f"{command_line('sweep', '--help')}`"),
+    ):
+        monkeypatch.setattr(sys, "argv", argv)
+        with pytest.raises(SystemExit):
+            run_script("grid.py") if argv[0] == str(grid) else main()
+        assert typed in capsys.readouterr().err
+
+
+def test_who_wrote_a_scenario_file_is_told_how_tables_are_prepared(project_folder, monkeypatch, capsys):
+    (project_folder / "data").mkdir()
+    (project_folder / "data" / "shop.yaml").write_text("trials: 7\n")
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    with pytest.raises(SystemExit):
+        main(["sweep", "--scenario", "shop"])
+    assert "data prepare table ORDERS.csv" in capsys.readouterr().err
