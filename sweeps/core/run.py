@@ -13,11 +13,12 @@ from rich.console import Console
 
 from sweeps.cluster.ray_session import quiet, start_ray, stop_ray
 from sweeps.core.console import print_resume
+from sweeps.core.exits import INTERRUPTED, TIME_SPENT, Result
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
 from sweeps.core.summary import print_places, print_start
-from sweeps.core.sweep import INTERRUPTED, TIME_SPENT, ReportWriter, Result, Sweep, TrialBackend
+from sweeps.core.sweep import ReportWriter, Sweep, TrialBackend
 from sweeps.core.sweep_data import is_prepared, load_data
 from sweeps.state.sweep_record import RECORD
 from sweeps.tracking.mlflow_runs import mlflow_client

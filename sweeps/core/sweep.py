@@ -18,9 +18,9 @@ from llmemf.errors import InputError
 from sweeps.cluster.node_probe import versions
 from sweeps.cluster.ray_session import ClusterWatch
 from sweeps.cluster.resources import describe_machine
-from sweeps.core.console import print_resume
 from sweeps.core.descriptions import describe_resources
 from sweeps.core.display import Display
+from sweeps.core.exits import ALL_FAILED, CLUSTER_LOST, COMPLETED, SOME_FAILED, Result, exit_stuck, stopped_code
 from sweeps.core.interrupt import StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version, connect_tracking, describe_run, make_references, write_results
@@ -33,31 +33,12 @@ from sweeps.state.sweep_record import TUNE, SweepRecord
 from sweeps.state.trial_records import TrialRecord, best_of
 from sweeps.tracking.runs import Tracking
 
-COMPLETED, ALL_FAILED, NEEDS_USER, TIME_SPENT, SOME_FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
-CLUSTER_LOST = "the cluster was lost"
 ReportWriter = Callable[[SweepRecord, SweepData, Console, bool], str]
 """Writes the page of an ended sweep from its record, data and console, and whether MLflow answers; gives its path, "" for none."""
 
 
 TestOfTrials = Callable[[list[TrialRecord], dict[str, Path]], dict[str, dict[str, float]]]
 """Trials and folders of their weights in, test metrics by name of a trial out."""
-
-
-@dataclass
-class Result:
-    """How a sweep ended.
-
-    Attributes:
-        exit_code: 0 completed, 1 every trial failed, 2 it had to stop, 3 its time budget was spent, 4 the search has ended
-            but trials failed, 130 interrupted by the user; 2, 3 and 130 leave a sweep that `--resume` continues.
-        test: test metrics of the best trial; empty unless the search has ended.
-        undelivered: what MLflow did not get, in one line; "" if it has all.
-    """
-
-    exit_code: int
-    records: list[TrialRecord]
-    test: dict[str, float]
-    undelivered: str = ""
 
 
 @dataclass
@@ -94,13 +75,6 @@ class PartOfGroup:
     tags: dict[str, str]
     test: TestOfTrials | None
     on_stuck: Callable[[str], None]
-
-
-def exit_stuck(console: Console, reason: str, resume_command: str) -> None:
-    """End a process whose Ray no longer answers."""
-    print_resume(console, f"{reason}; Ray does not answer. What was saved continues with:", resume_command)
-    # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
-    os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)
 
 
 class Sweep:
@@ -281,10 +255,8 @@ class Sweep:
             written = self.report if is_searched else None
             report = written(self.plan.record, self.data, self.console, not undelivered) if written else ""
             print_end(self, test, outcome, reason, undelivered, tracking.writer.page(), report)
-        code = {"completed": COMPLETED, "incomplete": SOME_FAILED, "failed": ALL_FAILED}.get(outcome)
-        if code is None:
-            code = TIME_SPENT if stop.planned else INTERRUPTED if stop.reason == "interrupted" else NEEDS_USER
-        return Result(code, records, test, undelivered)
+        codes = {"completed": COMPLETED, "incomplete": SOME_FAILED, "failed": ALL_FAILED}
+        return Result(codes.get(outcome, stopped_code(stop)), records, test, undelivered)
 
     def _test_trials(self, records: list[TrialRecord]) -> dict[str, dict[str, float]]:
         """Test metrics of the trials of a part of a group, also into their runs."""

@@ -21,21 +21,12 @@ from llmemf.io import write_text
 from llmemf.scenarios.scenario import Scenario
 from sweeps.cluster.ray_session import OBJECT_STORE_EXTRA, LogWatch, quiet, start_ray, stop_ray
 from sweeps.core.console import print_resume
+from sweeps.core.exits import ALL_FAILED, COMPLETED, SOME_FAILED, exit_stuck, stopped_code
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
 from sweeps.core.results import code_version
 from sweeps.core.storage import check_reachable, held, is_storage_fault, stopped_by_storage
-from sweeps.core.sweep import (
-    ALL_FAILED,
-    COMPLETED,
-    INTERRUPTED,
-    NEEDS_USER,
-    SOME_FAILED,
-    TIME_SPENT,
-    Sweep,
-    TrialBackend,
-    exit_stuck,
-)  # fmt: skip
+from sweeps.core.sweep import Sweep, TrialBackend
 from sweeps.core.sweep_data import SweepData, load_scenario
 from sweeps.groups import evaluation, terminal
 from sweeps.groups.evaluation import TestEvaluation, ranks_path
@@ -93,10 +84,10 @@ def run_group(
             run.run()
             return run.conclude()
         except (Interrupted, KeyboardInterrupt):
-            reason = stop.reason or "interrupted"
-            run.close("interrupted", reason)
-            print_resume(console, f"stopped ({reason}); what was saved continues with:", group.resume_command())
-            return TIME_SPENT if stop.planned else INTERRUPTED if reason == "interrupted" else NEEDS_USER
+            stop.request("interrupted")
+            run.close("interrupted", stop.reason)
+            print_resume(console, f"stopped ({stop.reason}); what was saved continues with:", group.resume_command())
+            return stopped_code(stop)
         except BaseException as error:
             with suppress(OSError):
                 run.close("interrupted", type(error).__name__)
