@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -42,6 +43,19 @@ def print_resume(console: Console, why: str, command: str) -> None:
     """Why something stopped, and the command that continues it, which can be copied."""
     console.print(why)
     console.print(f"  {command}", style="cyan", soft_wrap=True)
+
+
+def print_stopped(console: Console, stopped: str, record: Path, command: str) -> None:
+    """How what was stopped continues: by the command, or, where nothing was saved yet, by the line that started it.
+
+    Args:
+        stopped: that it was, and why.
+        record: the file that a sweep or group is continued from.
+    """
+    if record.exists():
+        print_resume(console, f"{stopped}; what was saved continues with:", command)
+    else:
+        console.print(f"{stopped} before anything was saved: the same command starts it again")
 
 
 class _PlainStatus(Status):

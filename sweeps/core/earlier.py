@@ -166,8 +166,8 @@ def warm_start(record: SweepRecord, wanted: str | None, space: Space, check: Poi
     best = [point for point in points.values() if not check.problem(point)]
     first = add_points(record, best[: min(TRAINED_FIRST, max(1, record.trials // 4))], space, ())
     said = (
-        f"WARM START: {text_format.plural(len(seen), 'trial')} of {source} (best {ranked[0].values[longest]:.4f}) feed the "
-        f"search, {'the best is' if first == 1 else f'the best {first} are'} trained first; --warm-start none turns this off"
+        f"WARM START: {text_format.plural(len(seen), 'trial')} of {source} (best {ranked[0].values[longest]:.4f} after epoch "
+        f"{longest}) feed the search, {'the best is' if first == 1 else f'the best {first} are'} trained first; --warm-start none turns this off"
     )
     return [said, *notes]
 

@@ -39,6 +39,6 @@ def stopped_code(stop: StopRequest) -> int:
 
 def exit_stuck(console: Console, reason: str, resume_command: str) -> None:
     """End a process whose Ray no longer answers."""
-    print_resume(console, f"{reason}; Ray does not answer. What was saved continues with:", resume_command)
+    print_resume(console, f"{reason}; Ray did not answer in time. What was saved continues with:", resume_command)
     # Nothing of Ray in this process can be ended any more, and it would hold the exit up for minutes.
     os._exit(NEEDS_USER if reason == CLUSTER_LOST else INTERRUPTED)

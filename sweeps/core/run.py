@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from sweeps.cluster.ray_session import quiet, start_ray, stop_ray
-from sweeps.core.console import print_resume
+from sweeps.core.console import print_stopped
 from sweeps.core.exits import INTERRUPTED, TIME_SPENT, Result
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
@@ -84,7 +84,7 @@ def run_sweep(
                 sweep.leave(stop.reason or type(error).__name__)
                 raise
         except (Interrupted, KeyboardInterrupt):
-            print_resume(console, "stopped; what was saved continues with:", plan.resume_command())
+            print_stopped(console, "stopped", record.folder / RECORD, plan.resume_command())
             return Result(TIME_SPENT if stop.planned else INTERRUPTED, [], {})
         except OSError as error:
             if is_storage_fault(error):

@@ -20,7 +20,7 @@ from llmemf.errors import InputError
 from llmemf.io import write_text
 from llmemf.scenarios.scenario import Scenario
 from sweeps.cluster.ray_session import OBJECT_STORE_EXTRA, LogWatch, quiet, start_ray, stop_ray
-from sweeps.core.console import print_resume
+from sweeps.core.console import print_stopped
 from sweeps.core.exits import ALL_FAILED, COMPLETED, SOME_FAILED, exit_stuck, stopped_code
 from sweeps.core.interrupt import Interrupted, StopRequest
 from sweeps.core.plan import Plan
@@ -86,7 +86,7 @@ def run_group(
         except (Interrupted, KeyboardInterrupt):
             stop.request("interrupted")
             run.close("interrupted", stop.reason)
-            print_resume(console, f"stopped ({stop.reason}); what was saved continues with:", group.resume_command())
+            print_stopped(console, f"stopped ({stop.reason})", group.file, group.resume_command())
             return stopped_code(stop)
         except BaseException as error:
             with suppress(OSError):

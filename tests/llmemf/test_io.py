@@ -1,11 +1,13 @@
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from pydantic import BaseModel
 
 from llmemf.errors import InputError
-from llmemf.io import read_array, read_json_model, remove_abandoned
+from llmemf.io import is_alive, read_array, read_json_model, remove_abandoned
 
 
 class Counts(BaseModel):
@@ -68,3 +70,12 @@ def test_only_what_dead_processes_began_is_removed(tmp_path):
     (dead / "half").touch(), alive.touch(), other.touch()
     remove_abandoned(tmp_path)
     assert {*tmp_path.iterdir()} == {alive, other}
+
+
+def test_a_process_that_was_killed_and_not_waited_for_is_dead():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert is_alive(process.pid)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert not is_alive(process.pid)
+    assert not is_alive(process.pid)

@@ -137,6 +137,7 @@ def test_a_new_sweep_learns_from_the_newest_finished_one_alike(folder):
     states = [trial.state.name for trial in search_of(plan).study.trials]
     assert states == ["COMPLETE", "PRUNED"] * 3
     assert planned(name="v", epochs=2).record.observations[0].values.keys() == {1, 2}
+    assert "after epoch 4)" in plan.notices[0] and "after epoch 2)" in planned(name="v", epochs=2).notices[0]
     assert planned(name="v", warm_start="none").record.warm_start == "none"
     assert not planned(name="v", search="grid").record.observations
 

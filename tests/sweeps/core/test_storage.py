@@ -1,8 +1,10 @@
+import datetime
 import errno
 import io
 import os
 import socket
 import sqlite3
+from unittest.mock import MagicMock
 
 import pytest
 from rich.console import Console
@@ -15,6 +17,9 @@ from sweeps.core.plan import plan_sweep
 from sweeps.core.run import run_sweep
 from sweeps.core.storage import check_database, check_reachable, held, locked, stopped_by_storage
 from sweeps.core.sweep import TrialBackend
+from sweeps.groups.new_group import GroupOptions
+from sweeps.groups.plan import NEW
+from sweeps.groups.run import run_group
 
 
 def test_servers_that_are_down_are_told_before_anything_starts(project_folder):
@@ -110,3 +115,19 @@ def test_a_storage_that_fails_is_one_sentence_with_the_way_on(project_folder, mo
         run_sweep(plan, Console(file=io.StringIO()), backend=TrialBackend(data=tiny_data(), client=pytest.fail))
     assert refused.value.errno == number and os.strerror(number) in str(refused.value)
     assert "--resume" in str(stopped_by_storage(OSError(number, "x"), "do --resume"))
+
+
+def test_who_stops_before_anything_was_saved_is_not_sent_to_a_resume(project_folder, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    out = io.StringIO()
+    monkeypatch.setattr("sweeps.core.run.load_data", stop)
+    plan = plan_sweep(Options(scenario="sample", name="s1"))
+    assert run_sweep(plan, Console(file=out), backend=TrialBackend(client=MagicMock)).exit_code == 130
+    monkeypatch.setattr("sweeps.groups.run.load_scenario", stop)
+    group = NEW["comparison"](
+        GroupOptions(scenario="sample", models=["popularity"], name="c1"), datetime.datetime.now()
+    )
+    assert run_group(group, Console(file=out)) == 130
+    assert out.getvalue().count("before anything was saved") == 2 and "--resume" not in out.getvalue()

@@ -418,7 +418,7 @@ def test_time_that_is_spent_before_the_trials_start(project_folder, monkeypatch)
     out = io.StringIO()
     backend = TrialBackend(data=tiny_data(), client=pytest.fail)
     result = run_sweep(plan, Console(file=out, width=200), time_budget=0.05, backend=backend)
-    assert result.exit_code == 3 and "--resume --name s1" in out.getvalue()
+    assert result.exit_code == 3 and "before anything was saved" in out.getvalue()
 
 
 def test_mlflow_is_opened_while_ray_starts(project_folder, monkeypatch):
