@@ -52,6 +52,7 @@ def simulate(trials: int, epochs: int, method: str) -> dict[str, float]:
         f"sqlite:///{folder / 'mlflow.db'}", "cost", RunOwner("s1", "s1"), (folder / "artifacts").as_uri()
     )
     tracking = Tracking(target)
+    tracking.connect()
     tracking.open(state)
     console = Console(file=io.StringIO())
     display = Display(console, title="cost", planned=trials, slots=AT_ONCE, records=state.records)

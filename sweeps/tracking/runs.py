@@ -50,7 +50,7 @@ class Tracking:
         self.target = target
         self.writer = MlflowWriter(target, client)
         self._started: set[str] = set()
-        self._found: dict[str, Any] | None = None
+        self._found: dict[str, Any] = {}
         self._last: dict[str, int] = {}
 
     def connect(self) -> None:
@@ -70,14 +70,8 @@ class Tracking:
         self._found = runs
 
     def open(self, state: SweepState) -> None:
-        """Create the parent run, or open that of an earlier driver again, and write what its runs lack.
-
-        Raises:
-            InputError: the tracking server or database cannot be reached.
-        """
-        if self._found is None:
-            self.connect()
-        runs, writer, owner = self._found or {}, self.writer, self.target.owner
+        """Create the parent run, or open that of an earlier driver again, and write what its runs lack; after `connect`."""
+        runs, writer, owner = self._found, self.writer, self.target.owner
         if PARENT in runs:
             writer.write("reopen", PARENT)
             if runs[PARENT].data.tags.get(FOLDER) != owner.folder:
@@ -89,7 +83,7 @@ class Tracking:
         for name, run in runs.items():
             if IDENTITY not in run.data.tags:
                 writer.write("tags", name, tags=owner.tags)
-        self._catch_up(state, runs)
+        self._catch_up(state)
 
     def _last_step(self, run: Any) -> int:
         """The newest epoch up to which MLflow has all of a trial; the tags of an ended run spare a request."""
@@ -100,9 +94,9 @@ class Tracking:
         history = self.writer.client.get_metric_history(run.info.run_id, "objective")
         return max((metric.step for metric in history), default=0)
 
-    def _catch_up(self, state: SweepState, runs: Mapping[str, Any]) -> None:
+    def _catch_up(self, state: SweepState) -> None:
         """Write what the event log holds and MLflow does not."""
-        behind, last = {}, self._last
+        behind, runs, last = {}, self._found, self._last
         for record in state.records.values():
             if record.name in runs and self._agrees(record, runs[record.name], last[record.name]):
                 self._started.add(record.name)
@@ -132,7 +126,7 @@ class Tracking:
     def start_trial(self, record: TrialRecord) -> None:
         """Open the run of a trial, or open it again after an interruption."""
         if record.name in self._started:
-            found = (self._found or {}).get(record.name)
+            found = self._found.get(record.name)
             self.writer.write("reopen", record.name, has_error=found is not None and "error" in found.data.tags)
         else:
             self._create(record, record.updated)
@@ -192,7 +186,7 @@ class Tracking:
         if not (weights.exists() and config.exists()):
             return
         facts, sha256 = read_yaml(config).get("facts") or {}, file_hash(weights)
-        if name not in (found := self._found or {}) or found[name].data.tags.get(WEIGHTS_HASH) != sha256:
+        if name not in self._found or self._found[name].data.tags.get(WEIGHTS_HASH) != sha256:
             self.writer.write("artifact", name, path=str(config), folder="best")
             # The tag comes with the weights: where they are given up, they are sent again when the sweep is continued.
             self.writer.write("artifact", name, path=str(weights), folder="best", tags={WEIGHTS_HASH: sha256})

@@ -107,6 +107,7 @@ class Stories(RuleBasedStateMachine):
         )
         tracking = Tracking(self.target(), lambda: self.server.client(self.answer))
         retention = CheckpointRetention(self.folder, state, keep=2)
+        tracking.connect()
         tracking.open(state)
         sweep = SimpleNamespace(
             folder=self.folder,

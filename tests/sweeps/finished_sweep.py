@@ -68,6 +68,7 @@ def make_finished(empty_database: Path, place: Path) -> Made:
     artifacts = (storage / "artifacts" / "tiny").as_uri()
     owner = RunOwner.of(record)
     tracking = Tracking(TrackingTarget(record.tracking_uri, "tiny", owner, artifacts, {"scenario": "tiny"}, SETTINGS))
+    tracking.connect()
     tracking.open(state)
     retention = CheckpointRetention(record.folder, state, record.keep)
     data = TrialData.build(scenario)

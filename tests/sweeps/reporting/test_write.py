@@ -42,6 +42,7 @@ def track(record):
     )
     tracking = Tracking(target)
     state = SweepState(record.folder)
+    tracking.connect()
     tracking.open(state)
     best = state.records[1]
     tracking.log_parent(metrics={"objective": best.objective, **best.metrics}, step=1, time=1)

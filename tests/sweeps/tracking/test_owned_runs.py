@@ -29,6 +29,7 @@ class Person:
     def open(self):
         self.state = SweepState(self.folder)
         self.tracking = Tracking(TrackingTarget(self.uri, "sample", self.owner, (self.folder / "artifacts").as_uri()))
+        self.tracking.connect()
         self.tracking.open(self.state)
 
     def run(self, *values):

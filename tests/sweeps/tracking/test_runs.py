@@ -43,6 +43,7 @@ class Sweep:
 
     def __init__(self, state, target, client=None):
         self.state, self.tracker = state, Tracking(target, client)
+        self.tracker.connect()
         self.tracker.open(state)
 
     def start(self, number=None):
@@ -488,9 +489,9 @@ def test_an_experiment_that_was_deleted_is_restored(target, state):
     assert client.get_experiment_by_name("sample").lifecycle_stage == "active"
 
 
-def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path, state):
+def test_a_database_that_cannot_be_used_is_one_sentence(tmp_path):
     path = tmp_path / "not.db"
     path.write_text("this is no database, just text that is long enough to be read as a header " * 20)
     with pytest.raises(InputError, match="not.db is no database"):
-        Tracking(TrackingTarget(f"sqlite:///{path}", "sample", OWNER)).open(state)
+        Tracking(TrackingTarget(f"sqlite:///{path}", "sample", OWNER)).connect()
     assert Path(path).read_text().startswith("this is no database")
