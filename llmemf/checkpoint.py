@@ -68,7 +68,7 @@ def save_checkpoint(
             torch.save(dict(state), file)
         content = {
             "fingerprint": data.fingerprint,
-            "features": _feature_hashes(config, data),
+            "features": {kind: data.feature_hashes[kind] for kind in sorted(model_class(config.model).needs(config))},
             "best": chosen,
             **({"facts": dict(facts)} if facts else {}),
             "sha256": _valid_hashes(folder, {STATE: file_hash(state_file), BEST: file_hash(best_file)}),
@@ -104,11 +104,6 @@ def check_file(folder: Path, name: str, stored: Mapping[str, Any]) -> None:
 def first_line(error: Exception) -> str:
     """The first line of an error's message."""
     return str(error).strip().partition("\n")[0]
-
-
-def _feature_hashes(config: TrialConfig, data: TrialData) -> dict[str, str]:
-    """Hash of each feature matrix that the model reads."""
-    return {kind: data.feature_hashes[kind] for kind in sorted(model_class(config.model).needs(config))}
 
 
 def read_checkpoint(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -39,18 +38,12 @@ def find_tracking(storage: Path, tracking_uri: str | None) -> str:
     Raises:
         InputError: there is no database yet.
     """
-    if tracking_uri is not None:
-        uri = absolute_uri(tracking_uri, storage)
-    else:
-        records = newest_sweeps(storage)
-        uri = records[0].tracking_uri if records else absolute_uri(None, storage)
+    newest = [] if tracking_uri is not None else [record.tracking_uri for record in newest_sweeps(storage)[:1]]
+    for uri in (*newest, absolute_uri(tracking_uri, storage)):
         file = database(uri)
-        if file is not None and not file.exists():
-            uri = absolute_uri(None, storage)
-    file = database(uri)
-    if file is not None and not file.exists():
-        raise InputError(f"there is no MLflow database at {file}: run a sweep first, or name its folder with --storage")
-    return uri
+        if file is None or file.exists():
+            return uri
+    raise InputError(f"there is no MLflow database at {file}: run a sweep first, or name its folder with --storage")
 
 
 def check_port(port: int, host: str = "127.0.0.1") -> None:
@@ -103,13 +96,11 @@ def server(words: list[str], address: str, log: Path, environment: dict[str, str
 
 def _wait(process: subprocess.Popen, address: str, log: Path) -> None:
     end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
+    while process.poll() is None and time.monotonic() < end:
         try:
             with urllib.request.urlopen(f"{address}/health", timeout=5):
                 return
-        except (urllib.error.URLError, OSError):
+        except OSError:
             time.sleep(0.2)
     last = next((line for line in reversed(log.read_text(errors="replace").splitlines()) if line.strip()), "no word")
     raise InputError(f"MLflow's server did not start ({last.strip()[:200]}): see {log}")
