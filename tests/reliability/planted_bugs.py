@@ -142,7 +142,7 @@ def all_trials_write_into_one_run(patch: Any) -> None:
 
 
 def what_the_server_misses_is_not_written_again(patch: Any) -> None:
-    patch.setattr(Tracking, "_catch_up", lambda self, state, runs, last: self._started.update(runs))
+    patch.setattr(Tracking, "_catch_up", lambda self, state: self._started.update(self._found))
 
 
 def unfinished_trials_are_forgotten(patch: Any) -> None:
