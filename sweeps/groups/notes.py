@@ -42,14 +42,14 @@ def _protocol(table: Table) -> list[str]:
         "best; underlined: second."
     )
     if len(group.seeds) > 1 and any(len(row.result.seeds) == 1 and not row.result.reason for row in done):
-        text += " A closed form, in which nothing is drawn, has one."
+        text += " A closed form, in which nothing is drawn, has one seed."
     notes = [text, f"{_ranked_among(table)} Equal scores share their mean rank.", _cold(table.scenario)]
     notes += [text] if (text := side_note(table)) else []
     if len(done) > 1:
         named = group.reference != BEST
         against = f"{group.row(group.reference).title}, named beforehand" if named else f"the best other {group.noun}"
         notes.append(
-            f"p: paired two-sided t-test over the test cases against {against} ({'MRR' if table.one_ranking else 'MRR, sampled'}; the "
+            f"p: paired two-sided t-test over the test cases against {against} ({'MRR' if table.one_ranking else 'MRR among the stored candidates'}; the "
             "reciprocal rank of a case averaged over seeds), with Holm's correction for the "
             f"{plural(len(done) - 1, 'comparison')} of a domain: would these trained models differ for other users? "
             "Difference: of the same MRR, in percentage points; its 95 % interval draws test cases and seeds anew (bootstrap), "
@@ -136,8 +136,8 @@ def side_note(table: Table) -> str:
     if not parts:
         return ""
     return (
-        "MRR in which every target item counts alike, however popular (sampled), and share of the catalogue in the first ten "
-        f"of any case, both in percent. {'; '.join(parts)}."
+        "MRR among the stored candidates in which every target item counts alike, however popular, and share of the catalogue "
+        f"in the first ten of any case, both in percent. {'; '.join(parts)}."
     )
 
 
@@ -148,8 +148,8 @@ def not_converged(row: TableRow) -> str:
     if not last or model_class(row.row.model).closed_form:
         return ""
     return (
-        f"Not converged: the best epoch was the last in {len(last)} of {plural(len(seeds), 'seed')} "
-        f"({plural(max(found.epochs_run for found in last), 'epoch')}); more may bring more."
+        f"Not converged, as the best epoch was the last in {len(last)} of {plural(len(seeds), 'seed')} "
+        f"({plural(max(found.epochs_run for found in last), 'epoch')}): more may bring more."
     )
 
 

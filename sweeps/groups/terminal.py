@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -112,11 +113,13 @@ def print_end(table: Table, state: GroupState, notes: Sequence[str], page: str, 
     console.print()
     style = {"completed": "green", "incomplete": "yellow"}.get(group.status, "red")
     took = f"in {text_format.duration(state.seconds)}"
+    suffixes = [suffix for name in files(table) if (suffix := Path(name).suffix) != ".html"]
     lines: list[tuple[str, str | Text]] = [
         (group.kind, Text.assemble(group.name, " ", (group.status, f"bold {style}"), f" {took}")),
         (
             "tables",
-            f"{group.folder}/{', '.join(files(table))}" + " (and beside the sweep's leaderboard)" * bool(group.source),
+            f"{group.folder}/{group.kind}{', '.join(suffixes)}"
+            + " (and beside the sweep's leaderboard)" * bool(group.source),
         ),
         ("report", f"{group.folder}/{group.kind}.html"),
         *(("note", note) for note in notes if note),
