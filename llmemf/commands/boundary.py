@@ -20,10 +20,14 @@ from typing import Any, NoReturn
 import typer
 
 from llmemf.command_line import DOORS, command_line
-from llmemf.errors import InputError, StorageError
+from llmemf.errors import STORAGE_FAULTS, InputError, StorageError
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 """Of all mistakes on a command line; Typer does not export it, and has its own or Click's, by its version."""
+
+
+NOT_OURS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, *STORAGE_FAULTS)
+"""Error numbers of files that speak of the user's names, rights and disks, wherever they are met."""
 
 
 class App(typer.Typer):
@@ -91,9 +95,9 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
     except InputError as error:
         _refuse(str(error))
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno not in NOT_OURS or not error.filename:
             raise
-        _refuse(f"{error.strerror}: {error.filename}")
+        _refuse(f"{error.filename}: {error.strerror}")
 
 
 def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:

@@ -14,7 +14,7 @@ import typer
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
-from llmemf.io import write_text
+from llmemf.io import writable_folder, write_text
 from sweeps.core.console import CommandConsole
 
 SCHEMA = "scenario.schema.json"
@@ -40,7 +40,7 @@ def new_scenario(
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: change it, or give --overwrite to begin anew")
     text = template(name, model, data_root)
-    data_root.mkdir(parents=True, exist_ok=True)
+    writable_folder(data_root)
     write_text(data_root / SCHEMA, json.dumps(schema(), indent=1) + "\n")
     write_text(path, text)
     console = CommandConsole()

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from llmemf.errors import InputError
+from llmemf.io import writable_folder
 from sweeps.core.storage import is_locked
 from sweeps.state import checkpoints
 from sweeps.state.checkpoint_retention import CheckpointRetention
@@ -108,9 +109,21 @@ def _leftovers(folder: Path, keep: int) -> Iterator[tuple[Path, str]]:
 
 
 def remove(holding: Holding) -> None:
-    """Remove the leftovers of a sweep."""
+    """Remove the leftovers of a sweep.
+
+    Raises:
+        InputError: one cannot be removed.
+    """
     for path in holding.leftovers:
-        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    except OSError as error:
+        if path.exists():
+            raise InputError(f"{path} cannot be removed: {error.strerror}") from None
 
 
 def delete(holding: Holding) -> int:
@@ -122,11 +135,12 @@ def delete(holding: Holding) -> int:
         how many runs were deleted.
 
     Raises:
-        InputError: it is running, or MLflow does not answer; nothing is deleted then.
+        InputError: it is running, its folder cannot be written, or MLflow does not answer; nothing is deleted then.
     """
     record = holding.record
     if holding.running or is_locked(record.folder):
         raise InputError(f"sweep {record.name!r} is running: stop it first")
+    writable_folder(record.folder.resolve())
     file, runs = database(record.tracking_uri), []
     if not holding.elsewhere and (file is None or file.exists()):
         try:
@@ -142,7 +156,7 @@ def delete(holding: Holding) -> int:
         # A local folder that holds nothing else.
         if address.scheme == "file" and folder.name == run.info.run_id and not folder.is_symlink():
             shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(record.folder.resolve())
+    _remove(record.folder.resolve())
     if record.folder.is_symlink():
         record.folder.unlink()
     return len(runs)

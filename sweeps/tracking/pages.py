@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from llmemf.errors import InputError
+from llmemf.io import storage_errors
 from sweeps.state.sweep_record import SweepRecord, newest_sweeps
 from sweeps.tracking.addresses import absolute_uri, database, unusable
 from sweeps.tracking.mlflow_runs import mlflow_client, runs_page
@@ -76,9 +77,11 @@ def server(words: list[str], address: str, log: Path, environment: dict[str, str
         environment: variables beside those of this process.
 
     Raises:
-        InputError: it does not start.
+        InputError: it does not start, or its log cannot be written.
     """
-    with log.open("wb") as output:
+    with storage_errors(log):
+        output = log.open("wb")
+    with output:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", *words],
             env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **environment},

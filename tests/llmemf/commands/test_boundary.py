@@ -137,3 +137,17 @@ def test_a_full_disk_behind_the_output_is_told_once():
         assert told.value.errno == errno.ENOSPC
         output.write("text")
         output.flush()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_rights_and_disks_are_one_line_wherever_they_are_met(number, capsys):
+    app = App()
+
+    @app.command()
+    def show() -> None:
+        raise OSError(number, os.strerror(number), "/data/manifest.json")
+
+    with pytest.raises(SystemExit) as left:
+        run_app(app, "show", [])
+    error = capsys.readouterr().err
+    assert left.value.code == 2 and error == f"error: /data/manifest.json: {os.strerror(number)}\n"

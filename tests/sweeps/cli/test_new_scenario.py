@@ -8,7 +8,7 @@ import yaml
 from sweep_fakes import tiny_scenario
 from typer.testing import CliRunner
 
-from llmemf.errors import InputError
+from llmemf.errors import InputError, StorageError
 from llmemf.models import model_class
 from sweeps.cli.main import app
 from sweeps.cli.new_scenario import SCHEMA, schema
@@ -69,3 +69,9 @@ def test_the_docs_explain_every_key_and_their_examples_are_valid(tmp_path):
         "lr",
         "alpha",
     }
+
+
+def test_a_data_root_that_cannot_be_made_is_named(project_folder):
+    (project_folder / "data").write_text("")
+    with pytest.raises(StorageError, match="data"):
+        new()

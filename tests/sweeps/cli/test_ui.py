@@ -163,3 +163,12 @@ def _is_free(port):
     except InputError:
         return False
     return True
+
+
+def test_a_log_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "ui.log").mkdir()
+    with (
+        pytest.raises(InputError, match=str(tmp_path / "ui.log")),
+        pages.server(["server"], "", tmp_path / "ui.log", {}),
+    ):
+        pass

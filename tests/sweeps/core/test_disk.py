@@ -1,10 +1,11 @@
+import errno
 import os
 import time
 
 import pytest
 from typer.testing import CliRunner
 
-from llmemf.errors import InputError
+from llmemf.errors import InputError, StorageError
 from sweeps.cli.main import single
 from sweeps.core import disk
 from sweeps.core.options import Options
@@ -117,3 +118,22 @@ def test_old_sweeps_are_deleted_only_when_confirmed(sweep):
 def test_an_unknown_sweep_is_told(sweep):
     error = run("--delete", "s9").exception
     assert isinstance(error, InputError) and "s9" in str(error) and "s1" in str(error)
+
+
+def test_what_cannot_be_removed_is_named_and_not_counted_as_freed(sweep, monkeypatch):
+    def refused(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", "x")
+
+    monkeypatch.setattr("sweeps.core.disk.shutil.rmtree", refused)
+    done = run("--yes")
+    assert isinstance(done.exception, InputError) and str(sweep / "tune") in str(done.exception)
+    assert "freed" not in done.output
+
+
+def test_a_sweep_whose_folder_cannot_be_written_keeps_its_runs(sweep, monkeypatch):
+    def refused(folder):
+        raise StorageError(f"{folder} cannot be written")
+
+    monkeypatch.setattr(disk, "writable_folder", refused)
+    monkeypatch.setattr(disk, "_delete_runs", pytest.fail)
+    assert str(sweep) in str(run("--delete", "s1", "--yes").exception)
