@@ -112,11 +112,8 @@ def _write(history: SweepHistory, tracked: Tracked, ranked: Ranked | None) -> tu
         InputError: the folder cannot be written.
     """
     folder, data = history.record.folder, make_report_data(history, tracked, ranked)
-    try:
-        write_text(folder / PAGE, as_html(data))
-        write_text(folder / MARKDOWN, as_markdown(data))
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written ({error.strerror or error})") from error
+    write_text(folder / PAGE, as_html(data))
+    write_text(folder / MARKDOWN, as_markdown(data))
     # An ended sweep's run may get artifacts; a running one's belongs to its driver.
     if data.is_running:
         return data, "it is still running"

@@ -129,6 +129,10 @@ def test_mistakes_are_one_line(project_folder, monkeypatch, capsys):
     record = make_sweep(project_folder / "mlruns", TRIALS, name="first")
     code, _, said = run(monkeypatch, capsys, "frist")
     assert code == 2 and "there is no sweep 'frist'" in said and "first" in said
+    (record.folder / "report.html").mkdir()
+    code, _, said = run(monkeypatch, capsys, "first", "--no-breakdown")
+    assert code == 2 and said.count(str(record.folder / "report.html")) == said.count(str(record.folder)) == 1
+    (record.folder / "report.html").rmdir()
     (record.folder / "journal.jsonl").write_text("garbage\nand more\n")
     code, _, said = run(monkeypatch, capsys, "first")
     assert code == 2 and "line 1 is damaged" in said and said.count("\n") == 1
