@@ -20,11 +20,12 @@ from rich.table import Table
 
 from llmemf import text_format
 from llmemf.errors import InputError, nearest
+from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
 
 def clean(
-    storage: Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")] = Path("mlruns"),
+    storage: options.Written = Path("mlruns"),
     keep: Annotated[
         int | None,
         typer.Option(min=1, help="Trials per sweep that keep their weights.  [default: as the sweep was told]"),

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from llmemf import text_format
 from llmemf.command_line import command_line
+from sweeps.cli import options
 from sweeps.core.console import CommandConsole, facts_table
 
 if TYPE_CHECKING:
@@ -29,10 +30,7 @@ SERVE_PORT = 5001
 
 
 def export(
-    sweep: Annotated[
-        str | None,
-        typer.Argument(metavar="SWEEP", help="Name of the sweep.  [default: the newest]", show_default=False),
-    ] = None,
+    sweep: options.SweepArgument = None,
     trial: Annotated[
         str | None, typer.Option(metavar="tNN", help="A trial that kept its weights.  [default: the best]")
     ] = None,
@@ -42,7 +40,7 @@ def export(
         str | None, typer.Option(metavar="NAME", help="Name of the registered model.  [default: llmemf-SCENARIO]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that was exported before.")] = False,
-    storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
+    storage: options.Written = Path("mlruns"),
     data_root: Annotated[
         Path | None, typer.Option(help="Folder of the prepared scenarios.  [default: the sweep's]")
     ] = None,

@@ -16,8 +16,8 @@ python sweeps/COMMAND.py --resume                                       continue
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +26,7 @@ import typer
 from llmemf.errors import InputError
 from sweeps.cli import on_end as hook
 from sweeps.cli import options
+from sweeps.cli.options import option, switch
 from sweeps.core.console import CommandConsole
 
 SHARED: dict[str, Any] = {
@@ -66,22 +67,9 @@ def _command(kind: str, text: str, own: Mapping[str, Any], changed: Mapping[str,
         text: its help.
         changed: shared options in another form, None for one that the command does not have.
     """
-    first = {"scenario": options.Scenario, **own}
-    offered = {name: option for name, option in {**first, **SHARED, **changed}.items() if option is not None}
-
-    def command(**given: Any) -> None:
-        run_command(kind, given)
-
-    command.__doc__ = text
-    # Typer reads the options of a command from its signature.
-    command.__annotations__ = offered
-    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS.get(name), annotation=option)
-            for name, option in offered.items()
-        ]
-    )
-    return command
+    offered = {"scenario": options.Scenario, **own, **SHARED, **changed}
+    offered = {name: offer for name, offer in offered.items() if offer is not None}
+    return options.command(partial(run_command, kind), text, offered, DEFAULTS)
 
 
 def run_command(kind: str, given: Mapping[str, Any]) -> None:
@@ -154,29 +142,21 @@ rerun = _command(
         "sweep": Annotated[
             str | None, typer.Argument(metavar="SWEEP", help="A completed sweep.  [default: the newest]")
         ],
-        "top": Annotated[int | None, typer.Option(min=1, help="How many configurations.  [default: 3]")],
+        "top": option(int, "How many configurations.  [default: 3]", min=1),
     },
     {
-        "concurrency": Annotated[int | None, typer.Option(min=1, help="Trials at once.  [default: the sweep's]")],
-        "cpus_per_trial": Annotated[float | None, typer.Option(help="CPUs of a trial.  [default: the sweep's]")],
-        "gpus_per_trial": Annotated[
-            float | None, typer.Option(help="GPUs of a trial, may be a fraction.  [default: the sweep's]")
-        ],
-        "name": Annotated[str | None, typer.Option(help="Name of the rerun.  [default: SWEEP-rerun]")],
-        "data_root": Annotated[
-            Path | None, typer.Option(help="Folder that holds the prepared scenarios.  [default: the sweep's]")
-        ],
-        "tracking_uri": Annotated[str | None, typer.Option(help="MLflow.  [default: the sweep's]")],
-        "fresh_workers": Annotated[
-            bool | None,
-            typer.Option(
-                "--fresh-workers/--warm-workers",
-                help="A new process per trial, or one that runs trials in turn.  [default: the sweep's]",
-            ),
-        ],
-        "resume": Annotated[
-            bool, typer.Option("--resume", help="Continue the rerun --name or of SWEEP, or the newest.")
-        ],
+        "concurrency": option(int, "Trials at once.  [default: the sweep's]", min=1),
+        "cpus_per_trial": option(float, "CPUs of a trial.  [default: the sweep's]"),
+        "gpus_per_trial": option(float, "GPUs of a trial, may be a fraction.  [default: the sweep's]"),
+        "name": option(str, "Name of the rerun.  [default: SWEEP-rerun]"),
+        "data_root": option(Path, "Folder that holds the prepared scenarios.  [default: the sweep's]"),
+        "tracking_uri": option(str, "MLflow.  [default: the sweep's]"),
+        "fresh_workers": option(
+            bool,
+            "A new process per trial, or one that runs trials in turn.  [default: the sweep's]",
+            "--fresh-workers/--warm-workers",
+        ),
+        "resume": switch("Continue the rerun --name or of SWEEP, or the newest.", "--resume"),
         **dict.fromkeys(("scenario", "epochs", "seed", "assignments", "allow_sample", "start_or_continue")),
     },
 )

@@ -16,18 +16,18 @@ import typer
 from rich.text import Text
 
 from llmemf.errors import InputError
-from sweeps.cli.options import SweepArgument
+from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
 
 def live(
-    sweep: SweepArgument = None,
+    sweep: options.SweepArgument = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0 takes a free one.")] = 8765,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines read the page, too.")
     ] = "127.0.0.1",
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    storage: Annotated[Path, typer.Option(help="Folder that the sweep writes to.")] = Path("mlruns"),
+    open_page: options.OpenPage = False,
+    storage: options.Written = Path("mlruns"),
 ) -> None:
     """Serve a sweep's report while it runs.
 

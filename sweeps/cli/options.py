@@ -111,6 +111,8 @@ SweepArgument = Annotated[
     str | None,
     typer.Argument(metavar="SWEEP", help="Name of the sweep.  [default: the newest]", show_default=False),
 ]
+Written = Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")]
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead.")]
 
 

@@ -29,8 +29,8 @@ def report(
     breakdown: Annotated[
         bool, typer.Option("--breakdown/--no-breakdown", help="Rank the validation cases by the kept weights.")
     ] = True,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
+    open_page: options.OpenPage = False,
+    storage: options.Written = Path("mlruns"),
     data_root: Annotated[
         Path | None,
         typer.Option(envvar="LLMEMF_DATA_ROOT", help="Folder of the prepared scenarios.  [default: the sweep's]"),

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
+from sweeps.cli import options
 from sweeps.cli.export import SERVE_PORT, curl_line
 from sweeps.core.console import CommandConsole
 
@@ -32,7 +33,7 @@ def serve(
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in, and asks nobody who he is.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = SERVE_PORT,
-    storage: Annotated[Path, typer.Option(help="Folder that the sweep wrote to.")] = Path("mlruns"),
+    storage: options.Written = Path("mlruns"),
 ) -> None:
     """Answer histories over HTTP with a model, until Ctrl-C."""
     from llmemf.export.folder import ExportedModel, is_exported

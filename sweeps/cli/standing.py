@@ -28,7 +28,7 @@ def sweeps(
     with_parts: Annotated[
         bool, typer.Option("--parts", help="List the sweeps of comparisons, ablations, reruns and studies as well.")
     ] = False,
-    storage: Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")] = Path("mlruns"),
+    storage: options.Written = Path("mlruns"),
     as_json: options.AsJson = False,
 ) -> None:
     """List sweeps with state and best trial, or show one of them.

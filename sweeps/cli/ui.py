@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from llmemf.errors import InputError
+from sweeps.cli import options
 from sweeps.core.console import CommandConsole
 
 
@@ -24,8 +25,8 @@ def ui(
     port: Annotated[
         int, typer.Option(min=1, max=65535, help="Port on this machine; other machines cannot reach it.")
     ] = 5000,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
-    storage: Annotated[Path, typer.Option(help="Folder that the sweeps wrote to.")] = Path("mlruns"),
+    open_browser: options.OpenPage = False,
+    storage: options.Written = Path("mlruns"),
     tracking_uri: Annotated[
         str | None,
         typer.Option(help="Another database, sqlite:///FILE.db, or a server.  [default: the newest sweep's]"),
