@@ -158,7 +158,7 @@ def load_sweep(name: str | None = None, storage: str | Path = "mlruns") -> Sweep
     Raises:
         InputError: there is none; existing ones are offered.
     """
-    return SweepResults(find_sweep(Path(storage).expanduser().resolve(), "load_sweep", name=name, scenario=None))
+    return SweepResults(find_sweep(Path(storage).expanduser(), "load_sweep", name=name).folder)
 
 
 def load_group(kind: str, name: str | None = None, storage: str | Path = "mlruns") -> GroupResults:
@@ -170,7 +170,7 @@ def load_group(kind: str, name: str | None = None, storage: str | Path = "mlruns
     Raises:
         InputError: there is none; existing ones are offered.
     """
-    return GroupResults(find_group(kind, Path(storage).expanduser().resolve(), name))
+    return GroupResults(find_group(kind, Path(storage).expanduser(), name))
 
 
 def compare(options: GroupOptions, **how: Any) -> GroupResults:

@@ -35,9 +35,8 @@ def live(
 
     The page renews itself. It only reads, and nobody but this machine can see it.
     """
-    from sweeps.reporting.gather import find_record
     from sweeps.reporting.live import make_server
-    from sweeps.state.sweep_record import RECORD
+    from sweeps.state.sweep_record import RECORD, find_sweep
 
     console = CommandConsole()
     if sweep and (storage / "sweeps" / sweep).is_dir():
@@ -45,7 +44,7 @@ def live(
         with console.status(f"waiting until {sweep} begins"):
             while not (storage / "sweeps" / sweep / RECORD).exists():
                 time.sleep(0.5)
-    record = find_record(storage, sweep)
+    record = find_sweep(storage, name=sweep)
     with console.status("drawing"):
         server = make_server(record, host, port)
     # However this process is asked to end, it ends at once.

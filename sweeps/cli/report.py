@@ -41,21 +41,24 @@ def report(
 
     It goes into the sweep's folder and to its run in MLflow.
     """
-    from sweeps.reporting.gather import find_record, gather
+    from sweeps.reporting.gather import gather
     from sweeps.reporting.standing import with_trials
     from sweeps.reporting.write import write_beside, write_report
+    from sweeps.state.sweep_record import find_sweep
 
     console = CommandConsole(as_errors=as_json)
-    if sweeps and len(sweeps) > 1:
-        records = [find_record(storage, name, data_root) for name in sweeps]
+    records = [find_sweep(storage, name=name) for name in sweeps] if sweeps else [find_sweep(storage)]
+    if data_root is not None:
+        for record in records:
+            record.data_root = str(data_root.resolve())
+    if len(records) > 1:
         page = write_beside(records, console)
         if as_json:
             options.print_json({"page": page, "sweeps": [with_trials(gather(record)) for record in records]})
         if open_page:
             typer.launch(page.as_uri())
         return
-    record = find_record(storage, sweeps[0] if sweeps else None, data_root)
-    report = write_report(record, console, breakdown=breakdown)
+    report = write_report(records[0], console, breakdown=breakdown)
     if as_json:
         options.print_json(report)
     if open_page:

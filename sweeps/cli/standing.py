@@ -41,16 +41,16 @@ def sweeps(
 
     from sweeps.core import result_tables
     from sweeps.core.display import STYLE
-    from sweeps.reporting.gather import find_record, gather
-    from sweeps.reporting.standing import standing, standing_of, with_trials
-    from sweeps.state.sweep_record import newest_sweeps
+    from sweeps.reporting.gather import gather
+    from sweeps.reporting.standing import standing, with_trials
+    from sweeps.state.sweep_record import find_sweep, newest_sweeps
 
     console, storage = CommandConsole(LINE), storage.resolve()
     if sweep is not None:
-        history = gather(find_record(storage, sweep))
+        history = gather(find_sweep(storage, name=sweep))
         if as_json:
             return options.print_json(with_trials(history))
-        console.print(_line(standing_of(history)), soft_wrap=True)
+        console.print(_line(standing(history)), soft_wrap=True)
         if history.records:
             console.print()
             console.print(result_tables.table(history.records, tuple(history.domains), console.width))
@@ -58,7 +58,7 @@ def sweeps(
             if searched > result_tables.TOP:
                 console.print(f"the best {result_tables.TOP} of {searched}; --json has all", style="dim")
         return None
-    found = [standing(record) for record in newest_sweeps(storage, with_parts=with_parts)]
+    found = [standing(gather(record)) for record in newest_sweeps(storage, with_parts=with_parts)]
     if as_json:
         return options.print_json(found)
     if not found:

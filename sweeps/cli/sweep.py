@@ -133,6 +133,7 @@ def run(given: Mapping[str, Any]) -> None:
         from sweeps.core.run import run_sweep
         from sweeps.core.summary import print_fallback
         from sweeps.core.sweep_data import is_prepared, load_data
+        from sweeps.reporting.gather import gather
         from sweeps.reporting.standing import standing
         from sweeps.state.sweep_record import SweepRecord
 
@@ -172,7 +173,7 @@ def run(given: Mapping[str, Any]) -> None:
         return
     if plan.record.search == "grid" and given["trials"] is None and not plan.resumed and not given["yes"]:
         _confirm_grid(plan.trials)
-    with hook.on_end(given["on_end"], lambda: standing(SweepRecord.load(plan.record.folder)), console):
+    with hook.on_end(given["on_end"], lambda: standing(gather(SweepRecord.load(plan.record.folder))), console):
         raise typer.Exit(run_sweep(plan, console, time_budget=budget, report=_write_report).exit_code)
 
 

@@ -148,7 +148,7 @@ def warm_start(record: SweepRecord, wanted: str | None, space: Space, check: Poi
     elif Path(wanted).is_file():
         source, seen = str(Path(wanted).resolve()), _of_file(Path(wanted), space, check, epochs)
     else:
-        earlier = SweepRecord.load(find_sweep(Path(record.storage), "--warm-start", name=wanted, scenario=None))
+        earlier = find_sweep(Path(record.storage), "--warm-start", name=wanted)
         _same_measure(earlier, record, check)
         if earlier.fingerprint != _fingerprint(record):
             notes.append(f"the data of {record.scenario} has changed since sweep {earlier.name}")

@@ -211,7 +211,7 @@ def _like(options: Options) -> tuple[Options, dict[str, Any]]:
     Raises:
         InputError: there is no such sweep, or it is of another model.
     """
-    earlier = SweepRecord.load(find_sweep(options.storage.resolve(), "--like", name=options.like, scenario=None))
+    earlier = find_sweep(options.storage, "--like", name=options.like)
     if options.model not in (None, earlier.model):
         raise InputError(f"--like {options.like}: it is of {earlier.model}: leave out --model, or --like")
     same = [key for key in (*RESOURCES, "keep") if getattr(options, key) is None]

@@ -123,9 +123,7 @@ def _stored_record(options: Options, command: str) -> tuple[SweepRecord, list[st
     changed = [flag(key) for key in IMMUTABLE_OPTIONS if getattr(options, key) is not None]
     if changed:
         raise InputError(f"{command} continues a sweep as it was started: leave out {', '.join(changed)}")
-    record = SweepRecord.load(
-        find_sweep(options.storage.resolve(), command, name=options.name, scenario=options.scenario)
-    )
+    record = find_sweep(options.storage, command, name=options.name, scenario=options.scenario)
     for key in (*RESOURCES, "keep", "confirm"):
         if getattr(options, key) is not None:
             setattr(record, key, getattr(options, key))

@@ -94,8 +94,7 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
     Raises:
         InputError: there is no such sweep or trial, or its weights were not kept.
     """
-    folder = find_sweep(storage, "", name=sweep, scenario=None)
-    record = SweepRecord.load(folder)
+    record = find_sweep(storage, name=sweep)
     state = SweepState.load(record)
     ended = [item for item in state.records.values() if item.outcome in ("completed", "pruned")]
     if trial is None:
@@ -115,7 +114,7 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
     tested = [test["metrics"] for test in state.tests if test["trial"] == found.number]
     if tested:
         metrics["test"] = dict(tested[-1])
-    return Chosen(record, found, _weights(folder, state, found), metrics, len(state.tests))
+    return Chosen(record, found, _weights(record.folder, state, found), metrics, len(state.tests))
 
 
 def _weights(folder: Path, state: SweepState, trial: TrialRecord) -> Path:

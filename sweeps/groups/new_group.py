@@ -78,7 +78,7 @@ def named_sweep(name: str, storage: Path, scenario: str | None) -> SweepRecord:
     Raises:
         InputError: there is none, it is not completed, or it is of another scenario.
     """
-    record = SweepRecord.load(find_sweep(storage, "--from", name=name, scenario=None))
+    record = find_sweep(storage, "--from", name=name)
     check_completed(record, f"--from {name}: ")
     if scenario is not None and scenario not in (record.requested, record.scenario):
         raise InputError(f"--from {name}: that sweep is of {record.scenario}, not of {scenario}")

@@ -16,7 +16,7 @@ from sweeps.core.settings import RESOURCES
 from sweeps.groups import ablation, comparison, rerun, study
 from sweeps.groups.group import Group, root_of
 from sweeps.groups.new_group import GroupOptions
-from sweeps.state.sweep_record import readable, storage_folder
+from sweeps.state.sweep_record import newest, readable, storage_folder
 
 NEW: dict[str, Callable[[GroupOptions, datetime.datetime], Group]] = {
     "comparison": comparison.plan,
@@ -111,12 +111,12 @@ def find_group(kind: str, storage: Path, name: str | None, scenario: str | None 
         raise InputError(f"--resume: there is no {kind} {name!r}: {hint}")
     load = partial(Group.load, kind)
     groups = [load(root / name)] if name else readable([root / known for known in existing], load)
-    matching = [group for group in groups if scenario is None or scenario in (group.requested, group.scenario)]
-    if not matching:
+    found = newest(groups, scenario)
+    if found is None:
         wanted = f"no {kind}" if scenario is None else f"no {kind} of scenario {scenario!r}"
-        found = f"stored ones: {', '.join(existing)}" if existing else "none is stored there"
-        raise InputError(f"--resume: {wanted} in {root}; {found}")
-    return max(matching, key=lambda group: group.created)
+        known = f"stored ones: {', '.join(existing)}" if existing else "none is stored there"
+        raise InputError(f"--resume: {wanted} in {root}; {known}")
+    return found
 
 
 def resume_group(kind: str, options: GroupOptions) -> Group:
@@ -130,7 +130,7 @@ def resume_group(kind: str, options: GroupOptions) -> Group:
     if changed:
         raise InputError(f"--resume continues {_a(kind)} as it was started: leave out {', '.join(map(flag, changed))}")
     name = options.name or (options.sweep and f"{options.sweep}-rerun")
-    group = find_group(kind, options.storage.resolve(), name, options.scenario)
+    group = find_group(kind, options.storage, name, options.scenario)
     for key in RESOURCES:
         if getattr(options, key) is not None:
             setattr(group, key, getattr(options, key))

@@ -13,7 +13,7 @@ from sweeps.core.resume import plan_resume
 from sweeps.core.settings import RESOURCES, space_keys
 from sweeps.groups.group import Group, Row
 from sweeps.groups.new_group import GroupOptions, check_completed, config_of_trial, new_group
-from sweeps.state.sweep_record import SweepRecord, find_sweep
+from sweeps.state.sweep_record import find_sweep
 from sweeps.state.sweep_state import SweepState
 from sweeps.state.trial_records import ranked
 from sweeps.tracking.addresses import absolute_uri
@@ -28,7 +28,7 @@ def plan(options: GroupOptions, now: datetime.datetime) -> Group:
         InputError: any mistake in options, in one sentence.
     """
     storage = options.storage.resolve()
-    sweep = SweepRecord.load(find_sweep(storage, "rerun", name=options.sweep, scenario=None))
+    sweep = find_sweep(storage, "rerun", name=options.sweep)
     check_completed(sweep)
     if "seed" in space_keys(sweep.space):
         raise InputError(f"sweep {sweep.name!r} is one configuration over seeds already: name a sweep that searched")

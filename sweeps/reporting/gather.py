@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 from llmemf import text_format
@@ -16,20 +15,8 @@ from llmemf.models import model_class
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.parameters import searched_parameters
 from sweeps.search.space_entries import build_space
-from sweeps.state.sweep_record import SweepRecord, find_sweep
+from sweeps.state.sweep_record import SweepRecord
 from sweeps.state.sweep_state import SweepState
-
-
-def find_record(storage: Path, name: str | None, data_root: Path | None = None) -> SweepRecord:
-    """The record of a sweep, the newest without a name, with the places of today.
-
-    Raises:
-        InputError: there is none, or it is damaged.
-    """
-    record = SweepRecord.load(find_sweep(storage, "", name=name, scenario=None))
-    if data_root is not None:
-        record.data_root = str(data_root.resolve())
-    return record
 
 
 def gather(record: SweepRecord, now: float | None = None) -> SweepHistory:

@@ -7,23 +7,12 @@ from collections import Counter
 from typing import Any
 
 from sweeps.core.display import time_left
-from sweeps.reporting.gather import gather
 from sweeps.reporting.history import SweepHistory
 from sweeps.state import leaderboard
-from sweeps.state.sweep_record import SweepRecord
 
 
-def standing(record: SweepRecord) -> dict[str, Any]:
-    """Name, state, counts of trials, the best trial and its test metrics, and where all of it lies.
-
-    Raises:
-        InputError: the event log is damaged.
-    """
-    return standing_of(gather(record))
-
-
-def standing_of(history: SweepHistory) -> dict[str, Any]:
-    """The same of a sweep that was read already."""
+def standing(history: SweepHistory) -> dict[str, Any]:
+    """Name, state, counts of trials, the best trial and its test metrics, and where all of it lies."""
     record, best = history.record, history.best
     return {
         "name": record.name,
@@ -63,4 +52,4 @@ def seconds_left(history: SweepHistory) -> float | None:
 
 def with_trials(history: SweepHistory) -> dict[str, Any]:
     """How a sweep stands, with its leaderboard: a row of all settings and validation metrics per trial, best first."""
-    return {**standing_of(history), "leaderboard": leaderboard.rows(history.records)}
+    return {**standing(history), "leaderboard": leaderboard.rows(history.records)}

@@ -169,20 +169,26 @@ def left_out(why: str) -> None:
     log.warning("left out: %s", why)
 
 
-def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | None) -> Path:
-    """Folder of the sweep to continue: the named one, or the newest (of a scenario).
+def newest(records: Iterable[Record], scenario: str | None) -> Record | None:
+    """The newest of some records, or of those of a scenario."""
+    matching = [record for record in records if scenario in (None, record.requested, record.scenario)]
+    return max(matching, key=lambda record: record.created, default=None)
+
+
+def find_sweep(storage: Path, flag: str = "", *, name: str | None = None, scenario: str | None = None) -> SweepRecord:
+    """The record of a stored sweep: the named one, or the newest (of a scenario).
 
     Args:
         flag: the option that asked for it, "" for an argument.
 
     Raises:
-        InputError: there is none; existing ones are offered.
+        InputError: there is none (existing ones are offered), or it is damaged.
     """
     root, where = storage_folder(storage) / "sweeps", f"{flag}: " if flag else ""
     existing = sorted(path.parent.name for path in root.glob(f"*/{RECORD}"))
     if name is not None:
         if name in existing:
-            return root / name
+            return SweepRecord.load(root / name)
         for folder, kind in GROUPS.items():
             if (group := storage / folder / name).exists():
                 page = group / f"{kind}.html"
@@ -192,21 +198,17 @@ def find_sweep(storage: Path, flag: str, *, name: str | None, scenario: str | No
         hint = nearest(name, own) if own else f"no sweep is stored in {root}"
         raise InputError(f"{where}there is no sweep {name!r}: {hint}")
     # A group continues its own sweeps, unless the user names one of them.
-    matching = (
-        record
-        for record in newest_sweeps(storage)
-        if scenario is None or scenario in (record.requested, record.scenario)
-    )
-    if (newest := next(matching, None)) is None:
+    found = newest(newest_sweeps(storage), scenario)
+    if found is None:
         start = command_line("sweep", "--scenario", scenario or "sample")
-        found = (
+        known = (
             f"stored sweeps: {', '.join(existing)}"
             if existing
             else f"start one with `{start}`, or name another --storage"
         )
         wanted = "no sweep" if scenario is None else f"no sweep of scenario {scenario!r}"
-        raise InputError(f"{where}{wanted} in {root}; {found}")
-    return root / newest.name
+        raise InputError(f"{where}{wanted} in {root}; {known}")
+    return found
 
 
 def group_of(storage: Path, name: str) -> str:

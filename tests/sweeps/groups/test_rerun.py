@@ -169,7 +169,7 @@ def test_mistakes(sweep, status, options, message):
 
 def test_a_stored_rerun_is_not_started_anew_nor_changed_and_its_sweeps_are_no_sweeps_of_the_user(sweep):
     go(plan(top=1, seeds=1), Floor(value=value))
-    assert find_sweep(Path(sweep.storage), "--resume", name=None, scenario=None).name == "s1"
+    assert find_sweep(Path(sweep.storage)).name == "s1"
     with pytest.raises(InputError, match="one configuration over seeds already"):
         plan("s1-rerun--t02--seeds")
     with pytest.raises(InputError, match="a rerun named 's1-rerun' exists"):

@@ -133,7 +133,7 @@ def test_its_sweeps_are_no_sweeps_of_the_user():
     group = plan(model="sasrec", vary=["heads=1"], epochs=2)
     go(group, Floor())
     with pytest.raises(InputError):
-        find_sweep(Path(group.storage), "--resume", name=None, scenario=None)
+        find_sweep(Path(group.storage))
 
 
 def test_the_command_shows_its_rows(here, monkeypatch):

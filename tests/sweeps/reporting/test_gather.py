@@ -5,8 +5,8 @@ import pytest
 from report_fakes import START, make_sweep, metrics, rising, trial
 
 from llmemf.errors import InputError
-from sweeps.reporting.gather import find_record, gather
-from sweeps.state.sweep_record import SweepRecord
+from sweeps.reporting.gather import gather
+from sweeps.state.sweep_record import SweepRecord, find_sweep
 
 
 def test_a_sweep_is_read_as_its_journal_tells(tmp_path):
@@ -74,13 +74,11 @@ def test_the_newest_sweep_is_meant_and_a_moved_storage_is_followed(tmp_path):
     make_sweep(tmp_path / "old", [trial(rising(0.05))], name="a")
     (tmp_path / "old").rename(tmp_path / "new")
     (tmp_path / "new" / "mlflow.db").touch()
-    record = find_record(tmp_path / "new", None, tmp_path / "data")
+    record = find_sweep(tmp_path / "new")
     assert record.name == "a" and record.folder == tmp_path / "new" / "sweeps" / "a"
-    assert record.tracking_uri == f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}" and record.data_root == str(
-        tmp_path / "data"
-    )
+    assert record.tracking_uri == f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
     with pytest.raises(InputError, match="there is no sweep 'b'"):
-        find_record(tmp_path / "new", "b")
+        find_sweep(tmp_path / "new", name="b")
 
 
 @pytest.mark.parametrize("root", ["comparisons", "ablations", "reruns"])

@@ -105,10 +105,10 @@ def test_what_cannot_be_read_is_left_out_with_one_notice(storage, caplog, conten
     damaged.write_text(content)
     for _ in range(2):
         assert [found.name for found in stored_sweeps(storage)] == ["s1"]
-    assert find_sweep(storage, "--resume", name=None, scenario=None) == record.folder
+    assert find_sweep(storage).folder == record.folder
     assert len(caplog.messages) == 1 and str(damaged) in caplog.text
     with pytest.raises(InputError, match=r"s2/sweep\.yaml"):
-        SweepRecord.load(find_sweep(storage, "--resume", name="s2", scenario=None))
+        find_sweep(storage, name="s2")
 
 
 @pytest.mark.parametrize(("root", "kind"), GROUPS.items())
@@ -118,7 +118,7 @@ def test_who_names_a_group_is_shown_its_page(storage, root, kind):
     page.touch()
     store(storage)
     with pytest.raises(InputError, match=re.escape(str(page))):
-        find_sweep(storage, "", name="c1", scenario=None)
+        find_sweep(storage, name="c1")
 
 
 def test_sweeps_of_a_group_are_not_offered_beside_others(storage):
@@ -128,4 +128,4 @@ def test_sweeps_of_a_group_are_not_offered_beside_others(storage):
     own.parent.mkdir()
     own.touch()
     with pytest.raises(InputError, match="valid names: s1$"):
-        find_sweep(storage, "", name="x", scenario=None)
+        find_sweep(storage, name="x")
