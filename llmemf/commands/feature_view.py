@@ -86,7 +86,7 @@ def as_html(report: FeatureReport) -> str:
             shown += [(near, THUMBNAIL) for near, _ in neighbours]
     pictures = {(item, size): _jpeg(report.image_paths[item], size) for item, size in dict.fromkeys(shown)}
     values = {"report": report, "title": report.title_of, "pictures": pictures, "large": LARGE, "thumbnail": THUMBNAIL}
-    return render("llmemf.pages", "features.html", values)
+    return render("features.html", values)
 
 
 def _jpeg(path: str, size: int) -> str | None:

@@ -6,25 +6,25 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from llmemf import text_format
 
 
-def render(package: str, template: str, values: Mapping[str, Any]) -> str:
-    """Fill a template of a package's `templates` folder; it may extend and import those of this package.
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Fill a template of the folder `templates`.
 
     Whatever a value contains is text in an `.html` template, never markup. Filters: `css` (a length in a style, 25.0%),
-    `percent` (25 %), `digits` (0.2500), `md` (a text in a Markdown template).
+    `percent` (25 %), `md` (a text in a Markdown template).
     """
-    return _environment(package).get_template(template).render(values)
+    return _environment().get_template(template).render(values)
 
 
 @functools.cache
-def _environment(package: str) -> Environment:
-    """One per package: it keeps its compiled templates."""
+def _environment() -> Environment:
+    """It keeps the compiled templates."""
     environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("llmemf.pages")]),
+        loader=PackageLoader("llmemf.pages"),
         autoescape=select_autoescape(["html"], default=False),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -34,7 +34,6 @@ def _environment(package: str) -> Environment:
     environment.filters |= {
         "css": "{:.1%}".format,
         "percent": text_format.percent,
-        "digits": "{:.4f}".format,
         "md": markdown_text,
     }
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}

@@ -118,18 +118,18 @@ def choose(storage: Path, sweep: str | None, trial: str | None) -> Chosen:
 
 
 def _weights(folder: Path, state: SweepState, trial: TrialRecord) -> Path:
-    if path := _kept(folder, trial):
+    kept = {
+        item.name: checkpoints.weights(folder, item.number)
+        for item in state.records.values()
+        if item.outcome != "failed"
+    }
+    if path := kept[trial.name]:
         return path
-    others = [item.name for item in state.records.values() if item.outcome != "failed" and _kept(folder, item)]
+    others = [name for name, path in kept.items() if path]
     raise InputError(
         f"the weights of {trial.name} were not kept (--keep says how many trials keep theirs); kept: "
         f"{', '.join(others) or 'none'}; `llmemf train` with its settings makes them again"
     )
-
-
-def _kept(folder: Path, trial: TrialRecord) -> Path | None:
-    path = checkpoints.newest(checkpoints.trial_folder(folder, trial.number))
-    return path if path is not None and (path / "best.safetensors").exists() else None
 
 
 def write_model(

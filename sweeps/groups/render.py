@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Literal
 
 from rich import box
@@ -11,14 +10,13 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from llmemf.pages.charts import Interval, IntervalRow
+from llmemf.pages.page import Page, Section, as_html, as_markdown
 from sweeps.groups.blocks import blocks_of, label
 from sweeps.groups.cells import PAGE_ONLY, Block, Cell, level_of, number
 from sweeps.groups.csv_table import csv_lines
 from sweeps.groups.notes import notes_of, warnings_of
 from sweeps.groups.table import OBJECTIVE, Table
-from sweeps.reporting.tables import Section, tables_page
 
-MARKDOWN = {"best": "**{}**", "second": "<u>{}</u>", "winner": "**{}**", "section": "*{}*"}
 LATEX = {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}"}
 TERMINAL = {
     "best": "bold", "second": "underline", "winner": "bold", "section": "dim italic", "failed": "red",
@@ -33,12 +31,14 @@ def files(table: Table) -> dict[str, str]:
     group, kind = table.group, table.group.kind.capitalize()
     lead = f"{group.model} on scenario {group.scenario}" if group.model else f"Scenario {group.scenario}"
     lead += f": {group.origin}." if group.origin else "."
-    blocks, notes, warnings = blocks_of(table), notes_of(table), warnings_of(table)
-    pages = [block.only(block.is_filled) for block in blocks]
+    blocks, notes = blocks_of(table), notes_of(table)
+    sections = [_section(table, block.only(block.is_filled)) for block in blocks]
+    sections.append(Section("What to know", [("notes", notes)]))
+    page = Page(kind, group.name, lead, sections, group.name, warnings=warnings_of(table))
     lines = pd.DataFrame(list(csv_lines(table)), dtype=object)
     found = {
-        "md": _markdown(f"{kind} {group.name}", lead, pages, [*(f"**{text}**" for text in warnings), *notes]),
-        "html": tables_page(kind, group.name, lead, [_section(table, block) for block in pages], notes, warnings),
+        "md": as_markdown(page),
+        "html": as_html(page),
         "csv": lines.to_csv(index=False, lineterminator="\n"),
     }
     if group.test == "every row":
@@ -46,42 +46,25 @@ def files(table: Table) -> dict[str, str]:
     return {f"{group.kind}.{ending}": text for ending, text in found.items()}
 
 
-def _markdown(title: str, lead: str, blocks: list[Block], notes: list[str]) -> str:
-    lines = [f"# {title}", "", lead, ""]
-    for block in blocks:
-        width = len(block.headings)
-        lines += [f"## {block.title}", "", _line(block.headings), "|---|" + "---:|" * (width - 1)]
-        for line in block.lines:
-            cells = [Cell(line, "section")] + [Cell("")] * (width - 1) if isinstance(line, str) else line.values()
-            lines.append(_line(MARKDOWN.get(cell.style, "{}").format(cell.text) for cell in cells))
-        lines += ["", *([block.remark, ""] if block.remark else [])]
-    return "\n".join([*lines, *(f"{note}\n" for note in notes)]).rstrip("\n") + "\n"
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
 def _section(table: Table, block: Block) -> Section:
-    """A block as a part of the HTML page, with its chart where two rows have values."""
+    """A block as a part of the page, with its chart where two rows have values."""
     cells = [(label(table, row), row.cells[block.chart]) for row in table.rows if block.chart in row.cells]
     top = max((cell.mean + (cell.deviation or 0.0) for _, cell in cells), default=0.0)
     chart, remark = [], block.remark
     if len(cells) > 1 and top > 0:
-        what, digits = (
-            ("the objective on validation", 4)
-            if block.chart == OBJECTIVE
-            else ("the test MRR among stored candidates", 2)
-        )
+        what, digits = "the test MRR among stored candidates", 2
+        if block.chart == OBJECTIVE:
+            what, digits = "the objective on validation", 4
         for heading, cell in cells:
             deviation = cell.deviation or 0.0
-            at, low, high = (
-                max(0.0, value) / top for value in (cell.mean, cell.mean - deviation, cell.mean + deviation)
-            )
+            ends = cell.mean, cell.mean - deviation, cell.mean + deviation
+            at, low, high = (max(0.0, value) / top for value in ends)
             chart.append(IntervalRow(heading, [Interval(at, low, high)], [number(cell, digits)], [str(cell.count)]))
         remark = f"{remark} Dots are means of {what} over seeds, lines one standard deviation to both sides.".strip()
-    lines = [[(line, "section")] if isinstance(line, str) else [*line.values()] for line in block.lines]
-    return Section(block.title, block.headings, lines, remark, block.texts(), intervals=chart)
+    lines = [[Cell(line, "section")] if isinstance(line, str) else [*line.values()] for line in block.lines]
+    rows = ("table", lines, block.headings, block.texts(), "plain")
+    parts = [("intervals", chart, "seeds"), rows, ("text", remark, "quiet hint")]
+    return Section(block.title, parts, twin=[rows, ("text", block.remark)])
 
 
 def _latex(caption: str, blocks: list[Block], notes: list[str]) -> str:

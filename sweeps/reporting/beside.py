@@ -8,33 +8,29 @@ import numpy as np
 
 from llmemf import text_format
 from llmemf.pages.charts import Line, Plot, Point, linear_axis, whole_axis
+from llmemf.pages.page import Page, Section
 from sweeps.reporting.history import SweepHistory
 from sweeps.reporting.spending import spend
-from sweeps.reporting.tables import Section, tables_page
 
 MOST = 4
 """Sweeps that a page can show: so many lines can be told apart."""
 
 
-def beside_page(histories: Sequence[SweepHistory]) -> str:
+def beside_page(histories: Sequence[SweepHistory]) -> Page:
     """The page of two to `MOST` sweeps."""
     names = [history.record.name for history in histories]
-    plots = [
-        ("Best so far, trial by trial", _best_so_far(histories)),
-        ("The best trials, epoch by epoch", _curves(histories)),
-    ]
-    sections = [
-        Section(
-            "How they stand",
-            ["", *names],
-            _standing(histories),
-            plots=[item for item in plots if item[1].lines],
-            legend=names,
-        ),
-        _settings(histories, names),
-    ]
+    plots = {
+        "Best so far, trial by trial": _best_so_far(histories),
+        "The best trials, epoch by epoch": _curves(histories),
+    }
+    columns = [(title, [("plot", plot)]) for title, plot in plots.items() if plot.lines]
+    key = [([f"ln s{index}"], name) for index, name in enumerate(names)]
+    charts = [("beside", columns, "two"), ("key", key if columns else [])]
+    standing = [*charts, ("table", _standing(histories), ["", *names], (0,), "plain")]
     kinds = ", ".join(dict.fromkeys(f"{history.record.model} on {history.record.scenario}" for history in histories))
-    return tables_page("Sweeps beside each other", " and ".join(names), f"{kinds}.", sections, [], _warnings(histories))
+    title, lead = " and ".join(names), f"{kinds}."
+    sections = [Section("How they stand", standing), _settings(histories, names)]
+    return Page("Sweeps beside each other", title, lead, sections, title, warnings=_warnings(histories))
 
 
 def _warnings(histories: Sequence[SweepHistory]) -> list[str]:
@@ -46,7 +42,7 @@ def _warnings(histories: Sequence[SweepHistory]) -> list[str]:
     return found
 
 
-def _standing(histories: Sequence[SweepHistory]) -> list[list[tuple[str, str]]]:
+def _standing(histories: Sequence[SweepHistory]) -> list[list[str | tuple[str, str]]]:
     rows: dict[str, list[str]] = {}
     values = [history.best.objective for history in histories if history.best]
     for history in histories:
@@ -68,7 +64,7 @@ def _standing(histories: Sequence[SweepHistory]) -> list[list[tuple[str, str]]]:
     if set(rows["GPU-hours"]) == {"0"}:
         del rows["GPU-hours"]
     top = f"{max(values):.4f}" if values else ""
-    return [[(name, ""), *((text, "best" if text == top else "") for text in texts)] for name, texts in rows.items()]
+    return [[name, *((text, "best" if text == top else "") for text in texts)] for name, texts in rows.items()]
 
 
 def _settings(histories: Sequence[SweepHistory], names: list[str]) -> Section:
@@ -77,9 +73,10 @@ def _settings(histories: Sequence[SweepHistory], names: list[str]) -> Section:
     keys = list(dict.fromkeys(key for settings in whole for key in settings))
     texts = {key: [text_format.number(settings[key]) if key in settings else "-" for settings in whole] for key in keys}
     differing = {key: found for key, found in texts.items() if len(set(found)) > 1}
-    rows = [[(key, ""), *((text, "") for text in found)] for key, found in differing.items()]
+    rows = [[key, *found] for key, found in differing.items()]
     same = f"{'All' if not rows else 'The other'} {text_format.plural(len(keys) - len(rows), 'setting')} are the same."
-    return Section("Settings of the best trials", ["", *names], rows, same)
+    parts = [("table", rows, ["", *names], (0,), "plain"), ("text", same, "quiet hint")]
+    return Section("Settings of the best trials", parts)
 
 
 def _best_so_far(histories: Sequence[SweepHistory]) -> Plot:

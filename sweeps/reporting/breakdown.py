@@ -105,10 +105,9 @@ def rank_leaders(history: SweepHistory, *, leaders: int = 2, data: SweepData | N
 def weights_of(history: SweepHistory, number: int) -> Path | None:
     """Where the weights of a trial lie, if they are kept."""
     folder = history.record.folder
-    newest = checkpoints.newest(checkpoints.trial_folder(folder, number))
-    if newest is None and history.tests and history.tests[-1]["trial"] == number:
-        newest = folder / "best"
-    return newest if newest is not None and (newest / "best.safetensors").exists() else None
+    best = folder / "best"
+    is_best = bool(history.tests) and history.tests[-1]["trial"] == number and (best / checkpoints.WEIGHTS).exists()
+    return checkpoints.weights(folder, number) or (best if is_best else None)
 
 
 def rank_validation(folder: Path, data: SweepData) -> Ranks:

@@ -7,9 +7,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from llmemf.errors import InputError
-from sweeps.reporting.content import make_report_data
+from llmemf.pages.page import as_html
+from sweeps.reporting.conclusions import Conclusions
+from sweeps.reporting.content import report_page
 from sweeps.reporting.gather import gather
-from sweeps.reporting.pages import as_html
 from sweeps.reporting.tracked import Tracked, find_runs
 from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.references import FILE as REFERENCES
@@ -51,8 +52,8 @@ class LivePage:
                 record = SweepRecord.load(self.folder)
                 if self._tracked is None or not self._tracked.run:
                     self._tracked = find_runs(record)
-                data = make_report_data(gather(record), self._tracked, None, is_live=True)
-                self._page = as_html(data, live=SECONDS).encode()
+                found = Conclusions(gather(record), self._tracked, None, is_live=True)
+                self._page = as_html(report_page(found), live=SECONDS).encode()
                 self.tag = f'"{hashlib.sha256(self._page).hexdigest()[:16]}"'
                 self._seen = seen
             return self._page

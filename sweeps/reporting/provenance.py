@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from llmemf import text_format
 from llmemf.errors import InputError
 from llmemf.scenarios.manifest import read_manifest
+from sweeps.reporting.conclusions import Conclusions
 from sweeps.reporting.history import SweepHistory
-from sweeps.reporting.tracked import Tracked
 from sweeps.state.sweep_record import SweepRecord
 
 
-def facts(
-    history: SweepHistory, tracked: Tracked, encoders: dict[str, str], objectives: Sequence[str]
-) -> list[tuple[str, str]]:
+def facts(found: Conclusions) -> list[tuple[str, str]]:
     """Data, hardware, code, features, versions."""
+    history, tracked = found.history, found.tracked
     record, tags, openings = history.record, tracked.tags, history.openings
     last = openings[-1] if openings else {}
     versions = {"Python": last.get("python", "unknown"), **last.get("versions", {})}
     features = ", ".join(
         f"{kind} by {name}" + (f" ({tags[f'{kind}_features'][:12]})" if f"{kind}_features" in tags else "")
-        for kind, name in encoders.items()
+        for kind, name in found.encoders.items()
     )
     no_features = f"unknown: {tracked.problem}" if tracked.problem else "none (ids only)"
     machines = _each(opening["machine"] for opening in openings if "machine" in opening)
@@ -41,7 +40,7 @@ def facts(
         ("code", ", ".join(_each(opening.get("code") for opening in openings)) or "-"),
         ("versions", ", ".join(f"{name} {text}" for name, text in versions.items())),
         ("seed", str(record.seed)),
-        ("training", " and ".join(f"{name} softmax" for name in objectives) or "-"),
+        ("training", " and ".join(f"{name} softmax" for name in found.objectives) or "-"),
         ("sessions", f"{len(openings)} (started, then continued)" if len(openings) > 1 else "1"),
         ("folder", str(record.folder)),
         ("MLflow", where),

@@ -1,25 +1,27 @@
-"""Did stopping help? The section of the report, in words and cells."""
+"""Did stopping help? The section of the report."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from llmemf import text_format
-from sweeps.reporting.history import SweepHistory
+from llmemf.pages.page import Part, Section
+from sweeps.reporting.conclusions import Conclusions
 from sweeps.search.stopping import LEAST, Stopping, stopping
 
 SHOWN = 5
 """Stopped trials that the page lists."""
+FATES = (
+    "Columns: reduction factor; *: as in this sweep. If all trials had reached each rung together; in the sweep a trial meets "
+    "only those before it."
+)
 HEADINGS = ["trial", "chance", "stopped after", "value", "expected end", "gains of"]
 
 
-def stopping_section(history: SweepHistory) -> dict[str, Any] | None:
+def stopping_section(conclusions: Conclusions) -> Section | None:
     """The places of the winner at each rung, what each reduction factor and grace period would have done to it, and the most
     promising of the stopped trials; None while the sweep runs, and where no trial was stopped.
     """
-    found, own = None, history.record
-    if history.state != "running":
-        found = stopping(history.records, history.rungs, own.reduction_factor)
+    history, own = conclusions.history, conclusions.history.record
+    found = None if history.state == "running" else stopping(history.records, history.rungs, own.reduction_factor)
     if found is None:
         return None
     graces, factors = (sorted(set(values)) for values in zip(*found.fates, strict=True))
@@ -39,18 +41,20 @@ def stopping_section(history: SweepHistory) -> dict[str, Any] | None:
         ]
         for end in found.stopped[:SHOWN]
     ]
-    return {
-        "sentence": found.sentence,
-        "winner": found.winner.name,
-        "places": [
-            [f"{place.epoch}", f"{place.rank} of {place.trials}", f"{place.stopped_before or '-'}"]
-            for place in found.places
-        ],
-        "factors": list(map(str, factors)),
-        "fates": fates,
-        "stopped": (HEADINGS, stopped),
-        "remark": _remark(found),
-    }
+    places = [
+        [f"{place.epoch}", f"{place.rank} of {place.trials}", f"{place.stopped_before or '-'}"]
+        for place in found.places
+    ]
+    winner, grid = found.winner.name, ("table", fates, ["grace period", *map(str, factors)])
+    columns = [
+        (f"{winner} among the trials at each rung", [("table", places, ["after epoch", "rank", "stopped before"])]),
+        (f"Would {winner} have been kept?", [grid, ("text", FATES, "quiet hint")]),
+    ]
+    parts: list[Part] = [("text", found.sentence), ("beside", columns, "two")]
+    if stopped:
+        parts += [("heading", f"Was a stopped trial better than {winner}?"), ("table", stopped, HEADINGS)]
+    parts.append(("text", _remark(found), "quiet hint"))
+    return Section("Did stopping help?", parts, "stopping", "Stopping")
 
 
 def _fate(epoch: int | None) -> str:

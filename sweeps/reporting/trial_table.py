@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from llmemf import text_format
+from llmemf.pages.page import Part
 from sweeps.core.result_tables import heading
 from sweeps.reporting.history import SweepHistory, TrialHistory
 from sweeps.reporting.spending import Spending
@@ -35,16 +36,9 @@ class Column(NamedTuple):
     is_short: bool = True
 
 
-def trial_table(history: SweepHistory, spending: Spending, count: int = 20) -> SimpleNamespace | None:
-    """`columns`, `rows` (each with `number`, `is_best` and `cells`), the best trial first, and `short`: headings and texts of
-    the first rows, main columns only; None without trials.
-
-    Args:
-        count: rows of the short table.
-    """
+def trial_tables(history: SweepHistory, spending: Spending, count: int = 20) -> tuple[Part, Part]:
+    """Every trial with all metrics, the best first, to be sorted; and the main columns of the first `count` of them."""
     rows = leaderboard.rows(history.records)
-    if not rows:
-        return None
     metrics = [name for name in rows[0] if "/" in name]
     shown = [f"val/{domain}/{name}" for domain in history.domains for name in SHOWN_METRICS]
     shown = [name for name in shown if name in metrics]
@@ -73,14 +67,12 @@ def trial_table(history: SweepHistory, spending: Spending, count: int = 20) -> S
     lines = [(trial, cells(row, trial)) for row, trial in zip(rows, history.ranked, strict=True)]
     columns = list(lines[0][1])
     main = [column for column in columns if column.is_short]
-    return SimpleNamespace(
-        columns=columns,
-        rows=[
-            SimpleNamespace(number=trial.record.number, is_best=trial is history.best, cells=list(line.values()))
-            for trial, line in lines
-        ],
-        short=([column.heading for column in main], [[line[key].text for key in main] for _, line in lines[:count]]),
-    )
+    board = [
+        SimpleNamespace(number=trial.record.number, is_best=trial is history.best, cells=list(line.values()))
+        for trial, line in lines
+    ]
+    short = [[line[column].text for column in main] for _, line in lines[:count]]
+    return ("board", columns, board), ("table", short, [column.heading for column in main], (0, 1, 2))
 
 
 def _number(value: float | None) -> Cell:

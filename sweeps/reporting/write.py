@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from rich.console import Console
@@ -15,13 +14,13 @@ from llmemf import text_format
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.io import write_text
+from llmemf.pages.page import Page, as_html, as_markdown
 from sweeps.core.sweep_data import SweepData
 from sweeps.reporting.beside import MOST, beside_page
 from sweeps.reporting.breakdown import Ranked, rank_leaders
-from sweeps.reporting.content import make_report_data
+from sweeps.reporting.conclusions import Conclusions
+from sweeps.reporting.content import report_page
 from sweeps.reporting.gather import gather
-from sweeps.reporting.history import SweepHistory
-from sweeps.reporting.pages import as_html, as_markdown
 from sweeps.reporting.standing import with_trials
 from sweeps.reporting.tracked import Tracked, find_runs, log_report
 from sweeps.state.sweep_record import SweepRecord
@@ -53,7 +52,7 @@ def write_at_end(record: SweepRecord, data: SweepData, console: Console, mlflow_
                 ranked = Ranked(
                     problem=f"Not ranked at the end of the sweep, since it takes long on this data: {command}"
                 )
-            _write(history, find_runs(record) if mlflow_answers else Tracked(), ranked)
+            _write(Conclusions(history, find_runs(record) if mlflow_answers else Tracked(), ranked))
     except KeyboardInterrupt:
         return ""
     except Exception as error:  # noqa: BLE001  the sweep has ended, whether it has a page or not
@@ -82,42 +81,43 @@ def write_report(record: SweepRecord, console: Console, *, breakdown: bool = Tru
         with console.status("ranking the validation cases by the kept weights"):
             ranked = rank_leaders(history)
     with console.status("drawing"):
-        data, problem = _write(history, tracked, ranked)
-    page, markdown = record.folder / PAGE, record.folder / MARKDOWN
-    if data.status:
-        console.print(Text(data.status, style="yellow"))
-    for item in data.advice:
+        found = Conclusions(history, tracked, ranked)
+        page, problem = _write(found)
+    path, markdown = record.folder / PAGE, record.folder / MARKDOWN
+    for warning in page.warnings:
+        console.print(Text(warning, style="yellow"))
+    for item in found.advice:
         console.print(Text.assemble(("next  ", "dim"), (item.title, "bold"), f": {item.why}"))
         if item.command:
             console.print(Text(f"      {item.command}", style="cyan"), soft_wrap=True)
     if problem:
         console.print(Text(f"not logged to MLflow: {problem}", style="dim"))
-    size = text_format.size(page.stat().st_size)
-    console.print(Text.assemble(("report  ", "dim"), str(page), f" ({size})"), soft_wrap=True)
+    size = text_format.size(path.stat().st_size)
+    console.print(Text.assemble(("report  ", "dim"), str(path), f" ({size})"), soft_wrap=True)
     console.print(Text.assemble(("        ", "dim"), str(markdown)), soft_wrap=True)
     return {
         **with_trials(history),
-        "notes": data.notes,
-        "certainty": data.best["sentence"] if data.best else "",
-        "importances": [asdict(item) for item in data.importances.items],
-        "advice": [asdict(item) for item in data.advice],
-        "page": str(page),
+        "notes": page.notes,
+        "certainty": found.sure,
+        "importances": [asdict(item) for item in found.importances.items],
+        "advice": [asdict(item) for item in found.advice],
+        "page": str(path),
     }
 
 
-def _write(history: SweepHistory, tracked: Tracked, ranked: Ranked | None) -> tuple[SimpleNamespace, str]:
-    """Both pages into the folder and the run: what they say, and why MLflow does not have them.
+def _write(found: Conclusions) -> tuple[Page, str]:
+    """Both pages into the folder and the run: what it says, and why MLflow does not have them.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    folder, data = history.record.folder, make_report_data(history, tracked, ranked)
-    write_text(folder / PAGE, as_html(data))
-    write_text(folder / MARKDOWN, as_markdown(data))
+    folder, page = found.history.record.folder, report_page(found)
+    write_text(folder / PAGE, as_html(page))
+    write_text(folder / MARKDOWN, as_markdown(page))
     # An ended sweep's run may get artifacts; a running one's belongs to its driver.
-    if data.is_running:
-        return data, "it is still running"
-    return data, log_report(tracked, [folder / PAGE, folder / MARKDOWN])
+    if found.history.state == "running":
+        return page, "it is still running"
+    return page, log_report(found.tracked, [folder / PAGE, folder / MARKDOWN])
 
 
 def write_beside(records: Sequence[SweepRecord], console: Console) -> Path:
@@ -130,6 +130,6 @@ def write_beside(records: Sequence[SweepRecord], console: Console) -> Path:
     if len(records) > MOST or len(set(names)) < len(names):
         raise InputError(f"report {' '.join(names)}: up to {MOST} different sweeps stand beside each other")
     path = records[0].folder / f"report-{'-'.join(names[1:])}.html"
-    write_text(path, beside_page([gather(record) for record in records]))
+    write_text(path, as_html(beside_page([gather(record) for record in records])))
     console.print(Text.assemble(("report  ", "dim"), str(path)), soft_wrap=True)
     return path

@@ -23,6 +23,7 @@ from sweeps.state.trial_records import trial_name
 NUM_KEPT = 2
 REPORT = "report.json"
 STATE = "state.pt"
+WEIGHTS = "best.safetensors"
 
 
 def trial_folder(sweep: Path, number: int) -> Path:
@@ -41,6 +42,12 @@ def stored(folder: Path) -> list[Path]:
 def newest(folder: Path) -> Path | None:
     """The newest checkpoint of a trial."""
     return next(iter(stored(folder)), None)
+
+
+def weights(sweep: Path, number: int) -> Path | None:
+    """Where the weights of a trial lie, if they are kept."""
+    path = newest(trial_folder(sweep, number))
+    return path if path is not None and (path / WEIGHTS).exists() else None
 
 
 def save(trainer: Any, folder: Path, report: dict[str, Any]) -> None:

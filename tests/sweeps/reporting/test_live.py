@@ -10,7 +10,7 @@ from report_fakes import make_sweep, rising, trial
 
 from llmemf.errors import InputError
 from sweeps.reporting import live
-from sweeps.reporting.content import WAITS
+from sweeps.reporting.conclusions import WAITS
 from sweeps.reporting.gather import gather
 from sweeps.reporting.standing import standing, with_trials
 from sweeps.reporting.tracked import Tracked
@@ -71,7 +71,7 @@ def test_it_gives_the_page_to_this_machine_and_nothing_else(served, request_, st
 
 def test_time_left_foresees_the_repeats_of_the_best_trials(tmp_path):
     opened = {"pid": os.getpid(), "repeats": 2}
-    found = standing(make_sweep(tmp_path, HALF_DONE, status="running", opened=opened, trials=4))
+    found = standing(gather(make_sweep(tmp_path, HALF_DONE, status="running", opened=opened, trials=4)))
     assert found["seconds_left"] == pytest.approx((8 + 22 + 22 + 2 * 22) / 2)
 
 
@@ -90,7 +90,7 @@ def test_a_damaged_log_is_told_and_the_server_stays(served, running):
 
 
 def test_how_a_running_sweep_stands(running):
-    found = standing(running)
+    found = standing(gather(running))
     assert (found["state"], found["planned"], found["trials"]) == (
         "running", 4, {"completed": 1, "running": 1, "pending": 1},
     )  # fmt: skip

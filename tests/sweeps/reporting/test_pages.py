@@ -15,12 +15,14 @@ import tiny
 from page_outline import Outline, assert_snapshot
 from report_fakes import make_sweep, many, metrics, rising, trial
 
-from sweeps.reporting import content
+from llmemf.pages.html_page import markdown_text
+from llmemf.pages.page import as_html, as_markdown
+from sweeps.reporting import conclusions, sections
 from sweeps.reporting.breakdown import Ranked
-from sweeps.reporting.content import make_report_data
+from sweeps.reporting.conclusions import Conclusions
+from sweeps.reporting.content import report_page
 from sweeps.reporting.gather import gather
 from sweeps.reporting.importance import Importances
-from sweeps.reporting.pages import as_html, as_markdown
 from sweeps.reporting.tracked import Tracked
 from sweeps.state import leaderboard
 
@@ -29,7 +31,7 @@ NASTY = '<script>alert("x")</script> & \U0001f4a5 `|*_'
 
 
 def report_of(storage, trials, /, ranked=None, tracked=GONE, **more):
-    return make_report_data(gather(make_sweep(storage, trials, **more)), tracked, ranked)
+    return report_page(Conclusions(gather(make_sweep(storage, trials, **more)), tracked, ranked))
 
 
 def fake_ranks(scenario):
@@ -67,30 +69,32 @@ def test_every_kind_of_sweep_has_a_page(tmp_path, kind):
     trials, more = KINDS[kind]
     data = report_of(tmp_path, trials, **more)
     page, twin = Outline(as_html(data)), as_markdown(data)
-    sections = page.values("id", "section")
-    assert "made" in sections and twin.startswith("# ")
-    assert page.values("href") == [f"#{name}" for name in sections]
+    shown = page.values("id", "section")
+    assert "made" in shown and twin.startswith("# ")
+    assert page.values("href") == [f"#{name}" for name in shown]
     assert "nan" not in page.text.lower().split() and "None" not in page.text.split() and "None" not in twin.split()
     if kind in ("empty", "not yet", "all failed"):
-        assert "best" not in sections and data.status
-    if data.status:
-        assert data.status in page.text
+        assert "best" not in shown and data.warnings
+    assert all(warning in page.text for warning in data.warnings)
     if kind == "running":
-        assert "still running" in data.status and "still running" in twin
+        assert "still running" in data.warnings[0] and "still running" in twin
     if kind == "one":
-        assert {"best", "trials", "curves", "settings", "cost", "groups"} <= set(sections)
+        assert {"best", "trials", "curves", "settings", "cost", "groups"} <= set(shown)
 
 
-def test_a_report_as_a_whole(tmp_path):
+def test_a_report_as_a_whole(tmp_path, monkeypatch):
     scenario = tiny.make_scenario()
     trials = [trial(rising(0.05)), trial(rising(0.06)), trial([0.01, 0.02], "pruned"), trial([0.01], "failed")]
-    data = report_of(tmp_path, trials, Ranked({"t02": fake_ranks(scenario)}, scenario), tests={2: {"test/mrr": 0.07}})
+    record = make_sweep(tmp_path, trials, tests={2: {"test/mrr": 0.07}})
+    found = Conclusions(gather(record), GONE, Ranked({"t02": fake_ranks(scenario)}, scenario))
     # Where the report is made is no part of what it says.
-    advice = [replace(item, command=item.command and "a command") for item in data.advice]
-    fixed = {"facts": [("sweep", "s1")], "advice": advice, "errors_folder": Path("errors"), "shared_settings": []}
-    vars(data).update({"made": datetime.datetime(2026, 11, 26, 3, 0), **fixed})
-    assert_snapshot(Outline(as_html(data)).blocks, Path(__file__).with_name("report.txt"))
-    assert_snapshot(as_markdown(data), Path(__file__).with_name("report.md"))
+    monkeypatch.setattr(sections, "facts", lambda found: [("sweep", "s1")])
+    monkeypatch.setattr(sections, "shared_settings", lambda history: [("epochs", "6")])
+    found.advice[:] = [replace(item, command=item.command and "a command") for item in found.advice]
+    page = report_page(found, datetime.datetime(2026, 11, 26, 3, 0))
+    html, twin = (text.replace(f"{record.folder}/", "") for text in (as_html(page), as_markdown(page)))
+    assert_snapshot(Outline(html).blocks, Path(__file__).with_name("report.txt"))
+    assert_snapshot(twin.replace(markdown_text(f"{record.folder}/"), ""), Path(__file__).with_name("report.md"))
 
 
 def test_nothing_written_by_others_becomes_markup(tmp_path):
@@ -112,7 +116,7 @@ def test_nothing_written_by_others_becomes_markup(tmp_path):
 
 def test_the_numbers_are_those_of_the_leaderboard(tmp_path):
     history = gather(make_sweep(tmp_path, many(9), epochs=27))
-    page = as_html(make_report_data(history, GONE, None))
+    page = as_html(report_page(Conclusions(history, GONE, None)))
     rows = list(csv.DictReader(io.StringIO(leaderboard.as_csv(history.records))))
     table = re.search(r'<table class="board.*?</table>', page, re.DOTALL)[0]
     heads = re.findall(r'<button type="button">(.*?)</button>', table)
@@ -133,7 +137,7 @@ def test_the_numbers_are_those_of_the_leaderboard(tmp_path):
 def test_metrics_of_the_best_trial_stand_on_both_pages(tmp_path):
     test = {"test/mrr": 0.0712345, "test/movie/mrr": 0.0812, "test/book/mrr": 0.0613}
     history = gather(make_sweep(tmp_path, [trial(rising(0.04)), trial(rising(0.05))], tests={2: test}))
-    data = make_report_data(history, GONE, None)
+    data = report_page(Conclusions(history, GONE, None))
     best = metrics(history.best.curve[history.best.record.best_epoch - 1])
     assert ("Test MRR", "0.0712", "tested once") in data.tiles
     for page in (as_html(data), as_markdown(data)):
@@ -147,7 +151,7 @@ def test_a_test_metric_is_shown_only_for_the_best_trial(tmp_path):
 
 def test_two_hundred_trials_make_a_small_page(tmp_path, monkeypatch):
     # The resampling takes seconds and adds a bar per setting.
-    monkeypatch.setattr(content, "importances", lambda trials, parameters: Importances())
+    monkeypatch.setattr(conclusions, "importances", lambda trials, parameters: Importances())
     data = report_of(tmp_path, many(200), epochs=27)
     page, twin = as_html(data), as_markdown(data)
     assert len(page.encode()) < 1_000_000 and len(twin.encode()) < 100_000
@@ -176,8 +180,8 @@ def test_the_page_asks_nobody_for_anything(tmp_path):
 
 def test_both_rankings_are_compared_where_trials_have_both(tmp_path):
     trials = [trial(rising(0.05 + n / 1e3), full=0.05 - n / 1e3) for n in range(6)]
-    (_, sentence, chart), _ = report_of(tmp_path, trials).agreements
-    assert "6 trials: -1.00" in sentence and len(chart.dots) == 6
+    page = as_html(report_of(tmp_path, trials))
+    assert page.count("over 6 trials: -1.00") == 2 and page.count("MRR among stored candidates") == 2
     same = [trial([0.05 + n / 1e3], full=0.05 + n / 1e3) for n in range(6)]
-    (_, sentence, chart), _ = report_of(tmp_path, same, name="same", epochs=1).agreements
-    assert "the same numbers" in sentence and chart is None
+    page = as_html(report_of(tmp_path, same, name="same", epochs=1))
+    assert page.count("the same numbers") == 2 and "MRR among stored candidates" not in page

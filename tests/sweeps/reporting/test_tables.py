@@ -8,7 +8,7 @@ from rich.console import Console
 
 from llmemf.errors import InputError
 from llmemf.pages.charts import Interval, IntervalRow
-from sweeps.reporting.tables import Section, tables_page
+from llmemf.pages.page import Page, Section, as_html
 from sweeps.reporting.write import write_beside
 
 
@@ -51,10 +51,8 @@ def test_simple_systems_are_levels_in_the_charts(tmp_path):
 
 def test_texts_stand_left_and_one_seed_is_one():
     dots = [IntervalRow("a", [Interval(0.5, 0.4, 0.6)], ["1.0"], ["1"]), IntervalRow("b", [], ["2.0"], ["2"])]
-    line = [("a", ""), ("1.0", "best"), ("lr=0.1", "")]
-    page = tables_page(
-        "Comparison", "c", "", [Section("s", ["row", "MRR", "chosen"], [line], texts=[0, 2], intervals=dots)], []
-    )
+    table = ("table", [["a", ("1.0", "best"), "lr=0.1"]], ["row", "MRR", "chosen"], (0, 2))
+    page = as_html(Page("Comparison", "c", "", [Section("s", [("intervals", dots, "seeds"), table])], ""))
     assert '<th class="t">chosen' in page and '<th class="">MRR' in page
     assert '<td class="t ">lr=0.1' in page and '<td class="best">1.0' in page
     assert "1 seed<" in page and "2 seeds<" in page
