@@ -1,8 +1,19 @@
+import json
+
 import pytest
 from report_fakes import make_sweep, rising, trial
 
 from sweeps.reporting.gather import gather
-from sweeps.reporting.trial_charts import curves, envelope, parallel, quantile_classes, simplex, slice_of
+from sweeps.reporting.trial_charts import (
+    best_so_far,
+    curves,
+    envelope,
+    losses,
+    parallel,
+    quantile_classes,
+    simplex,
+    slice_of,
+)
 
 
 def test_the_envelope_is_the_best_of_each_part():
@@ -51,3 +62,17 @@ def test_shares_have_a_map(history):
     plot = simplex(history, (alpha, beta))
     first = next(dot for dot in plot.dots if dot.key == 1)
     assert (first.x, first.y) == pytest.approx((0.1 + 0.2 / 2, 0.2)) and "best" in first.kind
+
+
+def test_simple_systems_are_levels_in_the_charts(tmp_path):
+    record = make_sweep(tmp_path, [trial(rising(0.05)), trial(rising(0.04)), trial(rising(0.06))])
+    levels = {"chance": -9.0, "popularity": 0.04, "neighbours": 0.0405}
+    (record.folder / "references.json").write_text(json.dumps({name: {"val/mrr": at} for name, at in levels.items()}))
+    history = gather(record)
+    for plot in (curves(history), best_so_far(history)):
+        found = [label.text for label in plot.labels if label.kind == "level"]
+        assert found == ["popularity 0.0400, neighbours 0.0405"], "one that would flatten the rest is left out"
+    line = best_so_far(history).lines[-1]
+    heights = [y for _, y in line.points]
+    assert heights == sorted(heights) and heights[0] < heights[-1] and len(history.valued) == 3
+    assert losses(history) is None, "no training loss is known"
