@@ -34,17 +34,20 @@ def new_scenario(
     It lies beside the scenario's folder, with a JSON schema for editors; sweeps and groups of sweeps find it there by its name.
     """
     from llmemf.scenarios.names import check_name
+    from sweeps.core.settings import scenario_files
 
     check_name(name, "NAME")
     path = data_root / f"{name}.yaml"
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists: change it, or give --overwrite to begin anew")
-    text = template(name, model, data_root)
+    text, replaced = template(name, model, data_root), scenario_files(data_root).get(name)
     writable_folder(data_root)
     write_text(data_root / SCHEMA, json.dumps(schema(), indent=1) + "\n")
     write_text(path, text)
     console = CommandConsole()
     console.print(f"{path} written, to be changed; {SCHEMA} beside it lets editors check it", soft_wrap=True)
+    if replaced is not None and replaced != path:
+        console.print(f"from now on it is read instead of {replaced}, which has other settings", soft_wrap=True)
     root = [] if data_root == Path("data") else ["--data-root", data_root]
     if (data_root / name / "manifest.json").exists():
         following = command_line("sweep", "--scenario", name, "--dry-run", *root)

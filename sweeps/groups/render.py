@@ -139,6 +139,7 @@ def _least_widths(block: Block) -> list[int]:
         texts = [line[heading].text for line in block.rows]
         longest = max(map(len, texts), default=0)
         if place == 0:
+            heading = max((block.title or heading).split(), key=len, default="")
             longest = min(longest, 16)
         elif place in block.texts():
             longest = max((len(word) for text in texts for word in text.split()), default=0)

@@ -75,3 +75,10 @@ def test_a_data_root_that_cannot_be_made_is_named(project_folder):
     (project_folder / "data").write_text("")
     with pytest.raises(StorageError, match="data"):
         new()
+
+
+def test_who_replaces_a_shipped_file_is_told(project_folder):
+    shipped = ROOT / "sweeps" / "scenarios" / "sample.yaml"
+    words = ["new-scenario", "sample"]
+    assert str(shipped) in CliRunner().invoke(app, words).output
+    assert str(shipped) not in CliRunner().invoke(app, [*words, "--overwrite"]).output and "instead" not in new().output

@@ -13,6 +13,7 @@ from llmemf.models import MODELS
 from llmemf.ranking import summarise
 from sweeps.groups import table as tables
 from sweeps.groups.blocks import blocks_of
+from sweeps.groups.cells import Block, Cell
 from sweeps.groups.csv_table import csv_lines
 from sweeps.groups.group import Group, Row
 from sweeps.groups.notes import notes_of, side_note
@@ -226,6 +227,15 @@ def test_the_terminal_gets_what_fits(table, width, factor, numbers):
     assert len(made.columns) == numbers + 3, "systems, difference and p stand beside the numbers"
     for word in ("68.75 ± 8.84" if factor == 1 else " 6.88 ± 0.88", "3.79", "(other", "cannot run", "failed"):
         assert word in text, word
+
+
+def test_the_heading_of_short_names_is_not_broken_within_a_word():
+    cells = {"in the sweep": "0.0346", "validation": "0.0335", "sd": "0.0034", "95 % interval": "0.0029 to 0.0642"}
+    cells |= {"p": "leader", "seeds": "2", "best epoch": "1"}
+    block = Block("Validation", [{"trial": Cell("t05", ""), **{name: Cell(text, "") for name, text in cells.items()}}])
+    out = io.StringIO()
+    Console(file=out, width=80).print(for_terminal(block, 80))
+    assert "Validation" in out.getvalue()
 
 
 def test_a_scenario_of_other_domains_has_no_paper_columns():
