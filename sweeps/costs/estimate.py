@@ -211,8 +211,9 @@ def _print(
     if plan.rungs:
         halved = f"{found.epochs:.1f} of {epochs} per trial{_gpu_hours(found.gpu_hours)}"
         rows["expected"] = f"{_hours(found.expected)} with ASHA, {halved}"
-    if gpu_price is not None and found.gpu_hours:
-        rows["money"] = f"{gpu_price * found.gpu_hours:,.2f} expected, at {gpu_price:g} per GPU-hour"
+    if gpu_price is not None:
+        priced = f"{gpu_price * found.gpu_hours:,.2f} expected, at {gpu_price:g} per GPU-hour"
+        rows["money"] = priced if found.gpu_hours else "none: no trial takes a GPU (--gpus-per-trial)"
     facts = facts_table()
     for name, text in rows.items():
         facts.add_row(name, text, style="bold" if name == "expected" else None)

@@ -202,7 +202,7 @@ def test_an_estimate_from_end_to_end(project_folder, monkeypatch):
     assert found.together == 2 and len(found.trials) == 3
     assert 1 < found.epochs < 9 and found.expected < found.at_most
     assert found.at_most > estimate.SWEEP_START + 30 / 2 * found.start
-    assert found.gpu_hours == 0 and "money" not in text
+    assert found.gpu_hours == 0 and "--gpus-per-trial" in text.partition("money")[2]
     for row in ("sweep", "device", "epoch", "start", "memory", "one trial", "at most", "expected", "disk", "assumed"):
         assert f"\n{row} " in text or f"\n{row}\n" in text, row
     assert not list(project_folder.iterdir()), "an estimate leaves nothing behind"
