@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from llmemf.config import read_yaml
+from llmemf.errors import InputError, nearest
 from sweeps.core.console import CommandConsole
 from sweeps.core.options import Options
 from sweeps.core.plan import plan_sweep
 from sweeps.core.resume import plan_extend, plan_resume
 from sweeps.core.summary import print_fallback
 from sweeps.groups.new_group import GroupOptions
-from sweeps.groups.plan import find_group, plan_group
+from sweeps.groups.plan import NEW, find_group, plan_group
 from sweeps.state import leaderboard
 from sweeps.state.metrics import metrics_of
 from sweeps.state.sweep_record import SweepRecord, find_sweep
@@ -168,9 +169,11 @@ def load_group(kind: str, name: str | None = None, storage: str | Path = "mlruns
         kind: comparison, ablation, rerun or study.
 
     Raises:
-        InputError: there is none; existing ones are offered.
+        InputError: there is none, or no such kind; existing ones are offered.
     """
-    return GroupResults(find_group(kind, Path(storage).expanduser(), name))
+    if kind not in NEW:
+        raise InputError(f"load_group: unknown kind {kind!r}: {nearest(kind, NEW)}")
+    return GroupResults(find_group(kind, Path(storage).expanduser(), name, asked="load_group"))
 
 
 def compare(options: GroupOptions, **how: Any) -> GroupResults:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llmemf.errors import InputError
 from sweeps.cluster.resources import default_gpus
 from sweeps.state.sweep_record import storage_folder
 from sweeps.tracking.addresses import absolute_uri
@@ -61,7 +62,14 @@ class Options:
     assignments: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Paths may be given as texts, with `~`."""
+        """Paths may be given as texts, with `~`.
+
+        Raises:
+            InputError: a text stands where a list is expected.
+        """
+        for key in ("assignments", "models", "rows", "vary"):
+            if isinstance(value := getattr(self, key, None), str):
+                raise InputError(f"{key} = {value!r}: give a list, [{value!r}]")
         for key in ("points", "data_root", "storage"):
             if getattr(self, key) is not None:
                 path = Path(getattr(self, key))

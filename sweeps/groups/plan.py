@@ -98,8 +98,13 @@ def check_new(group: Group) -> None:
         raise InputError(f"a sweep named {taken[0]!r} exists in {group.storage}: give another --name")
 
 
-def find_group(kind: str, storage: Path, name: str | None, scenario: str | None = None) -> Group:
-    """The stored group that is to be continued: the named one, or the newest (of a scenario).
+def find_group(
+    kind: str, storage: Path, name: str | None, scenario: str | None = None, *, asked: str = "--resume"
+) -> Group:
+    """The stored group that is meant: the named one, or the newest (of a scenario).
+
+    Args:
+        asked: the option or function that asks for it.
 
     Raises:
         InputError: there is none; existing ones are offered.
@@ -108,14 +113,14 @@ def find_group(kind: str, storage: Path, name: str | None, scenario: str | None 
     existing = sorted(path.parent.name for path in root.glob(f"*/{kind}.yaml"))
     if name is not None and name not in existing:
         hint = nearest(name, existing) if existing else f"none is stored in {root}"
-        raise InputError(f"--resume: there is no {kind} {name!r}: {hint}")
+        raise InputError(f"{asked}: there is no {kind} {name!r}: {hint}")
     load = partial(Group.load, kind)
     groups = [load(root / name)] if name else readable([root / known for known in existing], load)
     found = newest(groups, scenario)
     if found is None:
         wanted = f"no {kind}" if scenario is None else f"no {kind} of scenario {scenario!r}"
         known = f"stored ones: {', '.join(existing)}" if existing else "none is stored there"
-        raise InputError(f"--resume: {wanted} in {root}; {known}")
+        raise InputError(f"{asked}: {wanted} in {root}; {known}")
     return found
 
 

@@ -40,7 +40,11 @@ def test_mistakes_are_the_errors_of_the_command_line(project_folder):
         "lr = -1": lambda: run_sweep(Options(scenario="sample", assignments=["lr=-1"])),
         "no sweep in": load_sweep,
         "no data for movie_book": lambda: run_sweep(Options(scenario="movie_book")),
-        "no study in": lambda: load_group("study"),
+        "load_group: no study in": lambda: load_group("study"),
+        "load_group: there is no study 'x'": lambda: load_group("study", "x"),
+        "'comparson'.*'comparison'": lambda: load_group("comparson"),
+        r"models = 'sasrec': .*\['sasrec'\]": lambda: GroupOptions(scenario="sample", models="sasrec"),
+        "assignments = 'lr=1'": lambda: Options(scenario="sample", assignments="lr=1"),
         "--vary is missing": lambda: study(GroupOptions(scenario="sample")),
     }.items():
         with pytest.raises(InputError, match=problem):
