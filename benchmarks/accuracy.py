@@ -24,7 +24,7 @@ from llmemf.batches import TrialData
 from llmemf.checkpoint import rank_checkpoint
 from llmemf.config import build_config, read_yaml
 from llmemf.errors import InputError
-from llmemf.features.matrix import find_features
+from llmemf.features.finding import find_features
 from llmemf.io import write_text
 from llmemf.models import model_class
 from llmemf.ranking import summarise

@@ -30,7 +30,8 @@ from rich.table import Table
 from llmemf.batches import TrialData
 from llmemf.config import build_config, parse_assignment
 from llmemf.errors import InputError
-from llmemf.features.matrix import KINDS, find_features
+from llmemf.features.finding import find_features
+from llmemf.features.matrix import KINDS
 from llmemf.models import MODELS, model_class
 from llmemf.models.recommender import num_parameters
 from llmemf.scenarios.scenario import find_scenario

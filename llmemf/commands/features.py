@@ -141,7 +141,8 @@ def pack(
 
     Trials map them from the disk, and nobody copies them.
     """
-    from llmemf.features.matrix import PACKED, find_features
+    from llmemf.features.finding import find_features
+    from llmemf.features.matrix import PACKED
     from llmemf.features.packed import pack as pack_matrix
 
     scenario = prepared.load()

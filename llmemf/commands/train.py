@@ -50,7 +50,7 @@ def train(
     """Train one model; the test split is not read."""
     from llmemf.checkpoint import is_checkpoint
     from llmemf.config import build_config, parse_assignment, read_yaml
-    from llmemf.features.matrix import present_modalities
+    from llmemf.features.finding import present_modalities
     from llmemf.models import model_class
     from llmemf.removed import without_removed
 
@@ -77,7 +77,7 @@ def train(
 
 def _features(settings: TrialConfig, scenario: Scenario) -> dict[str, FeatureMatrix]:
     """The matrices that the system reads with these settings, by kind."""
-    from llmemf.features.matrix import find_features
+    from llmemf.features.finding import find_features
     from llmemf.models import model_class
 
     kinds = sorted(model_class(settings.model).needs(settings))

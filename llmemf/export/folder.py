@@ -38,7 +38,7 @@ from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.export.card import model_card
 from llmemf.features.matrix import FeatureMatrix
-from llmemf.io import as_model, atomic_folder, file_hash, read_json_object
+from llmemf.io import atomic_folder, file_hash, read_json_model
 from llmemf.models import model_class
 from llmemf.models.recommender import Recommender, pick_device
 from llmemf.models.unseen_items import UnseenItems
@@ -299,11 +299,7 @@ def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
-    path, remedy = folder / MANIFEST, "export the model again"
     try:
-        content = read_json_object(path, remedy)
-    except (FileNotFoundError, NotADirectoryError):
+        return read_json_model(folder / MANIFEST, _Manifest, "export the model again", version=FORMAT).model_dump()
+    except FileNotFoundError:
         raise InputError(f"{folder} holds no exported model ({MANIFEST} is missing)") from None
-    if content.get("format") != FORMAT:
-        raise InputError(f"{path} has format {content.get('format')}, this version reads {FORMAT}: {remedy}")
-    return as_model(content, _Manifest, path, remedy).model_dump()

@@ -12,8 +12,9 @@ from typing import Any, Self
 
 import pandas as pd
 
+from llmemf.append_only_log import AppendOnlyLog
 from llmemf.features.image_content import ImageFacts
-from llmemf.io import AppendOnlyLog, atomic_file, storage_errors
+from llmemf.io import atomic_file, storage_errors
 from llmemf.scenarios.scenario import Scenario
 
 TABLE, LOG, FOLDER = "images.parquet", "images_log.jsonl", "images"

@@ -16,7 +16,7 @@ import yaml
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
-from llmemf.features.matrix import TEXT_SOURCES
+from llmemf.features.finding import TEXT_SOURCES
 from llmemf.io import bytes_hash
 from llmemf.scenarios.scenario import Scenario
 

@@ -21,8 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from llmemf.append_only_log import AppendOnlyLog, read_records
 from llmemf.features.answers import BAD, USABLE
-from llmemf.io import AppendOnlyLog, json_hash, read_records
+from llmemf.io import json_hash
 
 NAME = "llm_cache.jsonl"
 KEPT_OF_BAD = 500

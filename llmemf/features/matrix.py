@@ -21,14 +21,10 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel
 
-from llmemf.command_line import command_line
 from llmemf.errors import InputError
 from llmemf.io import atomic_folder, bytes_hash, read_array, read_json_model, text_hash
-from llmemf.scenarios.images import is_address
-from llmemf.scenarios.manifest import MANIFEST
 from llmemf.scenarios.scenario import Scenario
 
 REMEDY = "make the features again"
@@ -42,8 +38,6 @@ CLIP = "clip"
 """`details["family"]` of matrices made by `llmemf features encode`."""
 PACKED = "packed"
 """The entry of `details` that packed matrices have."""
-TEXT_SOURCES = ("title+llm", "llm", "title")
-"""What a CLIP text matrix can be made from, in the order in which `auto` prefers them."""
 
 
 class MatrixManifest(BaseModel):
@@ -155,7 +149,7 @@ class FeatureMatrix:
         self.check(scenario)
         if not overwrite:
             check_absent(scenario, [self.name])
-        target = _root(scenario, self.kind) / self.name
+        target = matrix_root(scenario, self.kind) / self.name
         with atomic_folder(target) as temporary:
             np.save(temporary / "rows.npy", self.rows)
             np.save(temporary / "has.npy", self.has.astype(bool))
@@ -240,13 +234,14 @@ def profiles_hash(scenario: Scenario) -> str:
     return text_hash(*(hashes[part] for part in ("users", "items", "train")), separator="|")
 
 
-def _root(scenario: Scenario, kind: str) -> Path:
+def matrix_root(scenario: Scenario, kind: str) -> Path:
+    """The folder of all matrices of a kind."""
     return scenario.location / ("profiles" if kind == PROFILE else "features")
 
 
 def check_absent(scenario: Scenario, names: Iterable[str]) -> None:
     """Raise InputError if features of one of these names (`text.offline`) exist already."""
-    taken = [name for name in names if (_root(scenario, name.split(".")[0]) / name / "manifest.json").exists()]
+    taken = [name for name in names if (matrix_root(scenario, name.split(".")[0]) / name / "manifest.json").exists()]
     if taken:
         raise InputError(
             f"features {', '.join(taken)} of scenario {scenario.name!r} exist already; give --overwrite to replace them"
@@ -265,101 +260,3 @@ def save_all(matrices: Sequence[FeatureMatrix], scenario: Scenario, *, overwrite
         check_absent(scenario, [matrix.name for matrix in matrices])
     for matrix in matrices:
         matrix.save(scenario, overwrite=overwrite)
-
-
-def absent_kinds(folder: Path) -> list[str]:
-    """Kinds of features that a prepared scenario neither has nor can have: none of its items has such content.
-
-    Args:
-        folder: of the scenario.
-    """
-    content = {"text": ["title", "description"], "image": ["image"]}
-    missing = [kind for kind in KINDS if not any((folder / "features").glob(f"{kind}.*/{MANIFEST}"))]
-    if not missing:
-        return []
-    items = pd.read_parquet(folder / "items.parquet", columns=[name for kind in missing for name in content[kind]])
-    items = items.map(lambda cell: "" if is_address(cell) else cell)  # an image that was not fetched
-    return [kind for kind in missing if not (items[content[kind]] != "").any(axis=None)]
-
-
-def present_modalities(modalities: Iterable[str], folder: Path) -> tuple[list[str], str]:
-    """The modalities that a prepared scenario has or can have, and a sentence on the others ("" where none is absent).
-
-    Args:
-        folder: of the scenario; where nothing is prepared in it, none is taken for absent.
-    """
-    absent = (
-        [kind for kind in absent_kinds(folder) if kind in modalities] if (folder / "items.parquet").exists() else []
-    )
-    left = [kind for kind in modalities if kind not in absent]
-    if not absent:
-        return left, ""
-    words = " or ".join("a stored image" if kind == "image" else "a text" for kind in absent)
-    return (
-        left,
-        f"no item of {folder.name} has {words}: {', '.join(left)} alone {'is' if len(left) == 1 else 'are'} used",
-    )
-
-
-def find_features(scenario: Scenario, kind: str, encoder: str = "auto") -> FeatureMatrix:
-    """Load the features of one kind from the named encoder; `auto` chooses as `choose_encoder` says.
-
-    Raises:
-        InputError: there is none, or `auto` cannot decide between several.
-    """
-    root = _root(scenario, kind)
-    present = sorted(path.parent.name.split(".", 1)[1] for path in root.glob(f"{kind}.*/manifest.json"))
-    chosen = choose_encoder(root, kind, present) if encoder == "auto" else encoder
-    if chosen in present:
-        matrix = FeatureMatrix.load(root / f"{kind}.{chosen}", verify=True)
-        matrix.check(scenario)
-        return matrix
-    if encoder == "auto" and present:
-        raise InputError(
-            f"scenario {scenario.name!r} has {kind} features from {present}: choose with --set {kind}_encoder=..."
-        )
-    wanted = "" if encoder == "auto" else f" from encoder {encoder!r}"
-    if kind == PROFILE:
-        raise InputError(
-            f"scenario {scenario.name!r} has no encoded user profiles{wanted} (present: {present or 'none'}); make them "
-            f"with `{command_line('features', 'enrich', scenario.name, '--profiles')}` and "
-            f"`{command_line('features', 'profiles', scenario.name)}`"
-        )
-    raise InputError(
-        f"scenario {scenario.name!r} has no {kind} features{wanted} (present: {present or 'none'}); run "
-        f"`{command_line('features', 'offline', scenario.name)}`, or leave the modality out with --set modalities=..."
-    )
-
-
-def choose_encoder(root: Path, kind: str, present: Sequence[str]) -> str | None:
-    """The encoder that `auto` stands for, or None where the user has to choose.
-
-    Packed features only where those that they were made from are gone. The only encoder there is; else, leaving out
-    "offline", which stands in for pretrained encoders, the only other one;
-    else, where all the others are one CLIP model with the same weights on different texts, title with LLM text before
-    LLM text before title. Two CLIP models, or a CLIP model beside imported features, are the user's choice.
-
-    Args:
-        root: the folder of the matrices.
-        kind: "text" or "image".
-        present: names of the encoders that have a matrix of this kind.
-    """
-    if len(present) > 1:
-        packed = {name: read_matrix_manifest(root / f"{kind}.{name}").details.get(PACKED, {}) for name in present}
-        present = [name for name in present if packed[name].get("from") not in present]
-    others = list(present) if len(present) == 1 else [name for name in present if not is_offline(name)]
-    if len(others) == 1:
-        return others[0]
-    origins, sources = set(), {}
-    for name in others:
-        details = read_matrix_manifest(root / f"{kind}.{name}").details
-        origins.add((details.get("family"), details.get("weights_sha256")))
-        sources[details.get("source")] = name
-    if len(origins) != 1 or origins.pop()[0] != CLIP or len(sources) != len(others):
-        return None
-    return next((sources[source] for source in TEXT_SOURCES if source in sources), None)
-
-
-def is_offline(encoder: str) -> bool:
-    """Whether an encoder's name is that of the offline one, packed or not: a stand-in for pretrained encoders."""
-    return encoder in ("offline", "offline-fp16", "offline-fp32")

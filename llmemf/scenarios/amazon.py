@@ -14,11 +14,11 @@ A file may also be Parquet with the same fields as columns (Books.parquet, meta_
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from llmemf.errors import InputError, nearest
 from llmemf.scenarios.interactions import InteractionCollector
@@ -95,12 +95,10 @@ def read_amazon(
         raise InputError(f"both domains name the file {x.reviews}: two different categories are needed")
     report = PreparationReport()
 
-    def describe(external_ids: list[np.ndarray]) -> pd.DataFrame:
-        rows: list[ItemText] = []
+    def describe(external_ids: list[np.ndarray]) -> Iterator[dict[str, ItemText]]:
         for files, wanted in zip((x, y), external_ids):
-            found = read_metadata(report.counts(files.metadata, options), wanted, progress) if files.metadata else {}
-            rows += [found.get(item, ItemText()) for item in wanted]
-        return pd.DataFrame(rows, columns=["title", "description", "categories", "image"], dtype=object)
+            path = files.metadata
+            yield read_metadata(report.counts(path, options), wanted, progress) if path else {}
 
     with InteractionCollector(scratch, options.hash_seed) as collector:
         for domain, files in enumerate((x, y)):

@@ -10,7 +10,7 @@ import html
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from llmemf.scenarios.loose_records import MISSING
 
@@ -36,12 +36,7 @@ class ItemText:
 
     def completed_by(self, other: ItemText) -> ItemText:
         """This, with what it lacks taken from `other`."""
-        return ItemText(
-            self.title or other.title,
-            self.description or other.description,
-            self.categories or other.categories,
-            self.image or other.image,
-        )
+        return ItemText(*(own or theirs for own, theirs in zip(astuple(self), astuple(other))))
 
 
 def item_text(record: dict) -> ItemText:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from llmemf.errors import InputError
-from llmemf.io import as_model, json_hash, read_json_object
+from llmemf.io import json_hash, read_json_model
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,14 +39,10 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         InputError: there is none, or it is damaged or of another format.
     """
-    path = folder / MANIFEST
     try:
-        content = read_json_object(path, REMEDY)
+        return read_json_model(folder / MANIFEST, Manifest, REMEDY, version=FORMAT)
     except FileNotFoundError:
         raise InputError(f"{folder} holds no scenario ({MANIFEST} is missing)") from None
-    if content.get("format") != FORMAT:
-        raise InputError(f"{path} has format {content.get('format')}, this version reads {FORMAT}: {REMEDY}")
-    return as_model(content, Manifest, path, REMEDY)
 
 
 def fingerprint_of(domains: Iterable[str], hashes: dict[str, str]) -> str:

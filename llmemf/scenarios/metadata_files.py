@@ -33,8 +33,7 @@ def read_metadata(counts: LineCounts, wanted: Iterable[str], progress: Progress 
     records = _parquet_records if is_parquet(counts.path) else _line_records
     found: dict[str, ItemText] = {}
     for name, record in records(counts, wanted, progress):
-        text = item_text(record)
-        found[name] = found[name].completed_by(text) if name in found else text
+        found[name] = found.get(name, ItemText()).completed_by(item_text(record))
     counts.finish()
     return found
 

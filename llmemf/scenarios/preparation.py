@@ -19,6 +19,7 @@ from llmemf.scenarios.bad_lines import LineCounts
 from llmemf.scenarios.candidates import stored_candidates
 from llmemf.scenarios.interaction_filter import drop_repeats, enough_interactions
 from llmemf.scenarios.interactions import InteractionCollector, Interactions
+from llmemf.scenarios.item_texts import ItemText
 from llmemf.scenarios.names import check_names
 from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario
@@ -27,8 +28,8 @@ from llmemf.scenarios.splits import TEST, TRAIN, VALID, shorten, split_windows
 from llmemf.scenarios.window_cutter import cut_windows
 from llmemf.scenarios.windows import tied_across_domains
 
-Describe = Callable[[list[np.ndarray]], pd.DataFrame]
-"""From the external ids of X and of Y to the columns title, description, image, categories, all X before all Y."""
+Describe = Callable[[list[np.ndarray]], Iterable[dict[str, ItemText]]]
+"""From the external ids of X and of Y to what is known of them: for each domain by id."""
 
 
 @dataclass
@@ -125,9 +126,11 @@ def prepare(
     for part in ("valid", "test"):
         if not len(split[part]):
             raise InputError(f"every {part} case is decided by a tie: choose --tie-break random or file")
-    num_x, external = kept.num_x, kept.item_names
-    items = describe([external[:num_x], external[num_x:]])
-    items.insert(0, "external_id", external)
+    num_x = kept.num_x
+    external = [kept.item_names[:num_x], kept.item_names[num_x:]]
+    texts = [found.get(item, ItemText()) for ids, found in zip(external, describe(external)) for item in ids]
+    items = pd.DataFrame(texts, dtype=object)
+    items.insert(0, "external_id", kept.item_names)
     for column in ("title", "description", "image"):
         report.facts[f"items_without_{column}"] = int((items[column] == "").sum())
     return Scenario(

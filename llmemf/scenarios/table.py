@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from llmemf.errors import InputError, nearest
 from llmemf.scenarios.amazon import domain_name
@@ -111,12 +110,11 @@ def read_table(
                 f"them names, for example --domains movie,book --labels {','.join(known.found)}"
             )
 
-        def describe(external_ids: list[np.ndarray]) -> pd.DataFrame:
-            found = {} if items is None else _described(items, external_ids, known, columns, report, options, progress)
-            texts = [
-                found.get((index, item), ItemText()) for index, wanted in enumerate(external_ids) for item in wanted
-            ]
-            return pd.DataFrame(texts, columns=["title", "description", "categories", "image"], dtype=object)
+        def describe(external_ids: list[np.ndarray]) -> list[dict[str, ItemText]]:
+            if items is None:
+                return [{}, {}]
+            rows = TableRows(items, ("item",), ("domain", "title", "description", "categories", "image"), columns)
+            return _described(rows, external_ids, known, report.counts(items, options), progress)
 
         scenario = prepare(collector, describe, name, names, options, report, "table")
     scenario.source["labels"] = known.found
@@ -193,31 +191,21 @@ def _item_domains(
 
 
 def _described(
-    items: Path,
-    external_ids: list[np.ndarray],
-    known: _Labels,
-    columns: dict[str, str],
-    report: PreparationReport,
-    options: PreparationOptions,
-    progress: Progress | None,
-) -> dict[tuple[int, str], ItemText]:
+    rows: TableRows, external_ids: list[np.ndarray], known: _Labels, counts: LineCounts, progress: Progress | None
+) -> list[dict[str, ItemText]]:
     """What the item table says of the wanted items, by domain and id."""
-    rows = TableRows(items, ("item",), ("domain", "title", "description", "categories", "image"), columns)
     wanted = [set(names) for names in external_ids]
-    labels = [label.lower() for label in known.found]
-    found: dict[tuple[int, str], ItemText] = {}
+    found: list[dict[str, ItemText]] = [{}, {}]
 
     def parse(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return identifier(row, ("item",), "no item"), row
 
-    for number, (item, row) in rows.read(report.counts(items, options), parse, progress):
-        label = row.get("domain")
+    for number, (item, row) in rows.read(counts, parse, progress):
+        label = "" if row.get("domain") is None else str(row["domain"]).strip().lower()
         for index in (0, 1):
-            of_domain = label in (None, "") or str(label).strip().lower() == labels[index]
-            if item in wanted[index] and of_domain:
-                text = _text(row, f"{items}:{number}")
-                key = (index, item)
-                found[key] = found[key].completed_by(text) if key in found else text
+            if item in wanted[index] and label in ("", known.found[index].lower()):
+                text = _text(row, f"{rows.path}:{number}")
+                found[index][item] = found[index].get(item, ItemText()).completed_by(text)
     return found
 
 

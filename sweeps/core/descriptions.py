@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llmemf import text_format
-from llmemf.features.matrix import is_offline
+from llmemf.features.finding import is_offline
 from llmemf.scenarios.scenario import Scenario
 from sweeps.cluster.resources import described
 from sweeps.core.plan import Plan

@@ -263,7 +263,7 @@ def drop_absent_modalities(settings: SweepSettings, overrides: dict[str, Any], f
     Returns:
         What to tell the user about it.
     """
-    from llmemf.features.matrix import present_modalities
+    from llmemf.features.finding import present_modalities
 
     named = {*settings.fixed, *space_keys(settings.space), *overrides}
     field = model_class(settings.model).config_class.model_fields.get("modalities")

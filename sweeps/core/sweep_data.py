@@ -97,7 +97,7 @@ def load_data(plan: Plan, *, to_train: bool = True) -> SweepData:
         InputError: data is missing, damaged, or not what the sweep was started with; or the device is not there.
     """
     from llmemf.batches import TrialData
-    from llmemf.features.matrix import find_features
+    from llmemf.features.finding import find_features
     from llmemf.scenarios.scenario import find_scenario
 
     record = plan.record

@@ -12,7 +12,7 @@ from llmemf.config import build_config
 from llmemf.errors import InputError, nearest
 from llmemf.export.evaluation import compare_with_logged, evaluate_export
 from llmemf.export.folder import ExportedModel, export_checkpoint
-from llmemf.features.matrix import find_features
+from llmemf.features.finding import find_features
 from llmemf.models import model_class
 from llmemf.scenarios.scenario import find_scenario
 from sweeps.core.descriptions import caveats_of

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from llmemf.command_line import command_line
 from llmemf.errors import InputError
-from llmemf.features.matrix import CLIP, TEXT_SOURCES, choose_encoder, feature_folders, read_matrix_manifest
+from llmemf.features.finding import TEXT_SOURCES, choose_encoder
+from llmemf.features.matrix import CLIP, feature_folders, read_matrix_manifest
 from llmemf.scenarios.scenario import Scenario
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from llmemf.append_only_log import AppendOnlyLog
 from llmemf.errors import InputError, nearest
-from llmemf.io import AppendOnlyLog
 
 EVENT_LOG = "journal.jsonl"
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from small_sweep import SmallTrainer
 
+import llmemf.append_only_log
 import llmemf.checkpoint
 import llmemf.io
 from sweeps.core import callback, results, storage
@@ -32,7 +33,7 @@ from sweeps.tracking.runs import Tracking
 
 
 def lines_are_not_flushed(patch: Any) -> None:
-    patch.setattr(event_log, "AppendOnlyLog", partial(llmemf.io.AppendOnlyLog, durable=False))
+    patch.setattr(event_log, "AppendOnlyLog", partial(llmemf.append_only_log.AppendOnlyLog, durable=False))
 
 
 def nothing_is_flushed_before_a_rename(patch: Any) -> None:
@@ -92,7 +93,7 @@ def states_are_removed_before_the_end_is_logged(patch: Any) -> None:
 
 
 def a_torn_line_is_not_cut(patch: Any) -> None:
-    patch.setattr(llmemf.io, "_cut_torn_line", lambda file: None)
+    patch.setattr(llmemf.append_only_log, "_cut_torn_line", lambda file: None)
 
 
 def the_random_state_is_forgotten(patch: Any) -> None:

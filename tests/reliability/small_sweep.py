@@ -33,9 +33,9 @@ from sweep_fakes import tiny_data
 from verdicts import Facts
 
 from llmemf import references
+from llmemf.append_only_log import read_records
 from llmemf.config import build_config
 from llmemf.errors import InputError
-from llmemf.io import read_records
 from llmemf.models.bprmf import BPRMFConfig
 from llmemf.scenarios.scenario import Scenario
 from sweeps.core import results, sweep, trial

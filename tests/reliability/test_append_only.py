@@ -15,10 +15,10 @@ from file_crashes import broken_order, crashed_disks, failing
 from sweep_fakes import epoch_result
 from tiny import make_scenario
 
+from llmemf.append_only_log import AppendOnlyLog
 from llmemf.errors import InputError, StorageError
 from llmemf.features.image_table import LOG, ImageStore
 from llmemf.features.llm_cache import NAME, AnswerCache
-from llmemf.io import AppendOnlyLog
 from sweeps.state.event_log import EVENT_LOG
 from sweeps.state.sweep_state import SweepState
 

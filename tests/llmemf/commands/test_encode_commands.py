@@ -18,7 +18,7 @@ from llmemf.__main__ import app
 from llmemf.errors import InputError
 from llmemf.features import encoding
 from llmemf.features.cluster import Pool
-from llmemf.features.matrix import find_features
+from llmemf.features.finding import find_features
 from llmemf.scenarios.scenario import find_scenario
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llmemf.features.matrix import find_features
+from llmemf.features.finding import find_features
 from llmemf.scenarios.scenario import find_scenario
 
 

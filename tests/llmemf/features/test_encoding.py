@@ -20,9 +20,9 @@ from llmemf.errors import InputError
 from llmemf.features.clip import ClipSettings, load_clip
 from llmemf.features.encode_job import encoder_name, make_job
 from llmemf.features.encoding import encode_shards
+from llmemf.features.finding import find_features
 from llmemf.features.image_decoding import ImageGroups
 from llmemf.features.item_sources import find_sources, image_source, text_source
-from llmemf.features.matrix import find_features
 from llmemf.features.shards import ShardStore
 
 needs_photos = pytest.mark.skipif(not PHOTOS.exists(), reason=f"{PHOTOS} does not exist: set LLMEMF_REAL_DATA")

@@ -19,11 +19,11 @@ import pandas as pd
 import pytest
 from image_server import FakeImages, after, bomb, drip, hang_up, logged, picture, redirect, send, slow
 
+from llmemf.append_only_log import AppendOnlyLog
 from llmemf.features.addresses import GuardedBackend
 from llmemf.features.fetch import ImageFetch
 from llmemf.features.image_content import NoImage
 from llmemf.features.image_limits import FetchSettings
-from llmemf.io import AppendOnlyLog
 
 SETTINGS = FetchSettings(allow_private=True, timeout=20.0, tries=3, concurrency=8)
 

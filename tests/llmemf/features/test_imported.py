@@ -7,8 +7,8 @@ import pytest
 
 from llmemf.errors import InputError
 from llmemf.features import imported
+from llmemf.features.finding import find_features
 from llmemf.features.imported import import_matrix
-from llmemf.features.matrix import find_features
 
 
 @pytest.fixture

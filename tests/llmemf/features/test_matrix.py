@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from llmemf.errors import InputError
-from llmemf.features.matrix import FeatureMatrix, feature_folders, find_features, save_all, unit_rows
+from llmemf.features.finding import find_features
+from llmemf.features.matrix import FeatureMatrix, feature_folders, save_all, unit_rows
 
 
 @pytest.fixture

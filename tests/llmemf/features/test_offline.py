@@ -12,7 +12,7 @@ from PIL import Image
 
 from llmemf.errors import InputError
 from llmemf.features import offline
-from llmemf.features.matrix import find_features
+from llmemf.features.finding import find_features
 from llmemf.features.offline import encode_images, encode_text, write_missing, write_offline
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.sequences import Sequences

@@ -21,7 +21,8 @@ from typer.testing import CliRunner
 from llmemf.__main__ import app
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
-from llmemf.features.matrix import FeatureMatrix, find_features, is_offline
+from llmemf.features.finding import find_features, is_offline
+from llmemf.features.matrix import FeatureMatrix
 from llmemf.features.packed import pack
 from llmemf.scenarios.scenario import find_scenario
 from llmemf.training import Trainer

@@ -11,7 +11,8 @@ from fake_openai import Answer as Reply
 
 from llmemf.batches import TrialData
 from llmemf.errors import InputError
-from llmemf.features.matrix import FeatureMatrix, feature_folders, find_features, profiles_hash
+from llmemf.features.finding import find_features
+from llmemf.features.matrix import FeatureMatrix, feature_folders, profiles_hash
 from llmemf.features.profiles import make_profile_plan, read_profiles, training_lines
 from llmemf.models.lecdsr import LeCDSR, LeCDSRConfig
 from llmemf.scenarios.scenario import Scenario

@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.optimize import minimize
 
 from llmemf.errors import InputError
-from llmemf.features.matrix import find_features
+from llmemf.features.finding import find_features
 from llmemf.scenarios import sample, sample_process, sample_texts
 from llmemf.scenarios.sample import make_sample, prepare_sample
 from llmemf.scenarios.sample_process import NUM_FILMS, NUM_ITEMS, TEST_SLOT, VALID_SLOT
