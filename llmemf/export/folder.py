@@ -46,6 +46,7 @@ from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.sequences import Sequences
 
 FORMAT = 1
+REMEDY = "export the model again"
 MANIFEST, DATA, ITEMS, METRICS, CARD = "model.json", "data.safetensors", "items.parquet", "metrics.json", "README.md"
 HASHED = (CONFIG, BEST, DATA, ITEMS, METRICS)
 SEQUENCE_PARTS = ("users", "offsets", "items", "times")
@@ -107,11 +108,6 @@ class ExportedModel:
     def num_items(self) -> int:
         return len(self.items)
 
-    @property
-    def unknown_user(self) -> int:
-        """Dense id of a user without training sequences."""
-        return self.manifest["num_users"]
-
     @classmethod
     def load(cls, folder: str | Path, *, device: str = "auto") -> ExportedModel:
         """Read a folder and build its model.
@@ -120,10 +116,13 @@ class ExportedModel:
             InputError: there is no exported model, it has another format, or a file is missing, damaged or changed.
         """
         folder = Path(folder)
-        manifest = _read_manifest(folder)
+        try:
+            manifest = read_json_model(folder / MANIFEST, _Manifest, REMEDY, version=FORMAT).model_dump()
+        except FileNotFoundError:
+            raise InputError(f"{folder} holds no exported model ({MANIFEST} is missing)") from None
         for name, expected in manifest["files"].items():
             if file_hash(folder / name) != expected:
-                raise InputError(f"{folder / name} was changed after it was exported: export the model again")
+                raise InputError(f"{folder / name} was changed after it was exported: {REMEDY}")
         stored = read_checkpoint(folder)
         config = stored_config(folder, stored, device=device)
         try:
@@ -132,7 +131,7 @@ class ExportedModel:
             tensors, items = load_file(folder / BEST), pd.read_parquet(folder / ITEMS)
             metrics = json.loads((folder / METRICS).read_text())
         except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise InputError(f"{folder} cannot be read ({error}): export the model again") from None
+            raise InputError(f"{folder} cannot be read ({error}): {REMEDY}") from None
         target = pick_device(config.device)
         models = build_models(config, data, stored["best"], tensors, target)
         counts = arrays.get(COUNTS)
@@ -296,10 +295,3 @@ def _trial_data(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
         valid_candidates=np.zeros((0, 1), np.int32),
         **given,
     )
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        return read_json_model(folder / MANIFEST, _Manifest, "export the model again", version=FORMAT).model_dump()
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no exported model ({MANIFEST} is missing)") from None

@@ -164,7 +164,10 @@ class Recommendations:
         """The histories as evaluation shows them: before a held-out item, which no model reads."""
         model = self.model
         sequences = DeviceSequences(
-            Sequences.from_rows([model.unknown_user] * len(histories), [[*history, 0] for history in histories]),
+            # The user behind the last one is the one without training sequences.
+            Sequences.from_rows(
+                [model.manifest["num_users"]] * len(histories), [[*history, 0] for history in histories]
+            ),
             num_x=model.num_x,
             num_items=model.num_items,
             max_length=model.config.max_length,

@@ -153,7 +153,8 @@ def load_clip(settings: ClipSettings, *, device: str | None = None) -> Clip:
     Raises:
         InputError: unknown model or tag, weights that cannot be had or do not fit, a missing package.
     """
-    if _is_remote(settings.model, settings.pretrained) and not _hub_answers():
+    is_local = settings.model.startswith(SCHEMAS[0]) or Path(settings.pretrained).is_file()
+    if not is_local and not _hub_answers():
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import open_clip
 
@@ -185,7 +186,10 @@ def load_clip(settings: ClipSettings, *, device: str | None = None) -> Clip:
         "open_clip": open_clip.__version__,
         "torch": torch.__version__.split("+")[0],
         "context_length": context_length,
-        "preprocess": {key: _plain(value) for key, value in sorted(model.visual.preprocess_cfg.items())},
+        "preprocess": {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in sorted(model.visual.preprocess_cfg.items())
+        },
     }
     return Clip(settings, model, preprocess, PieceTokenizer(tokenizer, context_length), facts)
 
@@ -259,10 +263,6 @@ def _no_weights(settings: ClipSettings, error: Exception) -> str:
     )
 
 
-def _is_remote(model: str, pretrained: str) -> bool:
-    return not model.startswith(SCHEMAS[0]) and not (pretrained and Path(pretrained).is_file())
-
-
 def _hub_answers() -> bool:
     """Whether the model hub's name resolves; without this the hub's client tries again and again for a minute."""
     if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
@@ -280,10 +280,6 @@ def _shown(name: str) -> str:
     if name.startswith(SCHEMAS[0]):
         return SCHEMAS[0] + Path(name.removeprefix(SCHEMAS[0])).resolve().name
     return Path(name).name if Path(name).is_file() else name
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 @contextlib.contextmanager

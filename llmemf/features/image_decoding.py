@@ -26,7 +26,7 @@ class Decoded:
     Attributes:
         places: (B,) which of the group's images were readable, as indices into the group.
         pixels: (B, 3, H, W) float32.
-        digests: (G, 32) uint8 SHA-256 of every file of the group, zeros where there is none.
+        digests: (G, 32) uint8 SHA-256 of every file of the group, zeros where it is gone.
         problems: index into the group -> why the image is not readable.
     """
 
@@ -40,7 +40,7 @@ class ImageGroups(torch.utils.data.Dataset):
     """Groups of image files, decoded one group at a time.
 
     Args:
-        groups: paths of the image files of each group; "" where an item has none.
+        groups: paths of the image files of each group.
         transform: PIL image to (3, H, W) float32.
     """
 
@@ -55,8 +55,6 @@ class ImageGroups(torch.utils.data.Dataset):
         digests = np.zeros((len(paths), DIGEST), np.uint8)
         places, images, problems = [], [], {}
         for place, path in enumerate(paths):
-            if not path:
-                continue
             try:
                 content = Path(path).read_bytes()
                 digests[place] = np.frombuffer(digest_of(content), np.uint8)

@@ -23,6 +23,7 @@ from llmemf.errors import InputError
 KEY_SALT = "llmemf-names-{:03d}"
 """The hash wants 16 characters."""
 COLUMNS = {"users": np.uint64, "items": np.uint64, "times": np.uint32}
+STEP = 1 << 20
 SHARED_ITEM = "item is also in X"
 ONE_DOMAIN = "user of one domain alone"
 
@@ -229,13 +230,13 @@ class InteractionCollector:
         self.dropped.setdefault(reason, [0, 0])[domain] += count
 
 
-def contains(sorted_values: np.ndarray, values: np.ndarray, step: int = 1 << 20) -> np.ndarray:
+def contains(sorted_values: np.ndarray, values: np.ndarray) -> np.ndarray:
     """For each of `values`, is it one of `sorted_values`? In steps, so that long columns need no second copy."""
     result = np.zeros(len(values), dtype=bool)
     if not len(sorted_values):
         return result
-    for start in range(0, len(values), step):
-        part = values[start : start + step]
+    for start in range(0, len(values), STEP):
+        part = values[start : start + STEP]
         places = np.minimum(np.searchsorted(sorted_values, part), len(sorted_values) - 1)
-        result[start : start + step] = sorted_values[places] == part
+        result[start : start + STEP] = sorted_values[places] == part
     return result

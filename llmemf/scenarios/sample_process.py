@@ -114,7 +114,6 @@ class Windows:
         length: (W,) int.
         domain, items: (W, MAX_LENGTH) int.
         times: (W, MAX_LENGTH) int Unix seconds, strictly increasing.
-        moods: (W, MAX_LENGTH, 3) int theme, style and community that drove each choice.
     """
 
     user: np.ndarray
@@ -123,7 +122,6 @@ class Windows:
     domain: np.ndarray
     items: np.ndarray
     times: np.ndarray
-    moods: np.ndarray
 
 
 VALID_SLOT = len(TRAIN_WINDOWS) - 1
@@ -148,7 +146,6 @@ def draw_windows(traits: Traits, seed: int = 0) -> Windows:
             rows, mood = rows[still], mood[still]
             if step:
                 mood = _drift(mood, tastes, windows.user[rows], rng)
-            windows.moods[rows, step] = mood
             for domain, (first, end) in enumerate(((0, NUM_FILMS), (NUM_FILMS, NUM_ITEMS))):
                 of_domain = windows.domain[rows, step] == domain
                 now, users = rows[of_domain], windows.user[rows[of_domain]]
@@ -210,7 +207,6 @@ def _plan(rng: np.random.Generator) -> Windows:
         domain=domain,
         items=np.full((total, MAX_LENGTH), -1),
         times=np.array(begin).astype(np.int64)[:, None] + np.cumsum(gaps, axis=1),
-        moods=np.full((total, MAX_LENGTH, 3), -1),
     )
 
 
