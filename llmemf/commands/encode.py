@@ -225,9 +225,8 @@ def show(
     from llmemf.features.feature_report import measure_features
 
     report = measure_features(scenario, matrices, items=items, seed=seed)
-    for space in report.spaces:
-        for warning in space.warnings:
-            say(f"warning: {space.name}: {warning}")
+    for warning in report.warnings:
+        say(f"warning: {warning}")
     path = output or scenario.location / "features.html"
     write_page(report, path)
     say(f"page    {path}")

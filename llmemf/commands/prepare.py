@@ -158,10 +158,10 @@ def _notes(report: PreparationReport) -> list[str]:
     lines = []
     for one in report.files:
         for reason, count in one.bad.most_common():
-            lines.append(f"{one.path.name}: {count:,} bad line{'s' * (count > 1)}: {reason}")
+            lines.append(f"{one.path.name}: {plural(count, 'bad line')}: {reason}")
         lines += [f"  {example}" for example in one.first_bad]
         for what, count in one.mended.most_common():
-            lines.append(f"{one.path.name}: {count:,} line{'s' * (count > 1)} mended: {what}")
+            lines.append(f"{one.path.name}: {plural(count, 'line')} mended: {what}")
     for key, value in report.facts.items():
         if key.startswith("rows ") and value:
             lines.append(f"{plural(value, 'row')} left out: {key.removeprefix('rows ')}")

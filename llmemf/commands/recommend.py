@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from llmemf.errors import InputError
+from llmemf.text_format import plural
 
 
 def recommend(
@@ -77,7 +78,7 @@ def _print(answer: dict[str, Any], console: Console) -> None:
     source = (
         "the most popular items: the model can say nothing from this history"
         if "fallback" in answer
-        else f"from {known} known item{'' if known == 1 else 's'} of the history"
+        else f"from {plural(known, 'known item')} of the history"
     )
     skipped = f", {len(unknown)} unknown and skipped: {', '.join(unknown)}" if unknown else ""
     console.print(Text(f"{source}{skipped}"), style="dim")

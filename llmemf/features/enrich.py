@@ -112,8 +112,6 @@ class Enrichment:
             workers(self.stop, self._report, self._tell_interrupt) as self._workers,
         ):
             self._workers.create_task(self._work())
-        if self.stop.error:
-            raise self.stop.error
         if self._rejections and not self._takes_questions():
             raise self._rejects_everything()
         self._keep_rejections()

@@ -104,8 +104,6 @@ class ImageFetch:
                     await self._fetch(waiting)
             finally:
                 table = self._store.write_table(self._addresses)
-        if self.stop.error:
-            raise self.stop.error
         return table
 
     def _missing(self) -> dict[str, list[int]]:

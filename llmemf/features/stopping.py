@@ -47,6 +47,9 @@ async def workers(
         stop: requested by the first signal.
         report: called every `REPORT_SECONDS`.
         on_first: called at the first signal, to tell the user what happens now.
+
+    Raises:
+        Exception: the first error that stopped the run, when all have ended.
     """
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None, "a coroutine runs in a task"
@@ -76,6 +79,8 @@ async def workers(
         ticker.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+    if stop.error:
+        raise stop.error
 
 
 async def _tick(report: Callable[[], None]) -> None:

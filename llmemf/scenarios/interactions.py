@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -93,9 +93,7 @@ class Interactions:
 
     def where(self, mask: np.ndarray) -> Interactions:
         """Some of the interactions; ids and names stay."""
-        return Interactions(
-            self.users[mask], self.items[mask], self.times[mask], self.user_names, self.item_names, self.num_x
-        )
+        return replace(self, users=self.users[mask], items=self.items[mask], times=self.times[mask])
 
     def by_domain(self) -> tuple[int, int]:
         """Number of interactions in X and in Y."""

@@ -26,25 +26,20 @@ def shorten(sequences: Sequences, lengths: np.ndarray) -> Sequences:
 
 def leave_last_out(
     sequences: Sequences,
-    cut: np.ndarray | None = None,
-    keep_valid: np.ndarray | None = None,
-    keep_test: np.ndarray | None = None,
+    cut: np.ndarray | bool = True,
+    keep_valid: np.ndarray | bool = True,
+    keep_test: np.ndarray | bool = True,
 ) -> tuple[Sequences, Sequences, Sequences]:
     """Split chronological sequences: the last item is the test target, the one before it the validation target.
 
     Args:
         sequences: S sequences, oldest item first.
-        cut: (S,) bool, the sequences that are split; the others are training as a whole. All by default.
-        keep_valid: (S,) bool, the sequences that give a validation case. All by default.
-        keep_test: (S,) bool, the sequences that give a test case. All by default.
+        cut: (S,) the sequences that are split; the others are training as a whole.
+        keep_valid, keep_test: (S,) the sequences that give a validation case, a test case.
 
     Returns:
         train, valid, test; a part that has fewer than 2 items is left out of its split.
     """
-    everywhere = np.ones(len(sequences), dtype=bool)
-    cut = everywhere if cut is None else cut
-    keep_valid = everywhere if keep_valid is None else keep_valid
-    keep_test = everywhere if keep_test is None else keep_test
     lengths = sequences.lengths
     train = shorten(sequences, lengths - 2 * cut)
     valid = shorten(sequences, np.where(cut & keep_valid, lengths - 1, 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -31,7 +32,9 @@ from film_book_reviews import (
 
 from llmemf.errors import InputError
 from llmemf.scenarios.amazon import CategoryFiles, domain_name, find_category, read_amazon
+from llmemf.scenarios.preparation import PreparationReport
 from llmemf.scenarios.reader_options import PreparationOptions
+from llmemf.scenarios.scenario import Scenario
 
 RNG = np.random.default_rng(0)
 
@@ -41,6 +44,21 @@ def pack(path: Path, lines: list[bytes | str]) -> Path:
     raw = b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
     path.write_bytes(gzip.compress(raw))
     return path
+
+
+def write_ratings(folder: Path, films: list, books: list) -> Path:
+    """Ratings of both categories without a header; returns their folder."""
+    for name, events in (("Films", films), ("Books", books)):
+        lines = (f"{user},{item},5,{at(day)}\n" for user, item, day in events)
+        (folder / f"{name}.csv").write_text("".join(lines))
+    return folder
+
+
+def prepared(folder: Path, scratch: Path | None = None, **changes) -> tuple[Scenario, PreparationReport]:
+    """The scenario of the folder's Films and Books; `changes` of the options."""
+    options = dataclasses.replace(OPTIONS, **changes)
+    files = (find_category(folder, name) for name in ("Films", "Books"))
+    return read_amazon(*files, "tiny", ("film", "book"), options, scratch=scratch)
 
 
 def test_release_2014_json_and_python_literals(tmp_path):
@@ -87,9 +105,7 @@ def test_release_2014_json_and_python_literals(tmp_path):
     pack(tmp_path / "meta_Films.json.gz", [*map(repr, meta), "{'asin': 'B0000000M4', 'title': ", "garbage"])
     pack(tmp_path / "meta_Books.json.gz", [json.dumps({"asin": B3, "title": 'It\'s "B3"', "description": ["a", "b"]})])
 
-    scenario, report = read_amazon(
-        find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"), OPTIONS
-    )
+    scenario, report = prepared(tmp_path)
     check(
         scenario,
         {
@@ -151,9 +167,7 @@ def test_release_2018_lists_and_strings(tmp_path):
     pack(tmp_path / "meta_Films.json.gz", [json.dumps(one) for one in meta])
     books_meta = [{"asin": B1, "title": {"no": "string"}, "imageURL": address + "b.jpg", "imageURLHighRes": "\\N"}]
     pack(tmp_path / "meta_Books.json.gz", [json.dumps(one) for one in books_meta])
-    scenario, report = read_amazon(
-        find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"), OPTIONS
-    )
+    scenario, report = prepared(tmp_path)
     check(
         scenario,
         {
@@ -213,9 +227,7 @@ def test_release_2023_parents_and_milliseconds(tmp_path):
         {"title": "", "main_category": "All", "images": [], "categories": [], "parent_asin": M3, "price": "from 14.99"},
     ]
     (tmp_path / "meta_Films.jsonl").write_text("".join(json.dumps(one) + "\n" for one in meta))
-    scenario, report = read_amazon(
-        find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"), OPTIONS
-    )
+    scenario, report = prepared(tmp_path)
     check(
         scenario,
         {
@@ -250,9 +262,7 @@ def test_release_2023_as_parquet(tmp_path, kind):
         }
     )
     meta.to_parquet(tmp_path / "meta_Films.parquet")
-    scenario, report = read_amazon(
-        find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"), OPTIONS
-    )
+    scenario, report = prepared(tmp_path)
     check(
         scenario,
         {M1: ("", "Widescreen Brand: Lego", "", media + "l.jpg"), M2: ("Ran", "Two men", "", "")},
@@ -265,7 +275,7 @@ def test_parquet_without_the_columns_is_named_with_those_it_has(tmp_path):
     for name in ("Films", "Books"):
         pd.DataFrame({"who": ["a"], "parent_asin": [M1], "timestamp": [1]}).to_parquet(tmp_path / f"{name}.parquet")
     with pytest.raises(InputError, match="Films.parquet.*user_id.*it has who, parent_asin, timestamp"):
-        read_amazon(find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"))
+        prepared(tmp_path)
 
 
 @pytest.mark.parametrize("release", [2014, 2018, 2023])
@@ -281,9 +291,7 @@ def test_ratings_alone(tmp_path, release):
     films = [*head, *(line(*event) for event in FILMS), "nonsense", f"{ANN},{M1},5.0,never", f"{ANN},,5.0,{at(1)}"]
     pack(tmp_path / "Films.csv.gz", films)
     (tmp_path / "ratings_Books.csv").write_text("\n".join([*head, *(line(*event) for event in BOOKS)]))
-    files = find_category(tmp_path, "Films"), find_category(tmp_path, "Books")
-    assert files[0].metadata is None
-    scenario, report = read_amazon(*files, "tiny", ("film", "book"), OPTIONS)
+    scenario, report = prepared(tmp_path)
     check(scenario, {})
     assert report.dropped == DROPPED
     assert report.files[0].num_bad == 3
@@ -294,12 +302,8 @@ def test_the_order_of_the_lines_changes_nothing(tmp_path):
     """Ties are drawn by content; a day's reviews come in any order in the real files."""
 
     def scenario_of(films, books, seed):
-        for name, events in (("Films", films), ("Books", books)):
-            text = "".join(f"{user},{item},5,{at(day // 7 * 7)}\n" for user, item, day in events)
-            (tmp_path / f"{name}.csv").write_text(text)
-        files = find_category(tmp_path, "Films"), find_category(tmp_path, "Books")
-        options = PreparationOptions(**(vars(OPTIONS) | {"seed": seed}))
-        return read_amazon(*files, "tiny", ("film", "book"), options)[0]
+        weeks = ([(user, item, day // 7 * 7) for user, item, day in events] for events in (films, books))
+        return prepared(write_ratings(tmp_path, *weeks), seed=seed)[0]
 
     first = scenario_of(FILMS, BOOKS, 0)
     assert scenario_of(FILMS[::-1], BOOKS[::-1], 0).fingerprint == first.fingerprint
@@ -308,21 +312,13 @@ def test_the_order_of_the_lines_changes_nothing(tmp_path):
 
 def test_an_item_of_both_categories_stays_in_x(tmp_path):
     """One product may be listed in both; its review would be history and target at once."""
-    events = {"Films": FILMS, "Books": [*BOOKS, (ANN, M1, 0), (BOB, M1, 5)]}
-    for name, rows in events.items():
-        (tmp_path / f"{name}.csv").write_text("".join(f"{u},{i},5,{at(day)}\n" for u, i, day in rows))
-    files = find_category(tmp_path, "Films"), find_category(tmp_path, "Books")
-    scenario, report = read_amazon(*files, "tiny", ("film", "book"), OPTIONS)
+    scenario, report = prepared(write_ratings(tmp_path, FILMS, [*BOOKS, (ANN, M1, 0), (BOB, M1, 5)]))
     check(scenario, {})
     assert report.dropped == DROPPED | {"item is also in X": (0, 2)}
 
 
 def test_a_different_hash_gives_the_same_scenario(tmp_path):
-    for name, rows in (("Films", FILMS), ("Books", BOOKS)):
-        (tmp_path / f"{name}.csv").write_text("".join(f"{u},{i},5,{at(day)}\n" for u, i, day in rows))
-    files = find_category(tmp_path, "Films"), find_category(tmp_path, "Books")
-    options = PreparationOptions(**(vars(OPTIONS) | {"hash_seed": 7}))
-    check(read_amazon(*files, "tiny", ("film", "book"), options)[0], {})
+    check(prepared(write_ratings(tmp_path, FILMS, BOOKS), hash_seed=7)[0], {})
 
 
 def test_wrong_files_are_told(tmp_path):
@@ -361,7 +357,7 @@ def test_no_common_user_is_told(tmp_path):
     for name, user in (("Films", ANN), ("Books", BOB)):
         (tmp_path / f"{name}.csv").write_text(f"user,item,rating,time\n{user},{M1},5,{START}\n")
     with pytest.raises(InputError, match="no user has interactions in both domains"):
-        read_amazon(find_category(tmp_path, "Films"), find_category(tmp_path, "Books"), "tiny", ("film", "book"))
+        prepared(tmp_path)
 
 
 def test_files_of_a_category_are_found(tmp_path):
@@ -382,11 +378,9 @@ def test_files_of_a_category_are_found(tmp_path):
 
 
 def test_nothing_of_a_preparation_stays_behind(tmp_path):
-    for name, rows in (("Films", FILMS), ("Books", BOOKS)):
-        (tmp_path / f"{name}.csv").write_text("".join(f"{u},{i},5,{at(day)}\n" for u, i, day in rows))
-    files = find_category(tmp_path, "Films"), find_category(tmp_path, "Books")
+    write_ratings(tmp_path, FILMS, BOOKS)
     scratch = tmp_path / "scratch"
-    read_amazon(*files, "tiny", ("film", "book"), OPTIONS, scratch=scratch)
+    prepared(tmp_path, scratch)
     with pytest.raises(InputError, match="no interaction is left"):
-        read_amazon(*files, "tiny", ("film", "book"), scratch=scratch)
+        prepared(tmp_path, scratch, min_user=99)
     assert list(scratch.iterdir()) == []
