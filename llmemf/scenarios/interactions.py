@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from llmemf.errors import InputError
+from llmemf.io import storage_errors
 
 KEY_SALT = "llmemf-names-{:03d}"
 """The hash wants 16 characters."""
@@ -131,7 +132,7 @@ class InteractionCollector:
     """
 
     def __init__(self, scratch: Path | None = None, hash_seed: int = 0, *, shared_items: bool = False) -> None:
-        self._scratch = scratch
+        self._scratch = scratch or Path(tempfile.gettempdir())
         self._shared_items = shared_items
         self._salt = KEY_SALT.format(hash_seed)
         self.read = [0, 0]
@@ -140,12 +141,9 @@ class InteractionCollector:
         """Interactions left out, of X and of Y, by reason."""
 
     def __enter__(self) -> Self:
-        try:
-            if self._scratch is not None:
-                self._scratch.mkdir(parents=True, exist_ok=True)
+        with storage_errors(self._scratch):
+            self._scratch.mkdir(parents=True, exist_ok=True)
             self._folder = Path(tempfile.mkdtemp(prefix=".prepare-", dir=self._scratch))
-        except OSError as error:
-            raise InputError(f"cannot write to {self._scratch}: {error.strerror or error}") from error
         self._user_names = NameStore(self._folder / "users.arrow")
         self._item_names = [NameStore(self._folder / f"items_{domain}.arrow") for domain in (0, 1)]
         return self
@@ -158,16 +156,15 @@ class InteractionCollector:
         if not len(times):
             return
         self.read[domain] += len(times)
-        try:
+        with storage_errors(self._folder):
             columns = {
                 "users": self._keys(users, self._user_names),
                 "items": self._keys(items, self._item_names[domain]),
+                "times": times,
             }
-            for name, values in (columns | {"times": times}).items():
+            for name, values in columns.items():
                 with (self._folder / f"{name}_{domain}").open("ab") as file:
                     values.astype(COLUMNS[name], copy=False).tofile(file)
-        except OSError as error:
-            raise InputError(f"cannot write to {self._folder}: {error.strerror or error}") from error
 
     def finish(self) -> Interactions:
         """The interactions of users who are active in both domains, in the order in which they came, X before Y.

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from llmemf.errors import InputError
+from llmemf.io import storage_errors
 from llmemf.scenarios.candidates import draw_candidates
 from llmemf.scenarios.manifest import read_manifest
 from llmemf.scenarios.sample_covers import render_cover
@@ -145,10 +146,8 @@ def _load_current(folder: Path) -> Scenario | None:
 def _write(data_root: Path) -> Scenario:
     scenario, images = make_sample()
     with tempfile.TemporaryDirectory() as temporary:
-        try:
+        with storage_errors(Path(temporary)):
             (Path(temporary) / "images").mkdir()
             for path, content in images.items():
                 (Path(temporary) / path).write_bytes(content)
-        except OSError as error:
-            raise InputError(f"cannot write the sample's covers to {temporary}: {error.strerror}") from error
         return Scenario.load(scenario.save(data_root, overwrite=True, extra=Path(temporary)))
