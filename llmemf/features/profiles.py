@@ -53,12 +53,10 @@ class ProfilePlan(Plan):
         return Question(self.keys[item], self.model, prompt, prompt.fill_history(self.texts[item]))
 
 
-def make_profile_plan(
-    scenario: Scenario, model: str, *, language: str = "English", words: int = 120, newest: int = NEWEST
-) -> ProfilePlan:
+def make_profile_plan(scenario: Scenario, model: str, *, language: str = "English", words: int = 120) -> ProfilePlan:
     """Key every user with a titled item in training; the longest histories come first."""
     prompt = profile_prompt(scenario.domains, language=language, words=words)
-    texts = training_lines(scenario, newest)
+    texts = training_lines(scenario)
     keys = np.full(scenario.num_users, "", dtype=object)
     for user, lines in enumerate(texts):
         if lines:

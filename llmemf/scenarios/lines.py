@@ -98,10 +98,10 @@ def _whole_lines(path: Path, stored: BinaryIO) -> Iterator[tuple[bytes, int]]:
         yield rest, stored.tell()
 
 
-def _ahead(pieces: Iterator[Piece], depth: int = 2) -> Iterator[Piece]:
-    """The same pieces, made in a thread `depth` pieces ahead (zlib lets other threads run)."""
+def _ahead(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """The same pieces, made in a thread two pieces ahead (zlib lets other threads run)."""
     with ThreadPoolExecutor(1) as pool:
-        waiting = deque(pool.submit(next, pieces, None) for _ in range(depth))
+        waiting = deque(pool.submit(next, pieces, None) for _ in range(2))
         while (piece := waiting.popleft().result()) is not None:
             waiting.append(pool.submit(next, pieces, None))
             yield piece
