@@ -16,7 +16,7 @@ import numpy as np
 from llmemf.errors import InputError
 from llmemf.features.image_content import eight_bit
 from llmemf.features.item_sources import IMAGES, image_source
-from llmemf.features.matrix import KINDS, FeatureMatrix, feature_folders
+from llmemf.features.matrix import KINDS, FeatureMatrix, check_absent, feature_folders
 from llmemf.scenarios.images import is_address
 from llmemf.scenarios.scenario import Scenario
 
@@ -38,6 +38,8 @@ def write_offline(scenario: Scenario, kind: str, width: int = 512, *, overwrite:
     Raises:
         InputError: as `encode_text` and `encode_images`; or the features exist and `overwrite` is off.
     """
+    if not overwrite:
+        check_absent(scenario, [f"{kind}.{ENCODER}"])
     matrix = {"text": encode_text, "image": encode_images}[kind](scenario, width)
     if matrix is not None:
         matrix.save(scenario, overwrite=overwrite)

@@ -43,9 +43,7 @@ def prepared(interactions: Interactions, **options):
                 collector.add(domain, users, items, interactions.times[part])
         scenario = prepare(
             collector,
-            lambda names: pd.DataFrame(
-                "", range(sum(map(len, names))), ["title", "description", "categories", "image"]
-            ),
+            lambda names: [{}, {}],
             "made",
             ("film", "book"),
             PreparationOptions(**(BASE | options)),
