@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from llmemf import text_format
-from llmemf.pages.charts import Line, Plot, Point, linear_axis, whole_axis
+from llmemf.pages.charts import Dot, Line, Plot, Point, linear_axis, whole_axis
 from llmemf.pages.page import Page, Section
 from sweeps.reporting.history import SweepHistory
 from sweeps.reporting.spending import spend
@@ -105,4 +105,6 @@ def _lines(histories: Sequence[SweepHistory], lines: list[list[tuple[int, float]
         placed: list[Point] = [(x.at(place), y.at(value)) for place, value in line]
         if placed:
             plot.lines.append(Line(placed, f"l s{index}"))
+        if len(placed) == 1:  # no line is seen of one place
+            plot.dots.append(Dot(*placed[0], f"s{index}"))
     return plot

@@ -26,3 +26,10 @@ def test_sweeps_on_other_data_are_warned_of_and_two_of_one_name_refused(tmp_path
     assert "different data" in write_beside([one, two], Console(quiet=True)).read_text()
     with pytest.raises(InputError, match="one one"):
         write_beside([one, one], Console(quiet=True))
+
+
+def test_a_sweep_of_one_epoch_is_seen_beside_one_of_several(tmp_path):
+    one = make_sweep(tmp_path, [trial([0.05]), trial([0.04])], name="one", epochs=1)
+    two = make_sweep(tmp_path, [trial(rising(0.08)), trial(rising(0.07))], name="two")
+    text = write_beside([one, two], Console(quiet=True)).read_text()
+    assert text.count('class="d s0"') == 1 and 'class="d s1"' not in text
