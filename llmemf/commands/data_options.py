@@ -131,8 +131,8 @@ class Target:
         from llmemf.scenarios.audit import absent_domains
         from llmemf.scenarios.images import is_address, save_with_images
 
-        folder = save_with_images(scenario, self.data_root, image_folder, overwrite=self.overwrite)
-        say(f"{scenario.name} written to {folder} in {time.perf_counter() - self.started:.1f} s")
+        scenario = save_with_images(scenario, self.data_root, image_folder, overwrite=self.overwrite)
+        say(f"{scenario.name} written to {scenario.folder} in {time.perf_counter() - self.started:.1f} s")
         show(summary(scenario))
         for note in absent_domains(scenario):
             say(f"note: {note}")

@@ -39,8 +39,8 @@ def check_inside(image: str, place: str) -> None:
 
 def save_with_images(
     scenario: Scenario, data_root: str | Path, image_folder: str | Path, *, overwrite: bool = False
-) -> Path:
-    """Save a scenario together with a copy of the images that its item table names.
+) -> Scenario:
+    """Save a scenario together with a copy of the images that its item table names, and give it as it was saved.
 
     Args:
         scenario: its `image` column holds paths relative to `image_folder`, empty where there is none; on disk they
@@ -57,14 +57,15 @@ def save_with_images(
     named = [index for index, image in enumerate(written) if image and not is_address(image)]
     for index in named:
         check_inside(written[index], f"item {scenario.items['external_id'].iloc[index]!r}")
-    missing = [written[index] for index in named if not (folder / written[index]).is_file()]
+    missing = [index for index in named if not (folder / written[index]).is_file()]
     if missing:
+        first = missing[0]
         raise InputError(
-            f"{len(missing)} of {len(named)} images named by the item table do not exist, the first is {missing[0]!r} "
-            f"(below {folder}): add them, or empty their cells"
+            f"{len(missing)} of {len(named)} images named by the item table do not exist, the first is {written[first]!r} "
+            f"of item {scenario.items['external_id'].iloc[first]!r} (below {folder}): add them, or empty their cells"
         )
     if not named:
-        return scenario.save(data_root, overwrite=overwrite)
+        return dataclasses.replace(scenario, folder=scenario.save(data_root, overwrite=overwrite))
     stored = np.array([image if is_address(image) else "" for image in written], dtype=object)
     with tempfile.TemporaryDirectory() as staging:
         # Links suffice here: saving copies what they point to.
@@ -72,5 +73,5 @@ def save_with_images(
         for index in named:
             stored[index] = f"images/{index}{Path(written[index]).suffix.lower()}"
             (Path(staging) / stored[index]).symlink_to(folder / written[index])
-        items = scenario.items.assign(image=stored)
-        return dataclasses.replace(scenario, items=items).save(data_root, overwrite=overwrite, extra=Path(staging))
+        saved = dataclasses.replace(scenario, items=scenario.items.assign(image=stored))
+        return dataclasses.replace(saved, folder=saved.save(data_root, overwrite=overwrite, extra=Path(staging)))

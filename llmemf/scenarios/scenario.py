@@ -33,6 +33,7 @@ from llmemf.io import atomic_folder, bytes_hash, read_array
 from llmemf.scenarios.manifest import FORMAT, MANIFEST, REMEDY, Manifest, fingerprint_of, read_manifest
 from llmemf.scenarios.names import check_free
 from llmemf.scenarios.sequences import Sequences
+from llmemf.text_format import plural
 
 SPLITS = ("train", "valid", "test")
 ITEM_COLUMNS = ("external_id", "title", "description", "image")
@@ -155,7 +156,9 @@ class Scenario:
             raise InputError(f"{where}: offsets do not match the items; import the scenario again")
         if sequences.lengths.min() < 2:
             row = int(sequences.lengths.argmin())
-            raise InputError(f"{where}: sequence {row} has {sequences.lengths[row]} item(s); at least 2 are needed")
+            raise InputError(
+                f"{where}: sequence {row} has {plural(sequences.lengths[row], 'item')}; at least 2 are needed"
+            )
         low, high = int(sequences.items.min()), int(sequences.items.max())
         if low < 0 or high >= self.num_items:
             bad = low if low < 0 else high
@@ -193,8 +196,11 @@ class Scenario:
             check_free(self.name, data_root)
         target = Path(data_root) / self.name
         with atomic_folder(target) as temporary:
+            mode = temporary.stat().st_mode
             if extra is not None:
                 shutil.copytree(extra, temporary, dirs_exist_ok=True)
+                # Copied along is the mode of a temporary folder, which is its owner's alone.
+                temporary.chmod(mode)
             self.items[self.item_columns].to_parquet(temporary / "items.parquet", index=False)
             pd.DataFrame({"external_id": np.asarray(self.user_ids, dtype=str)}).to_parquet(
                 temporary / "users.parquet", index=False

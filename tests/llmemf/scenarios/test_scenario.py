@@ -211,17 +211,21 @@ def test_images_are_copied_into_the_scenario(tmp_path):
     (pictures / "deep" / "one.JPG").write_bytes(b"picture of one")
     (pictures / "two.png").write_bytes(b"picture of two")
     items = make_scenario().items.assign(image=["deep/one.JPG", "", "two.png", *[""] * 5])
-    folder = save_with_images(make_scenario(items=items), tmp_path / "data", pictures)
+    saved = save_with_images(make_scenario(items=items), tmp_path / "data", pictures)
+    folder = saved.location
     loaded = Scenario.load(folder)
+    assert saved.fingerprint == loaded.fingerprint, "what is shown is what was written"
     assert loaded.items.image.tolist() == ["images/0.jpg", "", "images/2.png", *[""] * 5]
     assert (folder / "images/0.jpg").read_bytes() == b"picture of one"
     assert (folder / "images/2.png").read_bytes() == b"picture of two"
     assert not any(path.is_symlink() for path in folder.rglob("*"))
+    without = make_scenario(name="without_images").save(tmp_path / "data")
+    assert folder.stat().st_mode == without.stat().st_mode, "others may read it as well"
 
 
 def test_a_missing_image_is_named_before_anything_is_written(tmp_path):
     items = make_scenario().items.assign(image=["gone.jpg", *[""] * 7])
-    with pytest.raises(InputError, match="1 of 1 images.*'gone.jpg'"):
+    with pytest.raises(InputError, match="1 of 1 images.*'gone.jpg' of item 'A0'"):
         save_with_images(make_scenario(items=items), tmp_path / "data", tmp_path)
     assert not (tmp_path / "data").exists()
 
