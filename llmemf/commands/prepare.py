@@ -59,7 +59,7 @@ def prepare_amazon(
     for category, one in zip((x, y), files):
         if one.metadata is None:
             say(
-                f"note: no meta_{category}.json.gz or meta_{category}.jsonl.gz in {folder}: its items get no titles or "
+                f"note: no meta_{category}.json.gz, .jsonl.gz or .parquet in {folder}: its items get no titles or "
                 "images",
                 error=True,
             )
@@ -130,6 +130,12 @@ def _finish(scenario: Scenario, report: PreparationReport, target: Target, image
     show(*_tables(report, scenario.domains))
     for note in _notes(report):
         say(note)
+    train, cases = len(scenario.train), len(scenario.valid) + len(scenario.test)
+    if train < cases and scenario.source["split"] == "latest":
+        say(
+            f"note: only {train:,} of {train + cases:,} windows are for training, as the latest one of every user is not: "
+            "`--split timeline` keeps only the latest of all windows for validation and test"
+        )
     others = []
     if any(is_address(image) for image in scenario.items["image"]):
         others.append(("features", "images", scenario.name))

@@ -38,6 +38,7 @@ WHOLE = re.compile(r"[0-9]+\.0")
 EXACT_FLOATS = 2**53
 """Whole numbers below are exact as floating-point numbers."""
 
+NO_TIME = "time is neither a number of seconds nor a date like 2023-05-31 or 2023-05-31 18:04:00"
 BAD_ESCAPE = "invalid escape or control character in a string"
 
 
@@ -149,7 +150,7 @@ def unix_seconds(value: object) -> int:
             try:
                 time = datetime.fromisoformat(str(value).strip())
             except ValueError:
-                raise BadLine("time is neither a number nor a date") from None
+                raise BadLine(NO_TIME) from None
     if isinstance(time, datetime):
         time = int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
     time = time // 1000 if time >= MILLISECONDS_FROM else time

@@ -36,6 +36,7 @@ from llmemf.scenarios.loose_records import (
     LATEST_TIME,
     MILLISECONDS_FROM,
     MISSING,
+    NO_TIME,
     flat_literal,
     identifier,
     parse_record,
@@ -179,7 +180,7 @@ def _fields(record: dict) -> Single:
     try:
         return user, item, unix_seconds(datetime.strptime(written.strip(), "%m %d, %Y").replace(tzinfo=UTC))
     except ValueError:
-        raise BadLine("time is neither a number nor a date") from None
+        raise BadLine(NO_TIME) from None
 
 
 def _parquet_reviews(counts: LineCounts, progress: Progress | None) -> Iterator[tuple[int, Single]]:

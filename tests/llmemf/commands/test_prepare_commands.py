@@ -38,7 +38,7 @@ def prepare(llmemf, raw, *more):
 def test_amazon_says_what_became_of_the_data(llmemf, raw, tmp_path):
     code, out, err = prepare(llmemf, raw)
     assert code == 0
-    assert err == f"note: no meta_Books.json.gz or meta_Books.jsonl.gz in {raw}: its items get no titles or images\n"
+    assert err == f"note: no meta_Books.json.gz, .jsonl.gz or .parquet in {raw}: its items get no titles or images\n"
     words = " ".join(out.split())
     for part in (
         "Films.json.gz 15 1 0",
@@ -106,5 +106,16 @@ def test_table_takes_images_along(llmemf, tmp_path):
     assert (tmp_path / "data/mine/images/0.jpg").read_bytes() == b"picture"
     scenario = Scenario.load(tmp_path / "data/mine")
     assert scenario.domains == ("film", "book") and scenario.items.title[0] == "Heat"
+    assert scenario.fingerprint[:16] in out, "that of the images' paths as they were stored"
     code, _, err = llmemf("data", "prepare", "table", "orders.csv", "--name", "other", "--columns", "user")
     assert code == 2 and "expected role=column" in err
+
+
+def test_a_scenario_with_few_windows_for_training_is_told(llmemf, raw, tmp_path):
+    for split in ("timeline", "latest"):
+        code, out, _ = prepare(llmemf, raw, "--overwrite", "--split", split)
+        scenario = Scenario.load(tmp_path / "data" / "films_books")
+        told = [line for line in out.splitlines() if line.startswith("note: only ") and "--split timeline" in line]
+        few = len(scenario.train) < len(scenario.valid) + len(scenario.test)
+        assert code == 0 and len(told) == (split == "latest" and few), split
+    assert f"only {len(scenario.train)} of {len(scenario.train) + len(scenario.valid) + len(scenario.test)}" in told[0]

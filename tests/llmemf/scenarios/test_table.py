@@ -11,6 +11,7 @@ import pytest
 from film_book_reviews import ANN, B1, BOB, BOOKS, CID, DROPPED, FILMS, M1, M3, OPTIONS, at, check
 
 from llmemf.errors import InputError
+from llmemf.scenarios.loose_records import NO_TIME
 from llmemf.scenarios.reader_options import PreparationOptions
 from llmemf.scenarios.scenario import Scenario
 from llmemf.scenarios.table import read_table
@@ -148,7 +149,7 @@ def test_bad_rows_are_counted_with_their_lines(tmp_path):
     check(scenario, {})
     assert report.files[0].bad == {
         "no item": 1,
-        "time is neither a number nor a date": 1,
+        NO_TIME: 1,
         "no domain": 1,
         "not 4 cells": 1,
     }
