@@ -186,12 +186,14 @@ def _tell(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> None:
         if matrix.details.get("items_with_unreadable_image"):
             manifest = folder / "features" / matrix.name / "manifest.json"
             say(f"note: {matrix.name}: all of them are listed in {manifest}")
-    use = []
+    chosen: list[str] = []
     for kind in dict.fromkeys(one.kind for one in matrices):
         first, *others = (one.encoder for one in matrices if one.kind == kind)
-        use.append(f"--set {kind}_encoder={first}" + (f" (or {', '.join(others)})" if others else ""))
-    say(f"use     {' '.join(use)}")
-    say(f"look    {hint(folder.parent, 'features', 'show', scenario.name)}")
+        chosen += ["--set", f"{kind}_encoder={first}"]
+        for other in others:
+            say(f"or:   --set {kind}_encoder={other}")
+    say(f"also: {hint(folder.parent, 'features', 'show', scenario.name)}")
+    say(f"next: {hint(folder.parent, 'sweep', '--scenario', scenario.name, *chosen)}")
 
 
 @shared_options(prepared=Prepared)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from rich.table import Table
 
-from llmemf.commands.data_options import say, show
-from llmemf.errors import InputError
+from llmemf.commands.data_options import hint, say, show
+from llmemf.errors import InputError, StorageError
 from llmemf.features.feature_report import FeatureReport
 from llmemf.features.matrix import FeatureMatrix
 from llmemf.io import write_text
 from llmemf.pages.html_page import render
 from llmemf.scenarios.scenario import Scenario
-from llmemf.text_format import percent
+from llmemf.text_format import percent, plural
 
 LARGE, THUMBNAIL = 320, 128
 """Longest side of an item's picture and of a neighbour's, in pixels."""
@@ -25,7 +25,8 @@ LARGE, THUMBNAIL = 320, 128
 def feature_table(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> Table:
     """Kind, encoder, width, coverage of each domain and hash of every matrix."""
     table = Table("kind", "encoder", "width", *scenario.domains, "hash", box=None, header_style="bold")
-    table.columns[1].overflow = "fold"
+    for place, column in enumerate(table.columns):
+        column.overflow, column.no_wrap = ("fold", False) if place == 1 else ("ellipsis", True)
     for matrix in matrices:
         parts = (matrix.has[: scenario.num_x], matrix.has[scenario.num_x :])
         coverage = [f"{int(part.sum())} of {len(part)} ({percent(part.mean())})" for part in parts]
@@ -37,29 +38,33 @@ def print_features(scenario: Scenario, matrices: Sequence[FeatureMatrix]) -> Non
     """Print the table of some matrices, and what a user should know beyond it."""
     show(feature_table(scenario, matrices))
     for matrix in matrices:
-        for note in notes(matrix):
+        for note in notes(scenario, matrix):
             say(f"note: {matrix.name}: {note}")
 
 
-def notes(matrix: FeatureMatrix) -> list[str]:
+def address_note(scenario: Scenario, count: int) -> str:
+    """That this number of items have the address of an image that nobody has fetched, and the command that fetches it."""
+    fetch = hint(scenario.location.parent, "features", "images", scenario.name)
+    return f"{plural(count, 'item')} with the address of an image but no file: `{fetch}` fetches them"
+
+
+def notes(scenario: Scenario, matrix: FeatureMatrix) -> list[str]:
     """What a user should know about a matrix beyond the table, one line each."""
     told = []
     details = matrix.details
     if unreadable := details.get("items_with_unreadable_image"):
         told.append(
-            f"{unreadable} image(s) cannot be read and count as missing; first: {details['unreadable_images'][0]}"
+            f"{plural(unreadable, 'image')} cannot be read, counted as missing; first: {details['unreadable_images'][0]}"
         )
     if addresses := details.get("items_with_address_only"):
-        told.append(
-            f"{addresses} item(s) have the address of an image but no file: fetch it with llmemf features images"
-        )
+        told.append(address_note(scenario, addresses))
     for key, other in (("items_with_title_only", "LLM text"), ("items_with_llm_text_only", "title")):
         if count := details.get(key):
-            told.append(f"{count} item(s) have no {other} and are encoded from the rest alone")
+            told.append(f"{plural(count, 'item')} without {other}, encoded from the rest alone")
     if unknown := details.get("items_with_text_but_no_word_of_the_vocabulary"):
-        told.append(f"{unknown} item(s) have a text without any word that another item has; they count as missing")
+        told.append(f"{plural(unknown, 'item')} with a text without any word that another item has, counted as missing")
     if empty := details.get("items_with_text_but_no_token"):
-        told.append(f"{empty} item(s) have a text without any token; they count as missing")
+        told.append(f"{plural(empty, 'item')} with a text without any token, counted as missing")
     if details.get("effective_rank", matrix.width) < matrix.width:
         told.append(f"only {details['effective_rank']} of {matrix.width} columns carry something, the others are zero")
     return told
@@ -74,8 +79,8 @@ def write_page(report: FeatureReport, path: Path) -> None:
     page = as_html(report)
     try:
         write_text(path, page)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --output") from error
+    except StorageError as error:
+        raise InputError(f"{error}; choose another --output") from error
 
 
 def as_html(report: FeatureReport) -> str:

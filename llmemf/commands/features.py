@@ -39,9 +39,9 @@ def offline(
 
     Texts by TF-IDF + SVD, images by pixels + PCA.
     """
-    from llmemf.commands.feature_view import feature_table, notes
+    from llmemf.commands.feature_view import address_note, feature_table, notes
     from llmemf.features.matrix import check_absent
-    from llmemf.features.offline import ENCODER, write_offline
+    from llmemf.features.offline import ENCODER, items_with_address_only, write_offline
 
     scenario = prepared.load()
     kinds = kinds_of(kind)
@@ -53,10 +53,12 @@ def offline(
         matrix = write_offline(scenario, each, width, overwrite=overwrite)
         if matrix is None:
             absent.append(each)
+            if each == "image" and (addresses := items_with_address_only(scenario)):
+                say(f"note: {address_note(scenario, addresses)}")
             continue
         written.append(matrix)
         say(f"{each}: {int(matrix.has.sum())} of {scenario.num_items} items in {time.perf_counter() - start:.1f} s")
-        for note in notes(matrix):
+        for note in notes(scenario, matrix):
             say(f"note: {note}")
     left = ",".join(["id", *(each for each in ("image", "text") if each not in absent)])
     nothing = f"no item of scenario {scenario.name!r} has {' or '.join(_CONTENT[each] for each in absent)}"
@@ -157,7 +159,7 @@ def pack(
     say(f"next: {prepared.hint('train', scenario.name, *settings)}")
 
 
-_CONTENT = {"text": "a title or description", "image": "an image"}
+_CONTENT = {"text": "a title or description", "image": "a stored image"}
 
 
 app.command("encode")(encode.encode)

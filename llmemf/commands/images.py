@@ -17,6 +17,7 @@ from llmemf.commands.data_options import Prepared, say, show, status_table
 from llmemf.commands.progress import INTERRUPTED, UNFINISHED, ProgressLine
 from llmemf.commands.shared_options import shared_options
 from llmemf.features.image_limits import FetchSettings
+from llmemf.text_format import plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +47,7 @@ def images(
         with ProgressLine("items") as line:
             table = take_local_images(scenario, folder, settings, line.show)
         image_summary(scenario, table)
+        _tell_next(prepared, table)
         return
     with ProgressLine("images") as line:
 
@@ -57,7 +59,9 @@ def images(
             scenario,
             settings,
             on_progress=count,
-            on_interrupt=lambda under_way: line.say(f"stopping after {under_way} requests under way; again: at once"),
+            on_interrupt=lambda under_way: line.say(
+                f"stopping after {plural(under_way, 'request')} under way; Ctrl-C again drops them"
+            ),
         )
         table = asyncio.run(fetch.run())
     image_summary(scenario, table)
@@ -67,8 +71,13 @@ def images(
     if fetch.stop.reason:
         say(f"stopped: {fetch.stop.message} The same command continues from here", error=True)
         raise typer.Exit(UNFINISHED)
+    _tell_next(prepared, table)
+
+
+def _tell_next(prepared: Prepared, table: pd.DataFrame) -> None:
     if (table.status == "ok").any():
-        say(f"next: {prepared.hint('features', 'encode', scenario.name, '--kind', 'image')}")
+        say(f"also: {prepared.hint('features', 'offline', prepared.name, '--kind', 'image')}")
+        say(f"next: {prepared.hint('features', 'encode', prepared.name, '--kind', 'image')}")
 
 
 def image_summary(scenario: Scenario, table: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ import torch
 from llmemf.command_line import command_line
 from llmemf.errors import InputError, nearest
 from llmemf.io import bytes_hash
+from llmemf.text_format import plural
 
 if TYPE_CHECKING:
     from llmemf.features.text_pieces import PieceTokenizer
@@ -130,7 +131,7 @@ def resolve_device(device: str, precision: str, *, cuda: bool | None = None) -> 
     except RuntimeError:
         raise InputError(f"--device {device}: no device of torch; use auto, cpu, cuda or cuda:NUMBER") from None
     if kind.type == "cuda" and (not cuda or (not elsewhere and (kind.index or 0) >= torch.cuda.device_count())):
-        found = f"{torch.cuda.device_count()} GPU(s) here" if not elsewhere else "no GPU in the cluster"
+        found = f"{plural(torch.cuda.device_count(), 'GPU')} here" if not elsewhere else "no GPU in the cluster"
         raise InputError(f"--device {device}: torch finds {found}; use --device auto or cpu")
     if kind.type not in ("cpu", "cuda"):
         raise InputError(f"--device {device}: CLIP runs on cpu or cuda here; use one of them, or auto")

@@ -19,6 +19,7 @@ from llmemf.features.clip import Clip, ClipSettings
 from llmemf.features.encode_job import Job
 from llmemf.features.encoding import Progress
 from llmemf.features.ray_access import leave_ray, python_path, set_environment
+from llmemf.text_format import plural
 
 CPUS_PER_WORKER = 4
 """Cores of a worker in a cluster without GPUs."""
@@ -38,8 +39,8 @@ class Pool:
     gpus: int
 
     def __str__(self) -> str:
-        each = "1 GPU" if self.gpus else f"{self.cpus} core(s)"
-        return f"{self.workers} Ray worker(s) with {each} each"
+        each = "1 GPU" if self.gpus else plural(self.cpus, "core")
+        return f"{plural(self.workers, 'Ray worker')} with {each} each"
 
     @classmethod
     def of(cls, resources: dict[str, float], device: str, workers: int | None = None) -> Pool:
@@ -58,7 +59,7 @@ class Pool:
         count = workers or (gpus if device == "cuda" else max(1, cpus // CPUS_PER_WORKER))
         if not 1 <= count <= most:
             raise InputError(
-                f"--ray-workers {count}: the cluster has {most} {unit}(s), one worker needs at least one of them"
+                f"--ray-workers {count}: the cluster has {plural(most, unit)}, one worker needs at least one of them"
             )
         return cls(count, max(1, cpus // count), int(device == "cuda"))
 

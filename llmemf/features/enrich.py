@@ -18,6 +18,7 @@ from llmemf.features.llm_plan import Plan, Question
 from llmemf.features.prompts import SYSTEM
 from llmemf.features.retries import RequestFailed, Retries
 from llmemf.features.stopping import Stop, workers
+from llmemf.text_format import plural
 
 LIMITS = {"failed": 6, "billed": 3, "limited": 30}
 """A question is given up for this run after so many calls that failed, that failed but may have been billed, or that
@@ -284,7 +285,7 @@ class Enrichment:
 
     def _tell_interrupt(self) -> None:
         self.on_message(
-            f"stopping: {self.budget.calls} answers under way are waited for, they are paid; Ctrl-C again drops them"
+            f"stopping after {plural(self.budget.calls, 'answer')} under way, since they are paid; Ctrl-C again drops them"
         )
 
     def _report(self) -> None:

@@ -235,7 +235,7 @@ def _warnings(space: Space) -> list[str]:
             f"{percent(space.twins)} of the items have a twin in exactly the same place: equal texts, or one placeholder "
             "image for many"
         )
-    if space.agreement is not None and space.chance is not None and space.compared >= 50:
+    if space.agreement is not None and space.chance is not None and space.chance < 1 and space.compared >= 50:
         error = np.sqrt(max(space.chance * (1 - space.chance), 1e-4) / space.compared)
         if space.agreement <= space.chance + 2 * error:
             told.append(

@@ -170,7 +170,7 @@ def encode_images(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
     rank = _effective_rank(pca.singular_values_)
     if not rank:
         raise InputError(
-            f"scenario {scenario.name!r}: its {len(items)} readable image(s) are all the same; leave the modality out "
+            f"scenario {scenario.name!r}: its {len(items)} readable images are all the same; leave the modality out "
             "with --set modalities=id,text"
         )
     rows = np.zeros((scenario.num_items, width), dtype=np.float32)
@@ -190,6 +190,7 @@ def encode_images(scenario: Scenario, width: int = 512) -> FeatureMatrix | None:
             "settings": {"pixels": PIXELS, "svd_solver": "randomized", "random_state": 0, "fit_images": len(fitted)},
             "sklearn": sklearn.__version__,
             "items_with_image": len(named),
+            "items_with_address_only": items_with_address_only(scenario),
             "items_with_unreadable_image": len(problems),
             "unreadable_images": problems[:LISTED_PROBLEMS],
             "effective_rank": rank,
@@ -209,6 +210,12 @@ def _image_paths(scenario: Scenario) -> np.ndarray:
         return np.array(image_source(scenario).contents, dtype=object)
     images = scenario.items.image.astype(str)
     return np.array(["" if is_address(image) else image for image in images], dtype=object)
+
+
+def items_with_address_only(scenario: Scenario) -> int:
+    """Number of items whose image is an address, where no images were fetched."""
+    fetched = scenario.folder is not None and (scenario.folder / IMAGES).exists()
+    return 0 if fetched else sum(map(is_address, scenario.items.image.astype(str)))
 
 
 def _read_images(folder: Path, paths: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:

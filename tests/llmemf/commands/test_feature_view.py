@@ -75,7 +75,7 @@ def test_the_page_appears_whole_or_not_at_all(report, tmp_path):
     write_page(report, path)
     assert path.read_text() == as_html(report)
     assert not [name for name in tmp_path.iterdir() if name.name.endswith(".tmp")]
-    with pytest.raises(InputError, match=r"cannot write .*choose another --output"):
+    with pytest.raises(InputError, match=r"cannot be written: .*choose another --output"):
         write_page(report, tmp_path / "nowhere" / "page.html")
 
 

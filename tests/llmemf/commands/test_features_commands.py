@@ -45,7 +45,7 @@ def test_offline_both(root):
 
 def test_offline_without_images_says_so_and_how_to_go_on(root):
     printed = call("offline", "tiny")
-    assert "no item of scenario 'tiny' has an image" in printed and "--set modalities=id,text" in printed
+    assert "no item of scenario 'tiny' has a stored image" in printed and "--set modalities=id,text" in printed
     assert f"sweep --scenario tiny --data-root {root}" in printed.splitlines()[-1]
     assert "of 512 columns carry something" in printed
     assert [path.name for path in (root / "tiny" / "features").iterdir()] == ["text.offline"]
@@ -53,7 +53,7 @@ def test_offline_without_images_says_so_and_how_to_go_on(root):
 
 def test_offline_with_nothing_to_do_fails(root, capsys):
     line = refuse(capsys, "offline", "tiny", "--kind", "image")
-    assert "has an image: nothing was written" in line and "--set modalities=id,text" in line
+    assert "has a stored image: nothing was written" in line and "--set modalities=id,text" in line
     assert not (root / "tiny" / "features").exists()
 
 
@@ -73,7 +73,30 @@ def test_offline_names_unreadable_images(root):
     (root / "tiny" / "3.png").write_text("broken")
     printed = call("offline", "tiny", "--kind", "image")
     assert "image: 6 of 7 items" in printed
-    assert "1 image(s) cannot be read and count as missing; first: 3.png" in printed
+    assert "1 image cannot be read, counted as missing; first: 3.png" in printed
+
+
+def test_addresses_that_nobody_fetched_are_told_with_the_command_that_fetches_them(root):
+    with_images(root)
+    scenario = find_scenario("tiny", root)
+    pictures = scenario.items.image.tolist()
+    fetch = f"features images tiny --data-root {root}"
+    for addresses in (2, 7):
+        cells = [*["https://example.com/1.jpg"] * addresses, *pictures[addresses:]]
+        dataclasses.replace(scenario, items=scenario.items.assign(image=cells)).save(root, overwrite=True)
+        for number, name in enumerate(pictures):
+            Image.new("RGB", (40, 40), (30 * number, 255 - 30 * number, 40)).save(root / "tiny" / name)
+        (told,) = [line for line in call("offline", "tiny").splitlines() if fetch in line]
+        assert told.startswith(f"note: {addresses} items")
+
+
+def test_images_of_a_folder_end_with_the_next_commands(root, tmp_path):
+    names = find_scenario("tiny", root).items.external_id
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40), (30, 255, 40)).save(tmp_path / "photos" / f"{names[0]}.png")
+    also, following = call("images", "tiny", "--folder", "photos").splitlines()[-2:]
+    assert also.startswith("also: ") and "features offline tiny --kind image" in also
+    assert following.startswith("next: ") and "features encode tiny --kind image" in following
 
 
 def test_import_and_show(root, tmp_path):

@@ -88,7 +88,7 @@ def test_ctrl_c_waits_for_what_is_paid_and_the_next_run_asks_the_rest(shop):
         child.send_signal(signal.SIGINT)
         printed, errors = child.communicate(timeout=60)
         assert child.returncode == 130 and not errors
-        assert "stopping: 4 answers" in printed
+        assert "stopping after 4 answers" in printed
         paid = sum(fake.paid.values())
         assert len(records(scenario)) == paid < 24
         assert (pd.read_parquet(scenario.folder / "llm_text.parquet").status == "ok").sum() == paid

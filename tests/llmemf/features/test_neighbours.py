@@ -93,6 +93,8 @@ def test_neighbours_that_share_a_title_word(scenario):
     labelled = scenario.items.assign(title="", categories=[f"Books > Theme {theme}" for theme in themes])
     by_category = measure(dataclasses.replace(scenario, items=labelled), matrix_of(scenario, rows))
     assert by_category.label == "category" and by_category.agreement == good.agreement
+    alike = measure(dataclasses.replace(scenario, items=labelled.assign(categories="Books")), matrix_of(scenario, rows))
+    assert (alike.chance, alike.agreement, alike.warnings) == (1, 1, []), "one category for all says nothing"
 
 
 def test_labels():
