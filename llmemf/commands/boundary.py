@@ -102,10 +102,11 @@ def run_app(app: typer.Typer, name: str, arguments: Sequence[str] | None = None)
 
 def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:
     """Refuse a line that its command cannot read: with the value, the nearest name of an option, and where all of them stand."""
-    context, problem = error.ctx, error.format_message().rstrip(".")
+    context, problem = error.ctx, error.format_message()
     if problem.startswith("Usage:"):  # a group without a command: its help
         print(problem, file=sys.stderr)
         sys.exit(2)
+    problem = problem.rstrip(".")
     path = context.command_path if context else " ".join([name, *itertools.takewhile(lambda w: w[:1] != "-", words)])
     params = context.command.params if context else []
     options = [name for each in params for name in (*each.opts, *each.secondary_opts) if name[:2] == "--"]

@@ -117,7 +117,7 @@ def list_scenarios(data_root: DataRoot = DEFAULT_ROOT) -> None:
     if manifests:
         show(scenario_list(manifests))
     else:
-        say(f"No scenario is prepared in {data_root}; see `{command_line('data', 'import', '--help')}`.")
+        say(f"No scenario is prepared in {data_root}; see `{command_line('data', '--help')}`.")
     for note in notes:
         say(note, error=True)
 

@@ -204,8 +204,8 @@ def _day(time: int | None) -> str:
 
 def scenario_list(manifests: Mapping[Path, Manifest | None]) -> Table:
     """One line per prepared scenario, also for one whose manifest cannot be read (None)."""
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("scenario", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("scenario", overflow="fold", min_width=8)
     for column in ("items", "users", "cases"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("features", overflow="fold", min_width=13)

@@ -35,6 +35,15 @@ def test_a_tilde_is_the_users_home_in_every_path(monkeypatch, arguments, environ
     assert result.stdout.strip() == expected
 
 
+def test_a_group_without_a_command_shows_all_of_its_help(capsys):
+    app = App(no_args_is_help=True)
+    for name in ("first", "last"):
+        app.command(name, help=f"The {name}.")(lambda: None)
+    with pytest.raises(SystemExit) as left:
+        run_app(app, "group", [])
+    assert left.value.code == 2 and capsys.readouterr().err.rstrip().endswith("The last.")
+
+
 def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(capsys):
     app = App()
 

@@ -241,3 +241,12 @@ def test_the_home_folder_is_meant_by_a_tilde(llmemf, raw, tmp_path, monkeypatch)
     monkeypatch.setenv("LLMEMF_DATA_ROOT", "~/mine")
     assert llmemf("data", "show", "tiny")[0] == 0
     assert (tmp_path / "mine/tiny").is_dir() and not (tmp_path / "~").exists()
+
+
+def test_a_list_of_long_names_keeps_every_hash(llmemf, raw, tmp_path):
+    name = "a_scenario_with_a_name_of_many_letters_and_more"
+    options = ("--domains", "filmography,bibliography", "--split", "leave_last_out")
+    assert llmemf("data", "import", "windows", raw, "--name", name, *options)[0] == 0
+    out = llmemf("data", "list")[1]
+    assert Scenario.load(tmp_path / "data" / name).fingerprint[:8] in out
+    assert max(map(len, out.splitlines())) <= 80
