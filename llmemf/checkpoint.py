@@ -158,7 +158,8 @@ def check_data(folder: str | Path, stored: Mapping[str, Any], data: TrialData, *
     for kind, expected in stored["features"].items():
         if data.feature_hashes.get(kind) != expected:
             raise InputError(
-                f"checkpoint {folder} was trained with other {kind} features: {verb} it with those it was trained with"
+                f"checkpoint {folder} was trained with other {kind} features than there are now: {verb} it with those it "
+                "was trained with, or train again"
             )
 
 

@@ -46,7 +46,7 @@ def _start(command: str) -> list[str]:
         return [_python(), shortest(script.resolve().with_name(DOORS[command]))]
     console = Path(sys.executable).with_name("llmemf")
     found = shutil.which("llmemf")
-    if found and Path(found).resolve() == console.resolve():
+    if found and Path(found).resolve() in (console.resolve(), script.resolve()):
         return ["llmemf", command]
     if console.exists():
         return [shortest(console), command]

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from llmemf.batches import TrialData
 from llmemf.checkpoint import BEST, CONFIG, check_data, read_best, read_checkpoint, stored_config, weights_of
+from llmemf.command_line import command_line
 from llmemf.config import TrialConfig
 from llmemf.errors import InputError
 from llmemf.export.card import model_card
@@ -119,7 +120,10 @@ class ExportedModel:
         try:
             manifest = read_json_model(folder / MANIFEST, _Manifest, REMEDY, version=FORMAT).model_dump()
         except FileNotFoundError:
-            raise InputError(f"{folder} holds no exported model ({MANIFEST} is missing)") from None
+            export = command_line("export", "NAME")
+            raise InputError(
+                f"{folder} holds no exported model ({MANIFEST} is missing): `{export}` makes one of a sweep's best trial"
+            ) from None
         for name, expected in manifest["files"].items():
             if file_hash(folder / name) != expected:
                 raise InputError(f"{folder / name} was changed after it was exported: {REMEDY}")

@@ -87,10 +87,8 @@ def _print_commands(console: Console, model: ExportedModel, folder: Path, served
 
     request = example(model)
     binaries = Path(sys.executable).parent
-    llmemf = (shutil.which("llmemf") and "llmemf") or str(binaries / "llmemf")
-    history = ",".join(request["history"])
-    words = [llmemf, "recommend", "--model", str(folder), "--history", history, "--domain", request["domain"]]
-    lines = {"recommend": shlex.join(words), "serve": command_line("serve", folder)}
+    words = ("--model", folder, "--history", ",".join(request["history"]), "--domain", request["domain"])
+    lines = {"recommend": command_line("recommend", *words), "serve": command_line("serve", folder)}
     if served:
         # MLflow starts its server by name: where the environment is not active, its folder has to be named.
         path = "" if shutil.which("uvicorn") else f'PATH={shlex.quote(str(binaries))}:"$PATH" '

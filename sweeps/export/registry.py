@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
 import warnings
 from importlib.metadata import version
@@ -92,9 +93,15 @@ def save_for_mlflow(folder: Path, model: ExportedModel, target: Path) -> None:
 
 
 def example(model: ExportedModel) -> dict[str, Any]:
-    """A request that the model can answer: the first items of both domains."""
-    history = [model.items.external_id[place] for place in (0, model.num_x, 1)]
-    return {"history": history, "domain": model.domains[1], "k": min(3, model.num_items - model.num_x - 1) or 1}
+    """A request that the model can answer: the first items of both domains whose ids a command line takes, too."""
+    ids = model.items.external_id
+    in_both = set(ids[ids.duplicated()])
+    names = [
+        [f"{domain}:{name}" if name in in_both else name for name in own]
+        for domain, own in zip(model.domains, (ids[: model.num_x], ids[model.num_x :]))
+    ]
+    x, y = ([name for name in own if not re.search(r"[,\n]", name)] or own for own in names)
+    return {"history": [x[0], y[0], *x[1:2]], "domain": model.domains[1], "k": min(3, len(names[1]) - 1) or 1}
 
 
 def _upload(path: Path, folder: Path, model: ExportedModel, chosen: Chosen, name: str, client: Any) -> str:

@@ -1,5 +1,6 @@
 """A sweep's best model as a folder, as a version in MLflow's registry, and behind HTTP."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from llmemf.__main__ import app as llmemf
+from llmemf.commands.recommend import read_history
 from llmemf.errors import InputError
 from llmemf.export.evaluation import evaluate_export
 from llmemf.export.folder import ExportedModel
@@ -239,6 +241,16 @@ def test_http_refuses_other_contents(web):
 def test_the_example_of_every_model_is_answered(folder):
     model = ExportedModel.load(folder)
     assert len(Recommendations(model).answer(example(model))["items"]) == 3
+
+
+def test_the_example_is_answered_where_both_domains_number_their_items_alike(folder):
+    model = ExportedModel.load(folder)
+    ids = [f"{part}" for part in range(model.num_x)] + [f"{part}" for part in range(model.num_items - model.num_x)]
+    model = dataclasses.replace(model, items=model.items.assign(external_id=["a,b", *ids[1:]]))
+    request = example(model)
+    answer = Recommendations(model).answer(request)
+    assert (answer["known_items"], answer["unknown_items"]) == (3, [])
+    assert read_history(",".join(request["history"])) == request["history"], "as `recommend` reads it"
 
 
 def free_port():
