@@ -149,7 +149,7 @@ def widen_range(history: SweepHistory, importances: Importances) -> Advice | Non
         return None
     why = f"Of the best {len(leaders)} trials: {'; '.join(seen)}. What is beyond was never tried."
     more = max(6, len(history.records) // 2)
-    return Advice(f"Widen {' and '.join(wider)}", why, commands.extend(history.record, more, wider))
+    return Advice(f"Widen {text_format.listed(wider)}", why, commands.extend(history.record, more, wider))
 
 
 def beyond(parameter: Parameter, *, upper: bool) -> float | None:

@@ -28,7 +28,7 @@ def beside_page(histories: Sequence[SweepHistory]) -> Page:
     charts = [("beside", columns, "two"), ("key", key if columns else [])]
     standing = [*charts, ("table", _standing(histories), ["", *names], (0,), "plain")]
     kinds = ", ".join(dict.fromkeys(f"{history.record.model} on {history.record.scenario}" for history in histories))
-    title, lead = " and ".join(names), f"{kinds}."
+    title, lead = text_format.listed(names), f"{kinds}."
     sections = [Section("How they stand", standing), _settings(histories, names)]
     return Page("Sweeps beside each other", title, lead, sections, title, warnings=_warnings(histories))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmemf.io import read_json_object, write_text
+from llmemf.text_format import listed
 
 FILE = "references.json"
 OBJECTIVE = "val/mrr"
@@ -55,4 +56,4 @@ class References:
         remedy = "longer training, other settings, or another system may be needed"
         if model == "llm_emf":
             remedy += "; it can back off to them: --set neighbour_weight=0,1 --set transition_weight=0,0.3"
-        return f"The best trial ({best:.4f}) is not above {' and '.join(above)}, without any training: {remedy}."
+        return f"The best trial ({best:.4f}) is not above {listed(above)}, without any training: {remedy}."

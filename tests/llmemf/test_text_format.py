@@ -32,6 +32,14 @@ def test_numbers_are_short(value, text):
     assert text_format.number(value) == text
 
 
+def test_names_in_a_row():
+    assert [text_format.listed(names) for names in (["a"], ("a", "b"), dict.fromkeys("abc"))] == [
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
 def test_settings_and_durations():
     assert text_format.settings({"lr": 1e-3, "alpha": 0.3}) == "lr=1e-3 alpha=0.3"
     assert [text_format.duration(s) for s in (0, 42, 725, 11220)] == ["0:00", "0:42", "12:05", "3:07:00"]
