@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     "llmemf": [
         {"errors", "text_format", "ranking_names", "io", "command_line", "config", "removed", "memory", "pages"},
+        {"append_only_log"},
         {"scenarios"},
         {"features"},
         {"batches", "models", "objective", "objective_half", "ranking"},
