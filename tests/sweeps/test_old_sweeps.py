@@ -108,11 +108,15 @@ def run(old: Path, *words: str) -> None:
 
 
 def values(path: Path) -> dict[str, dict[str, str]]:
-    """Rows of a leaderboard by trial, without what the machine's speed makes, and a ranking that is younger than these sweeps."""
+    """Rows of a leaderboard by trial, without what the machine's speed makes, and a ranking that is younger than these sweeps.
+
+    The loss has the digits on which processors agree.
+    """
     with path.open() as file:
         rows = {row["trial"]: row for row in csv.DictReader(file)}
     return {
         trial: {key: v for key, v in row.items() if key != "seconds" and not key.startswith("val_unseen/")}
+        | {"val/loss": f"{float(row['val/loss']):.5f}"}
         for trial, row in rows.items()
     }
 
