@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,10 @@ from llmemf.text_format import plural
 def recommend(
     model: Annotated[Path, typer.Option("--model", metavar="FOLDER", help="An exported model.")],
     history: Annotated[
-        str, typer.Option("--history", help="Item ids, oldest first: id1,id2,...; @FILE, or - for standard input.")
+        str,
+        typer.Option(
+            "--history", help="Item ids, oldest first: id1,id2,... or a JSON list; @FILE, or - for standard input."
+        ),
     ],
     domain: Annotated[str, typer.Option("--domain", help="Whose items are wanted.")],
     k: Annotated[int, typer.Option("--k", help="How many.")] = 10,
@@ -49,7 +53,7 @@ def recommend(
 
 
 def read_history(text: str) -> list[str]:
-    """Item ids out of the option: separated by commas or line ends, blanks around them dropped.
+    """Item ids out of the option: a JSON list, or separated by commas or line ends, blanks around them dropped.
 
     Raises:
         InputError: a file cannot be read.
@@ -62,6 +66,9 @@ def read_history(text: str) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8 text"
             raise InputError(f"--history {text}: the file cannot be read: {reason}") from None
+    if text.lstrip().startswith("["):
+        with suppress(json.JSONDecodeError):
+            return json.loads(text)
     return [part.strip() for part in re.split(r"[,\n]", text) if part.strip()]
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from llmemf.commands.data_options import DEFAULT_ROOT, DataRoot, Existing, hint, say, show
 from llmemf.errors import InputError
-from llmemf.ranking_names import METRICS, RANKINGS
+from llmemf.ranking_names import METRICS, ranking_rows
 
 if TYPE_CHECKING:
     from llmemf.config import TrialConfig
@@ -148,10 +148,8 @@ def evaluate(
     metrics, note = score(folder, scenario, split, device)
     table = Table("domain", "ranked among", *(metric.upper().replace("_", "@") for metric in METRICS), title=split)
     for domain in scenario.domains:
-        for ending, label in RANKINGS.values():
-            prefix = split + ending
-            if f"{prefix}/{domain}/mrr" in metrics:
-                table.add_row(domain, label, *(f"{metrics[f'{prefix}/{domain}/{metric}']:.4f}" for metric in METRICS))
+        for among, cells in ranking_rows(metrics, split, domain, METRICS):
+            table.add_row(domain, among, *cells)
     show(table)
     if note:
         say(note)

@@ -59,9 +59,8 @@ def line_blocks(path: Path, progress: Progress | None = None) -> Iterator[LineBl
                 if progress is not None:
                     progress(path, position, size)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(
-            f"{path}: the compressed data is damaged behind line {first_line - 1:,} ({error}): get the file again"
-        ) from None
+        place = f"behind line {first_line - 1:,}" if first_line > 1 else "in its first lines"
+        raise InputError(f"{path}: the compressed data is damaged {place} ({error}): get the file again") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     if progress is not None:

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from llmemf import text_format
 from llmemf.command_line import command_line
+from llmemf.errors import InputError
 from sweeps.cli import options
 from sweeps.core.console import CommandConsole, facts_table
 
@@ -53,6 +54,8 @@ def export(
     from sweeps.export.chosen import choose, write_model
     from sweeps.tracking.addresses import absolute_uri
 
+    if register_as is not None and (not register_as.strip() or set(register_as) & set("/:")):
+        raise InputError(f"--register-as {register_as!r}: MLflow takes any name without / and :")
     console = CommandConsole()
     storage = storage.resolve()
     chosen = choose(storage, sweep, trial)

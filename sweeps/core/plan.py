@@ -174,9 +174,9 @@ def plan_sweep(options: Options, *, now: datetime.datetime | None = None) -> Pla
     whole_grid = values.get("search") == "grid" and options.trials is None
     settings = build_config(SweepSettings, values, where=str(options.scenario))
     config_class = model_class(settings.model).config_class
-    settings.space = checked_space(config_class, settings.space, where=used)
+    settings.space = checked_space(config_class, settings.space, where=f"{used}.yaml")
     several = "several values; put them into space"
-    settings.fixed = checked_settings(config_class, settings.fixed, f"{used}: fixed", several)
+    settings.fixed = checked_settings(config_class, settings.fixed, f"{used}.yaml: fixed", several)
     overrides = apply_assignments(settings, options.assignments, options.epochs)
     notices += drop_absent_modalities(settings, overrides, options.root / used)
     settings.space = merged_space(settings.space, overrides)

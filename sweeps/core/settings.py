@@ -12,6 +12,7 @@ from llmemf.command_line import command_line
 from llmemf.config import TrialConfig, build_config, parse_assignment, read_yaml, unknown_keys
 from llmemf.errors import InputError, nearest
 from llmemf.models import model_class
+from sweeps.search.space_entries import build_space
 from sweeps.state.sweep_record import SweepSettings
 
 SCENARIO_FILES = Path(__file__).resolve().parent.parent / "scenarios"
@@ -71,11 +72,17 @@ def load_settings(path: Path) -> dict[str, Any]:
     """Read the settings of a sweep from one scenario file and check its keys.
 
     Raises:
-        InputError: unknown keys (the nearest valid one is offered), wrong types, or a setting that stands twice.
+        InputError: unknown keys (the nearest valid one is offered), wrong types, a setting that stands twice, or a space
+            that cannot be read.
     """
     values = read_yaml(path)
     build_config(ScenarioFile, values, where=path.name)
     values.pop("ablations", None)
+    if values.get("space"):
+        try:
+            build_space(values["space"], values.get("constraints", ()))
+        except InputError as error:
+            raise InputError(f"{path.name}: {error}") from None
     twice = sorted(set(values.get("fixed", {})) & set(space_keys(values.get("space", {}))))
     if twice:
         raise InputError(f"{path.name}: {twice[0]!r} stands in both fixed and space")

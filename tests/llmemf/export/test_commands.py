@@ -7,6 +7,7 @@ import pytest
 from command_calls import call, refuse
 from tiny import make_features_of_both_kinds, make_scenario
 
+from llmemf.commands.recommend import read_history
 from llmemf.config import read_yaml
 from llmemf.export.evaluation import evaluate_export
 from llmemf.export.folder import ExportedModel, export_checkpoint
@@ -68,6 +69,12 @@ def test_recommend_as_json_from_a_file_and_from_standard_input(place, tmp_path):
     (tmp_path / "history.txt").write_text("i3\n i40 \n\n")
     assert json.loads(call(*words, "--history", f"@{tmp_path / 'history.txt'}")) == expected
     assert json.loads(call(*words, "--history", "-", input="i3,i40\n")) == expected
+    assert json.loads(call(*words, "--history", '["i3", "i40"]')) == expected
+
+
+def test_a_list_may_hold_ids_with_commas_and_an_id_brackets():
+    assert read_history('["a,b", "c"]') == ["a,b", "c"]
+    assert read_history("[a], b") == ["[a]", "b"]
 
 
 def test_titles_with_markup_are_shown_as_they_are(tmp_path, place):

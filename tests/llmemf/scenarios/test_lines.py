@@ -50,6 +50,12 @@ def test_a_damaged_gzip_is_refused_with_the_line(tmp_path, content):
         list(line_blocks(tmp_path / "f"))
 
 
+def test_a_gzip_that_is_damaged_at_its_start_has_no_line(tmp_path):
+    (tmp_path / "f").write_bytes(gzip.compress(RAW)[:10] + b"\xff" * 100)
+    with pytest.raises(InputError, match="f: .* damaged in its first lines"):
+        list(line_blocks(tmp_path / "f"))
+
+
 def test_progress_ends_at_the_size_of_the_file(tmp_path):
     (tmp_path / "f").write_bytes(RNG.bytes(50_000).hex().encode().replace(b"0", b"\n"))
     seen = []

@@ -37,6 +37,7 @@ REFUSED = [
     ("export.py", ["s1", "--trial", "t99"], "t99"),
     ("export.py", ["s1", "--trial", "t04"], "t04"),
     ("export.py", ["s1", "--out", "photos"], "photos"),
+    ("export.py", ["s1", "--register-as", "a/b"], "a/b"),
     ("clean.py", ["--delete", "s9", "--yes"], "s9"),
     ("clean.py", ["--delete-older-than", "soon", "--yes"], "soon"),
 ]

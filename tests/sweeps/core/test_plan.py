@@ -158,6 +158,8 @@ def test_mistakes_are_one_sentence(prepared, options, message):
         ({"spac": {}}, "did you mean 'space'"),
         ({"fixed": {"lr": 1e-3}, "space": {"lr": [1e-3]}}, "both fixed and space"),
         ({"trials": 0}, "trials = 0"),
+        ({"space": {"lr": {"low": 1, "high": 0}}}, "mine.yaml: .*lr"),
+        ({"space": {"lr": [1e-3]}, "constraints": ["lr <"]}, "mine.yaml: .*lr <"),
     ],
 )
 def test_mistakes_in_a_scenario_file(tmp_path, content, message):
@@ -182,8 +184,9 @@ def test_settings_that_the_model_does_not_have(prepared, monkeypatch, content, m
     path = prepared / "movie_book.yaml"
     path.write_text(yaml.safe_dump(content))
     monkeypatch.setattr(settings, "scenario_files", lambda _: {"movie_book": path})
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         make()
+    assert str(refused.value).startswith("movie_book.yaml")
 
 
 def test_numbers_of_trials(prepared):
