@@ -61,7 +61,8 @@ class ProgressLine:
         parts = [counted, f"{rate:.1f}/s" if done else "", *facts, duration(elapsed), left]
         line = "  ".join(part for part in parts if part)
         if self._live:
-            self._live.update(self._task, description=line, completed=done, total=total)
+            # Without a total the bar pulses: what follows on the last one is not counted.
+            self._live.update(self._task, description=line, completed=done, total=total if done < total else None)
         elif time.monotonic() - self._shown >= self._seconds:
             self._shown = time.monotonic()
             typer.echo(line)
