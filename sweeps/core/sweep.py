@@ -31,7 +31,7 @@ from sweeps.state.checkpoint_retention import CheckpointRetention, keep_best
 from sweeps.state.confirmation import confirmed, sentence_of
 from sweeps.state.sweep_record import TUNE, SweepRecord
 from sweeps.state.trial_records import TrialRecord, best_of
-from sweeps.tracking.runs import Tracking
+from sweeps.tracking.runs import Tracking, of_best_epoch
 
 ReportWriter = Callable[[SweepRecord, SweepData, Console, bool], str]
 """Writes the page of an ended sweep from its record, data and console, and whether MLflow answers; gives its path, "" for none."""
@@ -228,7 +228,7 @@ class Sweep:
                     make_references(self.plan, self.data)
         paths = write_results(self.plan, self.data, records, best, test, evaluations=len(self.state.tests))
         tags = {"mlflow.note.content": describe_run(self.plan, records, best, test)}
-        summary = {"objective": best.objective, **best.metrics} if is_searched else {}
+        summary = {"objective": best.objective, **best.metrics, **of_best_epoch(best)} if is_searched else {}
         if is_searched and (sure := confirmed(records)):
             tags["confirmation"] = sentence_of(sure)
             names = ("seeds", "mean", "sd", "chance")
@@ -243,7 +243,7 @@ class Sweep:
             for name, folder in kept.items():
                 tracking.log_weights(name, folder)
             if best and best.name in kept:
-                tracking.log_model(best, kept[best.name], self.state.time_of(best))
+                tracking.log_model(best, kept[best.name])
         tracking.log_parent(
             metrics=summary, tags=tags, paths=paths, step=len(records), time=best.updated if best else 0
         )

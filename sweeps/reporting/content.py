@@ -51,7 +51,7 @@ def _lead(history: SweepHistory) -> str:
     how = {
         "grid": "a grid",
         "random": "random draws",
-        "auto": "a model of settings and epochs",
+        "auto": "proposed by a model of settings and epochs",
         "optuna": "grid points, then Optuna",
     }[record.search]
     if record.search == "optuna" and not record.grid_points:

@@ -196,11 +196,6 @@ class SweepState:
         """All stored epoch events."""
         return (event for event in self.event_log.read() if event["event"] == "epoch")
 
-    def time_of(self, record: TrialRecord) -> int:
-        """When the best epoch of a trial was reported (milliseconds since 1970)."""
-        wanted = record.number, record.best_epoch
-        return next((e["time"] for e in self.epochs() if (e["trial"], e["result"]["epoch"]) == wanted), record.updated)
-
     def _write(self, event: str, **content: Any) -> dict[str, Any]:
         entry = self.event_log.append(event, **content)
         self._apply(entry)
@@ -253,7 +248,7 @@ class SweepState:
                     record.try_again()
                 record.outcome = "running"
             case {"event": "epoch", "result": result, "end": end}:
-                record.add(result)
+                record.add(result, event["time"])
                 record.outcome, record.losses = end or "running", 0
             case {"event": "lost"}:
                 record.outcome, record.losses = "pending", record.losses + 1

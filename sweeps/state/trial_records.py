@@ -34,6 +34,7 @@ class TrialRecord:
         repeats: number of the trial whose settings it trains again with another seed; 0 for a trial of the search.
         repeated_by: the trials that repeat this one.
         created, updated: times of its first and its newest event (milliseconds since 1970).
+        best_time: when its best epoch was reported.
     """
 
     number: int
@@ -57,6 +58,7 @@ class TrialRecord:
     repeated_by: list[TrialRecord] = field(default_factory=list)
     created: int = 0
     updated: int = 0
+    best_time: int = 0
 
     @property
     def name(self) -> str:
@@ -70,8 +72,8 @@ class TrialRecord:
         """It waits for its place again; why it ended is forgotten, what it has reported is not."""
         self.outcome, self.error, self.kind, self.losses = "pending", "", "", 0
 
-    def add(self, result: dict[str, Any]) -> None:
-        """Take in the metrics of the next epoch."""
+    def add(self, result: dict[str, Any], time: int) -> None:
+        """Take in the metrics of the next epoch, and when they were reported."""
         self.epoch, self.objective, self.best_epoch = result["epoch"], result["objective"], result["best_epoch"]
         self.values.append(result["objective"])
         self.latest = {name: value for name, value in result.items() if "/" in name}
@@ -79,6 +81,7 @@ class TrialRecord:
             self.first_loss = result.get("train/loss", 0.0)
         if self.best_epoch == self.epoch:
             self.metrics = {name: value for name, value in self.latest.items() if name.startswith("val")}
+            self.best_time = time
 
 
 def trial_name(number: int) -> str:

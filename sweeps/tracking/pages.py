@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from sweeps.state.sweep_record import SweepRecord, newest_sweeps
 from sweeps.tracking.addresses import absolute_uri, database, unusable
 from sweeps.tracking.mlflow_runs import mlflow_client, runs_page
 from sweeps.tracking.owned_runs import PARENT, RunOwner
+from sweeps.tracking.runs import BEST, VALID
 
 START_SECONDS = 120.0
 STOP_SECONDS = 10.0
@@ -153,7 +153,9 @@ def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, 
         condition = f"tags.sweep = '{record.name}'"
     trials = f"{condition} and tags.trial != '{PARENT}'"
     best = client.search_runs([experiment], trials, order_by=["metrics.objective DESC"], max_results=1)
-    metrics = sorted(name for run in best for name in run.data.metrics if re.fullmatch(r"val/[^/]+/ndcg_10", name))
+    known = sorted(name for run in best for name in run.data.metrics if name.endswith("/ndcg_10"))
+    # Runs of former versions have no numbers of their best epoch.
+    metrics = [name for name in known if name.startswith(BEST)] or [name for name in known if name.startswith(VALID)]
     columns = ["tags.`outcome`", "attributes.`Duration`", "metrics.`objective`"]
     columns += [f"metrics.`{name}`" for name in metrics] + [f"params.`{key}`" for key in record.varied_keys]
     return {

@@ -31,6 +31,7 @@ WEIGHTS_HASH = "weights_sha256"
 LOSS = "train/loss"
 RELATIVE_LOSS = "train/loss_relative"
 """Training loss over that of the trial's first epoch: the weights of a loss differ between trials, its fall can be compared."""
+VALID, BEST = "val/", "best/"
 STATUS = {
     **dict.fromkeys(("completed", "incomplete", "pruned"), "FINISHED"),
     "interrupted": "KILLED",
@@ -178,6 +179,9 @@ class Tracking:
         if outcome == "pruned":
             # MLflow shows the same sign for it as for a completed run.
             self.writer.write("name", record.name, name=f"{record.name} pruned")
+        if outcome in ("completed", "pruned"):
+            best = of_best_epoch(record)
+            self.writer.write("metrics", record.name, values=best, step=record.best_epoch, time=record.best_time)
         self.writer.write("end", record.name, tags=tags, status=STATUS[outcome], time=ended)
 
     def log_weights(self, name: str, folder: Path) -> None:
@@ -193,18 +197,14 @@ class Tracking:
         tags = {f"facts.{key}": str(value) for key, value in facts.items()}
         self.writer.write("tags", name, tags=tags)
 
-    def log_model(self, record: TrialRecord, folder: Path, time: int) -> None:
-        """The weights of the best trial as a logged model of its run, with its settings and validation metrics.
-
-        Args:
-            time: of the epoch that they are of.
-        """
+    def log_model(self, record: TrialRecord, folder: Path) -> None:
+        """The weights of the best trial as a logged model of its run, with its settings and validation metrics."""
         weights, config = (folder / file for file in WEIGHTS)
         if not (weights.exists() and config.exists()):
             return
         tags, values = {WEIGHTS_HASH: file_hash(weights)}, finite(record.metrics)
         self.writer.write("model", record.name, tags=tags, params=self._params(record))
-        self.writer.write("model points", record.name, values=values, step=record.best_epoch, time=time)
+        self.writer.write("model points", record.name, values=values, step=record.best_epoch, time=record.best_time)
         self.writer.write("model files", record.name, folder=str(folder))
         self.writer.write("model output", record.name, step=record.best_epoch)
         self.writer.write("model end", record.name)
@@ -235,6 +235,12 @@ class Tracking:
         """Close the parent run and deliver all that waits; says in one line what failed ("" if nothing)."""
         self.writer.write("end", PARENT, tags={"outcome": outcome}, status=STATUS[outcome], time=now())
         return self.writer.close()
+
+
+def of_best_epoch(record: TrialRecord) -> dict[str, float]:
+    """Validation metrics of the best epoch, whose objective counts, as `best/...`: MLflow lists `val/...` of the last one."""
+    found = finite(record.metrics)
+    return {BEST + name.removeprefix(VALID): value for name, value in found.items() if name.startswith(VALID)}
 
 
 def finite(metrics: Mapping[str, Any]) -> dict[str, float]:

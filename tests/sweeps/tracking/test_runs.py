@@ -174,6 +174,22 @@ def test_a_run_names_its_data_and_what_it_used_stands_apart_from_how_well_it_did
     assert points(client, found["t01"], "train/loss_relative") == [(1, 1.0), (2, 0.75)]
 
 
+def test_a_run_tells_its_best_epoch_where_mlflow_lists_the_last_one(target, state):
+    sweep = Sweep(state, target)
+    record = sweep.start()
+    for epoch, value in ((1, 0.2), (2, 0.3), (3, 0.1)):
+        result = {**epoch_result(epoch, max(0.2, value) if epoch < 3 else 0.3), "val/movie/ndcg_10": value}
+        event = state.add(record, {**result, "best_epoch": min(epoch, 2)}, stopped=epoch == 3)
+        sweep.tracker.log_epoch(record, event["result"], event["time"])
+    sweep.tracker.end_trial(record)
+    sweep.tracker.end_trial(record)
+    assert sweep.close() == ""
+    client, found = runs(target)
+    metrics = found["t01"].data.metrics
+    assert (metrics["val/movie/ndcg_10"], metrics["best/movie/ndcg_10"], metrics["objective"]) == (0.1, 0.3, 0.3)
+    assert points(client, found["t01"], "best/movie/ndcg_10") == [(2, 0.3)]
+
+
 def test_a_run_is_not_said_to_have_weights_before_they_are_sent(target, state, tmp_path, monkeypatch):
     for name in ("best.safetensors", "config.yaml"):
         (tmp_path / name).write_text("{}")
@@ -197,7 +213,7 @@ def test_the_best_trial_is_one_logged_model_however_often_it_is_sent(target, sta
     record = sweep.start()
     sweep.report(record, EPOCHS)
     for _ in range(2):
-        sweep.tracker.log_model(record, weights, state.time_of(record))
+        sweep.tracker.log_model(record, weights)
     sweep.close()
     client, found = runs(target)
     (model,) = client.search_logged_models([found["t01"].info.experiment_id])
