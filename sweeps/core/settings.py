@@ -24,33 +24,14 @@ FILE_OPTIONS = (
 RESOURCES = ("cpus_per_trial", "gpus_per_trial", "concurrency", "ray_address", "fresh_workers")
 """Options that every command line may give anew."""
 IMMUTABLE_SETTINGS = (
-    "model",
-    "epochs",
-    "monitor",
-    "selection",
-    "ties",
-    "valid_cases",
-    "device",
-    "text_encoder",
-    "image_encoder",
+    "model", "epochs", "monitor", "selection", "ties", "valid_cases", "device", "text_encoder", "image_encoder",
     "profile_encoder",
-)
+)  # fmt: skip
 """Settings that must be the same in all trials: their objectives would not be comparable, or data depends on them."""
 SHARED_SETTINGS = (
-    "epochs",
-    "patience",
-    "monitor",
-    "selection",
-    "batch_size",
-    "eval_batch_size",
-    "valid_cases",
-    "max_length",
-    "ties",
-    "precision",
-    "device",
-    "objective",
-    "sampled_negatives",
-)
+    "epochs", "patience", "monitor", "selection", "batch_size", "eval_batch_size", "valid_cases", "max_length", "ties",
+    "precision", "device", "objective", "sampled_negatives",
+)  # fmt: skip
 """Settings of a scenario's file that hold for every system that has them: how long, on what, and how it is measured. What
 a system is (widths, weights, modalities) stays its own."""
 
