@@ -45,7 +45,8 @@ class SweepCallback(tune.Callback):
 
     def on_step_begin(self, iteration: int, trials: list, **info: Any) -> None:
         if self.stop.forward():
-            self.display.say(f"{self.stop.reason}: saving the sweep, a second Ctrl-C leaves at once")
+            leave = "a second Ctrl-C" if self.stop.reason == "interrupted" else "Ctrl-C"
+            self.display.say(f"{self.stop.reason}: saving the sweep, {leave} leaves at once")
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         for record in self.search.live.values():

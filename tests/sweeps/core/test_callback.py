@@ -188,18 +188,20 @@ def test_a_trace_that_cannot_be_written_does_not_end_the_sweep(tmp_path):
     assert callback.state.records[1].outcome == "failed"
 
 
-def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("reason", ["the disk is full", "the time budget is spent", "interrupted"])
+def test_a_request_to_stop_is_passed_on_once(tmp_path, monkeypatch, reason):
     sent = []
     monkeypatch.setattr("os.kill", lambda pid, number: sent.append(number))
     callback = make(tmp_path)
     callback.on_step_begin(1, [])
     assert not callback.display.told("say")
-    callback.stop.request("the disk is full")
-    callback.stop.request("interrupted")
+    callback.stop.request(reason)
+    callback.stop.request("the driver was asked again")
     callback.on_step_begin(2, [])
     callback.on_step_begin(3, [])
-    assert len(sent) == 1 and callback.stop.reason == "the disk is full"
-    assert callback.display.told("say") == [("the disk is full: saving the sweep, a second Ctrl-C leaves at once",)]
+    assert len(sent) == 1 and callback.stop.reason == reason
+    ((said,),) = callback.display.told("say")
+    assert said.startswith(f"{reason}: ") and ("second" in said) == (reason == "interrupted")
 
 
 def test_time_counts_while_a_trial_holds_its_place(tmp_path, monkeypatch):

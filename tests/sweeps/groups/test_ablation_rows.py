@@ -127,9 +127,43 @@ def test_without_a_weight_for_images_the_full_model_has_none():
     assert full_row(rows) == "text_llm" and "reads no image" in rows["image_noise"].problem
 
 
+@pytest.mark.parametrize(
+    ("beta", "encoders", "full", "weights"),
+    [
+        (0.9, ALL, "all", {"image": 0.9, "text": 0.1}),
+        (0.9, OFFLINE, "text_image", {"image": 0.9, "text": 0.1}),
+        (0.0, ALL, "text_llm", {"text": 1.0}),
+        (1.0, ALL, "image", {"image": 1.0}),
+    ],
+)
+def test_without_a_weight_for_ids_the_full_model_is_the_configuration_as_it_was_found(beta, encoders, full, weights):
+    record = make_record(encoders, alpha=0.0, beta=beta)
+    rows = settled_rows(record)
+    assert full_row(rows) == full and rows[full].varied["alpha"] == 0.0
+    found = LLMEMFConfig(**record.config_of(rows[full])).weights()
+    assert {name: weight for name, weight in found.items() if weight} == pytest.approx(weights)
+    assert not rows["ids"].problem and LLMEMFConfig(**record.config_of(rows["ids"])).weights() == {"id": 1.0}
+    assert record.config_of(rows["no_merged"])["modalities"] == record.config_of(rows[full])["modalities"]
+
+
+def test_a_stored_ablation_keeps_the_full_model_that_it_began_with():
+    record = make_record(ALL, alpha=0.0, beta=0.9)
+    record.reference = "ids"
+    assert full_row(settled_rows(record)) == "ids"
+    record.reference = "all"
+    assert full_row(settled_rows(record)) == "all"
+
+
 def test_no_two_rows_that_run_are_one_model():
     for encoders in (ALL, OFFLINE, TEXT, IDS):
-        for fixed in ({}, {"encoder_layers": 1}, {"preset": "literal"}, {"lambda1": 0.0}, {"loss_roles": "symmetric"}):
+        for fixed in (
+            {},
+            {"encoder_layers": 1},
+            {"preset": "literal"},
+            {"lambda1": 0.0},
+            {"loss_roles": "symmetric"},
+            {"alpha": 0.0},
+        ):
             record = make_record(encoders, **fixed)
             rows = [row for row in settled_rows(record).values() if not row.problem]
             models = [
