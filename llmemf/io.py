@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,28 @@ def remove_abandoned(folder: Path) -> None:
             owner = path.name.split(".")[-2]
             if owner.isdecimal() and not is_alive(int(owner)):
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(parent: Path, purpose: str) -> Iterator[Path]:
+    """A folder for temporary files below `parent`, gone with the block; what killed processes of this machine left goes first.
+
+    Its name, `.PURPOSE-PROCESS-MACHINE-...`, says whose it is, so that other machines may have theirs in the same place.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    with storage_errors(parent):
+        make_folder(parent)
+        for path in parent.glob(f".{purpose}-*-*-*"):
+            owner, _, rest = path.name.removeprefix(f".{purpose}-").partition("-")
+            if owner.isdecimal() and rest.rpartition("-")[0] == socket.gethostname() and not is_alive(int(owner)):
+                shutil.rmtree(path, ignore_errors=True)  # where it cannot be removed, it is in nobody's way
+        folder = Path(tempfile.mkdtemp(prefix=f".{purpose}-{os.getpid()}-{socket.gethostname()}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_alive(process: int) -> bool:

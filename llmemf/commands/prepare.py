@@ -64,7 +64,7 @@ def prepare_amazon(
                 error=True,
             )
     with ProgressLine() as line:
-        scenario, report = read_amazon(*files, name, names, options, line.show_file, target.data_root)
+        scenario, report = read_amazon(*files, name, names, options, line.show_file, target.data_root, line.begin)
     _finish(scenario, report, target, folder)
 
 
@@ -109,7 +109,16 @@ def prepare_table(
     target.check(name)
     with ProgressLine() as line:
         scenario, report = read_table(
-            interactions, items, name, names, found, _assignments(columns), options, line.show_file, target.data_root
+            interactions,
+            items,
+            name,
+            names,
+            found,
+            _assignments(columns),
+            options,
+            line.show_file,
+            target.data_root,
+            line.begin,
         )
     _finish(scenario, report, target, items.parent if items is not None else Path())
 

@@ -33,6 +33,7 @@ class ProgressLine:
         self._start = time.monotonic()
         self._shown = -1e9
         self._latest = ""
+        self._told: tuple[object, ...] = ()
         self._live = None
         if sys.stdout.isatty():
             columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
@@ -58,13 +59,16 @@ class ProgressLine:
         rate = done / elapsed if elapsed > 0 else 0.0
         left = f"{duration((total - done) / rate)} left" if 0 < done < total and rate else ""
         counted = f"{done:,} of {total:,} {self._unit}"
-        parts = [counted, f"{rate:.1f}/s" if done else "", *facts, duration(elapsed), left]
+        # What was done within the first second says nothing of the speed.
+        parts = [counted, f"{rate:,.1f}/s" if done and elapsed >= 1 else "", *facts, duration(elapsed), left]
         line = "  ".join(part for part in parts if part)
         if self._live:
             # Without a total the bar pulses: what follows on the last one is not counted.
             self._live.update(self._task, description=line, completed=done, total=total if done < total else None)
+        elif (counted, *facts) == self._told:
+            return
         elif time.monotonic() - self._shown >= self._seconds:
-            self._shown = time.monotonic()
+            self._shown, self._told = time.monotonic(), (counted, *facts)
             typer.echo(line)
             self._latest = ""
             return
@@ -74,10 +78,19 @@ class ProgressLine:
         """Show how much of a file is read, in bytes; with another file another count begins."""
         unit = f"MB of {path.name}"
         if unit != self._unit:
-            if self._latest:
-                self.say(self._latest)
-            self._unit, self._start, self._latest = unit, time.monotonic(), ""
+            self._say_latest()
+            self._unit, self._start = unit, time.monotonic()
         self.show(done // MEGABYTE, size // MEGABYTE)
+
+    def begin(self, text: str) -> None:
+        """Say what comes next, below the last state of what was counted."""
+        self._say_latest()
+        self.say(text)
+
+    def _say_latest(self) -> None:
+        latest, self._latest = self._latest, ""
+        if latest:
+            self.say(latest)
 
     def say(self, text: str) -> None:
         """A line of its own, above the live one."""

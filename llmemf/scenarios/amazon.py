@@ -14,7 +14,7 @@ A file may also be Parquet with the same fields as columns (Books.parquet, meta_
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +70,7 @@ def read_amazon(
     options: PreparationOptions | None = None,
     progress: Progress | None = None,
     scratch: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Scenario, PreparationReport]:
     """Read two categories and prepare their scenario.
 
@@ -82,6 +83,7 @@ def read_amazon(
         options: see there.
         progress: see `lines`.
         scratch: folder for temporary files, up to 80 bytes per review.
+        tell: called with what is done next, where it may take long.
 
     Raises:
         InputError: a file is missing or too bad, or nothing is left after some step.
@@ -104,7 +106,7 @@ def read_amazon(
         for domain, files in enumerate((x, y)):
             for columns in read_reviews(report.counts(files.reviews, options), progress):
                 collector.add(domain, *columns)
-        scenario = prepare(collector, describe, name, domains, options, report, "amazon")
+        scenario = prepare(collector, describe, name, domains, options, report, "amazon", tell)
     return scenario, report
 
 

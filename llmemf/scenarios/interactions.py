@@ -7,8 +7,8 @@ names share one is checked for every name that stays, exactly.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from llmemf.errors import InputError
-from llmemf.io import storage_errors
+from llmemf.io import scratch_folder, storage_errors
 
 KEY_SALT = "llmemf-names-{:03d}"
 """The hash wants 16 characters."""
@@ -133,6 +133,7 @@ class InteractionCollector:
 
     def __init__(self, scratch: Path | None = None, hash_seed: int = 0, *, shared_items: bool = False) -> None:
         self._scratch = scratch or Path(tempfile.gettempdir())
+        self._stack = ExitStack()
         self._shared_items = shared_items
         self._salt = KEY_SALT.format(hash_seed)
         self.read = [0, 0]
@@ -141,15 +142,13 @@ class InteractionCollector:
         """Interactions left out, of X and of Y, by reason."""
 
     def __enter__(self) -> Self:
-        with storage_errors(self._scratch):
-            self._scratch.mkdir(parents=True, exist_ok=True)
-            self._folder = Path(tempfile.mkdtemp(prefix=".prepare-", dir=self._scratch))
+        self._folder = self._stack.enter_context(scratch_folder(self._scratch, "prepare"))
         self._user_names = NameStore(self._folder / "users.arrow")
         self._item_names = [NameStore(self._folder / f"items_{domain}.arrow") for domain in (0, 1)]
         return self
 
     def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._stack.close()
 
     def add(self, domain: int, users: pa.Array, items: pa.Array, times: np.ndarray) -> None:
         """Take interactions of one domain (0 for X, 1 for Y); times are Unix seconds below 2^32."""

@@ -79,6 +79,7 @@ def prepare(
     options: PreparationOptions,
     report: PreparationReport,
     reader: str,
+    tell: Callable[[str], None] | None = None,
 ) -> Scenario:
     """Filter, cut, split, describe.
 
@@ -90,11 +91,14 @@ def prepare(
         options: see there.
         report: filled in; its `files` are the caller's.
         reader: name of the caller, for the manifest.
+        tell: called with what is done next, where it may take long.
 
     Raises:
         InputError: nothing is left after some step.
     """
     check_names(name, domains)
+    if tell is not None:
+        tell(f"filtering {sum(collector.read):,} interactions and cutting windows")
     kept = collector.finish()
     report.read = (collector.read[0], collector.read[1])
     for reason, count in collector.dropped.items():

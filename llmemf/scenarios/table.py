@@ -11,7 +11,7 @@ Items are one thing per domain: an id that occurs in both domains stands for two
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ def read_table(
     options: PreparationOptions | None = None,
     progress: Progress | None = None,
     scratch: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> tuple[Scenario, PreparationReport]:
     """Read two tables and prepare their scenario.
 
@@ -83,6 +84,7 @@ def read_table(
         options: see there.
         progress: see `lines`.
         scratch: folder for temporary files.
+        tell: called with what is done next, where it may take long.
 
     Raises:
         InputError: a file is missing or too bad, lacks a column, or nothing is left after some step.
@@ -116,7 +118,7 @@ def read_table(
             rows = TableRows(items, ("item",), ("domain", "title", "description", "categories", "image"), columns)
             return _described(rows, external_ids, known, report.counts(items, options), progress)
 
-        scenario = prepare(collector, describe, name, names, options, report, "table")
+        scenario = prepare(collector, describe, name, names, options, report, "table", tell)
     scenario.source["labels"] = known.found
     return scenario, report
 

@@ -1,4 +1,5 @@
 import os
+import socket
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from llmemf.errors import InputError
-from llmemf.io import is_alive, read_array, read_json_model, remove_abandoned
+from llmemf.io import is_alive, read_array, read_json_model, remove_abandoned, scratch_folder
 
 
 class Counts(BaseModel):
@@ -70,6 +71,19 @@ def test_only_what_dead_processes_began_is_removed(tmp_path):
     (dead / "half").touch(), alive.touch(), other.touch()
     remove_abandoned(tmp_path)
     assert {*tmp_path.iterdir()} == {alive, other}
+
+
+def test_temporary_folders_that_dead_processes_of_this_machine_left_go_first(tmp_path):
+    host = socket.gethostname()
+    names = (f"99999999-{host}-a", f"99999999-{host}-2-a", f"{os.getpid()}-{host}-a", "99999999-other-host-a", "abc")
+    dead, *others = (tmp_path / f".prepare-{name}" for name in names)
+    for folder in (dead, *others):
+        folder.mkdir()
+        (folder / "half").touch()
+    with scratch_folder(tmp_path, "prepare") as own:
+        assert {*tmp_path.iterdir()} == {own, *others}
+        (own / "half").touch()
+    assert {*tmp_path.iterdir()} == {*others}
 
 
 def test_a_process_that_was_killed_and_not_waited_for_is_dead():

@@ -25,3 +25,19 @@ def test_every_file_has_a_count_of_its_own(capsys):
         "80 of 80 MB of Books.json.gz",
         "80 of 80 MB of meta_Books.json.gz",
     ]
+
+
+def test_a_state_is_told_once_and_without_the_speed_of_no_time(capsys):
+    with ProgressLine() as line:
+        for _ in range(2):
+            line.show_file(Path("orders.csv"), 3 * 10**6, 3 * 10**6)
+    (only,) = capsys.readouterr().out.splitlines()
+    assert only.startswith("3 of 3 MB of orders.csv") and "/s" not in only
+
+
+def test_what_comes_next_stands_below_the_last_state(capsys):
+    with ProgressLine() as line:
+        for done in (1, 3):
+            line.show_file(Path("orders.csv"), done * 10**6, 3 * 10**6)
+        line.begin("filtering")
+    assert [text.split(" ")[0] for text in capsys.readouterr().out.splitlines()] == ["1", "3", "filtering"]

@@ -230,3 +230,11 @@ def test_names_that_look_like_missing_values_are_names(tmp_path, ending):
     loaded = Scenario.load(scenario.save(tmp_path / "data"))
     assert loaded.user_ids.tolist() == ["NaN", "None", "nan"]
     assert loaded.items["external_id"].tolist()[3] == "NA"
+
+
+def test_what_follows_the_reading_is_told_with_the_number_of_interactions(tmp_path):
+    interactions().to_csv(tmp_path / "i.csv", index=False)
+    told = []
+    read_table(tmp_path / "i.csv", None, "tiny", ("film", "book"), options=OPTIONS, tell=told.append)
+    (line,) = told
+    assert f" {len(interactions()):,} " in line
