@@ -17,7 +17,7 @@ def number(value: Any) -> str:
         return "+".join(str(part) for part in value)
     if isinstance(value, bool) or not isinstance(value, float):
         return str(value)
-    if value == 0 or 0.01 <= abs(value) < 10_000:
+    if value == 0 or 0.009995 <= abs(value) < 10_000:
         return f"{value:.3f}".rstrip("0").rstrip(".") if abs(value) < 100 else f"{value:.5g}"
     mantissa, _, exponent = f"{value:.2e}".partition("e")
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"

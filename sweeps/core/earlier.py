@@ -165,9 +165,10 @@ def warm_start(record: SweepRecord, wanted: str | None, space: Space, check: Poi
         points.setdefault(space.trained_as(item.settings), item.settings)
     best = [point for point in points.values() if not check.problem(point)]
     first = add_points(record, best[: min(TRAINED_FIRST, max(1, record.trials // 4))], space, ())
+    trained = f", the best {'is' if first == 1 else f'{first} are'} trained first" if first else ""
     said = (
         f"WARM START: {text_format.plural(len(seen), 'trial')} of {source} (best {ranked[0].values[longest]:.4f} after epoch "
-        f"{longest}) feed the search, {'the best is' if first == 1 else f'the best {first} are'} trained first; --warm-start none turns this off"
+        f"{longest}) feed the search{trained}; --warm-start none turns this off"
     )
     return [said, *notes]
 

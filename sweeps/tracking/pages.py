@@ -175,6 +175,8 @@ def shared_view(client: Any, experiment: str, record: SweepRecord) -> dict[str, 
         "groupsExpanded": {},
         "hideEmptyCharts": True,
         "autoRefreshEnabled": True,
+        # Sections that MLflow adds come behind this one, not sorted among it.
+        "isAccordionReordered": True,
         "compareRunSections": [{"uuid": SECTION, "name": "Settings and objective", "display": True, "columns": 1}],
         # A chart that MLflow draws as soon as its button for charts is pressed.
         "compareRunCharts": [

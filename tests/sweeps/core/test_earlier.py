@@ -140,6 +140,9 @@ def test_a_new_sweep_learns_from_the_newest_finished_one_alike(folder):
     assert "after epoch 4)" in plan.notices[0] and "after epoch 2)" in planned(name="v", epochs=2).notices[0]
     assert planned(name="v", warm_start="none").record.warm_start == "none"
     assert not planned(name="v", search="grid").record.observations
+    named = planned(name="v", points=points_file(folder, *(f"{lr},{lambda2}" for lr, lambda2 in pairs(done[::2]))))
+    assert named.record.observations and "trained first" in plan.notices[0]
+    assert "trained first" not in " ".join(named.notices), "the points that were named are its best ones"
 
 
 def test_a_resumed_warm_sweep_proposes_the_same_when_the_earlier_one_is_gone(folder):
