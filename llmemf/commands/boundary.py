@@ -119,7 +119,9 @@ def _refuse_usage(error: Any, name: str, words: Sequence[str]) -> NoReturn:
     elif option:
         problem = f"{option} {'needs a value behind it' if 'requires' in problem else 'takes no value'}"
     elif extra:
-        problem = f"{extra[1]}: what is it?" + f" Did you mean --scenario {extra[1]}?" * ("--scenario" in options)
+        stored = {"--resume", "--extend"} & {*words}  # what is named is then a sweep
+        likely = "--name" if stored and "--name" in options else "--scenario"
+        problem = f"{extra[1]}: what is it?" + f" Did you mean {likely} {extra[1]}?" * (likely in options)
     elif param and "Missing" not in problem and (given := _given(words, param.opts)):
         said = error.message.rstrip(".").removeprefix("Value error, ").split(", unable to")[0]
         problem = f"{given}: {said[:1].lower()}{said[1:]}"

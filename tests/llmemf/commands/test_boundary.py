@@ -160,3 +160,23 @@ def test_rights_and_disks_are_one_line_wherever_they_are_met(number, capsys):
         run_app(app, "show", [])
     error = capsys.readouterr().err
     assert left.value.code == 2 and error == f"error: /data/manifest.json: {os.strerror(number)}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["shops"], "--scenario shops"),
+        (["--resume", "shops"], "--name shops"),
+        (["--extend", "2", "shops"], "--name shops"),
+    ],
+)
+def test_a_word_without_its_option_is_a_scenario_or_the_sweep_to_continue(capsys, words, meant):
+    app = App()
+
+    @app.command()
+    def sweep(scenario: str = typer.Option(""), name: str = "", resume: bool = False, extend: int = 0) -> None:
+        pass
+
+    with pytest.raises(SystemExit):
+        run_app(app, "sweep", words)
+    assert meant in capsys.readouterr().err
