@@ -31,7 +31,7 @@ WEIGHTS_HASH = "weights_sha256"
 LOSS = "train/loss"
 RELATIVE_LOSS = "train/loss_relative"
 """Training loss over that of the trial's first epoch: the weights of a loss differ between trials, its fall can be compared."""
-VALID, BEST = "val/", "best/"
+VALID, BEST = "val/", "val_best/"
 STATUS = {
     **dict.fromkeys(("completed", "incomplete", "pruned"), "FINISHED"),
     "interrupted": "KILLED",
@@ -238,7 +238,7 @@ class Tracking:
 
 
 def of_best_epoch(record: TrialRecord) -> dict[str, float]:
-    """Validation metrics of the best epoch, whose objective counts, as `best/...`: MLflow lists `val/...` of the last one."""
+    """Validation metrics of the best epoch, whose objective counts, as `val_best/...`: MLflow lists `val/...` of the last one."""
     found = finite(record.metrics)
     return {BEST + name.removeprefix(VALID): value for name, value in found.items() if name.startswith(VALID)}
 

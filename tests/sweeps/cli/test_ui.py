@@ -95,7 +95,7 @@ def test_the_link_of_a_sweep_shows_its_trials_the_best_first_with_what_tells_the
         kind, _, name = column.partition(".")
         if kind != "attributes":
             assert name.strip("`") in getattr(runs[0].data, kind), column
-    assert {"metrics.`best/film/ndcg_10`", "params.`lr`", "tags.`outcome`"} <= set(view["selectedColumns"])
+    assert {"metrics.`val_best/film/ndcg_10`", "params.`lr`", "tags.`outcome`"} <= set(view["selectedColumns"])
 
 
 def test_sweeps_of_a_comparison_are_not_listed(finished, tmp_path):

@@ -186,8 +186,8 @@ def test_a_run_tells_its_best_epoch_where_mlflow_lists_the_last_one(target, stat
     assert sweep.close() == ""
     client, found = runs(target)
     metrics = found["t01"].data.metrics
-    assert (metrics["val/movie/ndcg_10"], metrics["best/movie/ndcg_10"], metrics["objective"]) == (0.1, 0.3, 0.3)
-    assert points(client, found["t01"], "best/movie/ndcg_10") == [(2, 0.3)]
+    assert (metrics["val/movie/ndcg_10"], metrics["val_best/movie/ndcg_10"], metrics["objective"]) == (0.1, 0.3, 0.3)
+    assert points(client, found["t01"], "val_best/movie/ndcg_10") == [(2, 0.3)]
 
 
 def test_a_run_is_not_said_to_have_weights_before_they_are_sent(target, state, tmp_path, monkeypatch):
