@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llmemf.errors import InputError
 from sweeps.core.plan import Plan
 from sweeps.core.settings import SAMPLE
+from sweeps.state.sweep_record import SweepRecord
 
 if TYPE_CHECKING:
     from llmemf.batches import TrialData
@@ -105,16 +106,25 @@ def load_data(plan: Plan, *, to_train: bool = True) -> SweepData:
         check_device(plan)
     load = load_scenario if to_train else find_scenario
     scenario = load(record.scenario, record.data_root)
-    if record.fingerprint and record.fingerprint != scenario.fingerprint:
-        raise InputError(
-            f"scenario {scenario.name!r} has changed since sweep {record.name!r} was started (fingerprint "
-            f"{scenario.fingerprint[:8]}, was {record.fingerprint[:8]}): bring the old data back, or start a new sweep"
-        )
+    check_unchanged(record, scenario)
     features = {}
     for kind in sorted(plan.needs):
         encoder = getattr(plan.configs[0], f"{kind}_encoder", "auto")
         features[kind] = find_features(scenario, kind, encoder)
     return SweepData(scenario, features, TrialData.build(scenario, **features))
+
+
+def check_unchanged(record: SweepRecord, scenario: Scenario) -> None:
+    """Refuse a scenario that is no longer the one of a sweep.
+
+    Raises:
+        InputError: it has changed.
+    """
+    if record.fingerprint and record.fingerprint != scenario.fingerprint:
+        raise InputError(
+            f"scenario {scenario.name!r} has changed since sweep {record.name!r} was started (fingerprint "
+            f"{scenario.fingerprint[:8]}, was {record.fingerprint[:8]}): bring the old data back, or start a new sweep"
+        )
 
 
 def is_prepared(plan: Plan) -> bool:

@@ -17,6 +17,7 @@ from llmemf.models import model_class
 from llmemf.scenarios.scenario import find_scenario
 from sweeps.core.descriptions import caveats_of
 from sweeps.core.results import code_version
+from sweeps.core.sweep_data import check_unchanged
 from sweeps.state import checkpoints
 from sweeps.state.sweep_record import SweepRecord, find_sweep
 from sweeps.state.sweep_state import SweepState
@@ -148,6 +149,7 @@ def write_model(
             not reproduce the logged numbers (it is removed then).
     """
     scenario = find_scenario(chosen.sweep.scenario, data_root or chosen.sweep.data_root)
+    check_unchanged(chosen.sweep, scenario)
     values = chosen.config
     config = build_config(model_class(values["model"]).config_class, values, where=str(chosen.checkpoint))
     kinds = sorted(model_class(config.model).needs(config))

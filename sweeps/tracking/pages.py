@@ -61,9 +61,19 @@ def check_port(port: int, host: str = "127.0.0.1") -> None:
 
 
 def end_on_signals() -> None:
-    """However this process is asked to end (Ctrl-C, kill, a closed terminal), let a server end with it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    """However this process is asked to end (Ctrl-C, kill, a closed terminal), let a server end with it.
+
+    The first signal raises KeyboardInterrupt; further ones do not break off the end of the server.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, end)
 
 
 @contextmanager

@@ -122,7 +122,7 @@ def test_changed_data_is_refused_and_nothing_is_left(chosen, tmp_path):
     from tiny import make_scenario
 
     make_scenario(seed=5).save(tmp_path / "data")
-    with pytest.raises(InputError, match="was trained on data"):
+    with pytest.raises(InputError, match="has changed since sweep"):
         write_model(chosen, tmp_path / "m", data_root=tmp_path / "data")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
 
